@@ -1,0 +1,1 @@
+"""A night of machine-learning research as a pytest session."""

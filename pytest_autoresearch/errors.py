@@ -1,0 +1,52 @@
+"""Everything that can go wrong on our side of the line, as one tree.
+
+    AutoresearchError
+    ├── UserError           a mistake that one sentence and one command put right; nothing was touched
+    ├── Refused             a proposal that the guard or its own form turned down; the proposer may repair it
+    ├── Stopped             the session is ending; what was running has no result
+    └── GitError            git said no
+        ├── NumberTaken     another session has recorded an experiment under this number
+        └── BaseMoved       the branch is no longer where the verdict was made against
+
+A crash of the candidate is not an error: it is a result (`experiment.Crash`).
+"""
+
+from __future__ import annotations
+
+from pytest_autoresearch.experiment import Proposal
+
+
+class AutoresearchError(Exception):
+    """Base of all errors that this package raises."""
+
+
+class UserError(AutoresearchError):
+    """A mistake of the user's: one sentence that says what to type next."""
+
+
+class Refused(AutoresearchError):
+    """A proposal is not taken; the text says why, for the proposer.
+
+    Attributes:
+        proposal: What was meant, so that the record can name it.
+    """
+
+    def __init__(self, reason: str, proposal: Proposal) -> None:
+        super().__init__(reason)
+        self.proposal = proposal
+
+
+class Stopped(AutoresearchError):
+    """The session is ending."""
+
+
+class GitError(AutoresearchError):
+    """A git command failed; the text is what git said."""
+
+
+class NumberTaken(GitError):
+    """The record's number belongs to another session's experiment by now."""
+
+
+class BaseMoved(GitError):
+    """The branch has moved since the verdict's base was read."""

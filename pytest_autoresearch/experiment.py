@@ -1,0 +1,301 @@
+"""The values that every other module speaks in.
+
+Frozen data and enums, with the arithmetic that belongs to them. Pure: no I/O, nothing of git, of pytest or
+of the rest of this package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+BASELINE = 0
+
+
+class Status(StrEnum):
+    """The three words of `results.tsv`."""
+
+    KEEP = "keep"
+    DISCARD = "discard"
+    CRASH = "crash"
+
+
+class Direction(StrEnum):
+    """Which way the metric improves."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+    @property
+    def worst(self) -> float:
+        """The value that every finite metric improves on: what a baseline is compared with."""
+        return math.inf if self is Direction.MINIMIZE else -math.inf
+
+    def gain(self, metric: float, best: float) -> float:
+        """How much better `metric` is than `best`, in the metric's unit; positive is better."""
+        return best - metric if self is Direction.MINIMIZE else metric - best
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may use.
+
+    Attributes:
+        budget_seconds: Training seconds, from `harness.begin()` on.
+        startup_seconds: Seconds before training begins (imports, building, compiling).
+        deadline_seconds: Hard limit of the whole training process.
+        memory_limit_mb: Memory of the process tree, in MiB; infinite where there is no limit.
+    """
+
+    budget_seconds: float
+    startup_seconds: float
+    deadline_seconds: float
+    memory_limit_mb: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An edit of the editable files, described.
+
+    Attributes:
+        description: One line: the commit's subject and the last column of `results.tsv`.
+        hypothesis: Why it should help.
+        proposer: The name of the proposer that made it.
+        source: What it was made from, such as a queued file and its hash; how a proposer knows its own again.
+        parameters: The constants that a search set, by name.
+        repeats: The commit of an earlier candidate that this one repeats on another base, else empty.
+    """
+
+    description: str
+    hypothesis: str = ""
+    proposer: str = ""
+    source: str = ""
+    parameters: Mapping[str, float | int | bool] = field(default_factory=dict)
+    repeats: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Why there is no metric.
+
+    Attributes:
+        reason: The class: `syntax`, `import`, `oom`, `nan`, `timeout`, `over-budget`, `over-memory`, `no-metric`,
+            `refused`, `exit N` or `signal N`.
+        message: One sentence, or the line of the log that says it.
+    """
+
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training process: what it was given and what it gave back.
+
+    Attributes:
+        seed: Passed to training as AUTORESEARCH_SEED.
+        metric: The metric that counts, or None when the run crashed.
+        reported: The metric as the training command printed it, or None.
+        metrics: Every number of the summary block, under its printed name.
+        training_seconds: Seconds inside the budget, by the parent's clock where training is gated by it.
+        startup_seconds: Seconds before training began.
+        score_seconds: Seconds that the scorer took.
+        total_seconds: Seconds from the start of the process to the metric.
+        peak_memory_mb: Largest memory seen from outside, in MiB.
+        allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
+        lane: Where it ran.
+        exit_status: Of the training process; negative for a signal, None when it was never started.
+        crash: Why there is no metric, or None.
+        log: The end of the output.
+    """
+
+    seed: int
+    metric: float | None
+    reported: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    training_seconds: float = 0.0
+    startup_seconds: float = 0.0
+    score_seconds: float = 0.0
+    total_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    allocator_mb: float | None = None
+    lane: int = 0
+    exit_status: int | None = None
+    crash: Crash | None = None
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a running experiment is, as far as its output says.
+
+    Attributes:
+        phase: `proposing`, `starting`, `training` or `scoring`.
+        step: The last training step printed, or None.
+        loss: The last loss printed, or None.
+        seconds: Seconds inside the phase.
+        remaining_seconds: Training seconds left; None outside training.
+        memory_mb: Memory of the process tree now, in MiB.
+    """
+
+    phase: str
+    step: int | None = None
+    loss: float | None = None
+    seconds: float = 0.0
+    remaining_seconds: float | None = None
+    memory_mb: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Keep, discard or crash, with the reason and the numbers behind it.
+
+    Attributes:
+        status: What git and the TSV are told.
+        reason: One word or two: `improved`, `not-improved`, `assertion`, `stale`, `skip`, or the class of the crash.
+        message: One sentence for a person.
+        gain: How much better than the incumbent, in the metric's unit; None without a metric or an incumbent.
+    """
+
+    status: Status
+    reason: str
+    message: str
+    gain: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What rows must share to be compared, and what every record says of its surroundings.
+
+    Attributes:
+        profile: The hardware class.
+        hardware_key: Rows are compared only within one.
+        harness_hash: Of the frozen paths; rows are compared only within one.
+        data_hash: Of the prepared data; rows are compared only within one.
+        sandbox: What held the training process; `none` in so many words.
+    """
+
+    profile: str = ""
+    hardware_key: str = ""
+    harness_hash: str = ""
+    data_hash: str = ""
+    sandbox: str = "none"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Experiment:
+    """One numbered attempt: a proposal, its runs and, once it is judged, the verdict.
+
+    This is what a test receives. Every number of the last run's summary block is an attribute too, so
+    `experiment.val_bpb` or `experiment.mfu_percent` read as they are printed.
+
+    Attributes:
+        number: 0 for the baseline.
+        tag: The campaign.
+        commit: What was trained; the base when the proposal was refused.
+        base: The branch head that the proposal was made from.
+        tree: The git tree of `commit`.
+        proposal: What was tried.
+        runs: Every training process, in order.
+        limits: What each run might use.
+        metric_name: The name under which the metric is printed.
+        direction: Which way it improves.
+        incumbent: The metric of the branch head when this was judged; None for a baseline.
+        margin: What the keep rule demands beyond `best`.
+        refusal: Why the proposal was never run, or None.
+        verdict: None until it is judged.
+        setting: What it can be compared with.
+        program_hash: Of `program.md` when the proposal was made.
+        timings: Seconds by stage.
+        finished_at: When it was judged, in seconds since the epoch.
+    """
+
+    number: int
+    tag: str
+    commit: str
+    base: str
+    tree: str
+    proposal: Proposal
+    runs: tuple[Run, ...] = ()
+    limits: Limits = Limits(300.0, 30.0, 600.0)
+    metric_name: str = "val_bpb"
+    direction: Direction = Direction.MINIMIZE
+    incumbent: float | None = None
+    margin: float = 0.0
+    refusal: Crash | None = None
+    verdict: Verdict | None = None
+    setting: Setting = field(default_factory=Setting)
+    program_hash: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    finished_at: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<experiment {self.number:04d}>"  # short: it stands in every assertion message
+
+    def __getattr__(self, name: str) -> float:
+        # Only names that are no field arrive here. A dunder is Python asking what kind of object this is.
+        if not name.startswith("__"):
+            if name == self.metric_name:
+                return self.metric
+            metrics = self.runs[-1].metrics if self.runs else {}
+            if name in metrics:
+                return metrics[name]
+            have = ", ".join(sorted({self.metric_name, *metrics}))
+            raise AttributeError(f"the run printed no {name!r}; it has {have}")
+        raise AttributeError(name)
+
+    @property
+    def crash(self) -> Crash | None:
+        """Why there is no metric, or None."""
+        return self.refusal or next((run.crash for run in self.runs if run.crash), None)
+
+    @property
+    def metric(self) -> float:
+        """The estimate over all runs: their mean. NaN when there is none."""
+        values = [run.metric for run in self.runs if run.metric is not None]
+        return math.fsum(values) / len(values) if values else math.nan
+
+    @property
+    def best(self) -> float:
+        """The incumbent's estimate: what has to be beaten."""
+        return self.direction.worst if self.incumbent is None else self.incumbent
+
+    @property
+    def gain(self) -> float:
+        """How much better than `best`, in the metric's unit; positive is better, whatever the direction."""
+        return self.direction.gain(self.metric, self.best)
+
+    @property
+    def training_seconds(self) -> float:
+        """The longest training time of any run."""
+        return max((run.training_seconds for run in self.runs), default=0.0)
+
+    @property
+    def budget_seconds(self) -> float:
+        return self.limits.budget_seconds
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """The largest memory of any run seen from outside, in MiB."""
+        return max((run.peak_memory_mb for run in self.runs), default=0.0)
+
+    @property
+    def memory_limit_mb(self) -> float:
+        return self.limits.memory_limit_mb
+
+    @property
+    def seconds(self) -> float:
+        """What the experiment cost: all its stages, in seconds."""
+        return math.fsum(self.timings.values())
+
+    def judged(self, verdict: Verdict, finished_at: float) -> Experiment:
+        """The same experiment with its verdict."""
+        return replace(self, verdict=verdict, finished_at=finished_at)

@@ -1,0 +1,57 @@
+"""What every runner is asked and what it answers. A runner knows neither git nor pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from pytest_autoresearch.experiment import Limits, Progress, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training process to run, and how to score it.
+
+    Attributes:
+        command: The training command; `python` as its first word is this interpreter.
+        folder: Where it starts: the candidate's tree.
+        out: An empty folder, AUTORESEARCH_OUT.
+        log: The file that receives the bounded output.
+        seed: AUTORESEARCH_SEED.
+        lane: Where to run.
+        limits: What it may use.
+        metric_name: The metric to read.
+        score: The trusted scorer's command, or None where training reports the metric itself.
+        score_folder: Where the scorer starts: the user's own checkout.
+        environment: Variables for training and scoring beside the allowed ones of this process.
+    """
+
+    command: tuple[str, ...]
+    folder: Path
+    out: Path
+    log: Path
+    seed: int
+    lane: int
+    limits: Limits
+    metric_name: str
+    score: tuple[str, ...] | None
+    score_folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Somewhere to train. Called from several lane threads at once."""
+
+    def run(self, job: Job, on_progress: Callable[[Progress], None]) -> Run:
+        """Train and score.
+
+        Raises:
+            Stopped: `close` was called before there was a result.
+        """
+        ...
+
+    def close(self) -> None:
+        """End every process, now; later calls of `run` raise Stopped."""
+        ...
