@@ -29,11 +29,13 @@ class Refused(AutoresearchError):
 
     Attributes:
         proposal: What was meant, so that the record can name it.
+        crash: The class of the crash that it becomes when nobody repairs it.
     """
 
-    def __init__(self, reason: str, proposal: Proposal) -> None:
+    def __init__(self, reason: str, proposal: Proposal, crash: str = "refused") -> None:
         super().__init__(reason)
         self.proposal = proposal
+        self.crash = crash
 
 
 class Stopped(AutoresearchError):

@@ -215,6 +215,7 @@ class Experiment:
         setting: What it can be compared with.
         program_hash: Of `program.md` when the proposal was made.
         timings: Seconds by stage.
+        planned_number: What it was to be called, where another session took that number first; else None.
         finished_at: When it was judged, in seconds since the epoch.
     """
 
@@ -235,6 +236,7 @@ class Experiment:
     setting: Setting = field(default_factory=Setting)
     program_hash: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
+    planned_number: int | None = None
     finished_at: float = 0.0
 
     def __repr__(self) -> str:

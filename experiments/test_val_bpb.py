@@ -1,0 +1,7 @@
+"""The acceptance rule: an experiment is kept when this passes. Add an assert, and git keeps something else."""
+
+
+def test_val_bpb_improves(experiment):
+    assert experiment.training_seconds <= experiment.budget_seconds
+    assert experiment.peak_memory_mb <= experiment.memory_limit_mb
+    assert experiment.val_bpb < experiment.best - experiment.margin

@@ -1,0 +1,34 @@
+"""The trusted part of this repository: data, batches, the clock and the metric, the same for every experiment. Knows
+nothing of pytest or of the plugin: they meet at command lines, files and environment variables. This page is all that a
+training script may use.
+
+    import harness
+
+    profile = harness.profile()                # sequence length, vocabulary, device, budget
+    model = compile_and_warm_up(profile)       # on made-up tokens
+    rows = harness.begin()                     # the clock starts here
+    for inputs, targets in harness.batches(rows, 32, profile.device, harness.seed()):
+        ...
+"""
+
+from harness.batching import batches
+from harness.cache import FORMAT_VERSION
+from harness.clock import begin, budget_seconds, out_folder, seed
+from harness.errors import HarnessError
+from harness.packing import BOS
+from harness.profiles import Profile, profile
+from harness.scoring import score
+
+__all__ = [
+    "BOS",
+    "FORMAT_VERSION",
+    "HarnessError",
+    "Profile",
+    "batches",
+    "begin",
+    "budget_seconds",
+    "out_folder",
+    "profile",
+    "score",
+    "seed",
+]

@@ -1,0 +1,212 @@
+"""Where prepared data live and how they are found again: the user's cache folder, never the tree. One folder holds all
+that belongs to one source, profile and format version; its manifest is written last, so a folder without one is
+unfinished. May not know how data are made."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import HarnessError
+from harness.profiles import Profile
+
+FORMAT_VERSION = 1
+"""Raised when the same text would give other rows; data of another version are not read."""
+
+Rows = npt.NDArray[np.uint16]
+"""Packed token rows, uint16 [rows, sequence_length + 1]."""
+
+TRAINING, EVALUATION, TOKEN_BYTES, TOKENIZER = "train.bin", "validation.bin", "token_bytes.npy", "tokenizer.json"
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Prepared data, as their manifest describes them.
+
+    Attributes:
+        folder: Where they are.
+        command: What was typed to make them; typing it again with `--force` makes them anew.
+        vocab_size: Entries of the token-bytes table; every token id is smaller.
+        sequence_length: Tokens of a row, less one.
+        evaluation_tokens: Targets of the metric; fewer than the profile asks for where the text held no more.
+        training_rows: Rows of the training file.
+        sha256: Hash of the contents of each file, by name.
+    """
+
+    folder: Path
+    command: str
+    vocab_size: int
+    sequence_length: int
+    evaluation_tokens: int
+    training_rows: int
+    sha256: dict[str, str]
+
+    @property
+    def data_hash(self) -> str:
+        """One hash of all that training and scoring read; equal data anywhere have equal hashes."""
+        facts = asdict(self) | {"folder": None, "command": None, "format": FORMAT_VERSION}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def open_training_rows(self) -> Rows:
+        """The training rows, read-only and mapped from disk: uint16 [rows, sequence_length + 1]."""
+        path = self.folder / TRAINING
+        try:
+            with path.open("rb") as file:
+                rows = rows_from_file(file, self.sequence_length)
+        except (FileNotFoundError, ValueError):
+            raise self._damaged(path) from None
+        if len(rows) != self.training_rows:
+            raise self._damaged(path)
+        return rows
+
+    def read_evaluation_rows(self) -> Rows:
+        """The rows of the metric, checked against their hash: uint16 [rows, sequence_length + 1]."""
+        content = self._read(EVALUATION)
+        return np.frombuffer(content, dtype="<u2").reshape(-1, self.sequence_length + 1)
+
+    def read_token_bytes(self) -> npt.NDArray[np.int64]:
+        """Bytes of text that each token stands for, 0 for special tokens: int64 [vocab]."""
+        self._read(TOKEN_BYTES)
+        table: npt.NDArray[np.int64] = np.load(self.folder / TOKEN_BYTES).astype(np.int64)
+        return table
+
+    def _read(self, name: str) -> bytes:
+        path = self.folder / name
+        content = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(content).hexdigest() != self.sha256[name]:
+            raise self._damaged(path)
+        return content
+
+    def _damaged(self, path: Path) -> HarnessError:
+        return HarnessError(f"{path} is damaged; type `{self.command} --force` to make it anew.")
+
+
+def rows_from_file(file: BinaryIO, sequence_length: int) -> Rows:
+    """Map the training rows of an open file, read-only: uint16 [rows, sequence_length + 1].
+
+    Raises:
+        ValueError: The file is empty or holds no whole number of rows.
+    """
+    rows: Rows = np.memmap(file, dtype="<u2", mode="r")
+    return rows.reshape(-1, sequence_length + 1)
+
+
+def root() -> Path:
+    """The cache folder: AUTORESEARCH_CACHE, else `autoresearch` in $XDG_CACHE_HOME or ~/.cache."""
+    if chosen := os.environ.get("AUTORESEARCH_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "autoresearch"
+
+
+def folder_for(source_key: str, profile: Profile) -> Path:
+    """Where data of that source for that profile belong."""
+    return root() / f"{source_key}-{_profile_key(profile)}"
+
+
+def chosen(profile: Profile) -> str | None:
+    """Name of the data to use: what AUTORESEARCH_DATA says, else what was prepared last for this profile."""
+    return os.environ.get("AUTORESEARCH_DATA") or _selected(profile)
+
+
+def find(profile: Profile) -> Data:
+    """The data to use: those named by AUTORESEARCH_DATA, else those prepared last for this profile.
+
+    Raises:
+        HarnessError: There are none.
+    """
+    name = chosen(profile)
+    data = load(root() / name) if name else None
+    if data is None:
+        missing = f"{name} is not" if name else f"there are no data for profile {profile.name}"
+        raise HarnessError(
+            f"{missing} in {root()}; type `python -m harness.prepare --profile {profile.name}"
+            f" --seq-len {profile.sequence_length}`."
+        )
+    if (data.vocab_size, data.sequence_length) != (profile.vocab_size, profile.sequence_length):
+        raise HarnessError(
+            f"the data {name} do not fit profile {profile.name} with sequence length {profile.sequence_length}; "
+            "unset AUTORESEARCH_DATA or choose the profile they were made for."
+        )
+    return data
+
+
+def load(folder: Path) -> Data | None:
+    """The finished data in a folder, or None."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return Data(folder=folder, **manifest)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise HarnessError(
+            f"{folder / _MANIFEST} is damaged; type `rm -r {folder}` and make the data again "
+            "with `python -m harness.prepare`."
+        ) from None
+
+
+def finish(data: Data) -> None:
+    """Write the manifest: from now on the folder counts as finished."""
+    manifest = {name: value for name, value in asdict(data).items() if name != "folder"}
+    write_atomically(data.folder / _MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode() + b"\n"))
+
+
+def select(profile: Profile, data: Data) -> None:
+    """Make these the data that the profile uses from now on."""
+    path = _selection(profile)
+    with locked(path, on_wait=lambda: None):
+        write_atomically(path, lambda file: file.write(data.folder.name.encode() + b"\n"))
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that it is there entire or not at all, whenever the process is killed. One writer at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the one right to write a file or folder; the system takes it back when the process ends, however it ends.
+
+    Args:
+        on_wait: Called once when another process has it, before waiting for that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _profile_key(profile: Profile) -> str:
+    return (
+        f"vocab{profile.vocab_size}-seq{profile.sequence_length}-eval{profile.evaluation_tokens}-format{FORMAT_VERSION}"
+    )
+
+
+def _selection(profile: Profile) -> Path:
+    return root() / f"{_profile_key(profile)}.selected"
+
+
+def _selected(profile: Profile) -> str | None:
+    try:
+        return _selection(profile).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,135 @@
+"""The embedded corpus: the Python source on this machine, so that research can start without a network. Training text
+is the standard library; validation text comes from whole folders that a training process has no need of, so that a
+sandbox can hide them. May not know of tokens."""
+
+import hashlib
+import os
+import platform
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.shards import shard_name, write_shard
+
+VALIDATION_FOLDERS = ("test", "idlelib", "turtledemo", "pydoc_data")
+"""Folders of the standard library that hold validation text."""
+
+_TEST_FOLDERS = frozenset({"test", "tests"})
+_SITE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_SHARD_BYTES = 4_000_000
+# Source code gives 2.8 to 4 bytes a token, so this many bytes hold the evaluation tokens.
+_BYTES_PER_TOKEN = 4
+
+
+def source_key() -> str:
+    """A name for the text of this interpreter; the same in all its virtual environments."""
+    place = hashlib.sha256(str(_standard_library()).encode()).hexdigest()[:8]
+    return f"embedded-python{platform.python_version()}-{place}"
+
+
+def write_shards(folder: Path, evaluation_tokens: int) -> None:
+    """Write the embedded corpus as parquet shards into a new folder, all of them or none.
+
+    Args:
+        evaluation_tokens: How much validation text is wanted; test folders of installed packages are added when the
+            standard library holds too little, as those of Debian and of small container images do.
+    """
+    sites = sorted({Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))})
+    training, validation = texts(_standard_library(), sites, evaluation_tokens * _BYTES_PER_TOKEN)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for number, documents in enumerate([*_chunks(training), validation]):
+        write_shard(partial / shard_name(number), documents)
+    partial.rename(folder)
+
+
+def texts(library: Path, sites: Iterable[Path], validation_bytes: int) -> tuple[list[str], list[str]]:
+    """Training and validation documents, each once and none in both, in the order of their paths.
+
+    Args:
+        library: The standard library.
+        sites: Folders of installed packages.
+        validation_bytes: Wanted validation text; test folders of packages are added until there is as much.
+
+    Raises:
+        HarnessError: This Python has no source files.
+    """
+    seen: set[str] = set()
+    training = list(_new(_training_files(library), seen))
+    validation = [text for name in VALIDATION_FOLDERS for text in _new(_python_files(library / name), seen)]
+    size = sum(map(len, validation))
+    for folder in _test_folders(sites):
+        if size >= validation_bytes:
+            break
+        more = list(_new(_python_files(folder), seen))
+        validation += more
+        size += sum(map(len, more))
+    if not training or not validation:
+        raise HarnessError(
+            f"{library} holds no Python source to learn from; give `python -m harness.prepare --source FOLDER` a "
+            "folder of parquet files with a column `text`."
+        )
+    return training, validation
+
+
+def _standard_library() -> Path:
+    return Path(sysconfig.get_path("stdlib")).resolve()
+
+
+def _training_files(library: Path) -> list[Path]:
+    """The standard library without validation folders, installed packages and the test folders inside its packages,
+    which some systems strip: training text should not depend on that."""
+    return _python_files(
+        library,
+        lambda folder: (
+            folder.name in _SITE_FOLDERS | _TEST_FOLDERS
+            or (folder.parent == library and folder.name in VALIDATION_FOLDERS)
+        ),
+    )
+
+
+def _python_files(folder: Path, leave_out: Callable[[Path], bool] = lambda folder: False) -> list[Path]:
+    """Source files under a folder, sorted by path."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not leave_out(Path(place, name))]
+        found += [Path(place, name) for name in files if name.endswith(".py")]
+    return sorted(found)
+
+
+def _test_folders(sites: Iterable[Path]) -> Iterator[Path]:
+    """Test folders of installed packages, sorted, none inside another."""
+    for site in sites:
+        found: list[Path] = []
+        for place, folders, _ in os.walk(site):
+            found += [Path(place, name) for name in folders if name in _TEST_FOLDERS]
+            folders[:] = [name for name in folders if name not in _TEST_FOLDERS]
+        yield from sorted(found)
+
+
+def _new(paths: Iterable[Path], seen: set[str]) -> Iterator[str]:
+    """Contents not seen before. Files in other encodings than UTF-8, a few of Python's own tests, are passed over."""
+    for path in paths:
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue
+        if text.strip() and text not in seen:
+            seen.add(text)
+            yield text
+
+
+def _chunks(documents: list[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document)
+        if size >= _SHARD_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,59 @@
+"""What a session must know of this harness, as one JSON object: the command `python -m harness.describe`. Makes the
+embedded data first where the profile has none. May not know what a session does with it."""
+
+import json
+
+from harness import cache, profiles
+from harness.errors import run_command
+from harness.profiles import Profile
+
+
+def describe() -> dict[str, object]:
+    """Profile, limits, hardware key, data hash, the scorer's command and the environment that fixes them."""
+    profile = profiles.profile()
+    data = _data(profile)
+    return {
+        "profile": profile.name,
+        "device": profile.device,
+        "budget_seconds": profile.budget_seconds,
+        "memory_limit_mb": profile.memory_limit_mb,
+        "hardware_key": hardware_key(profile),
+        "data_hash": data.data_hash,
+        "sequence_length": profile.sequence_length,
+        "vocab_size": profile.vocab_size,
+        "evaluation_tokens": data.evaluation_tokens,
+        "score": ["python", "-m", "harness.scorer"],
+        "environment": {
+            "AUTORESEARCH_PROFILE": profile.name,
+            "AUTORESEARCH_SEQ_LEN": str(profile.sequence_length),
+            "AUTORESEARCH_CACHE": str(cache.root()),
+            "AUTORESEARCH_DATA": data.folder.name,
+        },
+    }
+
+
+def hardware_key(profile: Profile) -> str:
+    """What must be equal for two results to be compared: the device, and on a CPU its cores."""
+    if profile.device == "cpu":
+        return f"{profile.device_name}, {profiles.usable_cores()} cores"
+    return profile.device_name
+
+
+def _data(profile: Profile) -> cache.Data:
+    """The data to use, made from the embedded corpus if nothing else was ever chosen."""
+    name = cache.chosen(profile)
+    if name and cache.load(cache.root() / name):
+        return cache.find(profile)
+    # Slow to import, and seldom needed.
+    from harness.prepare import embedded_folder, prepare
+
+    return prepare(profile) if name in (None, embedded_folder(profile).name) else cache.find(profile)
+
+
+def main() -> None:
+    """The command line."""
+    print(json.dumps(describe(), indent=2))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,398 @@
+"""One campaign: what to try next, how an experiment is conducted, when to stop.
+
+`Campaign.conduct` is the life of an experiment up to its result, and runs on a lane's thread; everything else is
+called from the main thread. It is told what the verdict is; it knows nothing of items, reports or pytest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_autoresearch import guard, verdict
+from pytest_autoresearch.describe import Harness
+from pytest_autoresearch.errors import BaseMoved, GitError, NumberTaken, Refused, UserError
+from pytest_autoresearch.experiment import (
+    BASELINE,
+    Crash,
+    Experiment,
+    Limits,
+    Progress,
+    Proposal,
+    Setting,
+    Status,
+    Verdict,
+)
+from pytest_autoresearch.proposers.base import Context, Proposer
+from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.records import ResultsFile, chain, one_line, untried
+from pytest_autoresearch.runners.base import Job, Runner
+from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.worktree import Worktree
+
+REPAIRS = 3  # how often a refused proposal goes back to its proposer
+SEED = 42
+LEAST_STARTUP_SECONDS = 30.0
+
+
+class Hooks(Protocol):
+    """The user's hooks; each call arrives on the main thread, whoever asks."""
+
+    def propose(self, context: Context, failure: str) -> Proposal | None: ...
+
+    def guard(self, context: Context, proposal: Proposal) -> str | None: ...
+
+
+class Campaign:
+    """The state of one campaign in this session.
+
+    Attributes:
+        records: Every judged experiment, by number.
+        running: What is under way: descriptions by number.
+        progress: Where the running experiments are, by number.
+        notices: Sentences for the end of the session.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ratchet: Ratchet,
+        harness: Harness,
+        hooks: Hooks,
+        runner: Runner,
+        make_proposer: Callable[[], Proposer],
+    ) -> None:
+        self.settings = settings
+        self.ratchet = ratchet
+        self.harness = harness
+        self.runner = runner
+        self.records = ratchet.records()
+        self.running: dict[int, str] = {}
+        self.progress: dict[int, Progress] = {}
+        self.notices: list[str] = []
+        self.setting = Setting(
+            harness.profile, harness.hardware_key, ratchet.tree_hash(settings.frozen) if settings.frozen else "",
+            harness.data_hash,
+        )  # fmt: skip
+        self.results = ResultsFile(settings.root / "results.tsv", settings.metric)
+        self._hooks = hooks
+        self._make_proposer = make_proposer
+        self._proposer: Proposer | None = None
+        self._proposing = threading.Lock()
+        self._owed: list[Experiment] = []
+        self._trees: dict[int, Worktree] = {}
+        self._in_flight: dict[int, Experiment] = {}
+
+    def open(self) -> None:
+        """Take part: recover, and rebuild what can be derived."""
+        self.ratchet.open()
+        self._check_comparable()
+        self._owed = untried(self.records, self.ratchet.waiting())
+        if self.records:
+            self._rebuild()
+
+    def close(self) -> None:
+        """Leave; a candidate that was committed and got no verdict is noted for the next session."""
+        answered = {record.commit for record in self.records}
+        for experiment in self._in_flight.values():
+            if experiment.number != BASELINE and experiment.commit not in answered:
+                self.ratchet.leave_waiting(experiment)
+        for tree in self._trees.values():
+            tree.release()
+        self.ratchet.close()
+
+    # -------------------------------------------------------------------------------------------- where it stands
+
+    @property
+    def incumbent(self) -> Experiment | None:
+        """The experiment whose commit is the branch's head, or None before the baseline."""
+        line = chain(self.records)
+        return line[-1] if line else None
+
+    @property
+    def next_number(self) -> int:
+        return max((record.number for record in self.records), default=BASELINE - 1) + 1
+
+    def finished(self) -> str | None:
+        """Why nothing more is to be started, or None."""
+        total = self.settings.total
+        if total is not None:
+            begun = sum(record.number != BASELINE for record in self.records)
+            begun += sum(number != BASELINE for number in self.running)
+            if begun >= total:
+                return f"the campaign has its {total} experiments (--autoresearch-total)"
+        return None
+
+    def limits(self, deadline_seconds: float | None) -> Limits:
+        """What a run may use; the baseline's own startup sets the allowance of the others."""
+        budget = self.settings.budget_seconds or self.harness.budget_seconds
+        memory = self.settings.memory_limit_mb or self.harness.memory_limit_mb
+        deadline = deadline_seconds or max(2 * budget, budget + 120)
+        startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
+        first = self.records[0] if self.records else None
+        if first is not None and first.number == BASELINE:
+            startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in first.runs))
+        return Limits(budget, min(startup, deadline), deadline, memory)
+
+    # ------------------------------------------------------------------------------------- the life of an experiment
+
+    def conduct(self, number: int, lane: int, deadline_seconds: float | None) -> Experiment | None:
+        """Propose, guard, commit, run and score one experiment; what is left is to judge it.
+
+        Returns:
+            The experiment with its runs, or with a refusal; None when there is nothing left to propose.
+
+        Raises:
+            Stopped: The session is ending.
+            AutoresearchError: Git or a proposer failed, which says nothing of any candidate.
+        """
+        timings: dict[str, float] = {}
+        incumbent = self.incumbent
+        limits = self.limits(deadline_seconds)
+        program = self._program()
+        tree = self._tree(lane)
+        with _stage(timings, "propose"):
+            attempt = self._baseline(tree) if number == BASELINE else self._attempt(number, tree, program)
+        if attempt is None:
+            return None
+        experiment = replace(
+            attempt, number=number, limits=limits, margin=verdict.margin(),
+            incumbent=incumbent.metric if incumbent else None,
+            program_hash=hashlib.sha256(program.encode()).hexdigest()[:16],
+        )  # fmt: skip
+        self._in_flight[number] = experiment
+        if experiment.refusal is None:
+            self._show_readable(tree)
+            with _stage(timings, "run"):
+                run = self.runner.run(self._job(experiment, tree, lane), lambda now: self._note(number, now))
+            experiment = replace(experiment, runs=(run,))
+        return replace(experiment, timings=timings)
+
+    def _baseline(self, tree: Worktree) -> Experiment:
+        """The commit that the user has checked out, as it is."""
+        start = self.ratchet.start
+        tree.reset(start)
+        self._describe(BASELINE, "baseline")
+        return self._blank(Proposal("baseline"), start, start, tree.git("rev-parse", f"{start}^{{tree}}"))
+
+    def _attempt(self, number: int, tree: Worktree, program: str) -> Experiment | None:
+        """A guarded, committed proposal; or a refused one, whose commit is the base."""
+        base = self.ratchet.head() or self.ratchet.start
+        context = Context(
+            number, tree.folder, self.settings.editable, program, tuple(self.records), tuple(self.running.items()),
+            self.settings.root, self.settings.experiments_folder,
+        )  # fmt: skip
+        owed = self._owed.pop(0) if self._owed else None
+        refusal: Refused | None = None
+        for _ in range(1 + REPAIRS):
+            tree.reset(base)
+            self.progress[number] = Progress("proposing")
+            try:
+                proposal = self._again(owed, base, tree) if owed else self._propose(context, refusal)
+                if proposal is None:
+                    break
+                self._describe(number, proposal.description)
+                return self._commit(context, proposal, base, tree)
+            except Refused as error:
+                refusal, owed = error, None
+        if refusal is None:
+            return None
+        tree.reset(base)
+        blank = self._blank(refusal.proposal, base, base, tree.git("rev-parse", f"{base}^{{tree}}"))
+        return replace(blank, refusal=Crash(refusal.crash, str(refusal)))
+
+    def _propose(self, context: Context, refusal: Refused | None) -> Proposal | None:
+        """Ask the user's hook, then the proposer."""
+        proposal = self._hooks.propose(context, str(refusal or ""))
+        if proposal is None:
+            with self._proposing:
+                if self._proposer is None:
+                    self._proposer = self._make_proposer()
+                if refusal is None:
+                    proposal = self._proposer.propose(context)
+                else:
+                    proposal = self._proposer.repair(context, refusal.proposal, str(refusal))
+        if proposal is None:
+            return None
+        described = (
+            one_line(f"{self.settings.description} {proposal.description}") or f"experiment {context.number:04d}"
+        )
+        return replace(proposal, description=described)
+
+    def _again(self, owed: Experiment, base: str, tree: Worktree) -> Proposal:
+        """The change of an earlier candidate, brought to the branch's head."""
+        proposal = replace(owed.proposal, repeats=owed.commit)
+        try:
+            tree.bring(owed.commit)
+        except GitError as error:
+            raise Refused(f"it does not apply to {base[:7]} ({error})", proposal) from None
+        return proposal
+
+    def _commit(self, context: Context, proposal: Proposal, base: str, tree: Worktree) -> Experiment:
+        """Guard the edit and commit it on top of the base."""
+        changes = tree.changes(base)
+        prefix = f"{self.ratchet.prefix.as_posix()}/" if self.ratchet.prefix.parts else ""
+        editable = tuple(prefix + pattern for pattern in self.settings.editable)
+        guard.check_changes(proposal, changes, editable)
+        guard.check_texts(proposal, {c.path: (tree.top / c.path).read_bytes() for c in changes if c.kind != "D"})
+        if reason := self._hooks.guard(context, proposal):
+            raise Refused(reason, proposal)
+        body = f"{proposal.description}\n\n{proposal.hypothesis}".strip()
+        commit, tree_hash = tree.commit(base, body)
+        guard.check_new(proposal, tree_hash, [*self.records, *self._in_flight.values()])
+        return self._blank(proposal, commit, base, tree_hash)
+
+    def _blank(self, proposal: Proposal, commit: str, base: str, tree_hash: str) -> Experiment:
+        return Experiment(
+            BASELINE, self.ratchet.tag, commit, base, tree_hash, proposal,
+            metric_name=self.settings.metric, direction=self.settings.direction, setting=self.setting,
+        )  # fmt: skip
+
+    def _job(self, experiment: Experiment, tree: Worktree, lane: int) -> Job:
+        artifacts = self.artifacts(experiment.number)
+        return Job(
+            command=self.settings.command, folder=tree.folder, out=tree.out, log=artifacts / "train.log", seed=SEED,
+            lane=lane, limits=experiment.limits, metric_name=self.settings.metric, score=self.harness.score,
+            score_folder=self.settings.root, environment=self.harness.environment,
+        )  # fmt: skip
+
+    def artifacts(self, number: int) -> Path:
+        """The folder for what an experiment leaves for people; git ignores it."""
+        runs = self.settings.experiments_folder / "runs"
+        folder = runs / self.ratchet.tag / f"{number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        ignore = runs / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+        return folder
+
+    def _tree(self, lane: int) -> Worktree:
+        if lane not in self._trees:
+            self._trees[lane] = self.ratchet.worktree(lane)
+        return self._trees[lane]
+
+    def _show_readable(self, tree: Worktree) -> None:
+        """Untracked things that training needs appear in the lane's tree where they are in the checkout."""
+        for name in self.settings.readable:
+            path = Path(name).expanduser()
+            if not path.is_absolute() and (self.settings.root / path).exists():
+                link = tree.folder / path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(self.settings.root / path)
+
+    def _program(self) -> str:
+        return (self.settings.root / "program.md").read_text("utf-8", "replace")
+
+    def _describe(self, number: int, description: str) -> None:
+        self.running[number] = description
+
+    def _note(self, number: int, now: Progress) -> None:
+        self.progress[number] = now
+
+    # --------------------------------------------------------------------------------------------- after the verdict
+
+    def record(self, experiment: Experiment) -> Experiment:
+        """Make the verdict permanent: the record and the branch in one transaction, then the row.
+
+        Returns:
+            The experiment as it stands in git: under another number where another session took this one, discarded as
+            stale where another session moved the branch first.
+
+        Raises:
+            GitError: Git said no; nothing was recorded.
+        """
+        planned = experiment.number
+        while True:
+            try:
+                self.ratchet.record(experiment)
+                break
+            except NumberTaken:
+                self._reread()
+                number = self.next_number
+                experiment = replace(experiment, number=number, planned_number=planned)
+            except BaseMoved:
+                self._reread()
+                stale = verdict.veto(experiment, self.ratchet.head())
+                if stale is None:
+                    raise
+                experiment = replace(experiment, verdict=stale)
+        self.records.append(experiment)
+        self.records.sort(key=lambda record: record.number)
+        if self.results.path.exists():
+            self.results.append(experiment)
+        else:
+            self._rebuild()
+        if experiment.verdict and experiment.verdict.reason == "stale":
+            self._owed.append(experiment)
+        self.forget(planned)
+        return experiment
+
+    def forget(self, number: int) -> None:
+        """The experiment is no longer under way."""
+        self._in_flight.pop(number, None)
+        self.running.pop(number, None)
+        self.progress.pop(number, None)
+
+    def judge(self, experiment: Experiment, ruling: Verdict) -> Experiment:
+        """The experiment with a verdict that git can take."""
+        if ruling.status is Status.KEEP:
+            head = self.ratchet.head()
+            ruling = verdict.veto(experiment, head) or ruling
+        return experiment.judged(ruling, time.time())
+
+    def _reread(self) -> None:
+        """Another session recorded something."""
+        self.records = self.ratchet.records()
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        aside = self.results.rebuild(self.records, self._other_records)
+        if aside is not None:
+            self.notices.append(f"results.tsv held rows of no experiment here; it is {aside.name} now")
+
+    def _other_records(self) -> Iterator[Experiment]:
+        for tag in self.ratchet.campaigns():
+            yield from self.ratchet.records(tag)
+
+    def _check_comparable(self) -> None:
+        first = self.records[0] if self.records else None
+        if first is None:
+            return
+        for what, then, now in (
+            ("hardware", first.setting.hardware_key, self.setting.hardware_key),
+            ("harness", first.setting.harness_hash, self.setting.harness_hash),
+            ("data", first.setting.data_hash, self.setting.data_hash),
+            ("metric", first.metric_name, self.settings.metric),
+        ):
+            if then != now:
+                raise UserError(
+                    f"the campaign {self.ratchet.tag} began with other {what} ({then or 'none'}, now {now or 'none'})"
+                    ", so its results cannot be compared: choose another --autoresearch-tag"
+                )
+
+
+@contextmanager
+def _stage(timings: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        timings[name] = time.monotonic() - began
+
+
+def make_proposer(name: str) -> Any:
+    """The proposer of that name; what it needs is imported only now."""
+    if name == "queue":
+        from pytest_autoresearch.proposers.queue import QueueProposer
+
+        return QueueProposer()
+    from pytest_autoresearch.proposers.search import SearchProposer
+
+    return SearchProposer(SEED)

@@ -1,0 +1,87 @@
+"""One door to git, through GitPython: how a command is run, and nothing of what the commands are for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import git
+
+from pytest_autoresearch.errors import GitError
+
+# A git hook that starts pytest leaves these set, and then every command here would work on the wrong repository.
+_REDIRECTIONS = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+)
+
+# No hook and no filter of the repository runs on an untrusted tree; nothing asks for a passphrase.
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.attributesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.fsmonitor=false",
+    "commit.gpgSign=false",
+    "gc.auto=0",
+    "advice.detachedHead=false",
+)
+
+
+class Git:
+    """Runs git commands in one folder.
+
+    Every command starts in a session of its own: a Ctrl-C at the terminal must not kill git in mid-transaction.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        for name in _REDIRECTIONS:
+            os.environ.pop(name, None)
+        self.folder = folder
+        self._git = git.Git(str(folder))
+        # `git status` would otherwise refresh, and so rewrite, the user's index.
+        self._git.update_environment(GIT_OPTIONAL_LOCKS="0", GIT_TERMINAL_PROMPT="0")
+
+    def identify(self, name: str, email: str) -> None:
+        """Commit under this name from now on."""
+        who = {
+            f"GIT_{role}_{part}": text
+            for role in ("AUTHOR", "COMMITTER")
+            for part, text in (("NAME", name), ("EMAIL", email))
+        }
+        self._git.update_environment(**who)
+
+    def __call__(self, *command: str, stdin: str = "") -> str:
+        """What the command printed, less its last newline.
+
+        Raises:
+            GitError: The command failed; the text is git's own.
+        """
+        if not self.folder.is_dir():  # GitPython would take the current folder instead: the user's checkout
+            raise GitError(f"{self.folder} is no folder")
+        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+        with tempfile.TemporaryFile() as given:
+            given.write(stdin.encode("utf-8", "surrogateescape"))
+            given.seek(0)
+            try:
+                said = self._git.execute(
+                    ["git", *settings, *command], istream=given, start_new_session=True, with_extended_output=False
+                )
+            except git.GitCommandNotFound as error:
+                raise GitError("git is not installed or not on PATH") from error
+            except git.GitCommandError as error:
+                text = str(error.stderr).strip().removeprefix("stderr: ").strip("'\n ")
+                raise GitError(f"git {command[0]}: {text or f'exit status {error.status}'}") from error
+        return str(said)
+
+    def ask(self, *command: str) -> str | None:
+        """What the command printed, or None where it failed: for questions whose answer may be no."""
+        try:
+            return self(*command)
+        except GitError:
+            return None

@@ -1,0 +1,38 @@
+"""The hooks that a user may implement in a conftest or a plugin. All are called on the main thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.campaign import Campaign
+    from pytest_autoresearch.experiment import Experiment, Proposal, Verdict
+    from pytest_autoresearch.proposers.base import Context
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_autoresearch_propose(campaign: Campaign, context: Context, failure: str) -> Proposal | None:
+    """Edit the files in `context.folder` and describe the edit; return None to leave it to the proposer.
+
+    `failure` says why the edit before was refused, and is empty at first.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_autoresearch_guard(campaign: Campaign, context: Context, proposal: Proposal) -> str | None:
+    """Look at the edit in `context.folder` before it is committed; return why it is refused, or None."""
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_autoresearch_verdict(campaign: Campaign, experiment: Experiment) -> Verdict | None:
+    """Decide an experiment that did not crash; return None to leave it to the assertions."""
+
+
+@pytest.hookspec
+def pytest_autoresearch_record(campaign: Campaign, experiment: Experiment) -> None:
+    """Called once for every experiment after it is recorded: the place for trackers.
+
+    What it raises is reported at the end of the session and changes nothing.
+    """

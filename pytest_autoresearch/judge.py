@@ -1,0 +1,202 @@
+"""From reports to a verdict.
+
+Registered when the loop starts, so that its wrapper is the outermost: nobody changes a report after it was judged, and
+the record is in git before anybody hears of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from pytest_autoresearch import verdict
+from pytest_autoresearch.campaign import Campaign
+from pytest_autoresearch.errors import GitError
+from pytest_autoresearch.experiment import Experiment, Status, Verdict
+from pytest_autoresearch.records import one_line
+from pytest_autoresearch.slots import SLOT, Slot
+
+_MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
+
+
+class Judge:
+    """Hears every report of every jury.
+
+    Attributes:
+        broken: The report of a rule that raised something else than an assertion, or of a failure of git or of a
+            proposer. The campaign stops; nothing was recorded.
+        reason: Why it stops, in a sentence.
+        infrastructure: Whether it was git or a proposer.
+        teardown_errors: How many fixtures failed after their verdict.
+        kept: How many experiments were kept, the baseline not counted.
+    """
+
+    def __init__(self, campaign: Campaign, discard: str, announce: Callable[[Experiment], None]) -> None:
+        self.campaign = campaign
+        self.broken: pytest.TestReport | None = None
+        self.reason = ""
+        self.infrastructure = False
+        self.teardown_errors = 0
+        self.kept = 0
+        self.recording = False
+        self._discard = discard
+        self._announce = announce
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        slot = item.stash.get(SLOT, None)
+        if slot is not None:
+            self._hear(item, slot, report, call)
+        return report
+
+    def _hear(self, item: pytest.Item, slot: Slot, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+        experiment = slot.experiment
+        if report.when == "teardown":
+            self.teardown_errors += report.failed
+            report.user_properties[:] = item.user_properties  # JUnit takes those of the last report
+            return
+        if report.when == "setup" and report.passed:
+            return
+        if experiment is None:
+            if slot.error is not None:
+                self._break(item, report, f"{type(slot.error).__name__}: {slot.error}", infrastructure=True)
+            return
+        if slot.verdict is None and self.broken is None:
+            ruling = slot.ruling or self._rule(item, slot, experiment, report, call)
+            if ruling is not None:
+                self._record(item, slot, experiment, ruling, report)
+        self._dress(item, slot, report)
+
+    def _rule(
+        self, item: pytest.Item, slot: Slot, experiment: Experiment, report: pytest.TestReport,
+        call: pytest.CallInfo[None],
+    ) -> Verdict | None:  # fmt: skip
+        """What this report means for its experiment; None while others of the jury have not been heard."""
+        raised = call.excinfo.value if call.excinfo else None
+        if experiment.crash is not None:
+            return verdict.crashed(experiment.crash)
+        if hasattr(report, "wasxfail"):
+            return verdict.undecided(experiment, "xfail" if report.skipped else "xpass", str(report.wasxfail))
+        if report.skipped:
+            return verdict.undecided(experiment, "skip", one_line(_message(report)))
+        if report.passed:
+            slot.passed.add(item)
+            return verdict.kept(experiment) if slot.passed >= set(slot.jury) else None
+        if raised is None:  # failed without an exception: a strict xpass, or a conftest that rewrote the report
+            return verdict.discarded(experiment, one_line(_message(report)))
+        if report.when == "call" and isinstance(raised, AssertionError | pytest.fail.Exception):
+            return verdict.discarded(experiment, _first_line(_message(report)))
+        self._break(item, report, f"the rule is broken: {_first_line(_message(report))}", infrastructure=False)
+        return None
+
+    def _record(
+        self, item: pytest.Item, slot: Slot, experiment: Experiment, ruling: Verdict, report: pytest.TestReport
+    ) -> None:
+        judged = self.campaign.judge(experiment, ruling)
+        if experiment.number == 0 and judged.verdict and judged.verdict.status is not Status.KEEP:
+            self.campaign.forget(0)
+            slot.verdict = judged.verdict
+            self.reason = f"the baseline did not pass: {judged.verdict.message}"
+            item.session.shouldstop = self.reason
+            return
+        self.recording = True  # a second signal must not tear this apart
+        try:
+            judged = self.campaign.record(judged)
+        except (GitError, OSError) as error:
+            self._break(item, report, f"not recorded: {error}", infrastructure=True)
+            return
+        finally:
+            self.recording = False
+        slot.experiment, slot.verdict = judged, judged.verdict
+        self.kept += judged.number != 0 and judged.verdict is not None and judged.verdict.status is Status.KEEP
+        self._agree(report, judged)
+        self._announce(judged)
+
+    def _agree(self, report: pytest.TestReport, experiment: Experiment) -> None:
+        """Where git's verdict is not the report's, the report gives way."""
+        ruling = experiment.verdict
+        if ruling is None or ruling.status is Status.CRASH:
+            return
+        if ruling.status is Status.KEEP:
+            report.outcome, report.longrepr = "passed", None
+        elif report.passed:
+            report.outcome, report.longrepr = "failed", str(ruling)
+        if ruling.status is Status.DISCARD and report.failed and self._discard == "xfail":
+            report.outcome = "skipped"
+            report.wasxfail = str(ruling)
+
+    def _dress(self, item: pytest.Item, slot: Slot, report: pytest.TestReport) -> None:
+        """Give the report the experiment's numbers, its duration once, and the verdict as its first words."""
+        experiment = slot.experiment
+        if experiment is None:
+            return
+        if not slot.timed:
+            slot.timed = True
+            report.duration += experiment.seconds
+            report.start = report.stop - report.duration
+            item.user_properties += properties(experiment)
+        report.user_properties[:] = item.user_properties
+        if report.failed:
+            _head(report, self.reason if self.broken is report else str(slot.verdict or "undecided"))
+
+    def _break(self, item: pytest.Item, report: pytest.TestReport, reason: str, infrastructure: bool) -> None:
+        if self.broken is None:
+            self.broken, self.reason, self.infrastructure = report, reason, infrastructure
+        if not report.failed:
+            report.outcome, report.longrepr = "failed", reason
+        item.session.shouldstop = reason
+
+
+def properties(experiment: Experiment) -> list[tuple[str, object]]:
+    """What JUnit says of an experiment, in the order of interest."""
+    given = experiment.verdict
+    runs = experiment.runs
+    metrics: dict[str, Any] = dict(runs[-1].metrics) if runs else {}
+    metrics.pop(experiment.metric_name, None)
+    return [
+        ("experiment", f"{experiment.number:04d}"),
+        ("status", str(given.status) if given else "undecided"),
+        ("reason", given.reason if given else ""),
+        ("description", experiment.proposal.description),
+        (experiment.metric_name, f"{experiment.metric:.6f}" if experiment.crash is None else ""),
+        ("best", "" if experiment.incumbent is None else f"{experiment.incumbent:.6f}"),
+        ("gain", "" if given is None or given.gain is None else f"{given.gain:.6f}"),
+        ("commit", experiment.commit),
+        ("base", experiment.base),
+        ("tag", experiment.tag),
+        ("proposer", experiment.proposal.proposer),
+        ("sandbox", experiment.setting.sandbox),
+        ("training_seconds", f"{experiment.training_seconds:.1f}"),
+        ("peak_memory_mb", f"{experiment.peak_memory_mb:.1f}"),
+        ("seed", runs[-1].seed if runs else ""),
+        ("lane", runs[-1].lane if runs else ""),
+        *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),
+    ]
+
+
+def _message(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return str(crash.message)
+    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+
+
+def _first_line(text: str) -> str:
+    return one_line(text.split("\n", 1)[0])
+
+
+def _head(report: pytest.TestReport, said: str) -> None:
+    """Put the verdict where JUnit's message and the short summary look first."""
+    text = _message(report).removeprefix("Failed: ")
+    if not text.startswith(said):
+        text = f"{said}\n{text}"
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = text[:_MESSAGE_CHARACTERS]
+    else:
+        report.longrepr = text

@@ -1,0 +1,179 @@
+"""The capital-letter constants of a Python source: finding them, and writing other numbers in their place.
+
+Pure: text in, text out. It knows nothing of files, of what a good value is, or of who asks.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Value = float | int | bool
+
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also breaks at form feeds and the like
+_POWER_OF_TWO = re.compile(r"(2 *\*\* *|1 *<< *)\d+")
+_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_MOST_BITS = 64  # a constant is a number that a person wrote, and 9**9**9 must not hang the session
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One `NAME = number` at the top level of a module.
+
+    Attributes:
+        name: In capital letters.
+        value: An int, a float or a bool.
+        text: The number as it is written, such as `3e-4`, `262_144` or `2**18`.
+        start: Where the text begins, in characters from the start of the source.
+    """
+
+    name: str
+    value: Value
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        """Where the text ends, in characters from the start of the source."""
+        return self.start + len(self.text)
+
+
+def find(source: str) -> tuple[Constant, ...]:
+    """The constants of a module, in the order of the file.
+
+    A constant is a name in capital letters that is bound once, to a number, `True` or `False`, or to arithmetic of
+    plain numbers on one line (`2**18`, `64 * 1024`), which is read as one number. A name that is bound again, by a
+    branch, a loop or a function's `global`, is left out: editing one of its values need not have an effect.
+
+    Raises:
+        SyntaxError: Python cannot parse the source.
+    """
+    tree = _parse(source)
+    bound = _bindings(tree)
+    starts = [0, *(end.end() for end in _LINE_END.finditer(source)), len(source)]
+    found = []
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=node):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as node):
+                pass
+            case _:
+                continue
+        if not name.isupper() or name.startswith("__") or bound[name] != 1:
+            continue
+        value = _value(node)
+        # An expression over several lines may hold comments, which replacing it would lose.
+        if value is None or node.lineno != node.end_lineno or node.end_col_offset is None:
+            continue
+        begin = starts[node.lineno - 1]
+        line = source[begin : starts[node.lineno]].encode()[: node.end_col_offset]  # ast counts UTF-8 bytes
+        text = line[node.col_offset :].decode()
+        found.append(Constant(name, value, text, begin + len(line[: node.col_offset].decode())))
+    return tuple(found)
+
+
+def edit(source: str, values: Mapping[str, Value]) -> str:
+    """The source with other numbers for some of its constants, and every other character as it was.
+
+    Arithmetic is replaced whole; `2**18` stays a power of two where the new number is one.
+
+    Raises:
+        KeyError: The source has no constant of that name.
+        ValueError: A value is infinite or NaN, for which Python has no literal.
+        SyntaxError: Python cannot parse the source.
+    """
+    found = {constant.name: constant for constant in find(source)}
+    for constant in sorted((found[name] for name in values), key=lambda one: one.start, reverse=True):
+        source = source[: constant.start] + written(values[constant.name], constant.text) + source[constant.end :]
+    return source
+
+
+def written(value: Value, like: str = "") -> str:
+    """The number as a person would write it in the style of another: `like` may have underscores or be `2**18`."""
+    if isinstance(value, bool):
+        return str(value)
+    if not math.isfinite(value):
+        raise ValueError(f"there is no literal for {value}")
+    if isinstance(value, int) and value > 0 and value.bit_count() == 1 and (power := _POWER_OF_TWO.fullmatch(like)):
+        return f"{power[1]}{value.bit_length() - 1}"
+    return format(value, "_" if "_" in like else "")
+
+
+def _parse(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        # Where warnings are errors, as under many a pytest, an old "\d" in the source fails to parse. Only then are
+        # the filters touched: they are the whole process's, and this may be a thread of it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return ast.parse(source)
+            except ValueError as error:  # a NUL byte, in Python 3.11
+                raise SyntaxError(str(error)) from error
+
+
+def _bindings(tree: ast.Module) -> Counter[str]:
+    """How often each name is bound at module level; a function that declares it `global` counts once."""
+    counts: Counter[str] = Counter()
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, _SCOPES):
+            counts.update(name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names)
+            continue
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            counts[node.id] += 1
+        waiting.extend(ast.iter_child_nodes(node))
+    return counts
+
+
+def _value(node: ast.expr) -> Value | None:
+    """The number that a literal or plain arithmetic stands for, or None."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        return node.value
+    try:
+        number = _number(node)
+        return number if number is not None and math.isfinite(number) else None
+    except ArithmeticError:
+        return None
+
+
+def _number(node: ast.expr) -> float | int | None:
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            positive = _number(inner)
+            return None if positive is None else -positive
+        case ast.BinOp(left=left, op=operation, right=right):
+            a, b = _number(left), _number(right)
+            return None if a is None or b is None else _combine(a, operation, b)
+    return None
+
+
+def _combine(a: float, operation: ast.operator, b: float) -> float | int | None:
+    if isinstance(operation, ast.Pow):
+        if not 0 <= a < 2**_MOST_BITS or abs(b) > _MOST_BITS:
+            return None
+        power: float | int = a**b
+        return power
+    if isinstance(operation, ast.LShift):
+        return a << b if isinstance(a, int) and isinstance(b, int) and 0 <= b <= _MOST_BITS else None
+    known = _ARITHMETIC.get(type(operation))
+    return None if known is None else known(a, b)

@@ -1,0 +1,272 @@
+"""The embedded proposer: Optuna's TPE over the capital-letter constants of the editable files.
+
+Needs no key and no network. It starts from the constants of the branch head and changes one of them, now and then
+two, so that a verdict says something about a constant. It knows nothing of git or pytest, keeps no state on disk, and
+learns from the campaign's records alone, so a new session goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import random
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.experiment import Experiment, Proposal, Status
+from pytest_autoresearch.proposers import constants, ranges
+from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.proposers.constants import Constant, Value
+
+Vector = frozenset[tuple[str, Value]]
+
+_PAIRS = 0.25  # of the proposals change two constants: along a ridge, such as batch and rate, one alone never helps
+_DRAWS = 16
+_PROMISING = frozenset({"BATCH", "LR", "RATE"})  # what is most often wrong where a program moves to other hardware
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the records say of one constant.
+
+    Attributes:
+        losses: By value tried: how much worse the metric was, in its unit, than with the first one; the effects of
+            other constants are taken out by comparing each trial with its own base. Infinite where it crashed.
+        kept: How many changes of it were kept.
+        failed: How many were not.
+        running: How many are under way.
+    """
+
+    losses: dict[Value, float] = field(default_factory=dict)
+    kept: int = 0
+    failed: int = 0
+    running: int = 0
+
+    def add(self, before: Value, after: Value, loss: float, kept: bool) -> None:
+        base = self.losses.setdefault(before, 0.0)
+        self.losses[after] = (base if math.isfinite(base) else 0.0) + loss
+        self.kept += kept
+        self.failed += not kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    path: Path
+    encoding: str
+    text: str
+    names: Mapping[str, Constant]
+
+
+class SearchProposer:
+    """Optuna's TPE over the capital-letter constants of the editable files.
+
+    The same seed and the same records give the same proposal.
+    """
+
+    name = "search"
+
+    def __init__(self, seed: int) -> None:
+        import optuna  # heavy, and no other proposer needs it
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._seed = seed
+        self._handed_out: set[Vector] = set()
+        self._attempts: Counter[int] = Counter()
+
+    def propose(self, context: Context) -> Proposal | None:
+        """Change one or two constants; None when every program in reach has been tried.
+
+        Raises:
+            UserError: The editable files hold no constant to search, or Python cannot parse them.
+        """
+        sources = _read(context)
+        found = {name: constant for source in sources for name, constant in source.names.items()}
+        present = {name: constant.value for name, constant in found.items()}
+        near = {name: ranges.candidates(constant.name, constant.value) for name, constant in found.items()}
+        near = {name: values for name, values in near.items() if values}
+        if not near:
+            raise UserError(
+                f"search finds no constant to vary in {', '.join(context.editable)}: write the hyperparameters in "
+                "capitals at the top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
+            )
+        trials = [record for record in context.records if record.proposal.proposer == self.name]
+        memory = _remember(trials, near, context.running)
+        tried = self._handed_out.union(_programs(trials))
+        rng = random.Random(f"{self._seed} {context.number} {self._attempts[context.number]}")
+        self._attempts[context.number] += 1
+        for changes in itertools.chain(_draws(rng, near, present, memory), _all(rng, near, present)):
+            after = {**present, **changes}
+            description = ", ".join(
+                f"{name} {one.text} -> {constants.written(after[name], one.text)}"
+                for name, one in found.items()
+                if name in changes
+            )
+            if frozenset(after.items()) in tried or any(it.endswith(description) for _, it in context.running):
+                continue
+            self._handed_out.add(frozenset(after.items()))
+            _write(sources, changes)
+            return Proposal(
+                description=description,
+                hypothesis=_hypothesis(len(near), len(trials), {name: memory[name] for name in changes}),
+                proposer=self.name,
+                source=json.dumps({name: present[name] for name in changes}),
+                parameters=after,
+            )
+        return None
+
+    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+        """Propose something else; what was turned down counts as tried."""
+        self._handed_out.add(frozenset(proposal.parameters.items()))
+        return self.propose(context)
+
+
+def _read(context: Context) -> list[_Source]:
+    """The editable Python files; a constant that stands in several of them has its file's path before its name."""
+    paths: dict[Path, None] = {}
+    for name in context.editable:
+        path = context.folder / name
+        paths |= dict.fromkeys(sorted(path.rglob("*.py")) if path.is_dir() else [path])
+    # A link that an earlier candidate left behind may lead out of the tree, to the user's own files.
+    files = [path for path in paths if path.suffix == ".py" and path.is_file() and _inside(path, context.folder)]
+    texts = {path: _text(path, path.relative_to(context.folder).as_posix()) for path in files}
+    count = Counter(constant.name for _, _, found in texts.values() for constant in found)
+    read = []
+    for path, (encoding, text, found) in texts.items():
+        prefix = f"{path.relative_to(context.folder).as_posix()}:"
+        names = {constant.name if count[constant.name] == 1 else prefix + constant.name: constant for constant in found}
+        read.append(_Source(path, encoding, text, names))
+    return read
+
+
+def _text(path: Path, name: str) -> tuple[str, str, tuple[Constant, ...]]:
+    """A file's encoding, its text with the line ends that it has, and its constants."""
+    raw = path.read_bytes()
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+        text = raw.decode(encoding)
+        return encoding, text, constants.find(text)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        why = f"{error.msg} on line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(error)
+        raise UserError(
+            f"search cannot read {name} at the branch head: {why}; commit one that Python parses"
+        ) from error
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _write(sources: Iterable[_Source], changes: Mapping[str, Value]) -> None:
+    for source in sources:
+        mine = {constant.name: changes[name] for name, constant in source.names.items() if name in changes}
+        if mine:
+            source.path.write_bytes(constants.edit(source.text, mine).encode(source.encoding))
+
+
+def _before(record: Experiment) -> dict[str, Value]:
+    """What the constants that a trial changed were before: its proposal's `source`."""
+    try:
+        said = json.loads(record.proposal.source)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _programs(trials: Iterable[Experiment]) -> Iterator[Vector]:
+    """Every vector that has been measured: the trials' own and those that they started from."""
+    for record in trials:
+        yield frozenset(record.proposal.parameters.items())
+        yield frozenset({**record.proposal.parameters, **_before(record)}.items())
+
+
+def _remember(
+    trials: Iterable[Experiment], names: Iterable[str], running: Iterable[tuple[int, str]]
+) -> dict[str, _Memory]:
+    memory = {name: _Memory() for name in names}
+    for record in trials:
+        for name, before in _before(record).items():
+            if name in memory and name in record.proposal.parameters:
+                kept = record.verdict is not None and record.verdict.status is Status.KEEP
+                memory[name].add(before, record.proposal.parameters[name], _loss(record), kept)
+    for _, description in running:
+        for name in memory.keys() & set(description.split()):
+            memory[name].running += 1
+    return memory
+
+
+def _loss(record: Experiment) -> float:
+    """How much worse than the incumbent, in the metric's unit; infinite for a crash.
+
+    A metric that was good enough and yet turned down broke another assertion, such as one on memory: the next one
+    like it would as well. That is no better than a crash.
+    """
+    verdict = record.verdict
+    if record.crash or verdict is None or verdict.status is Status.CRASH or not math.isfinite(record.gain):
+        return math.inf
+    undecided = verdict.reason in ("stale", "skip")
+    turned_down = verdict.status is Status.DISCARD and record.gain > record.margin and not undecided
+    return math.inf if turned_down else -record.gain
+
+
+def _draws(
+    rng: random.Random,
+    near: Mapping[str, tuple[Value, ...]],
+    present: Mapping[str, Value],
+    memory: Mapping[str, _Memory],
+) -> Iterator[dict[str, Value]]:
+    """Which constants, by Thompson sampling over how often a change of each was kept; then what value, by TPE.
+
+    One that is running counts as failed until it is known, so that lanes look in different places.
+    """
+    promising = {name: bool(ranges.words(name.rpartition(":")[2]) & _PROMISING) for name in near}
+    for _ in range(_DRAWS):
+        luck = {
+            name: rng.betavariate(1 + one.kept + promising[name], 1 + one.failed + one.running)
+            for name, one in memory.items()
+        }
+        chosen = sorted(luck, key=luck.__getitem__, reverse=True)[: 2 if rng.random() < _PAIRS else 1]
+        drawn = {name: _sample(rng, near[name], present[name], memory[name].losses) for name in chosen}
+        changes = {name: value for name, value in drawn.items() if value != present[name]}
+        if changes:
+            yield changes
+
+
+def _sample(rng: random.Random, values: tuple[Value, ...], present: Value, losses: Mapping[Value, float]) -> Value:
+    """One value by TPE; the present one where TPE insists on it."""
+    import optuna
+
+    # Only arguments that are neither experimental nor deprecated in any version: their warnings would be errors.
+    sampler = optuna.samplers.TPESampler(seed=rng.getrandbits(32), n_startup_trials=2, multivariate=False)
+    study = optuna.create_study(sampler=sampler)
+    place = optuna.distributions.IntDistribution(0, len(values) - 1)
+    for value, loss in {present: 0.0, **losses}.items():
+        if values[0] <= value <= values[-1]:
+            nearest = min(range(len(values)), key=lambda index: abs(values[index] - value))
+            trial = optuna.trial.create_trial(params={"place": nearest}, distributions={"place": place}, value=loss)
+            study.add_trial(trial)
+    drawn = (values[study.ask({"place": place}).params["place"]] for _ in range(8))
+    return next((value for value in drawn if value != present), present)
+
+
+def _all(
+    rng: random.Random, near: Mapping[str, tuple[Value, ...]], present: Mapping[str, Value]
+) -> Iterator[dict[str, Value]]:
+    """Every change of one constant, then every change of two: for when the draws come to nothing new."""
+    single = [(name, value) for name, values in near.items() for value in values if value != present[name]]
+    rng.shuffle(single)
+    yield from ({name: value} for name, value in single)
+    yield from (dict(pair) for pair in itertools.combinations(single, 2) if pair[0][0] != pair[1][0])
+
+
+def _hypothesis(count: int, trials: int, changed: Mapping[str, _Memory]) -> str:
+    so_far = ", ".join(
+        f"{name} kept {one.kept} of {one.kept + one.failed}" if one.kept + one.failed else f"{name} not tried yet"
+        for name, one in changed.items()
+    )
+    return f"TPE over {count} constant{'s'[: count != 1]}, {trials} trial{'s'[: trials != 1]}; {so_far}."

@@ -1,0 +1,257 @@
+"""Git as the ledger: the only code that moves the branch.
+
+A campaign is a branch and a folder of refs. Each record is an annotated tag object whose message is the experiment;
+it is written, and for a keep the branch moved, in one ref transaction. The user's checkout is read, never written:
+proposals are edited and trained in a worktree of the lane's own, under the repository's git folder.
+
+What an experiment is and whether it is kept is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from pytest_autoresearch.errors import BaseMoved, GitError, NumberTaken, UserError
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.git import Git
+from pytest_autoresearch.records import chain, decode, encode
+from pytest_autoresearch.worktree import Worktree
+
+NOBODY = "0" * 40
+_NAME, _EMAIL = "autoresearch", "autoresearch@localhost"
+
+
+class Ratchet:
+    """One repository's campaigns, and the one that is open.
+
+    Attributes:
+        root: The folder that pytest calls its root; the repository's top or a folder in it.
+        top: The top of the user's checkout.
+        prefix: `root` relative to `top`.
+        tag: The campaign, once `open` was called.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Look at the repository.
+
+        Raises:
+            UserError: There is none here, git will not work in it, or nothing is committed yet.
+        """
+        self.root = root
+        self.git = Git(root)
+        try:
+            self.top = Path(self.git("rev-parse", "--show-toplevel"))
+        except GitError as error:
+            raise UserError(_no_repository(root, str(error))) from None
+        self.prefix = root.resolve().relative_to(self.top.resolve())
+        self.home = Path(self.git("rev-parse", "--path-format=absolute", "--git-common-dir")) / "autoresearch"
+        start = self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        if start is None:
+            raise UserError("nothing is committed yet: type `git add -A && git commit -m baseline` first")
+        self.start = start
+        self.tag = ""
+        self._alive: int | None = None
+        self._serial = threading.Lock()
+        self._identify()
+
+    def _identify(self) -> None:
+        ident = self.git.ask("var", "GIT_COMMITTER_IDENT")
+        known = re.fullmatch(r"(.+) <(.*)> \d+ [+-]\d+", ident or "")
+        self.name, self.email = (known[1], known[2]) if known else (_NAME, _EMAIL)
+        self.git.identify(self.name, self.email)
+
+    # ------------------------------------------------------------------------------------ reading, at any time
+
+    @property
+    def branch(self) -> str:
+        return f"refs/heads/autoresearch/{self.tag}"
+
+    def head(self) -> str | None:
+        """The commit of the campaign's branch, or None before its baseline."""
+        return self.git.ask("rev-parse", "--verify", "--quiet", f"{self.branch}^{{commit}}")
+
+    def records(self, tag: str = "") -> list[Experiment]:
+        """Every record of a campaign (default: the open one), by number; in one git command."""
+        return self._tags(rf"refs/autoresearch/{re.escape(tag or self.tag)}/\d{{4,}}", tag or self.tag)
+
+    def waiting(self) -> list[Experiment]:
+        """Candidates that a session committed but could not judge."""
+        return self._tags(rf"refs/autoresearch/{re.escape(self.tag)}/waiting/\d{{4,}}", self.tag)
+
+    def _tags(self, pattern: str, tag: str) -> list[Experiment]:
+        said = self.git("for-each-ref", "--format=%(refname)%00%(contents)%00", f"refs/autoresearch/{tag}/")
+        parts = said.split("\0")
+        found = []
+        for name, text in zip(parts[0::2], parts[1::2], strict=False):
+            if re.fullmatch(pattern, name.strip()):
+                try:
+                    found.append(decode(text))
+                except ValueError as error:
+                    said = f"{name.strip()} cannot be read ({error})"
+                    raise UserError(f"{said}: choose another --autoresearch-tag") from None
+        return sorted(found, key=lambda record: record.number)
+
+    def campaigns(self) -> dict[str, float]:
+        """Every campaign with a record, and when its last one was made, in seconds since the epoch."""
+        said = self.git("for-each-ref", "--format=%(taggerdate:unix) %(refname)", "refs/autoresearch/")
+        last: dict[str, float] = {}
+        for line in said.splitlines():
+            when, _, name = line.partition(" ")
+            if known := re.fullmatch(r"refs/autoresearch/([^/]+)/\d{4,}", name):
+                last[known[1]] = max(last.get(known[1], 0.0), float(when or 0))
+        return last
+
+    def dirty(self, paths: Iterable[str]) -> list[str]:
+        """Which of the paths (relative to `root`) hold something that is not committed."""
+        said = self.git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
+        return [entry[3:] for entry in said.split("\0") if entry]
+
+    def committed(self, path: str) -> bool:
+        """Whether the path (relative to `root`) is in the commit that a new campaign would start from."""
+        return bool(self.git("ls-tree", "--name-only", self.start, "--", path))
+
+    def tree_hash(self, paths: Iterable[str]) -> str:
+        """A hash of what the user's commit holds under the paths (relative to `root`)."""
+        said = self.git("ls-tree", "-r", "-z", self.start, "--", *paths)
+        return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    def checked_out(self) -> Path | None:
+        """The worktree in which somebody has the campaign's branch checked out."""
+        folder = None
+        for line in self.git("worktree", "list", "--porcelain").splitlines():
+            word, _, rest = line.partition(" ")
+            if word == "worktree":
+                folder = Path(rest)
+            if word == "branch" and rest == self.branch:
+                return folder
+        return None
+
+    # ------------------------------------------------------------------------------------------------ opening
+
+    def choose(self, tag: str) -> None:
+        """Name the campaign.
+
+        Raises:
+            UserError: The tag is no name for a branch, or its branch is checked out somewhere.
+        """
+        self.tag = tag
+        if (
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag)
+            or self.git.ask("check-ref-format", self.branch) is None
+        ):
+            raise UserError(f"--autoresearch-tag {tag!r} cannot name a branch: use letters, digits, '.', '_' and '-'")
+        if (where := self.checked_out()) is not None:
+            raise UserError(
+                f"the branch autoresearch/{tag} is checked out in {where}, and experiments move it: "
+                f"type `git -C {where} switch --detach` first"
+            )
+
+    def open(self) -> None:
+        """Take part in the campaign: finish what a killed session left, from the records.
+
+        Raises:
+            UserError: The branch is where no record put it.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        # Held shared as long as this process lives. Whoever can have it alone is the only session of the campaign, and
+        # every lock that lies on its refs was left by a process that is dead.
+        self._alive = os.open(self.home / f"{self.tag}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._clear_locks()
+        fcntl.flock(self._alive, fcntl.LOCK_SH)
+        self._finish(chain(self.records()))
+
+    def _clear_locks(self) -> None:
+        common = self.home.parent
+        (common / f"{self.branch}.lock").unlink(missing_ok=True)
+        for lock in (common / "refs" / "autoresearch" / self.tag).rglob("*.lock"):
+            lock.unlink(missing_ok=True)
+
+    def _finish(self, keeps: list[Experiment]) -> None:
+        if not keeps:
+            return
+        due, head = keeps[-1].commit, self.head()
+        if head == due:
+            return
+        if head is None or self.git.ask("merge-base", "--is-ancestor", head, due) is not None:
+            self.git("update-ref", "-m", "autoresearch: finish", self.branch, due, head or NOBODY)
+            return
+        raise UserError(
+            f"the branch autoresearch/{self.tag} is at {head[:7]}, which no experiment measured: "
+            f"type `git branch -f autoresearch/{self.tag} {due[:7]}` to go on from the last keep, "
+            "or choose another --autoresearch-tag"
+        )
+
+    def close(self) -> None:
+        """Leave the campaign."""
+        if self._alive is not None:
+            os.close(self._alive)
+            self._alive = None
+
+    def worktree(self, lane: int) -> Worktree:
+        """The lane's own tree; another session's lanes are passed over."""
+        with self._serial:
+            return Worktree.claim(self.git, self.home, self.prefix, lane)
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def record(self, experiment: Experiment) -> None:
+        """Write the record and, for a keep, move the branch: one transaction.
+
+        Raises:
+            NumberTaken: The number has a record already.
+            BaseMoved: It is a keep, and the branch is no longer at its base.
+            GitError: Git said no.
+        """
+        if experiment.verdict is None:
+            raise ValueError(f"{experiment!r} has no verdict")
+        name = f"refs/autoresearch/{self.tag}/{experiment.number:04d}"
+        lines = [f"create {name} {self._tag_object(experiment)}"]
+        old = NOBODY if experiment.number == BASELINE else experiment.base
+        if experiment.verdict.status is Status.KEEP:
+            lines.append(f"update {self.branch} {experiment.commit} {old}")
+        try:
+            self._transaction(lines)
+        except GitError:
+            if self.git.ask("rev-parse", "--verify", "--quiet", name) is not None:
+                raise NumberTaken(f"{name} exists") from None
+            if experiment.verdict.status is Status.KEEP and (self.head() or NOBODY) != old:
+                raise BaseMoved(f"{self.branch} is no longer at {old[:7]}") from None
+            raise
+
+    def leave_waiting(self, experiment: Experiment) -> None:
+        """Note a committed candidate that gets no verdict in this session, so that the next one tries it first."""
+        name = f"refs/autoresearch/{self.tag}/waiting/{experiment.number:04d}"
+        self._transaction([f"update {name} {self._tag_object(experiment)}"])
+
+    def _tag_object(self, experiment: Experiment) -> str:
+        return self.git(
+            "mktag",
+            stdin=(
+                f"object {experiment.commit}\ntype commit\ntag {self.tag}/{experiment.number:04d}\n"
+                f"tagger {self.name} <{self.email}> {int(time.time())} +0000\n\n{encode(experiment)}\n"
+            ),
+        )
+
+    def _transaction(self, lines: list[str]) -> None:
+        said = "\n".join(["start", *lines, "prepare", "commit", ""])
+        self.git("-c", "core.fsync=all", "update-ref", "-m", "autoresearch", "--stdin", stdin=said)
+
+
+def _no_repository(root: Path, said: str) -> str:
+    if "not installed" in said:
+        return "git is not installed or not on PATH: install it first"
+    if "dubious ownership" in said:
+        return f"git does not trust {root}: type `git config --global --add safe.directory {root}` first"
+    if "must be run in a work tree" in said:
+        return f"{root} is a bare git repository: run pytest in a checkout of it"
+    return f"{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first"

@@ -1,0 +1,118 @@
+"""The words of a session: its header, its lines and its summary, as plain text. Pure: it is given records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Status
+from pytest_autoresearch.records import chain, one_line
+
+COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
+_LARGEST = 5
+
+
+def column_line(metric_name: str) -> str:
+    """The line above the experiments."""
+    return COLUMNS.format(metric=metric_name[:12])
+
+
+def experiment_line(experiment: Experiment) -> str:
+    """One judged experiment: number, verdict, metric, change against best, memory, seconds, description.
+
+    The metric of a crash is its class; its message stands behind the description.
+    """
+    ruling = experiment.verdict
+    if ruling is None:
+        raise ValueError(f"{experiment!r} has no verdict")
+    said = experiment.proposal.description
+    crash = experiment.crash
+    if crash is not None:
+        metric, change = crash.reason, ""
+        said = f"{said} ({one_line(crash.message)})"
+    else:
+        metric = f"{experiment.metric:.6f}"
+        change = "" if experiment.incumbent is None else f"{experiment.metric - experiment.incumbent:+.6f}"
+        if ruling.status is Status.DISCARD and ruling.reason != "not-improved":
+            said = f"{said} ({ruling.message.rpartition('; ')[2]})"
+    memory = _memory(experiment.peak_memory_mb)
+    return (
+        f" {experiment.number:04d}  {ruling.status:<7}  {metric:>12}  {change:>10}  {memory:>8}"
+        f"  {experiment.seconds:5.0f} s  {said}"
+    )
+
+
+def progress_line(number: int, description: str, now: Progress) -> str:
+    """One experiment that is under way."""
+    parts = [f"{number:04d} {now.phase}"]
+    if now.step is not None:
+        parts.append(f"step {now.step}")
+    if now.loss is not None:
+        parts.append(f"loss {now.loss:.4f}")
+    if now.remaining_seconds is not None:
+        parts.append(f"{max(now.remaining_seconds, 0):.0f} s left")
+    elif now.seconds >= 1:
+        parts.append(f"{now.seconds:.0f} s")
+    if now.memory_mb:
+        parts.append(_memory(now.memory_mb))
+    return " · ".join(parts) + (f"  {description}" if description else "")
+
+
+def limits_line(limits: Limits) -> str:
+    """What a run may use, for the header."""
+    memory = "no memory limit" if math.isinf(limits.memory_limit_mb) else f"{limits.memory_limit_mb / 1024:.1f} GB"
+    return f"{limits.budget_seconds:g} s of training, {memory}, ended after {limits.deadline_seconds:g} s at the latest"
+
+
+def best_line(records: Iterable[Experiment]) -> str:
+    """The incumbent, for the header."""
+    line = chain(records)
+    if not line:
+        return "none yet: the baseline runs first"
+    last = line[-1]
+    return f"{last.metric_name} {last.metric:.6f} ({last.number:04d} {last.proposal.description})"
+
+
+def summary_lines(records: list[Experiment], session: set[int], branch: str) -> list[str]:
+    """What became of the session and of its campaign.
+
+    Args:
+        records: The whole campaign's.
+        session: The numbers that this session recorded.
+        branch: The branch's short name.
+    """
+    mine = [record for record in records if record.number in session and record.number != BASELINE]
+    count = {status: sum(r.verdict is not None and r.verdict.status is status for r in mine) for status in Status}
+    tried = sum(record.number != BASELINE for record in records)
+    lines = [
+        f"{_plural(len(mine), 'experiment')} in this session: {count[Status.KEEP]} kept, {count[Status.DISCARD]} "
+        f"discarded, {count[Status.CRASH]} crashed; {tried} in the campaign"
+    ]
+    line = chain(records)
+    if not line:
+        return lines
+    first, last = line[0], line[-1]
+    lines.append(
+        f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
+        f"over {_plural(len(line) - 1, 'keep')}; one run each, not audited"
+    )
+    gains = sorted((r for r in line[1:] if r.verdict and r.verdict.gain), key=_gain, reverse=True)[:_LARGEST]
+    if gains:
+        lines.append("largest gains:")
+        lines += [f"  {r.number:04d}  {r.metric - r.best:+.6f}  {r.proposal.description}" for r in gains]
+    lines.append(f"see the best:     git show {branch}")
+    if len(line) > 1:
+        lines.append(f"all that helped:  git log --oneline {first.commit[:7]}..{branch}")
+    return lines
+
+
+def _gain(experiment: Experiment) -> float:
+    return (experiment.verdict.gain or 0.0) if experiment.verdict else 0.0
+
+
+def _memory(mb: float) -> str:
+    return f"{mb:.0f} MB" if mb < 10_000 else f"{mb / 1024:.1f} GB"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

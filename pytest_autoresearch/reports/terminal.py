@@ -1,0 +1,110 @@
+"""What the terminal shows: a header, one line an experiment, a live line while it runs, a summary.
+
+At verbosity 0 these lines stand in place of pytest's dots; with -v they stand between its lines, with -q they are left
+to the dots.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+import pytest
+
+from pytest_autoresearch.campaign import Campaign
+from pytest_autoresearch.experiment import Experiment, Status
+from pytest_autoresearch.judge import Judge
+from pytest_autoresearch.reports import summary
+
+_HEARTBEAT_SECONDS = 30.0  # between lines of progress where there is no terminal to draw on
+_COLOURS = {Status.KEEP: {"green": True}, Status.DISCARD: {}, Status.CRASH: {"red": True}}
+
+
+class Terminal:
+    """The session's voice; without a terminal reporter it says nothing."""
+
+    def __init__(self, config: pytest.Config, header: list[str]) -> None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._reporter: pytest.TerminalReporter | None = reporter
+        self._header = header
+        self._lines = reporter is not None and reporter.verbosity >= 0
+        self._announced: set[int] = set()
+        self._drawn = False
+        self._silent = False  # while pytest would print a dot for a report
+        self._said_at = time.monotonic()
+        self.campaign: Campaign
+        self.judge: Judge
+        if reporter is None:
+            return
+        if config.option.tbstyle == "auto":  # a discard is one line, not a traceback
+            config.option.tbstyle = "no"
+        if config.option.reportchars == "fE":  # pytest's default; every experiment has had its line already
+            reporter.reportchars = ""
+        if self._lines and reporter.verbosity == 0:
+            reporter.showfspath = False
+
+    def pytest_report_header(self) -> list[str]:
+        return self._header
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> Generator[None, tuple[str, str, object], tuple[str, str, object]]:
+        status = yield
+        return (status[0], "", "") if self._silent else status
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self) -> Generator[None, object, object]:
+        self._silent = self._lines and self._reporter is not None and self._reporter.verbosity == 0
+        try:
+            return (yield)
+        finally:
+            self._silent = False
+
+    def announce(self, experiment: Experiment) -> None:
+        """The line of a judged experiment."""
+        self.clear()
+        first = not self._announced
+        self._announced.add(experiment.number)
+        self._said_at = time.monotonic()
+        if self._reporter is None or not self._lines or experiment.verdict is None:
+            return
+        if first:
+            self._reporter.write_line(summary.column_line(experiment.metric_name), bold=True)
+        self._reporter.write_line(summary.experiment_line(experiment), **_COLOURS[experiment.verdict.status])
+
+    def show(self, campaign: Campaign) -> None:
+        """Where the running experiments are: redrawn on a terminal, now and then in a log."""
+        if self._reporter is None or not self._lines or not campaign.running:
+            return
+        under_way = [
+            summary.progress_line(number, description, campaign.progress[number])
+            for number, description in sorted(campaign.running.copy().items())
+            if number in campaign.progress
+        ]
+        text = " | ".join(under_way)
+        if self._reporter.isatty:
+            self._reporter.rewrite(text[: self._reporter._tw.fullwidth - 1], erase=True)
+            self._drawn = True
+        elif under_way and time.monotonic() - self._said_at > _HEARTBEAT_SECONDS:
+            self._said_at = time.monotonic()
+            self._reporter.write_line(f" ...   {text}")
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._drawn and self._reporter is not None:
+            self._reporter.rewrite("", erase=True)
+            self._drawn = False
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        campaign, judge, out = self.campaign, self.judge, terminalreporter
+        if judge.broken is not None:
+            out.section("the campaign stopped", red=True, bold=True)
+            out.write_line(f"{judge.reason}", red=True)
+            out.write_line(judge.broken.longreprtext)
+            out.write_line("nothing was recorded of this experiment; put it right and type the same command again")
+        out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
+        for line in summary.summary_lines(campaign.records, self._announced, f"autoresearch/{campaign.ratchet.tag}"):
+            out.write_line(line)
+        for notice in campaign.notices:
+            out.write_line(f"note: {notice}", yellow=True)

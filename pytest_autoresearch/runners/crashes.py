@@ -1,0 +1,80 @@
+"""The class of a crash, from a process's exit status and its last lines. Pure.
+
+What the process printed is only believed about a failure: a class says what to look at, and never makes a metric.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable
+
+from pytest_autoresearch.experiment import Crash
+
+MESSAGE_CHARACTERS = 400
+LAST_LINES = 40
+
+_CLASSES = {
+    "SyntaxError": "syntax",
+    "IndentationError": "syntax",
+    "TabError": "syntax",
+    "ImportError": "import",
+    "ModuleNotFoundError": "import",
+    "MemoryError": "oom",
+    "OutOfMemoryError": "oom",
+}
+_EXCEPTION = re.compile(r"(?:\w+\.)*(\w+)(?::.*)?")
+_OUT_OF_MEMORY = re.compile(r"CUDA out of memory|DefaultCPUAllocator: can't allocate memory|std::bad_alloc")
+_NOT_FINITE = re.compile(r"\bnan\b|\binf\b|infinit|not finite|non-finite", re.IGNORECASE)
+
+
+def exit_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
+    """Why a process failed that ended by itself with `exit_status`, not 0; negative for a signal."""
+    said = [line for line in lines if line.strip()]
+    last = said[-1].strip() if said else ""
+    raised, found_at = _exception(said)
+    if exit_status == 1 and last == "FAIL":
+        return Crash("nan", "training printed FAIL: the loss is no number, or far too large")
+    if exit_status is not None and exit_status > 0 and raised:
+        named = _EXCEPTION.fullmatch(raised)
+        if named and named[1] in _CLASSES:
+            return Crash(_CLASSES[named[1]], _short(raised))
+    # Below the traceback too: the message may have several lines, and an abort from C++ has no traceback at all.
+    for line in said[max(found_at, len(said) - LAST_LINES) :]:
+        if _OUT_OF_MEMORY.search(line):
+            return Crash("oom", _short(line))
+    if exit_status is not None and exit_status < 0:
+        return Crash(f"signal {-exit_status}", _short(f"ended by {_signal_name(-exit_status)}; it said last: {last}"))
+    status = "unknown" if exit_status is None else exit_status
+    return Crash(f"exit {status}", _short(raised or last or "it said nothing"))
+
+
+def score_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
+    """Why the scorer, which failed, gave no metric: in its own sentence."""
+    failed = exit_crash(exit_status, lines)
+    sentence = failed.message
+    return Crash("nan" if failed.reason == "nan" or _NOT_FINITE.search(sentence) else "no-metric", sentence)
+
+
+def _exception(lines: list[str]) -> tuple[str, int]:
+    """The line of the last traceback that names the exception, and its index; empty where there is no traceback."""
+    raised, found_at, inside = "", 0, False
+    for index, line in enumerate(lines):
+        # A syntax error of the script itself comes without the heading.
+        if line.startswith(("Traceback (most recent call last)", '  File "')):
+            inside = True
+        elif inside and not line.startswith(" "):
+            raised, found_at, inside = line.strip(), index, False
+    return raised, found_at
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _short(line: str) -> str:
+    line = " ".join(line.split())
+    return line if len(line) <= MESSAGE_CHARACTERS else line[: MESSAGE_CHARACTERS - 1] + "…"

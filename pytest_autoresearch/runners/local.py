@@ -1,0 +1,166 @@
+"""Training on this machine: a job's process and then its scorer's, each watched to its end.
+
+Knows neither git nor pytest. What a candidate prints or leaves behind is data: nothing of it is run or loaded here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+
+from pytest_autoresearch.errors import Stopped
+from pytest_autoresearch.experiment import Crash, Progress, Run
+from pytest_autoresearch.runners.base import Job
+from pytest_autoresearch.runners.environment import scoring_environment, training_environment
+from pytest_autoresearch.runners.fences import Fence, scoring_fence, training_fence
+from pytest_autoresearch.runners.outcome import Said, reported_run, scored_run, with_score
+from pytest_autoresearch.runners.process import ProcessTree
+from pytest_autoresearch.runners.watch import Clock, Ended, watch
+
+CLOSE_SECONDS = 1.0
+
+
+class LocalRunner:
+    """Trains on this machine; any number of lane threads may call `run` at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._trees: set[ProcessTree] = set()
+        self._closed = False
+
+    def run(self, job: Job, on_progress: Callable[[Progress], None]) -> Run:
+        """Train and score.
+
+        Raises:
+            Stopped: `close` was called before there was a result.
+        """
+        said = Said(job.metric_name)
+        with Clock() as clock:
+            environment = training_environment(os.environ, job, clock.child_fd)
+            try:
+                tree = self._start(job.command, job.folder, environment, (clock.child_fd,))
+            except OSError as error:
+                return Run(job.seed, None, lane=job.lane, crash=_not_started(job.command, error))
+            ended = self._train(job, tree, clock, said, on_progress)
+        settle = reported_run if job.score is None else scored_run
+        run = settle(job, clock, ended, said)
+        log = said.output.log()
+        if job.score is not None and run.crash is None:
+            scorer_said = Said(job.metric_name)
+            run = self._score(job, job.score, run, scorer_said, on_progress)
+            # On disk for the user alone. `Run.log` may reach a proposer, and the scorer has seen validation data.
+            log += b"--- scoring ---\n" + scorer_said.output.log()
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.log.write_bytes(log)
+        return run
+
+    def close(self) -> None:
+        """End every process, now; what runs raises Stopped, and so do later calls of `run`."""
+        with self._lock:
+            self._closed = True
+            trees = tuple(self._trees)
+        for number in (SIGTERM, SIGKILL):
+            for tree in trees:
+                tree.signal(number)
+            until = time.monotonic() + CLOSE_SECONDS
+            for tree in trees:
+                tree.gone.wait(max(0.0, until - time.monotonic()))
+
+    def _train(
+        self, job: Job, tree: ProcessTree, clock: Clock, said: Said, on_progress: Callable[[Progress], None]
+    ) -> Ended:
+        progress = _TrainingProgress(job, clock, said)
+        clock.handed_over(tree.started)
+        return self._watch(
+            tree,
+            said,
+            fence=lambda: training_fence(job.limits, scored=job.score is not None, begun=clock.begun),
+            tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
+            memory_limit_mb=job.limits.memory_limit_mb,
+            clock=clock,
+        )
+
+    def _score(
+        self, job: Job, command: Sequence[str], run: Run, said: Said, on_progress: Callable[[Progress], None]
+    ) -> Run:
+        try:
+            tree = self._start(command, job.score_folder, scoring_environment(os.environ, job))
+        except OSError as error:
+            return replace(run, crash=_not_started(command, error))
+        ended = self._watch(
+            tree,
+            said,
+            fence=lambda: scoring_fence(job.limits),
+            tick=lambda seconds, memory_mb: on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb)),
+            memory_limit_mb=math.inf,
+        )
+        return with_score(run, ended, said)
+
+    def _start(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    ) -> ProcessTree:
+        # Under the lock, so that `close` either finds the tree or keeps it from being started.
+        with self._lock:
+            self._check_open()
+            tree = ProcessTree(command, folder, environment, pass_fds)
+            self._trees.add(tree)
+            return tree
+
+    def _watch(
+        self,
+        tree: ProcessTree,
+        said: Said,
+        *,
+        fence: Callable[[], Fence],
+        tick: Callable[[float, float], None],
+        memory_limit_mb: float,
+        clock: Clock | None = None,
+    ) -> Ended:
+        try:
+            ended = watch(tree, hear=said.hear, fence=fence, tick=tick, memory_limit_mb=memory_limit_mb, clock=clock)
+        finally:
+            with self._lock:
+                self._trees.discard(tree)
+        self._check_open()  # what `close` has ended has no result
+        said.finish()
+        return ended
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Stopped("the session is ending")
+
+
+@dataclass(slots=True)
+class _TrainingProgress:
+    """Where training is: begun when its clock says so or, where nobody asks for the clock, with its first step.
+
+    Attributes:
+        first_step: When a step was first seen, in seconds from the start of the process.
+    """
+
+    job: Job
+    clock: Clock
+    said: Said
+    first_step: float | None = None
+
+    def at(self, seconds: float, memory_mb: float) -> Progress:
+        """At this many seconds from the start of the process."""
+        step, loss = self.said.summary.step, self.said.summary.loss
+        if self.first_step is None and step is not None:
+            self.first_step = seconds
+        begun = self.first_step if self.clock.begun is None else self.clock.begun
+        if begun is None or (self.job.score is not None and self.clock.begun is None):
+            return Progress("starting", step, loss, seconds, None, memory_mb)
+        trained = seconds - begun
+        remaining = max(0.0, self.job.limits.budget_seconds - trained)
+        return Progress("training", step, loss, trained, remaining, memory_mb)
+
+
+def _not_started(command: Sequence[str], error: OSError) -> Crash:
+    return Crash("exit 127", f"{command[0]} could not be started: {error.strerror or error}")

@@ -1,0 +1,202 @@
+"""Watching one process tree to its end: its output, its limits, its memory, and the clock that it asks to be started.
+
+All times are this process's own monotonic clock. Knows neither what the process is for nor what its output means.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pytest_autoresearch.experiment import Crash
+from pytest_autoresearch.runners.fences import Fence
+from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
+
+LOOK_SECONDS = 0.1  # between two looks at the tree's memory
+TICK_SECONDS = 0.2  # between two reports of progress
+EXIT_SECONDS = 0.005  # between two looks for the end of a process that has closed its output
+READ_BYTES = 32 * 1024
+LAST_READS = 64
+
+
+class Clock:
+    """The parent's end of `harness.begin()`: the answer to the first `begin` is what starts the budget.
+
+    Attributes:
+        begun: When, in seconds from the start of the process; None before.
+        begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare files with.
+    """
+
+    def __init__(self) -> None:
+        self.begun: float | None = None
+        self.begun_ns = 0
+        self._started = 0.0
+        self._asked = b""
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._ours.setblocking(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+    @property
+    def child_fd(self) -> int:
+        """The file descriptor that the process inherits."""
+        return self._theirs.fileno()
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def handed_over(self, started: float) -> None:
+        """A process that was started at this moment of the monotonic clock has its end now."""
+        self._started = started
+        self._theirs.close()  # ours would hide that the process has closed its own
+
+    def answer(self) -> bool:
+        """Read what the process asks; false when nothing more can come of it."""
+        try:
+            asked = self._ours.recv(64)
+            self._asked += asked
+            if b"begin\n" in self._asked:
+                # Before the answer is sent: not one step may be free.
+                self.begun, self.begun_ns = time.monotonic() - self._started, time.time_ns()
+                self._ours.send(b"go\n")
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return bool(asked) and len(self._asked) < 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a tree came to its end.
+
+    Attributes:
+        exit_status: Of its leader, negative for a signal; None when even KILL did not end it.
+        crash: Why it was ended, or None where it ended by itself.
+        seconds: From its start until nothing of it was left.
+        peak_memory_mb: Its largest resident memory, in MiB.
+    """
+
+    exit_status: int | None
+    crash: Crash | None
+    seconds: float
+    peak_memory_mb: float
+
+
+def watch(
+    tree: ProcessTree,
+    *,
+    hear: Callable[[bytes], object],
+    fence: Callable[[], Fence],
+    tick: Callable[[float, float], None],
+    memory_limit_mb: float,
+    clock: Clock | None = None,
+) -> Ended:
+    """Watch a tree until nothing of it is left; it is ended, too, when something here fails.
+
+    Args:
+        tree: Just started.
+        hear: Takes the output as it comes.
+        fence: The next limit in time; asked again and again, because the clock moves it.
+        tick: Called with the tree's seconds and its memory in MiB, at most five times a second.
+        memory_limit_mb: Above it the tree is ended.
+        clock: Answered when the process asks.
+    """
+    try:
+        with selectors.DefaultSelector() as selector:
+            ears = _Ears(selector, tree, hear, clock)
+            crash, peak = _until_exit(tree, ears, fence, tick, memory_limit_mb)
+            # What outgrows its memory gets no time to grow on.
+            patience = 0.0 if crash is None or crash.reason == "over-memory" else TERM_SECONDS
+            exit_status = tree.end(patience, ears.listen)
+            ended = Ended(exit_status, crash, tree.seconds, peak)
+            ears.listen_to_the_end()
+            return ended
+    finally:
+        tree.end(0.0, time.sleep)
+        tree.pipe.close()
+
+
+def _until_exit(
+    tree: ProcessTree,
+    ears: _Ears,
+    fence: Callable[[], Fence],
+    tick: Callable[[float, float], None],
+    memory_limit_mb: float,
+) -> tuple[Crash | None, float]:
+    """Why the tree has to be ended, or None when its leader has exited; and its peak memory in MiB."""
+    peak = look_at = tick_at = 0.0
+    while not tree.exited():
+        now = tree.seconds
+        limit = fence()
+        if now >= limit.at:
+            return limit.crash, peak
+        if now >= look_at:
+            memory_mb = tree.memory_mb()
+            peak = max(peak, memory_mb)
+            if memory_mb > memory_limit_mb:
+                message = f"used {memory_mb:,.0f} MiB of memory; the limit is {memory_limit_mb:,.0f} MiB"
+                return Crash("over-memory", message), peak
+            look_at = now + LOOK_SECONDS
+            if now >= tick_at:
+                tick(now, memory_mb)
+                tick_at = now + TICK_SECONDS
+        ears.listen(max(0.0, min(look_at, limit.at) - tree.seconds))
+    return None, peak
+
+
+class _Ears:
+    """What a tree can be heard by: its output and its clock."""
+
+    def __init__(
+        self, selector: selectors.BaseSelector, tree: ProcessTree, hear: Callable[[bytes], object], clock: Clock | None
+    ) -> None:
+        self._selector = selector
+        self._hear = hear
+        self._pipe = tree.pipe.fileno()
+        self._open = True
+        os.set_blocking(self._pipe, False)
+        selector.register(self._pipe, selectors.EVENT_READ, self._heard)
+        if clock:
+            selector.register(clock, selectors.EVENT_READ, clock.answer)
+
+    def listen(self, seconds: float) -> None:
+        """Wait for that long at most, and take what there is."""
+        if not self._open:
+            seconds = min(seconds, EXIT_SECONDS)
+        for key, _ in self._selector.select(seconds):
+            if not key.data():
+                self._selector.unregister(key.fileobj)
+
+    def listen_to_the_end(self) -> None:
+        """Take what still stands in the pipe. It may have no end: what nobody found may hold it open and go on."""
+        for _ in range(LAST_READS):
+            if not self._read():
+                break
+
+    def _heard(self) -> bool:
+        self._read()
+        return self._open
+
+    def _read(self) -> bytes:
+        try:
+            data = os.read(self._pipe, READ_BYTES) if self._open else b""
+        except BlockingIOError:
+            return b""
+        self._open = bool(data)
+        self._hear(data)
+        return data

@@ -1,0 +1,177 @@
+"""From a pytest configuration to a running campaign: every check that comes before anything is touched, in order."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from pytest_autoresearch.campaign import Campaign, make_proposer
+from pytest_autoresearch.describe import Harness, describe
+from pytest_autoresearch.errors import AutoresearchError, UserError
+from pytest_autoresearch.loop import Loop
+from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.reports import summary
+from pytest_autoresearch.reports.junit import Junit
+from pytest_autoresearch.reports.terminal import Terminal
+from pytest_autoresearch.runners.local import LocalRunner
+from pytest_autoresearch.settings import Settings, read, this_python
+from pytest_autoresearch.slots import Slots, check_paths
+
+_CONTINUED_SECONDS = 12 * 3600
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_REFUSED = {
+    "numprocesses": "-n: experiments run on lanes of their own, not on xdist's workers: leave it out",
+    "reruns": "--reruns: an experiment is judged once: leave it out",
+    "lf": "--lf: a number never recurs, so there is nothing to run again: leave it out",
+    "failedfirst": "--ff: a number never recurs, so there is nothing to run first: leave it out",
+    "newfirst": "--nf: experiments run by number: leave it out",
+    "stepwise": "--sw: a discard is a result and the next number goes on from it: leave it out",
+    "usepdb": "--pdb: a campaign runs unattended: leave it out",
+    "trace": "--trace: a campaign runs unattended: leave it out",
+}
+_NUMBERS_RECUR = ("lfplugin", "nfplugin", "stepwiseplugin", "lfplugin-collwrapper")
+
+
+def begin(config: pytest.Config) -> None:
+    """Check everything, join the campaign and register what runs it.
+
+    Raises:
+        pytest.UsageError: One sentence on what to type; nothing was touched.
+    """
+    try:
+        _begin(config)
+    except AutoresearchError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _begin(config: pytest.Config) -> None:
+    for name, sentence in _REFUSED.items():
+        if config.getoption(name, None):
+            raise UserError(f"--autoresearch does not go with {sentence}")
+    settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
+    check_paths(config.args, settings.root, settings.experiments_folder)
+    ratchet = Ratchet(settings.root)
+    ratchet.choose(settings.tag or _tag(ratchet))
+    _check_files(settings, ratchet)
+    for name in _NUMBERS_RECUR:
+        if (plugin := config.pluginmanager.get_plugin(name)) is not None:
+            config.pluginmanager.unregister(plugin)
+    records = ratchet.records()
+    first = max((record.number for record in records), default=-1) + 1
+    slots = Slots(settings.experiments_folder, first, settings.max)
+    config.pluginmanager.register(slots, "autoresearch-slots")
+    if config.option.collectonly or config.option.setuponly or config.option.setupplan:
+        return
+    harness = describe(settings.describe, settings.root)
+    loop = Loop(config, slots, settings.lanes, settings.discard)
+    name = "search" if settings.proposer == "auto" else settings.proposer
+    campaign = Campaign(settings, ratchet, harness, loop, LocalRunner(), lambda: make_proposer(name))
+    campaign.open()
+    terminal = Terminal(config, _header(settings, ratchet, harness, campaign, name))
+    junit = Junit(config)
+    loop.begin(campaign, terminal, junit)
+    terminal.campaign, terminal.judge = campaign, loop.judge
+    for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit")):
+        config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
+    config.pluginmanager.register(Ending(loop, settings.exit), "autoresearch-ending")
+
+
+class Ending:
+    """Decides the exit status, and gives the signals back when every report is written."""
+
+    def __init__(self, loop: Loop, policy: str) -> None:
+        self._loop = loop
+        self._policy = policy
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        result = yield
+        session.exitstatus = self._status(session)
+        return result
+
+    def _status(self, session: pytest.Session) -> int | pytest.ExitCode:
+        judge, given = self._loop.judge, session.exitstatus
+        if self._loop.signal is not None:
+            return pytest.ExitCode.INTERRUPTED
+        if judge.infrastructure:
+            return pytest.ExitCode.INTERNAL_ERROR
+        if judge.reason:  # the rule is broken, or the baseline did not pass
+            return pytest.ExitCode.TESTS_FAILED
+        if given not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or self._policy == "strict":
+            return given
+        if session.shouldfail or judge.teardown_errors:
+            return pytest.ExitCode.TESTS_FAILED
+        if self._policy == "progress" and not judge.kept:
+            return pytest.ExitCode.TESTS_FAILED
+        return pytest.ExitCode.OK
+
+    def pytest_unconfigure(self) -> None:
+        self._loop.restore_signals()
+
+
+def _tag(ratchet: Ratchet) -> str:
+    """The campaign that was worked on last, if that was a short time ago; else today's."""
+    now = time.time()
+    recent = {tag: when for tag, when in ratchet.campaigns().items() if now - when < _CONTINUED_SECONDS}
+    if recent:
+        return max(recent, key=lambda tag: recent[tag])
+    today = time.localtime(now)
+    return f"{_MONTHS[today.tm_mon - 1]}{today.tm_mday:02d}"
+
+
+def _check_files(settings: Settings, ratchet: Ratchet) -> None:
+    for pattern in settings.editable:
+        if not ratchet.committed(pattern):
+            raise UserError(
+                f"there is no {pattern} in the last commit: write and commit one, or name the file that experiments "
+                "may change in the ini key autoresearch_editable"
+            )
+    if not (settings.root / "program.md").is_file():
+        raise UserError(
+            "there is no program.md, the charter of the research: one line will do, such as "
+            f"`echo 'Lower {settings.metric}.' > program.md`"
+        )
+    program = this_python(settings.command)[:1]
+    if not program or not (shutil.which(program[0]) or (settings.root / program[0]).is_file()):
+        raise UserError(
+            f"the training command {' '.join(settings.command)!r} starts no program on PATH: "
+            "correct the ini key autoresearch_command"
+        )
+    if dirty := ratchet.dirty(_frozen(settings)):
+        raise UserError(
+            f"{', '.join(dirty[:3])} decide{'s' if len(dirty) == 1 else ''} what is kept and must be committed: "
+            f"type `git add {' '.join(dirty[:3])} && git commit -m 'Before the campaign'` first"
+        )
+
+
+def _frozen(settings: Settings) -> list[str]:
+    """Everything that decides: the frozen paths, the acceptance rules, the configuration."""
+    paths = [*settings.frozen, f":(glob){settings.experiments}/**/*.py", ":(exclude)*.pyc", "conftest.py"]
+    if settings.config_file is not None and settings.config_file.is_relative_to(settings.root):
+        paths.append(str(settings.config_file.relative_to(settings.root)))
+    return paths
+
+
+def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Campaign, proposer: str) -> list[str]:
+    state = f"{len(campaign.records)} experiments so far" if campaign.records else "new"
+    limit = "until stopped" if settings.max == 0 else f"{settings.max} experiments"
+    if settings.total is not None:
+        limit += f", {settings.total} in the campaign"
+    lines = [
+        f"autoresearch: campaign {ratchet.tag} ({state}), branch autoresearch/{ratchet.tag}",
+        f"  device:   {harness.device}" + (f", profile {harness.profile}" if harness.profile else ""),
+        f"  limits:   {limit}; {summary.limits_line(campaign.limits(None))}",
+        f"  metric:   {settings.metric}, {settings.direction}, "
+        + ("scored by the harness" if harness.score else "as the training command reports it"),
+        f"  proposer: {proposer}",
+        f"  sandbox:  {campaign.setting.sandbox} (a proposal runs with your own rights)",
+        f"  best:     {summary.best_line(campaign.records)}",
+    ]
+    edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]
+    if edited:
+        lines.append(f"  note:     uncommitted changes of {', '.join(edited)} take no part; experiments start from git")
+    return lines

@@ -1,0 +1,186 @@
+"""Every option and ini key: one table, and the frozen value that it is read into.
+
+Reading checks what can be checked without looking at the repository; a mistake is one sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.experiment import Direction
+
+PROPOSERS = ("auto", "queue", "search")
+
+
+class Option(NamedTuple):
+    """A command-line option `--autoresearch-NAME`, which is also the ini key `autoresearch_NAME`."""
+
+    name: str
+    metavar: str
+    help: str
+    hidden: bool = False
+
+    @property
+    def flag(self) -> str:
+        return f"--autoresearch-{self.name}"
+
+    @property
+    def key(self) -> str:
+        return f"autoresearch_{self.name}"
+
+
+OPTIONS = (
+    Option("max", "N", "stop after N experiments in this session, the baseline not counted; 0: until stopped (20)"),
+    Option("total", "N", "stop when the campaign has N experiments, whoever ran them (no limit)"),
+    Option("tag", "TAG", "the campaign, whose branch is autoresearch/TAG; one that exists is continued (today's date, "
+           "such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
+    Option("proposer", "NAME", "where proposals come from: auto, queue or search (auto, which is search)"),
+    Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)"),
+    Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)"),
+    Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)"),
+    Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)"),
+    Option("exit", "POLICY", "exit status 0 when the session did its work: session; only if something was kept: "
+           "progress; pytest's own: strict (session)"),
+    Option("lanes", "N", "experiments at a time (1)", hidden=True),
+)  # fmt: skip
+
+
+class IniKey(NamedTuple):
+    """A setting of the repository, which has no option."""
+
+    key: str
+    type: str
+    help: str
+
+
+INI_KEYS = (
+    IniKey("autoresearch_command", "string", "the training command (python train.py)"),
+    IniKey("autoresearch_describe", "string", "a trusted command that prints the harness's description as JSON (none)"),
+    IniKey("autoresearch_metric", "string", "the name of the metric (val_bpb)"),
+    IniKey("autoresearch_direction", "string", "which way the metric improves: minimize or maximize (minimize)"),
+    IniKey("autoresearch_editable", "args", "the files that a proposal may change, globs allowed (train.py)"),
+    IniKey(
+        "autoresearch_frozen", "args", "files and folders that must be committed, and on which results depend (none)"
+    ),
+    IniKey("autoresearch_experiments", "string", "the folder of acceptance rules (experiments)"),
+    IniKey("autoresearch_readable", "args", "untracked files and folders that training needs (none)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for. The fields are the options and ini keys; None is "not given"."""
+
+    root: Path
+    config_file: Path | None
+    max: int
+    total: int | None
+    tag: str | None
+    proposer: str
+    description: str
+    budget_seconds: float | None
+    memory_limit_mb: float | None
+    discard: str
+    exit: str
+    lanes: int
+    command: tuple[str, ...]
+    describe: tuple[str, ...] | None
+    metric: str
+    direction: Direction
+    editable: tuple[str, ...]
+    frozen: tuple[str, ...]
+    experiments: str
+    readable: tuple[str, ...]
+
+    @property
+    def experiments_folder(self) -> Path:
+        return self.root / self.experiments
+
+
+def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini: Callable[[str], Any]) -> Settings:
+    """The settings, from functions that return an option's or an ini key's value.
+
+    Raises:
+        UserError: A value makes no sense.
+    """
+
+    def text(name: str) -> str | None:
+        given = get(f"autoresearch_{name}")
+        return given if given is not None else getini(f"autoresearch_{name}") or None
+
+    vram = _number("vram", text("vram"), "gigabytes, more than 0")
+    return Settings(
+        root=root,
+        config_file=config_file,
+        max=_count("max", text("max"), 0, "0 for no limit") if text("max") is not None else 20,
+        total=_count("total", text("total"), 1, "1 or more") if text("total") is not None else None,
+        tag=text("tag"),
+        proposer=_choice("proposer", text("proposer") or "auto", PROPOSERS),
+        description=text("description") or "",
+        budget_seconds=_number("budget", text("budget"), "seconds, more than 0"),
+        memory_limit_mb=None if vram is None else vram * 1024,
+        discard=_choice("discard", text("discard") or "fail", ("fail", "xfail")),
+        exit=_choice("exit", text("exit") or "session", ("session", "progress", "strict")),
+        lanes=_count("lanes", text("lanes") or "1", 1, "1 or more"),
+        command=_command(getini("autoresearch_command") or "python train.py", "autoresearch_command"),
+        describe=_command(getini("autoresearch_describe"), "autoresearch_describe") or None,
+        metric=getini("autoresearch_metric") or "val_bpb",
+        direction=Direction(
+            _choice("direction", getini("autoresearch_direction") or "minimize", tuple(Direction), "autoresearch_")
+        ),
+        editable=tuple(getini("autoresearch_editable")) or ("train.py",),
+        frozen=tuple(getini("autoresearch_frozen")),
+        experiments=getini("autoresearch_experiments") or "experiments",
+        readable=tuple(getini("autoresearch_readable")),
+    )
+
+
+def _flag(name: str) -> str:
+    return "--max" if name == "max" else f"--autoresearch-{name}"
+
+
+def _count(name: str, given: str | None, least: int, hint: str) -> int:
+    try:
+        value = int(given or "")
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise UserError(f"{_flag(name)} {given}: give a whole number, {hint}")
+    return value
+
+
+def _number(name: str, given: str | None, hint: str) -> float | None:
+    if given is None:
+        return None
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"{_flag(name)} {given}: give a number of {hint}")
+    return value
+
+
+def _choice(name: str, given: str, known: tuple[str, ...], prefix: str = "--autoresearch-") -> str:
+    if given not in known:
+        raise UserError(f"{prefix}{name} {given}: choose {', '.join(known[:-1])} or {known[-1]}")
+    return given
+
+
+def _command(given: str, key: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(given))
+    except ValueError as error:
+        raise UserError(f"{key} = {given!r} cannot be split into words ({error}): check its quotes") from None
+
+
+def this_python(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command with `python` as this interpreter: the one on PATH may be another, or missing."""
+    return (sys.executable, *command[1:]) if command and command[0] in ("python", "python3") else command

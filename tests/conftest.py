@@ -1,0 +1,15 @@
+"""The fixtures that every test of the plugin shares."""
+
+from __future__ import annotations
+
+import pytest
+from repo import Repo
+
+
+@pytest.fixture
+def repo(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    """A small git repository with a fake `train.py`, a plan of what each proposal does, and an acceptance rule."""
+    for name in ("PYTEST_ADDOPTS", "PYTEST_TIMEOUT", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Repo(pytester)
