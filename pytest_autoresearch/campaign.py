@@ -6,6 +6,7 @@ called from the main thread. It is told what the verdict is; it knows nothing of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 from pytest_autoresearch import guard, verdict
 from pytest_autoresearch.describe import Harness
-from pytest_autoresearch.errors import BaseMoved, GitError, NumberTaken, Refused, UserError
+from pytest_autoresearch.errors import GitError, Refused
 from pytest_autoresearch.experiment import (
     BASELINE,
     Crash,
@@ -26,12 +27,12 @@ from pytest_autoresearch.experiment import (
     Progress,
     Proposal,
     Setting,
-    Status,
     Verdict,
 )
+from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import ResultsFile, chain, one_line, untried
+from pytest_autoresearch.records import one_line, untried
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
@@ -53,10 +54,9 @@ class Campaign:
     """The state of one campaign in this session.
 
     Attributes:
-        records: Every judged experiment, by number.
+        ledger: Every judged experiment.
         running: What is under way: descriptions by number.
         progress: Where the running experiments are, by number.
-        notices: Sentences for the end of the session.
     """
 
     def __init__(
@@ -72,58 +72,43 @@ class Campaign:
         self.ratchet = ratchet
         self.harness = harness
         self.runner = runner
-        self.records = ratchet.records()
         self.running: dict[int, str] = {}
         self.progress: dict[int, Progress] = {}
-        self.notices: list[str] = []
         self.setting = Setting(
-            harness.profile, harness.hardware_key, ratchet.tree_hash(settings.frozen) if settings.frozen else "",
-            harness.data_hash,
-        )  # fmt: skip
-        self.results = ResultsFile(settings.root / "results.tsv", settings.metric)
+            profile=harness.profile,
+            hardware_key=harness.hardware_key,
+            harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
+            data_hash=harness.data_hash,
+        )
+        self.ledger = Ledger(ratchet, settings.root / "results.tsv", settings.metric, self.setting)
         self._hooks = hooks
         self._make_proposer = make_proposer
         self._proposer: Proposer | None = None
         self._proposing = threading.Lock()
+        self._lock = threading.Lock()
         self._owed: list[Experiment] = []
         self._trees: dict[int, Worktree] = {}
         self._in_flight: dict[int, Experiment] = {}
 
     def open(self) -> None:
-        """Take part: recover, and rebuild what can be derived."""
-        self.ratchet.open()
-        self._check_comparable()
-        self._owed = untried(self.records, self.ratchet.waiting())
-        if self.records:
-            self._rebuild()
+        """Take part: recover what a killed session left, and take up what it owes."""
+        self.ledger.open()
+        self._owed = untried(self.ledger.records, self.ratchet.waiting())
 
     def close(self) -> None:
         """Leave; a candidate that was committed and got no verdict is noted for the next session."""
-        answered = {record.commit for record in self.records}
-        for experiment in self._in_flight.values():
-            if experiment.number != BASELINE and experiment.commit not in answered:
+        with contextlib.suppress(GitError):  # where git fails, this is not the first to say so
+            for experiment in self._in_flight.values():
                 self.ratchet.leave_waiting(experiment)
         for tree in self._trees.values():
             tree.release()
         self.ratchet.close()
 
-    # -------------------------------------------------------------------------------------------- where it stands
-
-    @property
-    def incumbent(self) -> Experiment | None:
-        """The experiment whose commit is the branch's head, or None before the baseline."""
-        line = chain(self.records)
-        return line[-1] if line else None
-
-    @property
-    def next_number(self) -> int:
-        return max((record.number for record in self.records), default=BASELINE - 1) + 1
-
     def finished(self) -> str | None:
         """Why nothing more is to be started, or None."""
         total = self.settings.total
         if total is not None:
-            begun = sum(record.number != BASELINE for record in self.records)
+            begun = sum(record.number != BASELINE for record in self.ledger.records)
             begun += sum(number != BASELINE for number in self.running)
             if begun >= total:
                 return f"the campaign has its {total} experiments (--autoresearch-total)"
@@ -135,8 +120,8 @@ class Campaign:
         memory = self.settings.memory_limit_mb or self.harness.memory_limit_mb
         deadline = deadline_seconds or max(2 * budget, budget + 120)
         startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
-        first = self.records[0] if self.records else None
-        if first is not None and first.number == BASELINE:
+        first = self.ledger.baseline
+        if first is not None:
             startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in first.runs))
         return Limits(budget, min(startup, deadline), deadline, memory)
 
@@ -153,7 +138,7 @@ class Campaign:
             AutoresearchError: Git or a proposer failed, which says nothing of any candidate.
         """
         timings: dict[str, float] = {}
-        incumbent = self.incumbent
+        incumbent = self.ledger.incumbent
         limits = self.limits(deadline_seconds)
         program = self._program()
         tree = self._tree(lane)
@@ -166,7 +151,6 @@ class Campaign:
             incumbent=incumbent.metric if incumbent else None,
             program_hash=hashlib.sha256(program.encode()).hexdigest()[:16],
         )  # fmt: skip
-        self._in_flight[number] = experiment
         if experiment.refusal is None:
             self._show_readable(tree)
             with _stage(timings, "run"):
@@ -178,17 +162,24 @@ class Campaign:
         """The commit that the user has checked out, as it is."""
         start = self.ratchet.start
         tree.reset(start)
-        self._describe(BASELINE, "baseline")
+        self.running[BASELINE] = "baseline"
         return self._blank(Proposal("baseline"), start, start, tree.git("rev-parse", f"{start}^{{tree}}"))
 
     def _attempt(self, number: int, tree: Worktree, program: str) -> Experiment | None:
         """A guarded, committed proposal; or a refused one, whose commit is the base."""
         base = self.ratchet.head() or self.ratchet.start
         context = Context(
-            number, tree.folder, self.settings.editable, program, tuple(self.records), tuple(self.running.items()),
-            self.settings.root, self.settings.experiments_folder,
-        )  # fmt: skip
-        owed = self._owed.pop(0) if self._owed else None
+            number=number,
+            folder=tree.folder,
+            editable=self.settings.editable,
+            program=program,
+            records=tuple(self.ledger.records),
+            running=tuple(self.running.items()),
+            root=self.settings.root,
+            experiments=self.settings.experiments_folder,
+        )
+        with self._lock:
+            owed = self._owed.pop(0) if self._owed else None
         refusal: Refused | None = None
         for _ in range(1 + REPAIRS):
             tree.reset(base)
@@ -197,7 +188,7 @@ class Campaign:
                 proposal = self._again(owed, base, tree) if owed else self._propose(context, refusal)
                 if proposal is None:
                     break
-                self._describe(number, proposal.description)
+                self.running[number] = proposal.description
                 return self._commit(context, proposal, base, tree)
             except Refused as error:
                 refusal, owed = error, None
@@ -245,8 +236,11 @@ class Campaign:
             raise Refused(reason, proposal)
         body = f"{proposal.description}\n\n{proposal.hypothesis}".strip()
         commit, tree_hash = tree.commit(base, body)
-        guard.check_new(proposal, tree_hash, [*self.records, *self._in_flight.values()])
-        return self._blank(proposal, commit, base, tree_hash)
+        attempt = replace(self._blank(proposal, commit, base, tree_hash), number=context.number)
+        with self._lock:  # two lanes may have had the same idea
+            guard.check_new(proposal, tree_hash, [*self.ledger.records, *self._in_flight.values()])
+            self._in_flight[context.number] = attempt
+        return attempt
 
     def _blank(self, proposal: Proposal, commit: str, base: str, tree_hash: str) -> Experiment:
         return Experiment(
@@ -290,92 +284,28 @@ class Campaign:
     def _program(self) -> str:
         return (self.settings.root / "program.md").read_text("utf-8", "replace")
 
-    def _describe(self, number: int, description: str) -> None:
-        self.running[number] = description
-
     def _note(self, number: int, now: Progress) -> None:
         self.progress[number] = now
 
     # --------------------------------------------------------------------------------------------- after the verdict
 
-    def record(self, experiment: Experiment) -> Experiment:
-        """Make the verdict permanent: the record and the branch in one transaction, then the row.
-
-        Returns:
-            The experiment as it stands in git: under another number where another session took this one, discarded as
-            stale where another session moved the branch first.
+    def record(self, experiment: Experiment, ruling: Verdict) -> Experiment:
+        """Make a verdict permanent; the experiment as it stands in git, which has the last word.
 
         Raises:
             GitError: Git said no; nothing was recorded.
         """
-        planned = experiment.number
-        while True:
-            try:
-                self.ratchet.record(experiment)
-                break
-            except NumberTaken:
-                self._reread()
-                number = self.next_number
-                experiment = replace(experiment, number=number, planned_number=planned)
-            except BaseMoved:
-                self._reread()
-                stale = verdict.veto(experiment, self.ratchet.head())
-                if stale is None:
-                    raise
-                experiment = replace(experiment, verdict=stale)
-        self.records.append(experiment)
-        self.records.sort(key=lambda record: record.number)
-        if self.results.path.exists():
-            self.results.append(experiment)
-        else:
-            self._rebuild()
-        if experiment.verdict and experiment.verdict.reason == "stale":
-            self._owed.append(experiment)
-        self.forget(planned)
-        return experiment
+        judged = self.ledger.record(experiment.judged(ruling, time.time()))
+        if judged.verdict is not None and judged.verdict.reason == "stale":
+            self._owed.append(judged)
+        self.forget(experiment.number)
+        return judged
 
     def forget(self, number: int) -> None:
         """The experiment is no longer under way."""
         self._in_flight.pop(number, None)
         self.running.pop(number, None)
         self.progress.pop(number, None)
-
-    def judge(self, experiment: Experiment, ruling: Verdict) -> Experiment:
-        """The experiment with a verdict that git can take."""
-        if ruling.status is Status.KEEP:
-            head = self.ratchet.head()
-            ruling = verdict.veto(experiment, head) or ruling
-        return experiment.judged(ruling, time.time())
-
-    def _reread(self) -> None:
-        """Another session recorded something."""
-        self.records = self.ratchet.records()
-        self._rebuild()
-
-    def _rebuild(self) -> None:
-        aside = self.results.rebuild(self.records, self._other_records)
-        if aside is not None:
-            self.notices.append(f"results.tsv held rows of no experiment here; it is {aside.name} now")
-
-    def _other_records(self) -> Iterator[Experiment]:
-        for tag in self.ratchet.campaigns():
-            yield from self.ratchet.records(tag)
-
-    def _check_comparable(self) -> None:
-        first = self.records[0] if self.records else None
-        if first is None:
-            return
-        for what, then, now in (
-            ("hardware", first.setting.hardware_key, self.setting.hardware_key),
-            ("harness", first.setting.harness_hash, self.setting.harness_hash),
-            ("data", first.setting.data_hash, self.setting.data_hash),
-            ("metric", first.metric_name, self.settings.metric),
-        ):
-            if then != now:
-                raise UserError(
-                    f"the campaign {self.ratchet.tag} began with other {what} ({then or 'none'}, now {now or 'none'})"
-                    ", so its results cannot be compared: choose another --autoresearch-tag"
-                )
 
 
 @contextmanager

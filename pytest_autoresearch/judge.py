@@ -14,7 +14,7 @@ import pytest
 from pytest_autoresearch import verdict
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.errors import GitError
-from pytest_autoresearch.experiment import Experiment, Status, Verdict
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Verdict
 from pytest_autoresearch.records import one_line
 from pytest_autoresearch.slots import SLOT, Slot
 
@@ -97,23 +97,23 @@ class Judge:
     def _record(
         self, item: pytest.Item, slot: Slot, experiment: Experiment, ruling: Verdict, report: pytest.TestReport
     ) -> None:
-        judged = self.campaign.judge(experiment, ruling)
-        if experiment.number == 0 and judged.verdict and judged.verdict.status is not Status.KEEP:
-            self.campaign.forget(0)
-            slot.verdict = judged.verdict
-            self.reason = f"the baseline did not pass: {judged.verdict.message}"
+        if experiment.number == BASELINE and ruling.status is not Status.KEEP:
+            # Without a baseline there is no campaign: nothing is recorded, and the next session measures it again.
+            self.campaign.forget(BASELINE)
+            slot.verdict = ruling
+            self.reason = f"the baseline did not pass: {ruling.message}"
             item.session.shouldstop = self.reason
             return
         self.recording = True  # a second signal must not tear this apart
         try:
-            judged = self.campaign.record(judged)
+            judged = self.campaign.record(experiment, ruling)
         except (GitError, OSError) as error:
             self._break(item, report, f"not recorded: {error}", infrastructure=True)
             return
         finally:
             self.recording = False
         slot.experiment, slot.verdict = judged, judged.verdict
-        self.kept += judged.number != 0 and judged.verdict is not None and judged.verdict.status is Status.KEEP
+        self.kept += judged.number != BASELINE and judged.verdict is not None and judged.verdict.status is Status.KEEP
         self._agree(report, judged)
         self._announce(judged)
 

@@ -220,7 +220,7 @@ class Loop:
         try:
             self._config.hook.pytest_autoresearch_record(campaign=self.campaign, experiment=experiment)
         except Exception as error:
-            self.campaign.notices.append(
+            self.campaign.ledger.notices.append(
                 f"pytest_autoresearch_record raised on {experiment!r}: {type(error).__name__}: {error}"
             )
 

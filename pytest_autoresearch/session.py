@@ -157,7 +157,7 @@ def _frozen(settings: Settings) -> list[str]:
 
 
 def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Campaign, proposer: str) -> list[str]:
-    state = f"{len(campaign.records)} experiments so far" if campaign.records else "new"
+    state = f"{len(campaign.ledger.records)} experiments so far" if campaign.ledger.records else "new"
     limit = "until stopped" if settings.max == 0 else f"{settings.max} experiments"
     if settings.total is not None:
         limit += f", {settings.total} in the campaign"
@@ -169,7 +169,7 @@ def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Ca
         + ("scored by the harness" if harness.score else "as the training command reports it"),
         f"  proposer: {proposer}",
         f"  sandbox:  {campaign.setting.sandbox} (a proposal runs with your own rights)",
-        f"  best:     {summary.best_line(campaign.records)}",
+        f"  best:     {summary.best_line(campaign.ledger.records)}",
     ]
     edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]
     if edited:

@@ -104,7 +104,9 @@ class Terminal:
             out.write_line(judge.broken.longreprtext)
             out.write_line("nothing was recorded of this experiment; put it right and type the same command again")
         out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
-        for line in summary.summary_lines(campaign.records, self._announced, f"autoresearch/{campaign.ratchet.tag}"):
+        for line in summary.summary_lines(
+            campaign.ledger.records, self._announced, f"autoresearch/{campaign.ratchet.tag}"
+        ):
             out.write_line(line)
-        for notice in campaign.notices:
+        for notice in campaign.ledger.notices:
             out.write_line(f"note: {notice}", yellow=True)

@@ -151,7 +151,8 @@ def _until_exit(
             if memory_mb > memory_limit_mb:
                 message = f"used {memory_mb:,.0f} MiB of memory; the limit is {memory_limit_mb:,.0f} MiB"
                 return Crash("over-memory", message), peak
-            look_at = now + LOOK_SECONDS
+            # More often at first: a short process has a peak, too.
+            look_at = now + min(LOOK_SECONDS, 0.01 + now / 4)
             if now >= tick_at:
                 tick(now, memory_mb)
                 tick_at = now + TICK_SECONDS

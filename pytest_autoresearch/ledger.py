@@ -1,0 +1,119 @@
+"""The campaign's memory: the records in git, `results.tsv` beside them, and the two kept in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_autoresearch import verdict
+from pytest_autoresearch.errors import BaseMoved, NumberTaken, UserError
+from pytest_autoresearch.experiment import BASELINE, Experiment, Setting, Status
+from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.records import ResultsFile, chain
+
+
+class Ledger:
+    """Every judged experiment of one campaign.
+
+    Attributes:
+        records: By number.
+        notices: Sentences for the end of the session.
+    """
+
+    def __init__(self, ratchet: Ratchet, results: Path, metric_name: str, setting: Setting) -> None:
+        self.records = ratchet.records()
+        self.notices: list[str] = []
+        self._ratchet = ratchet
+        self._metric_name = metric_name
+        self._setting = setting
+        self._results = ResultsFile(results, metric_name)
+
+    def open(self) -> None:
+        """Finish what a killed session left, in git and in the file.
+
+        Raises:
+            UserError: The campaign cannot go on here.
+        """
+        self._check_comparable()
+        self._ratchet.open()
+        if self.records:
+            self._rebuild()
+
+    @property
+    def incumbent(self) -> Experiment | None:
+        """The experiment whose commit is the branch's head, or None before the baseline."""
+        line = chain(self.records)
+        return line[-1] if line else None
+
+    @property
+    def baseline(self) -> Experiment | None:
+        return self.records[0] if self.records and self.records[0].number == BASELINE else None
+
+    def record(self, experiment: Experiment) -> Experiment:
+        """Make the verdict permanent: the record and the branch in one transaction, then the row.
+
+        Returns:
+            The experiment as it stands in git: under another number where another session took this one, discarded as
+            stale where the branch has moved on.
+
+        Raises:
+            GitError: Git said no; nothing was recorded.
+        """
+        planned = experiment.number
+        experiment = self._vetoed(experiment)
+        while True:
+            try:
+                self._ratchet.record(experiment)
+                break
+            except NumberTaken:
+                self._reread()
+                if planned == BASELINE and self.baseline is not None:
+                    return self.baseline  # one is enough
+                number = max(record.number for record in self.records) + 1
+                experiment = replace(experiment, number=number, planned_number=planned)
+            except BaseMoved:
+                self._reread()
+                experiment = self._vetoed(experiment)
+        self.records = sorted((*self.records, experiment), key=lambda record: record.number)
+        if len(self.records) == 1:
+            self._rebuild()
+        else:
+            self._results.append(experiment)
+        return experiment
+
+    def _vetoed(self, experiment: Experiment) -> Experiment:
+        """A keep that git could not take is a discard."""
+        if experiment.verdict is None or experiment.verdict.status is not Status.KEEP:
+            return experiment
+        return replace(experiment, verdict=verdict.veto(experiment, self._ratchet.head()) or experiment.verdict)
+
+    def _reread(self) -> None:
+        """Another session has recorded something."""
+        self.records = self._ratchet.records()
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        aside = self._results.rebuild(self.records, self._other_records)
+        if aside is not None:
+            self.notices.append(f"results.tsv held rows of no experiment of this repository; it is {aside.name} now")
+
+    def _other_records(self) -> Iterator[Experiment]:
+        for tag in self._ratchet.campaigns():
+            yield from self._ratchet.records(tag)
+
+    def _check_comparable(self) -> None:
+        first = self.baseline
+        if first is None:
+            return
+        for what, then, now in (
+            ("hardware", first.setting.hardware_key, self._setting.hardware_key),
+            ("harness", first.setting.harness_hash, self._setting.harness_hash),
+            ("data", first.setting.data_hash, self._setting.data_hash),
+            ("metric", first.metric_name, self._metric_name),
+        ):
+            if then != now:
+                raise UserError(
+                    f"the campaign {self._ratchet.tag} began with other {what} ({then or 'none'}, now {now or 'none'}) "
+                    "and its results cannot be compared: choose another --autoresearch-tag"
+                )
