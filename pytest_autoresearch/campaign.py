@@ -55,8 +55,8 @@ class Campaign:
 
     Attributes:
         ledger: Every judged experiment.
-        running: What is under way: descriptions by number.
-        progress: Where the running experiments are, by number.
+        progress: Everything under way, and where it is, by number.
+        running: The descriptions of those that have one, by number.
     """
 
     def __init__(
@@ -108,11 +108,15 @@ class Campaign:
         """Why nothing more is to be started, or None."""
         total = self.settings.total
         if total is not None:
-            begun = sum(record.number != BASELINE for record in self.ledger.records)
-            begun += sum(number != BASELINE for number in self.running)
+            under_way = set(self.progress) | {record.number for record in self.ledger.records}
+            begun = len(under_way - {BASELINE})
             if begun >= total:
                 return f"the campaign has its {total} experiments (--autoresearch-total)"
         return None
+
+    def take(self, number: int) -> None:
+        """The number is under way from now on."""
+        self.progress[number] = Progress("proposing")
 
     def limits(self, deadline_seconds: float | None) -> Limits:
         """What a run may use; the baseline's own startup sets the allowance of the others."""
@@ -138,7 +142,6 @@ class Campaign:
             AutoresearchError: Git or a proposer failed, which says nothing of any candidate.
         """
         timings: dict[str, float] = {}
-        incumbent = self.ledger.incumbent
         limits = self.limits(deadline_seconds)
         program = self._program()
         tree = self._tree(lane)
@@ -148,7 +151,6 @@ class Campaign:
             return None
         experiment = replace(
             attempt, number=number, limits=limits, margin=verdict.margin(),
-            incumbent=incumbent.metric if incumbent else None,
             program_hash=hashlib.sha256(program.encode()).hexdigest()[:16],
         )  # fmt: skip
         if experiment.refusal is None:
@@ -167,7 +169,7 @@ class Campaign:
 
     def _attempt(self, number: int, tree: Worktree, program: str) -> Experiment | None:
         """A guarded, committed proposal; or a refused one, whose commit is the base."""
-        base = self.ratchet.head() or self.ratchet.start
+        base = self.ledger.base()
         context = Context(
             number=number,
             folder=tree.folder,
@@ -183,7 +185,6 @@ class Campaign:
         refusal: Refused | None = None
         for _ in range(1 + REPAIRS):
             tree.reset(base)
-            self.progress[number] = Progress("proposing")
             try:
                 proposal = self._again(owed, base, tree) if owed else self._propose(context, refusal)
                 if proposal is None:
@@ -195,7 +196,8 @@ class Campaign:
         if refusal is None:
             return None
         tree.reset(base)
-        blank = self._blank(refusal.proposal, base, base, tree.git("rev-parse", f"{base}^{{tree}}"))
+        proposal = self._described(refusal.proposal, number)
+        blank = self._blank(proposal, base, base, tree.git("rev-parse", f"{base}^{{tree}}"))
         return replace(blank, refusal=Crash(refusal.crash, str(refusal)))
 
     def _propose(self, context: Context, refusal: Refused | None) -> Proposal | None:
@@ -209,12 +211,12 @@ class Campaign:
                     proposal = self._proposer.propose(context)
                 else:
                     proposal = self._proposer.repair(context, refusal.proposal, str(refusal))
-        if proposal is None:
-            return None
-        described = (
-            one_line(f"{self.settings.description} {proposal.description}") or f"experiment {context.number:04d}"
-        )
-        return replace(proposal, description=described)
+        return None if proposal is None else self._described(proposal, context.number)
+
+    def _described(self, proposal: Proposal, number: int) -> Proposal:
+        """With the session's prefix, on one line."""
+        said = one_line(f"{self.settings.description} {proposal.description}") or f"experiment {number:04d}"
+        return replace(proposal, description=said)
 
     def _again(self, owed: Experiment, base: str, tree: Worktree) -> Proposal:
         """The change of an earlier candidate, brought to the branch's head."""
@@ -288,6 +290,11 @@ class Campaign:
         self.progress[number] = now
 
     # --------------------------------------------------------------------------------------------- after the verdict
+
+    def against_best(self, experiment: Experiment) -> Experiment:
+        """The experiment beside the incumbent of this moment, which is what it has to beat."""
+        incumbent = self.ledger.incumbent
+        return replace(experiment, incumbent=incumbent.metric if incumbent else None)
 
     def record(self, experiment: Experiment, ruling: Verdict) -> Experiment:
         """Make a verdict permanent; the experiment as it stands in git, which has the last word.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ class Ledger:
     def __init__(self, ratchet: Ratchet, results: Path, metric_name: str, setting: Setting) -> None:
         self.records = ratchet.records()
         self.notices: list[str] = []
+        self._lock = threading.Lock()
         self._ratchet = ratchet
         self._metric_name = metric_name
         self._setting = setting
@@ -46,6 +48,16 @@ class Ledger:
         line = chain(self.records)
         return line[-1] if line else None
 
+    def base(self) -> str:
+        """The commit that a proposal is to be made from, known together with its record. Safe on any thread."""
+        head = self._ratchet.head()
+        with self._lock:
+            incumbent = self.incumbent
+            if head is not None and (incumbent is None or incumbent.commit != head):
+                self._reread()  # another session's keep
+                incumbent = self.incumbent
+        return incumbent.commit if incumbent else self._ratchet.start
+
     @property
     def baseline(self) -> Experiment | None:
         return self.records[0] if self.records and self.records[0].number == BASELINE else None
@@ -60,6 +72,10 @@ class Ledger:
         Raises:
             GitError: Git said no; nothing was recorded.
         """
+        with self._lock:
+            return self._record(experiment)
+
+    def _record(self, experiment: Experiment) -> Experiment:
         planned = experiment.number
         experiment = self._vetoed(experiment)
         while True:

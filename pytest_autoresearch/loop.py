@@ -165,6 +165,7 @@ class Loop:
             if self._skipped(slot):
                 self._judge(slot, session)
                 continue
+            self.campaign.take(slot.number)
             lane = self._free.pop()
             deadline = self._deadlines.of(slot)
             thread = threading.Thread(
@@ -203,6 +204,8 @@ class Loop:
             return
         if isinstance(slot.error, Stopped):
             return
+        if slot.experiment is not None:
+            slot.experiment = self.campaign.against_best(slot.experiment)
         if slot.experiment is not None and slot.experiment.crash is None:
             try:
                 slot.ruling = self._config.hook.pytest_autoresearch_verdict(

@@ -75,12 +75,11 @@ class Terminal:
 
     def show(self, campaign: Campaign) -> None:
         """Where the running experiments are: redrawn on a terminal, now and then in a log."""
-        if self._reporter is None or not self._lines or not campaign.running:
+        if self._reporter is None or not self._lines or not campaign.progress:
             return
         under_way = [
-            summary.progress_line(number, description, campaign.progress[number])
-            for number, description in sorted(campaign.running.copy().items())
-            if number in campaign.progress
+            summary.progress_line(number, campaign.running.get(number, ""), now)
+            for number, now in sorted(campaign.progress.copy().items())
         ]
         text = " | ".join(under_way)
         if self._reporter.isatty:
