@@ -1,6 +1,7 @@
 """What a preparation tells the person waiting for it, on stderr: a bar on a terminal, plain lines elsewhere. May not
 know what is being prepared."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,9 @@ def stage(name: str, documents: int | None = None) -> Iterator[Callable[[int], o
         say(name)
         yield lambda count: None
     elif sys.stderr.isatty():
-        with tqdm(total=documents, unit=" documents", desc=f"harness: {name}", file=sys.stderr) as bar:
+        # Some terminals inside containers claim to have no width at all, and tqdm then draws nothing.
+        columns = shutil.get_terminal_size().columns
+        with tqdm(total=documents, unit=" documents", desc=f"harness: {name}", ncols=columns) as bar:
             yield bar.update
     else:
         with _lines(name, documents) as advance:

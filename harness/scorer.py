@@ -27,15 +27,24 @@ def main() -> None:
     """The command line."""
     start = time.monotonic()
     model_path, train_path = _arguments()
+    _keep_candidate_off_the_import_path(train_path.parent)
+    sys.dont_write_bytecode = True
     with _prints_sent_to_stderr():
-        val_bpb, tokens = _measure(model_path, train_path)
+        val_bpb, tokens = measure(model_path, train_path)
     print(f"val_bpb: {val_bpb:.6f}")
     print(f"score_seconds: {time.monotonic() - start:.1f}")
     print(f"evaluation_tokens: {tokens}")
 
 
-def _measure(model_path: Path, train_path: Path) -> tuple[float, int]:
-    """Bits per byte of the model, and the number of targets."""
+def measure(model_path: Path, train_path: Path) -> tuple[float, int]:
+    """Bits per byte of a model, as the training script beside it restores it, and the number of targets.
+
+    Raises:
+        HarnessError: Something is missing, cannot be loaded, or gives no score.
+    """
+    for path in (train_path, model_path):
+        if not path.is_file():
+            raise HarnessError(f"there is no {path} to score.")
     import torch
 
     from harness.metric import MetricError, evaluate
@@ -60,11 +69,6 @@ def _candidate(model_path: Path, train_path: Path, device: str) -> "Logits":
     """The candidate's model, as its own `load_model` restores it."""
     from torch.nn import Module
 
-    for path in (train_path, model_path):
-        if not path.is_file():
-            raise HarnessError(f"there is no {path} to score.")
-    _keep_candidate_off_the_import_path(train_path.parent)
-    sys.dont_write_bytecode = True
     spec = importlib.util.spec_from_file_location("candidate_train", train_path)
     if spec is None or spec.loader is None:
         raise HarnessError(f"{train_path} is no Python file.")

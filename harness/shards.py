@@ -57,7 +57,16 @@ def shards_in(folder: Path, remedy: str) -> Shards:
 def write_shard(path: Path, texts: Iterable[str]) -> None:
     """Write documents as one shard; not atomically, so write it into a folder that counts once it is renamed."""
     table = pa.table({"text": pa.array(texts, type=pa.large_string())})
-    pq.write_table(table, path, compression="zstd", row_group_size=1024, write_page_checksum=True)
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        row_group_size=1024,
+        write_page_checksum=True,
+        # No two documents are alike and none is searched for: either would only write text a second time.
+        use_dictionary=False,
+        write_statistics=False,
+    )
 
 
 def count_documents(path: Path, remedy: str) -> int:

@@ -57,6 +57,7 @@ class Campaign:
         ledger: Every judged experiment.
         progress: Everything under way, and where it is, by number.
         running: The descriptions of those that have one, by number.
+        why_over: Why nothing more is started, where it is not the number of slots.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Campaign:
             harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
             data_hash=harness.data_hash,
         )
+        self.why_over = ""
         self.ledger = Ledger(ratchet, settings.root / "results.tsv", settings.metric, self.setting)
         self._hooks = hooks
         self._make_proposer = make_proposer
@@ -104,15 +106,14 @@ class Campaign:
             tree.release()
         self.ratchet.close()
 
-    def finished(self) -> str | None:
-        """Why nothing more is to be started, or None."""
+    def over(self) -> bool:
+        """Whether nothing more is to be started."""
         total = self.settings.total
-        if total is not None:
+        if total is not None and not self.why_over:
             under_way = set(self.progress) | {record.number for record in self.ledger.records}
-            begun = len(under_way - {BASELINE})
-            if begun >= total:
-                return f"the campaign has its {total} experiments (--autoresearch-total)"
-        return None
+            if len(under_way - {BASELINE}) >= total:
+                self.why_over = f"the campaign has its {total} experiments (--autoresearch-total)"
+        return bool(self.why_over)
 
     def take(self, number: int) -> None:
         """The number is under way from now on."""
@@ -148,6 +149,7 @@ class Campaign:
         with _stage(timings, "propose"):
             attempt = self._baseline(tree) if number == BASELINE else self._attempt(number, tree, program)
         if attempt is None:
+            self.why_over = "there is nothing left to propose"
             return None
         experiment = replace(
             attempt, number=number, limits=limits, margin=verdict.margin(),

@@ -25,8 +25,8 @@ class Judge:
     """Hears every report of every jury.
 
     Attributes:
-        broken: The report of a rule that raised something else than an assertion, or of a failure of git or of a
-            proposer. The campaign stops; nothing was recorded.
+        broken: The report that stops the campaign, nothing being recorded of its experiment: of a rule that raised
+            something else than an assertion, of a failure of git or of a proposer, of a baseline that did not pass.
         reason: Why it stops, in a sentence.
         infrastructure: Whether it was git or a proposer.
         teardown_errors: How many fixtures failed after their verdict.
@@ -101,8 +101,7 @@ class Judge:
             # Without a baseline there is no campaign: nothing is recorded, and the next session measures it again.
             self.campaign.forget(BASELINE)
             slot.verdict = ruling
-            self.reason = f"the baseline did not pass: {ruling.message}"
-            item.session.shouldstop = self.reason
+            self._break(item, report, f"the baseline did not pass: {ruling}", infrastructure=False)
             return
         self.recording = True  # a second signal must not tear this apart
         try:

@@ -67,14 +67,12 @@ class Loop:
         campaign: Set by whoever makes the loop, before it runs: it needs `hooks`.
         judge: Hears the reports.
         signal: The first signal that came, or None.
-        why: Why nothing more was started, where it was not the number of slots.
     """
 
     def __init__(self, config: pytest.Config, slots: Slots, lanes: int, discard: str) -> None:
         self.campaign: Campaign
         self.judge: Judge
         self.signal: signal.Signals | None = None
-        self.why = ""
         self._config = config
         self._slots = slots
         self._lanes = lanes
@@ -156,8 +154,7 @@ class Loop:
     def _start(self, session: pytest.Session) -> None:
         """Give every free lane the next slot."""
         while self._waiting and self._free and not any(slot.number == BASELINE for slot in self._running):
-            self.why = self.why or self.campaign.finished() or ""
-            if self.why:
+            if self.campaign.over():
                 return
             slot = self._waiting.popleft()
             if not self._waiting and self._slots.unlimited:  # one slot is always ready: nextitem needs it
@@ -199,7 +196,6 @@ class Loop:
     def _finish(self, slot: Slot, session: pytest.Session) -> None:
         """A lane is done with the slot."""
         if slot.experiment is None and slot.error is None:
-            self.why = self.why or "there is nothing left to propose"
             self.campaign.forget(slot.number)
             return
         if isinstance(slot.error, Stopped):

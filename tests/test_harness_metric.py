@@ -1,6 +1,7 @@
 """bits per byte, against its definition."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_the_metric_is_the_sum_over_targets_taken_one_by_one(seed: int) -> None:
     table = model.weight.detach().double().log_softmax(-1)
     bits, text_bytes = 0.0, 0
     for row in rows.tolist():
-        for before, target in zip(row, row[1:], strict=False):
+        for before, target in pairwise(row):
             if TOKEN_BYTES[target]:
                 bits -= float(table[before, target]) / math.log(2)
                 text_bytes += int(TOKEN_BYTES[target])

@@ -1,10 +1,11 @@
 """Packing: rows of one length, begun with BOS, no padding, no token lost or made up."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.packing import BOS, Tokens, pack
@@ -17,7 +18,7 @@ sequence_lengths = st.integers(2, 24)
 def numbered(sizes: list[int]) -> list[Tokens]:
     """Documents with tokens 1, 2, 3, ... through all of them."""
     ends = np.cumsum([0, *sizes])
-    return [np.arange(start + 1, end + 1, dtype=np.uint16) for start, end in zip(ends, ends[1:], strict=False)]
+    return [np.arange(start + 1, end + 1, dtype=np.uint16) for start, end in pairwise(ends)]
 
 
 def packed(documents: list[Tokens], sequence_length: int) -> Tokens:
@@ -53,7 +54,7 @@ def test_no_token_is_made_up_or_used_twice_and_less_than_a_row_is_left(sizes: li
 def test_what_follows_a_bos_is_a_piece_of_one_document_in_its_order(sizes: list[int], sequence_length: int) -> None:
     starts = {int(document[0]) for document in numbered(sizes)}
     for row in packed(numbered(sizes), sequence_length).tolist():
-        for before, token in zip(row, row[1:], strict=False):
+        for before, token in pairwise(row):
             if BOS not in (before, token):
                 assert token == before + 1
                 assert token not in starts
@@ -64,13 +65,11 @@ def test_equal_documents_give_equal_rows(sizes: list[int], sequence_length: int)
     np.testing.assert_array_equal(packed(numbered(sizes), sequence_length), packed(numbered(sizes), sequence_length))
 
 
-@given(st.lists(st.integers(1, 12), min_size=3000, max_size=3000))
-@settings(max_examples=5, deadline=None)
-def test_short_documents_are_mostly_left_whole(sizes: list[int]) -> None:
-    rows = packed(numbered(sizes), 48)
-    documents = int((rows == BOS).sum())
+def test_short_documents_are_mostly_left_whole() -> None:
+    sizes = np.random.default_rng(0).integers(1, 13, size=3000).tolist()
+    pieces = int((packed(numbered(sizes), 48) == BOS).sum())
     # A document that is cut is counted twice; best fit seldom needs to.
-    assert documents <= len(sizes) * 1.01
+    assert pieces <= len(sizes) * 1.005
 
 
 def test_the_largest_piece_that_fits_is_taken() -> None:

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from harness_data import CHECKOUT
 
 from harness import profiles
 from harness.errors import HarnessError
 from harness.profiles import Device
-from harness_data import CHECKOUT
 
 
 @pytest.fixture(autouse=True)

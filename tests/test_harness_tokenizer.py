@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from harness_data import document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from harness import tokenizer
 from harness.packing import BOS
-from harness_data import document
 
 VOCAB = 300
 

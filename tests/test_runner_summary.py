@@ -73,7 +73,7 @@ def test_a_metric_that_is_not_finite_is_a_crash_and_no_number(text: str) -> None
         "best val_bpb: 1.0",
         "val_bpb 1.0",
         "val_bpb: ",
-        "val_bpb: ١",
+        "val_bpb: \u0661",
         "METRIC val_bpb",
         "a METRIC val_bpb=1",
     ],

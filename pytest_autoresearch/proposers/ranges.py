@@ -85,7 +85,7 @@ def _integers(value: int, said: set[str]) -> set[int]:
     """
     if not 0 < value < 2**31:
         return set()
-    if value < 16 or said & _DEPTH:
+    if value < 16 or (value < 128 and said & _DEPTH):
         if said & _SIZE and value.bit_count() == 1 and value > 1:
             return {value // 2, value * 2}
         reach = max(1, value // 4)
@@ -94,4 +94,5 @@ def _integers(value: int, said: set[str]) -> set[int]:
         return {value // 2, value * 2}
     low_bit = value & -value
     grain = max(low_bit if low_bit >= 8 else 1, 10 ** (len(str(value)) - 2))
-    return {max(1, round(value * 2.0 ** (step / 16) / grain)) * grain for step in range(-16, 17)} - {value}
+    around = {round(value * 2.0 ** (step / 16) / grain) * grain for step in range(-16, 17)} - {value}
+    return {other for other in around if value <= 2 * other <= 4 * value}

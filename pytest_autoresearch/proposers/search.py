@@ -7,6 +7,7 @@ learns from the campaign's records alone, so a new session goes on where the las
 
 from __future__ import annotations
 
+import fnmatch
 import io
 import itertools
 import json
@@ -49,6 +50,7 @@ class _Memory:
     running: int = 0
 
     def add(self, before: Value, after: Value, loss: float, kept: bool) -> None:
+        """Take in one trial, whose `loss` is against the value that it started from."""
         base = self.losses.setdefault(before, 0.0)
         self.losses[after] = (base if math.isfinite(base) else 0.0) + loss
         self.kept += kept
@@ -57,6 +59,12 @@ class _Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
+    """An editable file as it is at the branch head.
+
+    Attributes:
+        names: Its constants, by the name that a proposal's parameters have for them.
+    """
+
     path: Path
     encoding: str
     text: str
@@ -128,13 +136,7 @@ class SearchProposer:
 
 def _read(context: Context) -> list[_Source]:
     """The editable Python files; a constant that stands in several of them has its file's path before its name."""
-    paths: dict[Path, None] = {}
-    for name in context.editable:
-        path = context.folder / name
-        paths |= dict.fromkeys(sorted(path.rglob("*.py")) if path.is_dir() else [path])
-    # A link that an earlier candidate left behind may lead out of the tree, to the user's own files.
-    files = [path for path in paths if path.suffix == ".py" and path.is_file() and _inside(path, context.folder)]
-    texts = {path: _text(path, path.relative_to(context.folder).as_posix()) for path in files}
+    texts = {path: _text(path, name) for name, path in _files(context.folder, context.editable).items()}
     count = Counter(constant.name for _, _, found in texts.values() for constant in found)
     read = []
     for path, (encoding, text, found) in texts.items():
@@ -142,6 +144,20 @@ def _read(context: Context) -> list[_Source]:
         names = {constant.name if count[constant.name] == 1 else prefix + constant.name: constant for constant in found}
         read.append(_Source(path, encoding, text, names))
     return read
+
+
+def _files(folder: Path, editable: Iterable[str]) -> dict[str, Path]:
+    """The Python files that the editable paths and globs name, by their path in the folder."""
+    found: dict[str, Path] = {}
+    for pattern in editable:
+        if (folder / pattern).is_file():
+            found[pattern] = folder / pattern
+            continue
+        paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
+        found |= {name: path for name, path in paths.items() if fnmatch.fnmatchcase(name, pattern) and path.is_file()}
+    # A link that an earlier candidate left behind may lead out of the tree, to the user's own files.
+    inside = folder.resolve()
+    return {name: path for name, path in found.items() if path.suffix == ".py" and inside in path.resolve().parents}
 
 
 def _text(path: Path, name: str) -> tuple[str, str, tuple[Constant, ...]]:
@@ -156,10 +172,6 @@ def _text(path: Path, name: str) -> tuple[str, str, tuple[Constant, ...]]:
         raise UserError(
             f"search cannot read {name} at the branch head: {why}; commit one that Python parses"
         ) from error
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _write(sources: Iterable[_Source], changes: Mapping[str, Value]) -> None:

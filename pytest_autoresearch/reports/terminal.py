@@ -99,13 +99,15 @@ class Terminal:
         campaign, judge, out = self.campaign, self.judge, terminalreporter
         if judge.broken is not None:
             out.section("the campaign stopped", red=True, bold=True)
-            out.write_line(f"{judge.reason}", red=True)
             out.write_line(judge.broken.longreprtext)
-            out.write_line("nothing was recorded of this experiment; put it right and type the same command again")
+            out.write_line(judge.reason, red=True)
+            out.write_line("nothing was recorded of this experiment: put it right and type the same command again")
         out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
         for line in summary.summary_lines(
             campaign.ledger.records, self._announced, f"autoresearch/{campaign.ratchet.tag}"
         ):
             out.write_line(line)
+        if campaign.why_over:
+            out.write_line(f"ended: {campaign.why_over}")
         for notice in campaign.ledger.notices:
             out.write_line(f"note: {notice}", yellow=True)

@@ -94,7 +94,8 @@ class Output:
     def feed(self, data: bytes) -> list[str]:
         """Take bytes as they were read; returns the lines that they complete."""
         data = self._unfinished + data
-        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        # A carriage return at the very end may be half of a line end: what follows decides.
+        end = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
         if len(data) - end > LINE_BYTES:
             # No line is waited for without end: a long one is cut into several.
             complete, self._unfinished = data + b"\n", b""
@@ -105,13 +106,10 @@ class Output:
     def finish(self) -> list[str]:
         """The process is gone: what it said last may have no line end."""
         data, self._unfinished = self._unfinished, b""
-        return self._take(data + b"\n") if data else []
+        return self._take(data if data.endswith(b"\r") else data + b"\n") if data else []
 
     def _take(self, complete: bytes) -> list[str]:
         text = sanitise(complete.decode("utf-8", "replace"))
-        if self._returned and text.startswith("\n"):
-            text = text[1:]  # the other half of a line end that came in two reads
-            self._returned = False
         taken: list[str] = []
         for ended in text.splitlines(keepends=True):  # at CR, LF and CRLF: nothing else of the kind is printable
             line, returned = ended.rstrip("\r\n"), ended[-1] == "\r"

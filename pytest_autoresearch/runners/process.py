@@ -152,7 +152,7 @@ class ProcessTree:
         strangers: list[psutil.Process] = []
         # A stranger never becomes a member, so each process of the machine is looked at once and not at every look.
         for pid in pids - self._seen:
-            with suppress(OSError, psutil.NoSuchProcess):
+            with suppress(OSError, psutil.Error):
                 process = psutil.Process(pid)
                 if os.getsid(pid) == self._leader.pid:
                     self._members[pid] = process

@@ -1,0 +1,171 @@
+"""Repositories that know nothing of us: no configuration, no rule, another metric."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+from repo import PROPOSE, Repo
+
+UPSTREAM = """
+import time
+VAL_BPB = 0.9979
+for step in range(3):
+    print(f"\\rstep {step:05d} ({step / 3:.1%}) | loss: {3.0 - step:.6f} | dt: 1ms | remaining: 9s", end="", flush=True)
+print()
+print("---")
+print(f"val_bpb:          {VAL_BPB:.6f}")
+print("training_seconds: 300.1")
+print("total_seconds:    325.9")
+print("peak_vram_mb:     45060.2")
+print("mfu_percent:      39.80")
+print("total_tokens_M:   499.6")
+print("num_steps:        953")
+print("num_params_M:     50.3")
+print("depth:            8")
+"""
+
+SORT = """
+import random
+GAP = 1
+comparisons = 0
+
+def less(a, b):
+    global comparisons
+    comparisons += 1
+    return a < b
+
+values = random.Random(0).sample(range(500), 500)
+for gap in {gaps}:
+    for i in range(gap, len(values)):
+        while i >= gap and less(values[i], values[i - gap]):
+            values[i], values[i - gap] = values[i - gap], values[i]
+            i -= gap
+assert values == sorted(values)
+print(f"METRIC comparisons={comparisons}")
+print(f"METRIC score={1e6 / comparisons}")
+"""
+
+
+def bare(repo: Repo, text: str, editable: str = "train.py") -> None:
+    """Turn the repository into one without any trace of us but a way to propose."""
+    for name in (
+        "pytest.ini",
+        "experiments/test_val_bpb.py",
+        "tests/test_ordinary.py",
+        "tests/conftest.py",
+        "train.py",
+    ):
+        (repo.path / name).unlink()
+    repo.write(editable, text)
+    repo.commit("Knows nothing")
+
+
+def test_an_upstream_repository_runs_without_configuration(repo: Repo) -> None:
+    bare(repo, UPSTREAM)
+    repo.write(
+        "conftest.py",
+        """
+        from pytest_autoresearch.experiment import Proposal
+        def pytest_autoresearch_propose(context):
+            value = {1: 0.9971, 2: 1.0021}[context.number]
+            train = context.folder / "train.py"
+            train.write_text("".join(
+                f"VAL_BPB = {value}\\n" if line.startswith("VAL_BPB") else line
+                for line in train.read_text().splitlines(keepends=True)))
+            return Proposal(f"set {value}")
+        """,
+    )
+    repo.commit("Proposals")
+    result = repo.run("--max", "2", "--autoresearch-lanes", "1")
+    assert result.ret == 0, result.stdout.str()
+    commits = [row.pop(0) for row in repo.rows()]
+    assert all(re.fullmatch("[0-9a-f]{7}", commit) for commit in commits)
+    assert (repo.path / "results.tsv").read_text().splitlines()[0] == "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
+    assert [row[1:] for row in repo.rows()] == [
+        ["0.997900", "44.0", "keep", "baseline"],
+        ["0.997100", "44.0", "keep", "set 0.9971"],
+        ["1.002100", "44.0", "discard", "set 1.0021"],
+    ]
+    run = repo.records()[0].runs[0]
+    assert run.metrics["num_steps"] == 953
+    assert run.metrics["mfu_percent"] == 39.8
+    assert run.reported == 0.9979
+    assert {case.get("classname") for case in repo.cases().values()} == {"test_metric"}
+
+
+@pytest.mark.parametrize(("metric", "direction"), [("comparisons", "minimize"), ("score", "maximize")])
+@pytest.mark.parametrize("own_rule", [False, True])
+def test_any_metric_in_either_direction(repo: Repo, metric: str, direction: str, own_rule: bool) -> None:
+    bare(repo, SORT.format(gaps=[1]), "sort.py")
+    repo.write("program.md", "Sort with fewer comparisons.\n")
+    repo.write(
+        "pytest.ini",
+        f"""
+        [pytest]
+        autoresearch_command = python -S sort.py
+        autoresearch_editable = sort.py
+        autoresearch_metric = {metric}
+        autoresearch_direction = {direction}
+        """,
+    )
+    if own_rule:
+        sign = "<" if direction == "minimize" else ">"
+        repo.write(
+            "experiments/test_sort.py",
+            f"def test_sort(experiment):\n    assert experiment.{metric} {sign} experiment.best\n",
+        )
+    repo.write(
+        "conftest.py",
+        """
+        from pytest_autoresearch.experiment import Proposal
+        def pytest_autoresearch_propose(context):
+            gaps = {1: "[1, 1]", 2: "[57, 23, 10, 4, 1]"}[context.number]
+            sort = context.folder / "sort.py"
+            sort.write_text(sort.read_text().replace("in [1]:", f"in {gaps}:"))
+            return Proposal(f"gaps {gaps}")
+        """,
+    )
+    repo.commit("A metric")
+    result = repo.run("--max", "2")
+    assert repo.statuses() == {0: "keep", 1: "discard", 2: "keep"}, result.stdout.str()
+    first, _, last = repo.records()
+    assert (last.metric < first.metric) == (direction == "minimize")
+    assert (repo.path / "results.tsv").read_text().splitlines()[0].split("\t")[1] == metric
+    assert last.verdict is not None
+    assert last.verdict.gain is not None
+    assert last.verdict.gain > 0
+
+
+def test_a_root_in_a_subfolder_of_the_repository(repo: Repo, pytester: pytest.Pytester) -> None:
+    for name in ("train.py", "program.md", "conftest.py", "experiments", "pytest.ini", "tests"):
+        repo.git("mv", name, f"project-{name}") if False else None
+    (repo.path / "sub").mkdir()
+    for name in ("train.py", "program.md", "conftest.py", "experiments", "pytest.ini", "tests"):
+        repo.git("mv", name, f"sub/{name}")
+    repo.write("sub/conftest.py", PROPOSE.replace('context.root / ".git"', 'context.root.parent / ".git"'))
+    repo.commit("Down")
+    repo.plan(0.9)
+    done = subprocess.run(
+        ["python", "-m", "pytest", *repo.arguments("--max", "1")],
+        cwd=repo.path / "sub",
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+    assert (repo.path / "sub/results.tsv").exists()
+
+
+def test_a_rule_is_bundled_where_the_repository_has_none(repo: Repo) -> None:
+    (repo.path / "experiments/test_val_bpb.py").unlink()
+    repo.write("pytest.ini", "[pytest]\npython_files = check_*.py\nautoresearch_command = python -S train.py\n")
+    repo.commit()
+    repo.plan(0.9, 1.5)
+    repo.run("--max", "2")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard"}
+    text = str(repo.case(2).find("failure").get("message"))  # type: ignore[union-attr]
+    assert "where -0." in text  # the assertion is explained: it was rewritten
+    assert "<experiment 0002>.gain" in text

@@ -1,0 +1,302 @@
+"""Preparing data: the command, damage, interruption, two at once."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from harness_data import CHECKOUT, environment, run, start, values, write_folder
+from tokenizers import Tokenizer
+
+from harness import cache
+from harness.packing import BOS
+from harness.profiles import named
+
+
+def prepare(source: Path, cache_folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    return run("harness.prepare", "--source", str(source), "--seq-len", "32", *more, env=environment(cache_folder))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("source") / "text", 3000, 3000, 3000)
+
+
+@pytest.fixture(scope="module")
+def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the command printed, and its messages under `said`."""
+    done = prepare(source, tmp_path_factory.mktemp("cache"))
+    assert done.returncode == 0, done.stderr
+    return values(done.stdout) | {"said": done.stderr}
+
+
+def test_a_folder_of_parquet_files_becomes_rows_of_both_kinds(prepared: dict[str, str]) -> None:
+    data = cache.load(Path(prepared["folder"]))
+    assert data is not None
+    training, evaluation = data.open_training_rows(), data.read_evaluation_rows()
+    for rows in (training, evaluation):
+        assert rows.dtype == np.uint16
+        assert rows.shape[1] == 33
+        assert (rows[:, 0] == BOS).all()
+        assert rows.max() < 2048
+        assert not rows.flags.writeable
+    assert len(training) * 32 == int(prepared["training_tokens"])
+    assert len(evaluation) * 32 == data.evaluation_tokens == int(prepared["evaluation_tokens"])
+    assert data.read_token_bytes().shape == (2048,)
+
+
+def test_progress_is_plain_lines_without_a_terminal(prepared: dict[str, str]) -> None:
+    lines = prepared["said"].splitlines()
+    assert all(line.startswith("harness: ") for line in lines)
+    assert "\r" not in prepared["said"]
+    assert any("learning a vocabulary of 2048" in line for line in lines)
+    assert any("tokenising and packing" in line for line in lines)
+
+
+def test_a_validation_shard_with_too_little_text_is_said(prepared: dict[str, str]) -> None:
+    assert int(prepared["evaluation_tokens"]) < 65_536
+    assert f"holds {int(prepared['evaluation_tokens']):,} tokens, fewer than the 65,536" in prepared["said"]
+
+
+def test_equal_text_elsewhere_gives_equal_data(prepared: dict[str, str], source: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").symlink_to(source)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in source.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    again = values(prepare(copy, tmp_path / "cache").stdout)
+    assert again["data_hash"] == prepared["data_hash"]
+    assert again["folder"] != prepared["folder"]
+
+
+def test_what_is_made_is_not_made_again_unless_forced(prepared: dict[str, str], source: Path) -> None:
+    folder = Path(prepared["folder"])
+    made = (folder / cache.TRAINING).stat().st_ino
+    again = prepare(source, folder.parent)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert (folder / cache.TRAINING).stat().st_ino == made
+    forced = prepare(source, folder.parent, "--force")
+    assert "tokenising" in forced.stderr
+    assert values(forced.stdout)["data_hash"] == prepared["data_hash"]
+
+
+def test_the_tokenizer_never_sees_the_validation_shard(prepared: dict[str, str], tmp_path: Path) -> None:
+    # Another validation text must leave tokenizer and training rows as they are.
+    folder = Path(prepared["folder"])
+    data = cache.load(folder)
+    other = write_folder(tmp_path / "text", 3000, 3000, 3000)
+    pq.write_table(pa.table({"text": ["zyxwv zyxwv zyxwv " * 500]}), other / "shard_00002.parquet")
+    printed = values(prepare(other, tmp_path / "cache").stdout)
+    changed = cache.load(Path(printed["folder"]))
+    assert data is not None
+    assert changed is not None
+    for name in (cache.TOKENIZER, cache.TRAINING, cache.TOKEN_BYTES):
+        assert changed.sha256[name] == data.sha256[name]
+    assert changed.sha256[cache.EVALUATION] != data.sha256[cache.EVALUATION]
+
+
+def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_path: Path) -> None:
+    source = tmp_path / "text"
+    source.mkdir()
+    numbers = [" ".join(str(number) for number in range(part, part + 2000)) for part in range(0, 100_000, 2000)]
+    pq.write_table(pa.table({"text": numbers[:10]}), source / "a.parquet")
+    pq.write_table(pa.table({"text": numbers}), source / "b.parquet")
+    done = run("harness.prepare", "--source", str(source), env=environment(tmp_path / "cache"))
+    data = cache.load(Path(values(done.stdout)["folder"]))
+    assert data is not None
+    assert data.evaluation_tokens == 65_536
+    assert len(data.read_evaluation_rows()) == 256
+    words = Tokenizer.from_file(str(data.folder / cache.TOKENIZER))
+    text = [words.decode(row) for row in data.read_evaluation_rows().tolist()]
+    assert " 100 " in text[0]
+    assert " 99" in text[-1]
+    assert any(" 50" in row for row in text[118:138])
+
+
+def cut_short(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    path.write_bytes(content)
+
+
+def replace_column(path: Path) -> None:
+    pq.write_table(pa.table({"body": ["text"]}), path)
+
+
+def replace_type(path: Path) -> None:
+    pq.write_table(pa.table({"text": [1, 2]}), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_short, "is damaged"),
+        (flip_a_byte, "is damaged"),
+        (replace_column, "no column `text`"),
+        (replace_type, "no column `text` of strings"),
+    ],
+)
+def test_a_damaged_shard_is_one_sentence_that_names_it_and_what_to_type(
+    tmp_path: Path, damage: "type[None]", words: str
+) -> None:
+    source = write_folder(tmp_path / "text", 500, 500, 500)
+    damage(source / "shard_00001.parquet")
+    done = prepare(source, tmp_path / "cache")
+    assert done.returncode == 1
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith(f"harness: {source / 'shard_00001.parquet'} ")
+    assert words in sentence
+    assert f"type `python -m harness.prepare --source {source} --profile cpu --seq-len 32`" in sentence
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder / "none", "there is no folder"),
+        (lambda folder: write_folder(folder / "one", 100), "holds 1 parquet files and at least 2 are needed"),
+        (lambda folder: write_folder(folder / "small", 5000, 1), "validation shard holds too little text"),
+    ],
+)
+def test_a_source_that_cannot_work_is_one_sentence(tmp_path: Path, make: "type[Path]", words: str) -> None:
+    done = run(
+        "harness.prepare", "--source", str(make(tmp_path)), "--seq-len", "2000", env=environment(tmp_path / "cache")
+    )
+    assert done.returncode == 1
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "text", 2000, 200_000, 200_000, 2000)
+    whole = values(prepare(source, tmp_path / "whole").stdout)
+    process = start("harness.prepare", "--source", str(source), "--seq-len", "32", env=environment(tmp_path / "cache"))
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("cache/*/parts/shard_00000.bin")):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert cache.load(folder) is None
+
+    # The finished stages are done with this shard: were any of them done again, it would be found damaged.
+    shard = source / "shard_00000.parquet"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    done = prepare(source, tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    assert "learning" not in done.stderr
+    assert values(done.stdout)["data_hash"] == whole["data_hash"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [cache.TRAINING, cache.EVALUATION, cache.TOKEN_BYTES, cache.TOKENIZER, "manifest.json"]
+    )
+
+
+def test_two_preparations_at_once_make_the_data_once(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "text", 20_000, 20_000)
+    arguments = ("harness.prepare", "--source", str(source))
+    both = [start(*arguments, env=environment(tmp_path / "cache")) for _ in range(2)]
+    printed = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert printed[0][0] == printed[1][0]
+    assert sum("tokenising" in err for _, err in printed) == 1
+    assert sum("learning" in err for _, err in printed) == 1
+
+
+def test_a_preparation_waits_for_another_and_says_so(prepared: dict[str, str], source: Path) -> None:
+    folder = Path(prepared["folder"])
+    with cache.locked(folder, on_wait=lambda: pytest.fail("nobody else should hold it")):
+        process = start("harness.prepare", "--source", str(source), "--seq-len", "32", env=environment(folder.parent))
+        assert process.stderr is not None
+        assert process.stderr.readline() == "harness: waiting for another preparation of the same data\n"
+        assert process.poll() is None
+    out, _ = process.communicate(timeout=60)
+    assert values(out)["data_hash"] == prepared["data_hash"]
+
+
+def test_damaged_rows_are_one_sentence_with_the_command_that_makes_them_anew(source: Path, tmp_path: Path) -> None:
+    folder = Path(values(prepare(source, tmp_path).stdout)["folder"])
+    data = cache.load(folder)
+    assert data is not None
+    command = f"type `python -m harness.prepare --source {source} --profile cpu --seq-len 32 --force`"
+    cut_short(folder / cache.TRAINING)
+    flip_a_byte(folder / cache.EVALUATION)
+    (folder / cache.TOKEN_BYTES).unlink()
+    for read in (data.open_training_rows, data.read_evaluation_rows, data.read_token_bytes):
+        with pytest.raises(cache.HarnessError, match=" is damaged; ") as caught:
+            read()
+        assert command in str(caught.value)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(cache.HarnessError, match=f"type `rm -r {folder}`"):
+        cache.load(folder)
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = prepare(source, tmp_path / "file" / "cache")
+    assert done.returncode == 1
+    assert str(tmp_path / "file") in done.stderr
+    assert "AUTORESEARCH_CACHE=FOLDER" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_data_prepared_last_are_used_unless_the_environment_names_others(
+    prepared: dict[str, str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_folder(tmp_path / "other", 800, 800)
+    first = Path(values(prepare(source, tmp_path / "cache").stdout)["folder"])
+    second = Path(values(prepare(other, tmp_path / "cache").stdout)["folder"])
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUTORESEARCH_DATA", raising=False)
+    profile = named("cpu", 32)
+    assert cache.find(profile).folder == second
+    monkeypatch.setenv("AUTORESEARCH_DATA", first.name)
+    assert cache.find(profile).folder == first
+    monkeypatch.delenv("AUTORESEARCH_DATA")
+    prepare(source, tmp_path / "cache")
+    assert cache.find(profile).folder == first
+    monkeypatch.setenv("AUTORESEARCH_DATA", second.name)
+    with pytest.raises(cache.HarnessError, match="do not fit profile cpu with sequence length 64"):
+        cache.find(named("cpu", 64))
+
+
+def test_help_reads_like_a_tool(tmp_path: Path) -> None:
+    done = run("harness.prepare", "--help", env=environment(tmp_path))
+    assert done.returncode == 0
+    for words in ("--source", "--profile", "--seq-len", "--force", "default:", "examples:", "AUTORESEARCH_CACHE"):
+        assert words in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 90
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bar_is_drawn_on_a_terminal(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "text", 500, 500)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(CHECKOUT)
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "harness.prepare", "--source", str(source)],
+            environment(tmp_path / "cache", COLUMNS="100"),
+        )
+    printed = b""
+    try:
+        while received := os.read(terminal, 65536):
+            printed += received
+    except OSError:
+        # A terminal whose program has ended gives an input/output error.
+        pass
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    assert b"100%|" in printed

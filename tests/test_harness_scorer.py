@@ -1,0 +1,190 @@
+"""The scorer as a session runs it: a process of its own, real files, models whose metric is known in closed form."""
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness_data import environment, run, values, write_folder
+
+import harness
+from harness import cache
+from harness.scorer import measure
+
+VOCAB = 2048
+SEQUENCE = 32
+
+TABLE_MODEL = """
+import harness
+import torch
+
+print("val_bpb: 0.000001")
+
+
+class Model(torch.nn.Module):
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, tokens):
+        return self.logits.expand(*tokens.shape, -1)
+
+
+def load_model(path, device):
+    print("val_bpb: 0.000001", flush=True)
+    return Model(torch.load(path)).to(device)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> cache.Data:
+    folder = tmp_path_factory.mktemp("scorer")
+    source = write_folder(folder / "text", 5000, 3000)
+    done = run("harness.prepare", "--source", str(source), env=score_environment(folder))
+    found = cache.load(Path(values(done.stdout)["folder"]))
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def candidate(tmp_path: Path) -> Path:
+    """A folder as a run leaves it: `train.py`, and `model.pt` with uniform logits."""
+    import torch
+
+    folder = tmp_path / "candidate"
+    folder.mkdir()
+    (folder / "train.py").write_text(TABLE_MODEL)
+    torch.save(torch.zeros(VOCAB), folder / "model.pt")
+    return folder
+
+
+def score_environment(cache_folder: Path, **more: str) -> dict[str, str]:
+    return environment(cache_folder, AUTORESEARCH_SEQ_LEN=str(SEQUENCE), **more)
+
+
+@pytest.fixture
+def under_profile(data: cache.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in score_environment(data.folder.parent).items():
+        monkeypatch.setenv(name, value)
+
+
+def scored(candidate: Path, data: cache.Data, **more: str) -> "tuple[int, str, str]":
+    given = {"AUTORESEARCH_OUT": str(candidate), "AUTORESEARCH_CANDIDATE": str(candidate)}
+    # Warnings are not made errors here: the candidate's own are none of the scorer's business.
+    done = run("harness.scorer", env=score_environment(data.folder.parent, **given, **more))
+    return done.returncode, done.stdout, done.stderr
+
+
+def closed_form(data: cache.Data, logits: np.ndarray) -> float:
+    """bits per byte of a model that gives the same logits everywhere."""
+    targets = data.read_evaluation_rows()[:, 1:].astype(int).ravel()
+    sizes = data.read_token_bytes()[targets]
+    nats = np.log(np.exp(logits).sum()) - logits
+    return float(nats[targets][sizes > 0].sum() / math.log(2) / sizes.sum())
+
+
+def test_a_uniform_model_scores_log2_of_the_vocabulary(candidate: Path, data: cache.Data) -> None:
+    code, out, err = scored(candidate, data)
+    assert code == 0, err
+    printed = values(out)
+    assert list(printed) == ["val_bpb", "score_seconds", "evaluation_tokens"]
+    assert printed["val_bpb"] == f"{closed_form(data, np.zeros(VOCAB)):.6f}"
+    assert int(printed["evaluation_tokens"]) == data.evaluation_tokens
+    # What the candidate prints is not lost, and is not taken for the score.
+    assert err.count("val_bpb: 0.000001") == 2
+
+
+def test_a_model_of_token_frequencies_scores_their_cross_entropy(candidate: Path, data: cache.Data) -> None:
+    import torch
+
+    counts = np.bincount(data.open_training_rows().ravel(), minlength=VOCAB) + 1.0
+    logits = np.log(counts)
+    torch.save(torch.from_numpy(logits).float(), candidate / "model.pt")
+    code, out, err = scored(candidate, data)
+    assert code == 0, err
+    assert float(values(out)["val_bpb"]) == pytest.approx(closed_form(data, logits), abs=2e-6)
+    assert closed_form(data, logits) < closed_form(data, np.zeros(VOCAB)) - 0.5
+
+
+@pytest.mark.usefixtures("under_profile")
+def test_a_training_script_run_by_hand_gets_the_same_numbers_or_the_scorer_s_sentence(
+    candidate: Path, data: cache.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(candidate)
+    printed = harness.score("model.pt", "train.py")
+    assert printed["val_bpb"] == pytest.approx(closed_form(data, np.zeros(VOCAB)), abs=1e-6)
+    assert printed["evaluation_tokens"] == data.evaluation_tokens
+    with pytest.raises(harness.HarnessError, match=f"there is no {candidate / 'nothing.pt'} to score"):
+        harness.score("nothing.pt", "train.py")
+
+
+def test_the_candidate_s_copy_of_the_harness_is_never_used(candidate: Path, data: cache.Data) -> None:
+    (candidate / "harness").mkdir()
+    for name in ("__init__", "metric", "scorer", "cache"):
+        (candidate / "harness" / f"{name}.py").write_text("print('val_bpb: 0.5'); raise SystemExit(0)\n")
+    (candidate / "torchvision.py").write_text("raise SystemExit('a module of the candidate was imported')\n")
+    (candidate / "train.py").write_text(
+        "import sys, harness, harness.metric\n"
+        "try:\n    import torchvision\nexcept ImportError:\n    pass\n" + TABLE_MODEL
+    )
+    code, out, err = scored(candidate, data, PYTHONPATH=str(candidate))
+    assert code == 0, err
+    assert values(out)["val_bpb"] == f"{closed_form(data, np.zeros(VOCAB)):.6f}"
+    assert not (candidate / "__pycache__").exists()
+
+
+FORWARD = "class M(torch.nn.Module):\n    def forward(self, tokens):\n        "
+LOAD = "\n\n\ndef load_model(path, device):\n    return M()\n"
+
+
+@pytest.mark.usefixtures("under_profile")
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ("def load_model(path, device)\n", "cannot be imported: SyntaxError"),
+        ("raise SystemExit(0)\n", "cannot be imported: SystemExit: 0"),
+        ("x = 1\n", r"has no function load_model\(path, device\)"),
+        ("def load_model(path, device):\n    return torch.load('nowhere')\n", "cannot load .* FileNotFoundError"),
+        ("def load_model(path, device):\n    return 3\n", "gave int and not a torch Module"),
+        (FORWARD + "return torch.zeros(*tokens.shape, 5)" + LOAD, r"shape \[\d+, 32, 5\] and not \[\d+, 32, 2048\]"),
+        (FORWARD + "return torch.full((*tokens.shape, 2048), float('nan'))" + LOAD, "has no score: .* loss of nan"),
+        (FORWARD + "return tokens @ tokens" + LOAD, "fails when called: RuntimeError"),
+    ],
+)
+def test_a_model_that_cannot_be_scored_is_one_sentence(candidate: Path, train: str, words: str) -> None:
+    (candidate / "train.py").write_text("import torch\n\n\n" + train)
+    with pytest.raises(harness.HarnessError, match=words) as caught:
+        measure(candidate / "model.pt", candidate / "train.py")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("under_profile")
+def test_a_model_that_was_cut_short_is_one_sentence(candidate: Path) -> None:
+    (candidate / "model.pt").write_bytes((candidate / "model.pt").read_bytes()[:100])
+    with pytest.raises(harness.HarnessError, match=f"cannot load {candidate / 'model.pt'}"):
+        measure(candidate / "model.pt", candidate / "train.py")
+
+
+def test_a_missing_model_is_one_sentence_and_exit_code_1(candidate: Path, data: cache.Data) -> None:
+    (candidate / "model.pt").unlink()
+    sentence = f"harness: there is no {candidate / 'model.pt'} to score.\n"
+    assert scored(candidate, data) == (1, "", sentence)
+    done = run("harness.scorer", env=score_environment(data.folder.parent))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "give --model PATH or set AUTORESEARCH_OUT" in done.stderr
+
+
+def test_validation_rows_that_were_changed_are_refused(
+    candidate: Path, data: cache.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "cache" / data.folder.name
+    shutil.copytree(data.folder, copied)
+    rows = np.fromfile(copied / cache.EVALUATION, dtype="<u2")
+    rows[5] = 1
+    rows.tofile(copied / cache.EVALUATION)
+    changed = score_environment(tmp_path / "cache", AUTORESEARCH_DATA=data.folder.name)
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(harness.HarnessError, match=f"{copied / cache.EVALUATION} is damaged"):
+        measure(candidate / "model.pt", candidate / "train.py")

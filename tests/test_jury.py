@@ -1,0 +1,261 @@
+"""What decides: the test is the acceptance rule."""
+
+from __future__ import annotations
+
+import pytest
+from repo import RULE, Repo
+
+TWO = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def once():
+        print("MODULE UP"); yield; print("MODULE DOWN")
+
+    def test_memory(experiment, once):
+        assert experiment.peak_memory_mb < 10_000
+
+    class TestQuality:
+        @pytest.fixture(scope="class")
+        def each(self):
+            print("CLASS UP"); yield; print("CLASS DOWN")
+
+        @pytest.mark.parametrize("margin", [0, 0.05])
+        def test_bpb(self, experiment, margin, each):
+            assert experiment.val_bpb < experiment.best - margin
+    """
+
+
+def test_removing_an_assert_makes_git_keep_something_else(repo: Repo) -> None:
+    strict = RULE + "    assert experiment.peak_vram_mb < 1000\n"
+    repo.rule(strict)
+    repo.write("train.py", (repo.path / "train.py").read_text().replace("2048.0", "{512 if ACTION == '1.0' else 2048}"))
+    repo.commit("A baseline that passes")
+    repo.plan(0.9, 0.9)
+    repo.run("--max", "1")
+    assert repo.statuses() == {0: "keep", 1: "discard"}
+    assert "peak_vram_mb" in repo.records()[1].verdict.message  # type: ignore[union-attr]
+    repo.rule(RULE)
+    repo.run("--max", "1")
+    assert repo.statuses() == {0: "keep", 1: "discard", 2: "keep"}
+    assert repo.head() == repo.records()[2].commit
+
+
+def test_a_rule_without_the_metric_keeps_what_is_worse(repo: Repo) -> None:
+    repo.rule("def test_anything(experiment): assert experiment.val_bpb < 2\n")
+    repo.plan(1.5)
+    repo.run("--max", "1")
+    assert repo.reasons() == {0: "baseline", 1: "accepted"}
+
+
+def test_a_typo_in_the_rule_stops_the_campaign_with_nothing_recorded(repo: Repo) -> None:
+    repo.rule(RULE.replace("experiment.val_bpb <", "0 < experiment.number or experiment.val_bbp <"))
+    repo.plan(0.9, 0.8)
+    repo.run("--max", "1")  # the baseline and 0001 are not looked at closely
+    repo.rule("def test_it(experiment): assert experiment.val_bbp < experiment.best\n")
+    result = repo.run("--max", "2")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*the rule is broken*val_bbp*it has *val_bpb*"])
+    assert 2 not in repo.statuses()
+    repo.check_ledger()
+    assert repo.training() == []
+    repo.rule(RULE)
+    repo.plan(0.9, 0.5, 0.4)
+    repo.run("--max", "1")
+    record = repo.records()[2]
+    assert record.proposal.description == "action 2: 0.8"  # the candidate that got no verdict is tried first
+    assert record.verdict is not None
+    assert record.verdict.status == "keep"
+
+
+@pytest.mark.parametrize("count", ["3", "0"])
+def test_several_tests_give_one_verdict(repo: Repo, count: str) -> None:
+    stop = """
+    def test_stop(experiment):
+        if experiment.number == 4: pytest.exit("enough", 0)
+    """
+    repo.rule(TWO + (stop if count == "0" else ""))
+    repo.plan(1.5, "crash", 0.9, 1.5)
+    result = repo.run("--max", count, "-s", "-v")
+    assert repo.statuses() == {0: "keep", 1: "discard", 2: "crash", 3: "keep"}
+    output = result.stdout.str()
+    assert output.count("MODULE UP") == output.count("MODULE DOWN") == 1
+    assert output.count("CLASS UP") == output.count("CLASS DOWN") > 1
+    if count == "3":
+        result.assert_outcomes(passed=3 + 1 + 3, failed=2, errors=3)
+        assert {name for name in repo.cases() if "0001" in name} == {
+            "test_memory[0001]", "test_bpb[0001-0]", "test_bpb[0001-0.05]",
+        }  # fmt: skip
+    repo.check_ledger()
+
+
+def test_the_first_test_that_does_not_pass_decides(repo: Repo) -> None:
+    repo.rule("""
+        import pytest
+        def test_first(experiment):
+            assert experiment.number == 0, "the first says no"
+        def test_second(experiment):
+            raise KeyError("too late to break the rule") if experiment.number else None
+        """)
+    repo.plan(0.9)
+    repo.run("--max", "1")
+    assert "the first says no" in repo.records()[1].verdict.message  # type: ignore[union-attr]
+
+
+def test_part_of_a_jury_is_refused(repo: Repo) -> None:
+    repo.rule(TWO)
+    result = repo.run("--max", "1", "-k", "memory")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*experiment 0000: 1 of its 3 tests are selected*"])
+    assert repo.records() == []
+
+
+def test_tests_that_take_no_experiment_are_deselected(repo: Repo) -> None:
+    repo.rule(RULE + "\ndef test_plain(): raise SystemError\n")
+    repo.run("--max", "1").assert_outcomes(passed=1, deselected=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ("pytest.skip('not today')", "discard", "skip"),
+        ("pytest.xfail('known')", "discard", "xfail"),
+        ("request.node.add_marker(pytest.mark.xfail)", "discard", "xpass"),
+        ("request.node.add_marker(pytest.mark.xfail(strict=True))", "discard", "assertion"),
+        ("pytest.fail('because', pytrace=False)", "discard", "assertion"),
+        ("assert False, 'no'", "discard", "assertion"),
+    ],
+)
+def test_what_does_not_plainly_pass_is_never_a_keep(repo: Repo, body: str, status: str, reason: str) -> None:
+    repo.rule(f"""
+        import pytest
+        def test_it(experiment, request):
+            if experiment.number: {body}
+        """)
+    repo.plan(0.9)
+    repo.run("--max", "1")
+    assert repo.statuses()[1] == status
+    assert repo.reasons()[1] == reason
+    repo.check_ledger()
+
+
+@pytest.mark.parametrize("where", ["test", "fixture"])
+@pytest.mark.parametrize("error", ["ValueError('boom')", "OSError('no tokenizer')"])
+def test_any_other_exception_breaks_the_rule(repo: Repo, where: str, error: str) -> None:
+    repo.rule(f"""
+        import pytest
+        @pytest.fixture
+        def before(experiment):
+            if experiment.number and {where == "fixture"}: raise {error}
+        def test_it(experiment, before):
+            if experiment.number and {where == "test"}: raise {error}
+        """)
+    repo.plan(0.9)
+    result = repo.run("--max", "1")
+    assert result.ret == 1
+    assert repo.statuses() == {0: "keep"}
+
+
+def test_a_teardown_error_comes_after_the_verdict(repo: Repo) -> None:
+    repo.rule("""
+        import pytest
+        @pytest.fixture
+        def bad(experiment):
+            yield
+            if experiment.number: raise OSError("teardown")
+        def test_it(experiment, bad):
+            assert experiment.val_bpb < experiment.best
+        """)
+    repo.plan(0.9, 1.5)
+    result = repo.run("--max", "2")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard"}
+    assert result.ret == 1
+    result.assert_outcomes(passed=2, failed=1, errors=2)
+
+
+def test_fixtures_marks_and_conftest_wrappers_of_the_user_work(repo: Repo) -> None:
+    repo.write(
+        "experiments/conftest.py",
+        """
+        import pytest
+        @pytest.fixture(scope="session")
+        def experiment(experiment):
+            assert type(experiment).__name__ == "Experiment"
+            return experiment
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            if report.when == "call" and "[0002]" in item.nodeid:
+                report.outcome, report.longrepr = "failed", "conftest says no"
+            return report
+        """,
+    )
+    repo.rule("""
+        import pytest
+        @pytest.mark.usefixtures("tmp_path")
+        def test_it(experiment, request):
+            assert experiment.val_bpb < experiment.best
+        """)
+    repo.plan(1.5, 0.9)
+    repo.run("--max", "2")
+    assert repo.statuses() == {0: "keep", 1: "discard", 2: "discard"}
+    assert "conftest says no" in repo.records()[2].verdict.message  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mark", ["skip(reason='closed')", "skipif(True, reason='closed')"])
+def test_a_skipped_rule_trains_nothing(repo: Repo, mark: str) -> None:
+    repo.rule(f"import pytest\n@pytest.mark.{mark}\ndef test_it(experiment): pass\n")
+    result = repo.run("--max", "2")
+    result.assert_outcomes(skipped=3)
+    assert repo.records() == []
+
+
+def test_pytest_exit_in_a_body_gives_no_verdict_and_the_number_is_used_again(repo: Repo) -> None:
+    repo.rule("""
+        import pytest
+        def test_it(experiment):
+            if experiment.number: pytest.exit("enough", 0)
+        """)
+    repo.plan(0.9, 0.8)
+    repo.run("--max", "2")
+    assert repo.statuses() == {0: "keep"}
+    assert list(repo.cases()) == ["test_it[0000]"]
+    repo.rule(RULE)
+    repo.run("--max", "1")
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+
+
+@pytest.mark.parametrize("arguments", [["-x"], ["--maxfail=2"]])
+def test_maxfail_counts_discards(repo: Repo, arguments: list[str]) -> None:
+    repo.plan(1.5, 1.6, 1.7, 0.5)
+    result = repo.run("--max", "4", "--autoresearch-lanes", "1", *arguments)
+    failures = 1 if arguments == ["-x"] else 2
+    assert list(repo.statuses()) == list(range(failures + 1))
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"*stopping after {failures} failures*"])
+    assert repo.run("--max", "1").ret == 0
+    repo.check_ledger()
+
+
+def test_numbers_are_selected_by_k_and_by_node_id(repo: Repo) -> None:
+    repo.plan(*[1.5] * 4)
+    repo.run("--max", "4", "-k", "0000 or 0002")
+    assert list(repo.statuses()) == [0, 2]
+    repo.run("--max", "4", "experiments/test_val_bpb.py::test_val_bpb_improves[0004]")
+    assert list(repo.statuses()) == [0, 2, 4]
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--setup-only"])
+def test_looking_trains_nothing(repo: Repo, option: str) -> None:
+    result = repo.run("--max", "2", option, "-q")
+    assert repo.git("for-each-ref", "refs/heads/autoresearch", "refs/autoresearch") == ""
+    assert not (repo.path / "results.tsv").exists()
+    if option == "--collect-only":
+        ids = [line for line in result.outlines if "::" in line]
+        assert ids == [f"experiments/test_val_bpb.py::test_val_bpb_improves[{n:04d}]" for n in range(3)]
+
+
+def test_a_collection_error_runs_nothing(repo: Repo) -> None:
+    repo.rule("import nothing_of_that_name\n")
+    assert repo.run("--max", "2").ret == 2
+    assert repo.records() == []

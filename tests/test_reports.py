@@ -1,0 +1,192 @@
+"""What people and dashboards see: JUnit, the terminal, pytest-timeout's deadline in both."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from repo import RULE, Repo
+
+
+def message(repo: Repo, number: int, kind: str) -> str:
+    element = repo.case(number).find(kind)
+    assert element is not None
+    return str(element.get("message"))
+
+
+def test_junit_says_the_verdict_first_and_carries_the_numbers(repo: Repo) -> None:
+    repo.plan(1.5, "crash", 0.9)
+    repo.run("--max", "3")
+    discard = message(repo, 1, "failure")
+    assert discard.startswith("discard: val_bpb 1.500000, best 1.000000 (+0.500000)\n")
+    assert "assert 1.5 < (1.0 - 0.0)" in discard
+    assert len(discard) <= 500
+    assert message(repo, 2, "error").startswith('failed on setup with "crash: exit 1: RuntimeError: the tensor is sad')
+    properties = {str(p.get("name")): p.get("value") for p in repo.case(3).iter("property")}
+    assert properties["status"] == "keep"
+    assert properties["val_bpb"] == "0.900000"
+    assert properties["gain"] == "0.100000"
+    assert properties["description"] == "action 3: 0.9"
+    assert properties["commit"] == repo.head()
+    assert "step 1 loss: 2.5" in (repo.case(3).findtext("system-out") or "")
+    assert "the tensor is sad" in (repo.case(2).findtext("system-out") or "")
+    assert {case.get("classname") for case in repo.cases().values()} == {"experiments.test_val_bpb"}
+
+
+def test_xunit2_leaves_properties_out_and_a_file_of_ones_own_is_used(repo: Repo) -> None:
+    repo.plan(1.5)
+    repo.run("--max", "1", "--junitxml=mine.xml", "-o", "junit_family=xunit2")
+    assert not (repo.path / "results.xml").exists()
+    cases = repo.cases("mine.xml")
+    assert len(cases) == 2
+    assert not [p for case in cases.values() for p in case.iter("property")]
+
+
+def test_a_long_night_of_output_stays_bounded_in_junit(repo: Repo) -> None:
+    repo.plan("do:[print('x' * 1000) for _ in range(20000)]; block(0.9)")
+    repo.run("--max", "1")
+    assert (repo.path / "results.xml").stat().st_size < 100_000
+
+
+def test_durations_are_the_experiments_own_and_counted_once(repo: Repo) -> None:
+    repo.rule(RULE + "\ndef test_again(experiment): pass\n")
+    repo.plan("slow:1:0.9")
+    repo.run("--max", "1")
+    times = {name: float(case.get("time") or 0) for name, case in repo.cases().items() if "0001" in name}
+    assert 1 <= times["test_val_bpb_improves[0001]"] < 8
+    assert times["test_again[0001]"] < 1
+
+
+def test_bytes_that_xml_forbids_and_terminal_escapes_reach_no_report(repo: Repo) -> None:
+    repo.plan(
+        "do:sys.stdout.buffer.write(bytes(range(256))); print('\\x1b[2J\\x1b]0;gone\\x07'); raise OSError('\\x00\\x1b[31mred')"
+    )
+    result = repo.run("--max", "1")
+    assert repo.statuses()[1] == "crash"
+    assert len(repo.cases()) == 2
+    assert "\x1b" not in result.stdout.str()
+
+
+def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> None:
+    repo.plan(1.5, "crash", 0.9)
+    result = repo.run("--max", "3", "--autoresearch-lanes", "1")
+    result.stdout.fnmatch_lines(
+        [
+            "autoresearch: campaign t (new), branch autoresearch/t",
+            "  limits:   3 experiments; 300 s of training, no memory limit, ended after 600 s at the latest",
+            "  sandbox:  none *",
+            "  best:     none yet*",
+            "  no.  verdict       val_bpb      change    memory  seconds  description",
+            " 0000  keep         1.000000 * baseline",
+            " 0001  discard      1.500000   +0.500000 * action 1: 1.5",
+            " 0002  crash          exit 1 * action 2: crash (RuntimeError: the tensor is sad)",
+            " 0003  keep         0.900000   -0.100000 * action 3: 0.9",
+            "*= autoresearch t =*",
+            "3 experiments in this session: 1 kept, 1 discarded, 1 crashed; 3 in the campaign",
+            "val_bpb 1.000000 -> 0.900000 (-0.100000) over 1 keep*",
+            "see the best: *git show autoresearch/t",
+        ]
+    )
+    assert "Traceback" not in result.stdout.str()
+    assert "test_val_bpb.py ." not in result.stdout.str()
+
+
+@pytest.mark.parametrize(("flag", "pattern"), [("-v", "*::test_val_bpb_improves?0001? FAILED*"), ("-q", "*.F*")])
+def test_verbosity_is_pytests_own(repo: Repo, flag: str, pattern: str) -> None:
+    repo.plan(1.5)
+    repo.run("--max", "1", flag).stdout.fnmatch_lines([pattern])
+
+
+def test_a_short_summary_is_there_for_those_who_ask(repo: Repo) -> None:
+    repo.plan(1.5)
+    result = repo.run("--max", "1", "-rf")
+    result.stdout.fnmatch_lines(["FAILED *0001] - discard: val_bpb 1.500000*"])
+
+
+def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
+    repo.plan("do:print('step 7 loss: 4.25', flush=True); time.sleep(2.5); block(0.9)")
+    master, slave = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "160"}
+    command = [sys.executable, "-m", "pytest", *repo.arguments("--max", "1", "--autoresearch-lanes", "1")]
+    process = subprocess.Popen(command, cwd=repo.path, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(master, 65536)
+        except OSError:
+            break
+    os.close(master)
+    assert process.wait(30) == 0
+    text = seen.decode()
+    live = re.findall(r"\r(0001 [^\r\n]*)", text)
+    assert any("step 7" in line and "loss 4.2500" in line and " MB" in line and "action 1" in line for line in live)
+    assert all(len(line) < 160 for line in live)
+    assert "\x1b[32m 0001  keep" in text
+
+
+def test_a_log_shows_that_a_long_run_lives(repo: Repo) -> None:
+    repo.hooks("import pytest_autoresearch.reports.terminal as t; t._HEARTBEAT_SECONDS = 0.5")
+    repo.plan("slow:2:0.9")
+    repo.run("--max", "1").stdout.fnmatch_lines([" ...   *0001 *action 1*"])
+
+
+@pytest.mark.parametrize("how", ["option", "ini", "marker", "environment", "func_only"])
+@pytest.mark.parametrize("method", ["signal", "thread"])
+def test_pytest_timeout_is_the_deadline_of_each_run(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, how: str, method: str
+) -> None:
+    repo.plan("hang", 0.8)
+    arguments = [f"--timeout-method={method}"]
+    ini = "[pytest]\nautoresearch_command = python -S train.py\n"
+    if how == "option":
+        arguments.append("--timeout=1.5")
+    elif how == "environment":
+        monkeypatch.setenv("PYTEST_TIMEOUT", "1.5")
+    elif how == "marker":
+        repo.rule("import pytest\npytestmark = pytest.mark.timeout(1.5)\n" + RULE)
+    else:
+        repo.write("pytest.ini", ini + "timeout = 1.5\n" + ("timeout_func_only = true\n" if how == "func_only" else ""))
+        repo.commit()
+    repo.run("--max", "2", *arguments)
+    assert repo.statuses() == {0: "keep", 1: "crash", 2: "keep"}
+    assert "killed after 1.5 s" in message(repo, 1, "error")
+    assert repo.reasons()[1] == "timeout"
+    assert repo.training() == []
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ("do:import nothing_of_that_name", "import"),
+        ("do:exec('a b')", "syntax"),
+        ("do:raise MemoryError", "oom"),
+        ("do:print('FAIL'); sys.exit(1)", "nan"),
+        ("do:print('val_bpb: nan')", "nan"),
+        ("do:print('val_bpb: 0.5'); print('val_bpb: 0.4')", "no-metric"),
+        ("do:print('hello')", "no-metric"),
+        ("do:sys.exit(7)", "exit 7"),
+        ("do:os.kill(os.getpid(), 11)", "signal 11"),
+        ("do:x = bytearray(300 << 20); time.sleep(20)", "over-memory"),
+    ],
+)
+def test_each_crash_has_its_class_and_its_log(repo: Repo, action: str, reason: str) -> None:
+    repo.plan("do:print('the last words', flush=True); " + action.removeprefix("do:"))
+    repo.run("--max", "1", "--autoresearch-vram", "0.2")
+    record = repo.records()[1]
+    assert record.crash is not None
+    assert record.crash.reason == reason
+    assert "the last words" in record.runs[0].log
+    assert repo.rows()[1][1:4] == ["0.000000", "0.0", "crash"]
+
+
+def test_training_that_goes_on_past_its_budget_is_over_budget(repo: Repo) -> None:
+    repo.plan("do:print('val_bpb: 0.1', flush=True); time.sleep(1000)")
+    repo.hooks("import pytest_autoresearch.campaign as c; c.LEAST_STARTUP_SECONDS = 0.5")
+    repo.run("--max", "1", "--autoresearch-budget", "0.5")
+    assert repo.reasons()[1] == "over-budget"
+    assert repo.training() == []

@@ -1,0 +1,607 @@
+"""A small GPT, trained for a fixed number of seconds: the one file that an experiment edits.
+
+The model is a decoder-only transformer. Tokens are embedded and normalised to x0. Each block first mixes the residual
+stream with x0 by two learned numbers, then adds attention and a ReLU² MLP, each on a normalised input (RMSNorm without
+weights). Queries and keys are normalised and rotated (rotary positions); every other block adds a second embedding of
+its tokens to its values; most blocks see a short window and the last sees all. Logits are soft-capped.
+
+Matrices inside blocks are trained by Muon: momentum, then the nearest orthogonal matrix. Embeddings, the unembedding
+and the mixing numbers are trained by AdamW. Rates are constant, then fall in a straight line; what the schedules follow
+is the share of the time that is spent, so a faster program trains on more tokens and still ends its schedule.
+
+The harness gives rows of tokens, the seed and the seconds, and its clock starts when it hands over the rows: everything
+is built, compiled and warmed up on made-up tokens before. Training ends by itself so that `model.pt` is complete before
+the seconds are over; the scorer restores it with `load_model`. Sizes in comments: B batch rows, T tokens of a row, D
+width, H heads, S head size, V vocabulary.
+"""
+
+import os
+import time
+
+_STARTED = time.monotonic()
+
+# GNU OpenMP's threads spin while they wait. Beside another busy process that makes a step many times slower; a short
+# spin costs nothing on an idle machine. Read once, when torch loads the library.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import gc
+import math
+import resource
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every reader of PyTorch knows
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+import harness
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Hyperparameters. Plain numbers: a search may change any of them in place. Rates are for a width of 512 where
+# `width_factor` says so, and hold for every profile.
+
+# Size of the model and of a step, by profile. Tokens: how many are on the device at once, and in one step.
+#             depth  width  head size  tokens at once  tokens a step
+SIZES = {
+    "h200":     (9,   512,   128,       131_072,        262_144),
+    "h100":     (9,   512,   128,       131_072,        262_144),
+    "a100-80":  (9,   512,   128,       131_072,        262_144),
+    "a100-40":  (9,   512,   128,        65_536,        131_072),
+    "rtx-24":   (6,   384,   128,        32_768,         65_536),
+    "rtx-12":   (6,   256,    64,        16_384,         32_768),
+    "gtx-6":    (4,   256,    64,         4_096,         16_384),
+    "cpu":      (2,   128,    64,         1_024,          1_024),
+}  # fmt: skip
+
+# Model
+WINDOW_PATTERN = "SSSL"  # windows of the blocks, repeated: S short, L the whole row; the last block is always L
+WINDOW_DIVISOR = 8  # a short window is the row's tokens divided by this
+MLP_RATIO = 4.0  # width of the MLP, in widths of the model
+VALUE_EVERY = 2  # a block in so many has a value embedding, counted from the last block
+ROPE_BASE = 200_000.0  # longest wavelength of the rotary positions, in tokens over 2 pi
+LOGIT_CAP = 15.0  # logits stay between minus and plus this, in nats
+INIT_SCALE = 0.68  # standard deviation of a matrix, in units of 1 / sqrt(width)
+UNEMBEDDING_STD = 0.001  # standard deviation of the unembedding
+SKIP_INIT = 0.05  # weight of x0 in each block, at the start
+
+# Optimizers
+EMBEDDING_LR = 1.0  # AdamW, token and value embeddings; times width_factor
+UNEMBEDDING_LR = 0.0073  # AdamW; times width_factor
+RESIDUAL_LR = 0.005  # AdamW, the weight of the stream in each block
+SKIP_LR = 0.5  # AdamW, the weight of x0 in each block
+ADAM_BETA1 = 0.8
+ADAM_BETA2 = 0.95
+VALUE_DECAY = 0.003  # weight decay of the value embeddings, per unit of rate
+MATRIX_LR = 0.04  # Muon; the spectral norm of a square matrix's change
+MATRIX_DECAY = 0.2  # weight decay of matrices, per unit of rate; falls to 0 with the time left
+MOMENTUM = 0.95  # Muon, after its ramp
+MOMENTUM_START = 0.85  # Muon, at the first step
+MOMENTUM_RAMP = 0.3  # share of the time until MOMENTUM is reached
+
+# Schedule of all rates, in shares of the time
+WARMUP = 0.0  # rise from 0 during this share at the start
+WARMDOWN = 0.7  # fall to LR_FLOOR during this share at the end
+LR_FLOOR = 0.05  # rate at the end, as a share of the full rate
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Model
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What rebuilds a model; saved with its weights.
+
+    Attributes:
+        sequence_length: Tokens of a row.
+        depth: Blocks.
+        width: Numbers for one token in the residual stream.
+        head_size: Numbers for one token in one attention head.
+    """
+
+    vocab_size: int
+    sequence_length: int
+    depth: int
+    width: int
+    head_size: int
+
+    @property
+    def windows(self) -> list[int]:
+        """Tokens that each block sees, itself included."""
+        short = max(1, int(self.sequence_length / WINDOW_DIVISOR))
+        pattern = [WINDOW_PATTERN[block % len(WINDOW_PATTERN)] for block in range(self.depth - 1)] + ["L"]
+        return [self.sequence_length if letter == "L" else min(short, self.sequence_length) for letter in pattern]
+
+
+def is_fast(device: torch.device | str) -> bool:
+    """Whether to compute in bfloat16 with compiled kernels: a CUDA device of the Ampere generation or later."""
+    return torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMSNorm without weights, over the last dimension."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate pairs (i, i + S/2) of each head by angles that grow with the position. x [B, H, T, S], angles [T, S/2]."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+def window_mask(window: int, length: int, device: torch.device) -> BlockMask | Tensor | None:
+    """What a token may see: itself and the window - 1 tokens before it. None is every token before it.
+
+    A block mask for the compiled kernel, whose work is then in proportion to the window; else a boolean [T, T].
+    """
+    if is_fast(device):
+
+        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (key <= query) & (query - key < window)
+
+        return create_block_mask(visible, None, None, length, length, device=str(device))
+    if window >= length:
+        return None
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask | Tensor | None) -> Tensor:
+    """Causal attention, [B, H, T, S] for each argument and the result."""
+    if isinstance(mask, BlockMask):
+        mixed = flex_attention(query, key, value, block_mask=mask)
+        assert isinstance(mixed, Tensor)
+        return mixed
+    length = query.size(2)
+    visible = None if mask is None else mask[:length, :length]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, is_causal=mask is None)
+
+
+class Linear(nn.Linear):
+    """A matrix without a bias. Weights stay float32; the product is computed in the input's type."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Attention(nn.Module):
+    """Attention with normalised, rotated queries and keys, and in some blocks a value embedding."""
+
+    def __init__(self, shape: Shape, has_value_embedding: bool) -> None:
+        super().__init__()
+        self.head_size = shape.head_size
+        self.qkv = nn.Parameter(torch.empty(3, shape.width, shape.width))
+        self.out = Linear(shape.width, shape.width)
+        self.value_embedding = nn.Embedding(shape.vocab_size, shape.width) if has_value_embedding else None
+
+    def forward(
+        self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: BlockMask | Tensor | None
+    ) -> Tensor:
+        batch, length, width = x.shape
+        # One product for the three matrices reads x once; Muon still sees three.
+        mixed = F.linear(x, self.qkv.flatten(0, 1).to(x.dtype))
+        query, key, value = mixed.view(batch, length, 3, -1, self.head_size).transpose(1, 3).unbind(2)  # [B, H, T, S]
+        if self.value_embedding is not None:
+            extra = self.value_embedding(tokens).to(x.dtype)
+            value = value + extra.view(batch, length, -1, self.head_size).transpose(1, 2)
+        seen = attend(rotate(norm(query), *angles), rotate(norm(key), *angles), value, mask)
+        return self.out(seen.transpose(1, 2).reshape(batch, length, width))
+
+
+class MLP(nn.Module):
+    """Two matrices with ReLU² between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = max(1, round(MLP_RATIO * width))
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(x)).square())
+
+
+class GPT(nn.Module):
+    """The model. Weights are float32; on a fast device the computation between them is bfloat16.
+
+    Args:
+        device: Where it is to run; weights are drawn on the CPU, the same for every device, then moved.
+    """
+
+    def __init__(self, shape: Shape, device: torch.device | str) -> None:
+        super().__init__()
+        self.shape = shape
+        self.compute_type = torch.bfloat16 if is_fast(device) else torch.float32
+        self.embedding = nn.Embedding(shape.vocab_size, shape.width)
+        self.attention = nn.ModuleList(
+            Attention(shape, has_value_embedding=(shape.depth - 1 - block) % max(1, int(VALUE_EVERY)) == 0)
+            for block in range(shape.depth)
+        )
+        self.mlp = nn.ModuleList(MLP(shape.width) for _ in range(shape.depth))
+        self.unembedding = Linear(shape.width, shape.vocab_size)
+        self.residual_weight = nn.Parameter(torch.ones(shape.depth))
+        self.skip_weight = nn.Parameter(torch.full((shape.depth,), float(SKIP_INIT)))
+        self._draw_weights()
+        frequency = ROPE_BASE ** -(torch.arange(0, shape.head_size, 2) / shape.head_size)
+        angle = torch.outer(torch.arange(shape.sequence_length), frequency)  # [T, S/2]
+        self.register_buffer("cosine", angle.cos(), persistent=False)
+        self.register_buffer("sine", angle.sin(), persistent=False)
+        self.to(device)
+        masks = {window: window_mask(window, shape.sequence_length, self.cosine.device) for window in set(shape.windows)}
+        self.masks = [masks[window] for window in shape.windows]
+
+    def _draw_weights(self) -> None:
+        """Matrices that write to the stream start at zero, so that every block starts as the identity."""
+        nn.init.normal_(self.embedding.weight)
+        nn.init.normal_(self.unembedding.weight, std=UNEMBEDDING_STD)
+        # A uniform distribution has no tail to draw an outlier from; the factor makes its deviation the same.
+        bound = INIT_SCALE * math.sqrt(3 / self.shape.width)
+        for attention, mlp in zip(self.attention, self.mlp, strict=True):
+            nn.init.uniform_(attention.qkv, -bound, bound)
+            nn.init.zeros_(attention.out.weight)
+            nn.init.uniform_(mlp.up.weight, -bound, bound)
+            nn.init.zeros_(mlp.down.weight)
+            if attention.value_embedding is not None:
+                nn.init.uniform_(attention.value_embedding.weight, -bound, bound)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of each next token, float32 [B, T, V], from tokens int64 [B, T].
+
+        On a fast device T is the shape's sequence length, elsewhere at most that.
+        """
+        length = tokens.size(1)
+        angles = (self.cosine[:length].to(self.compute_type), self.sine[:length].to(self.compute_type))
+        x = start = norm(self.embedding(tokens).to(self.compute_type))
+        for block, mask in enumerate(self.masks):
+            x = self.residual_weight[block] * x + self.skip_weight[block] * start
+            x = x + self.attention[block](norm(x), tokens, angles, mask)
+            x = x + self.mlp[block](norm(x))
+        logits = self.unembedding(norm(x)).float()
+        return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
+
+    def flops_per_token(self) -> float:
+        """Floating-point operations of a training step for one token: 6 for each weight of a product, and attention's
+        12 · width for each token in the window (without a discount for the causal half)."""
+        weights = sum(p.numel() for p in matrices(self)) + self.unembedding.weight.numel()
+        return 6 * weights + 12 * self.shape.width * sum(self.shape.windows)
+
+
+def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.Module:
+    """The trained model of a `model.pt`, for the scorer: tokens int64 [B, T] to logits float32 [B, T, V]."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    model = GPT(Shape(**saved["shape"]), device)
+    model.load_state_dict(saved["weights"])
+    model.eval()
+    if is_fast(device):
+        # Without compilation the attention kernel holds T × T scores for every head.
+        model.compile(dynamic=False)
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Optimizers
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), for one group of parameters."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], rate: float, decay: float = 0.0) -> None:
+        self.parameters = list(parameters)
+        self.rate = rate
+        self.decay = decay
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every gradient seen."""
+        self.steps = 0
+        self.means = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self, rate_share: float) -> None:
+        """One update at this share of the full rate."""
+        self.steps += 1
+        rate = self.rate * rate_share
+        step_size = rate / (1 - ADAM_BETA1**self.steps)
+        root = math.sqrt(1 - ADAM_BETA2**self.steps)
+        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            gradient = gradient_of(parameter)
+            mean.lerp_(gradient, 1 - ADAM_BETA1)
+            square.mul_(ADAM_BETA2).addcmul_(gradient, gradient, value=1 - ADAM_BETA2)
+            if self.decay:
+                parameter.mul_(1 - rate * self.decay)
+            parameter.addcdiv_(mean, square.sqrt().div_(root).add_(1e-10), value=-step_size)
+
+
+# Odd quintics a·s + b·s³ + c·s⁵ that, one after another, bring every s of [0.003, 1] to within 0.005 of 1. Each is the
+# best in the largest error on the interval that the one before it leaves.
+_QUINTICS = (
+    (8.3837, -24.7659, 18.3571),
+    (4.0434, -3.0114, 0.5695),
+    (3.5056, -2.6267, 0.5257),
+    (2.4901, -1.8343, 0.4368),
+    (1.9178, -1.2968, 0.3797),
+)
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest matrices whose singular values are all 1, nearly; [N, rows, columns].
+
+    Polynomials of a matrix and its transpose act on its singular values alone (Newton-Schulz iterations).
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = matrices.mT if tall else matrices
+    x = x / (1.02 * x.norm(dim=(-2, -1), keepdim=True) + 1e-12)  # no singular value may be above 1
+    for a, b, c in _QUINTICS:
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon:
+    """Momentum whose step is orthogonalised (Jordan and others, 2024), for matrices [rows, columns] and stacks of
+    matrices [N, rows, columns]. All matrices of one size are updated together."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], rate: float, compute_type: torch.dtype) -> None:
+        self.rate = rate
+        self.compute_type = compute_type
+        self.groups: dict[tuple[int, int], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            rows, columns = parameter.shape[-2:]
+            self.groups.setdefault((rows, columns), []).append(parameter)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every gradient seen."""
+        self.momenta = {size: torch.zeros_like(_stack(group, size)) for size, group in self.groups.items()}
+
+    @torch.no_grad()
+    def step(self, rate_share: float, momentum: float, decay: float) -> None:
+        """One update at this share of the full rate."""
+        for size, group in self.groups.items():
+            gradient = _stack([gradient_of(p) for p in group], size)
+            mean = self.momenta[size].lerp_(gradient, 1 - momentum)
+            ahead = gradient.lerp_(mean, momentum)  # Nesterov
+            change = orthogonalise(ahead.to(self.compute_type)).float()
+            # Decay only what the step shrinks too: a weight that is still growing keeps its size.
+            weights = _stack(group, size)
+            change += decay * weights * (change * weights > 0)
+            # A tall matrix has few columns for its many outputs: a longer step moves each output as far.
+            change *= -self.rate * rate_share * math.sqrt(max(1.0, size[0] / size[1]))
+            parts = change.split([p.numel() // (size[0] * size[1]) for p in group])
+            torch._foreach_add_(group, [part.view_as(p) for part, p in zip(parts, group, strict=True)])
+
+
+def _stack(tensors: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Matrices and stacks of matrices of one size as one stack [N, rows, columns], copied."""
+    return torch.cat([tensor.detach().view(-1, *size) for tensor in tensors])
+
+
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter that took part in the loss."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def matrices(model: GPT) -> list[nn.Parameter]:
+    """The parameters that Muon trains: matrices from the residual stream to the residual stream."""
+    return [
+        parameter
+        for attention, mlp in zip(model.attention, model.mlp, strict=True)
+        for parameter in (attention.qkv, attention.out.weight, mlp.up.weight, mlp.down.weight)
+    ]
+
+
+def other_groups(model: GPT) -> list[AdamW]:
+    """The parameters that AdamW trains, with the rates of each group."""
+    # Rows of an embedding meet few gradients, each of a length that grows with the width.
+    width_factor = math.sqrt(512 / model.shape.width)
+    tables = [a.value_embedding.weight for a in model.attention if a.value_embedding is not None]
+    return [
+        AdamW([model.embedding.weight], EMBEDDING_LR * width_factor),
+        AdamW(tables, EMBEDDING_LR * width_factor, VALUE_DECAY),
+        AdamW([model.unembedding.weight], UNEMBEDDING_LR * width_factor),
+        AdamW([model.residual_weight], RESIDUAL_LR),
+        AdamW([model.skip_weight], SKIP_LR),
+    ]
+
+
+def rate_share(progress: float) -> float:
+    """Share of the full rate, when this share of the time is spent."""
+    rise = progress / WARMUP if progress < WARMUP else 1.0
+    left = (1 - progress) / WARMDOWN if progress > 1 - WARMDOWN else 1.0
+    return min(rise, LR_FLOOR + (1 - LR_FLOOR) * left)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+Batch = tuple[Tensor, Tensor]
+
+
+def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean nats for a target."""
+    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+
+class Trainer:
+    """A new model of the profile's size, its optimizers, and one step of training.
+
+    Attributes:
+        batch_rows: Rows on the device at once.
+        batches_per_step: So many batches add their gradients to one step.
+        tokens_per_step: Targets in one step.
+    """
+
+    def __init__(self, profile: harness.Profile, seed: int) -> None:
+        depth, width, head_size, tokens_at_once, tokens_per_step = SIZES[profile.name]
+        torch.manual_seed(seed)
+        self.device = torch.device(profile.device)
+        self.model = GPT(Shape(profile.vocab_size, profile.sequence_length, depth, width, head_size), self.device)
+        self.batch_rows = max(1, tokens_at_once // profile.sequence_length)
+        self.batches_per_step = max(1, tokens_per_step // (self.batch_rows * profile.sequence_length))
+        self.tokens_per_step = self.batches_per_step * self.batch_rows * profile.sequence_length
+        self.muon = Muon(matrices(self.model), MATRIX_LR, self.model.compute_type)
+        self.others = other_groups(self.model)
+        self._loss = torch.compile(loss_of, dynamic=False) if is_fast(self.device) else loss_of
+
+    def step(self, batches: Sequence[Batch], progress: float) -> Tensor:
+        """One step at this share of the time; returns the mean loss before it, on the device and not waited for."""
+        total = torch.zeros((), device=self.device)
+        for inputs, targets in batches:
+            loss = self._loss(self.model, inputs, targets)
+            (loss / len(batches)).backward()
+            total += loss.detach() / len(batches)
+        share = rate_share(progress)
+        for optimizer in self.others:
+            optimizer.step(share)
+        momentum = MOMENTUM + (MOMENTUM_START - MOMENTUM) * max(0.0, 1 - progress / MOMENTUM_RAMP)
+        self.muon.step(share, momentum, MATRIX_DECAY * (1 - progress))
+        self.model.zero_grad(set_to_none=True)
+        return total
+
+    def warm_up(self, steps: int) -> float:
+        """Take steps on made-up tokens at the run's own sizes, then restore everything; seconds of the last step.
+
+        Kernels are compiled and memory is taken here, outside the clock, and nothing is learned.
+        """
+        generator = torch.Generator().manual_seed(0)
+        size = (self.batch_rows, self.model.shape.sequence_length + 1)
+        tokens = torch.randint(self.model.shape.vocab_size, size, generator=generator).to(self.device)
+        made_up = [(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())] * self.batches_per_step
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        seconds = 0.0
+        for _ in range(steps):
+            start = time.monotonic()
+            self.step(made_up, progress=0.0).item()
+            seconds = time.monotonic() - start
+        self.model.load_state_dict(weights)
+        for optimizer in (self.muon, *self.others):
+            optimizer.reset()
+        return seconds
+
+    def mfu_percent(self, steps: int, seconds: float) -> float:
+        """Operations that so many steps need, in percent of the device's bfloat16 peak; 0 where that is not known."""
+        peaks = {"H200": 989.5, "H100": 989.5, "A100": 312.0, "4090": 165.2, "3090": 71.0}  # dense TFLOP/s
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+        peak = next((peak for part, peak in peaks.items() if part in name), math.inf)
+        flops = steps * self.tokens_per_step * self.model.flops_per_token()
+        return 100 * flops / (seconds * peak * 1e12)
+
+    def save(self, path: Path) -> float:
+        """Write the model so that `path` is complete whenever it exists; returns the seconds that took."""
+        start = time.monotonic()
+        partial = path.with_name(path.name + ".partial")
+        torch.save({"shape": asdict(self.model.shape), "weights": self.model.state_dict()}, partial)
+        os.replace(partial, path)
+        return time.monotonic() - start
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run did.
+
+    Attributes:
+        seconds: From the start of the clock until the model was saved.
+        mfu_percent: Operations that the steps needed, of those the device could have done in their time; 0 where its
+            peak is not known.
+    """
+
+    steps: int
+    seconds: float
+    mfu_percent: float
+
+
+def train(trainer: Trainer, budget: float, path: Path) -> Trained:
+    """Warm up, start the clock, train and save, so that `path` is complete before the budget (seconds) is over.
+
+    Raises:
+        SystemExit: The loss is no number, or hopelessly large.
+    """
+    recent = deque([trainer.warm_up(steps=3 if is_fast(trainer.device) else 1)], maxlen=20)  # seconds of a step
+    rehearsal = path.with_name("rehearsal.pt")
+    # The parent's clock starts a little earlier than ours, and a disk can be slower than it was at the rehearsal.
+    reserve = 0.1 + 3 * trainer.save(rehearsal)
+    rehearsal.unlink()
+    # A garbage collection in the middle of a step is noise in the number of steps.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+    batches = harness.batches(harness.begin(), trainer.batch_rows, trainer.device, harness.seed())
+    start = time.monotonic()
+    waiting = list(islice(batches, trainer.batches_per_step))
+    steps, stepping, mfu = 0, 0.0, 0.0
+    while True:
+        begun = time.monotonic() - start
+        usable = budget - reserve - 1.5 * max(recent)
+        if begun >= usable and steps > 0:
+            break
+        progress = min(1.0, begun / usable) if usable > 0 else 1.0
+        queued = trainer.step(waiting, progress)
+        waiting = list(islice(batches, trainer.batches_per_step))  # while the device works
+        loss = queued.item()
+        if not loss <= 100.0:
+            print("\nFAIL", flush=True)
+            sys.exit(1)
+        steps += 1
+        recent.append(time.monotonic() - start - begun)
+        stepping += recent[-1]
+        mfu = trainer.mfu_percent(steps, stepping)
+        print(
+            f"step {steps:05d} ({100 * progress:.1f}%) | loss: {loss:.6f} | lrm: {rate_share(progress):.2f} | "
+            f"dt: {1000 * recent[-1]:.0f}ms | tok/sec: {trainer.tokens_per_step / recent[-1]:,.0f} | "
+            f"mfu: {trainer.mfu_percent(1, recent[-1]):.1f}% | remaining: {max(0.0, usable - begun):.0f}s",
+            end="\r",
+            flush=True,
+        )
+    trainer.save(path)
+    print()
+    return Trained(steps, time.monotonic() - start, mfu)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far, in MiB: allocated on a CUDA device, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main() -> None:
+    """Train within the budget and print the summary; by hand, score the model too."""
+    profile = harness.profile()
+    folder = harness.out_folder()
+    path = (folder or Path(__file__).resolve().parent / "experiments" / "runs" / "by-hand") / "model.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(profile, harness.seed())
+    trained = train(trainer, harness.budget_seconds(), path)
+    summary = {} if folder else {"val_bpb": f"{harness.score(path, __file__)['val_bpb']:.6f}"}
+    summary |= {
+        "training_seconds": f"{trained.seconds:.1f}",
+        "total_seconds": f"{time.monotonic() - _STARTED:.1f}",
+        "peak_vram_mb": f"{peak_memory_mb(trainer.device):.1f}",
+        "mfu_percent": f"{trained.mfu_percent:.2f}",
+        "total_tokens_M": f"{trained.steps * trainer.tokens_per_step / 1e6:.1f}",
+        "num_steps": str(trained.steps),
+        "num_params_M": f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.1f}",
+        "depth": str(trainer.model.shape.depth),
+    }
+    print("---")
+    for name, value in summary.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except harness.HarnessError as error:
+        sys.exit(f"train.py: {error}")
