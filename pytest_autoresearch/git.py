@@ -75,8 +75,9 @@ class Git:
             except git.GitCommandNotFound as error:
                 raise GitError("git is not installed or not on PATH") from error
             except git.GitCommandError as error:
-                text = str(error.stderr).strip().removeprefix("stderr: ").strip("'\n ")
-                raise GitError(f"git {command[0]}: {text or f'exit status {error.status}'}") from error
+                text = str(error.stderr).strip().removeprefix("stderr: '").removesuffix("'").strip()
+                verb = next(word for word in command if not word.startswith("-") and "=" not in word)
+                raise GitError(f"git {verb}: {text or f'exit status {error.status}'}") from error
         return str(said)
 
     def ask(self, *command: str) -> str | None:

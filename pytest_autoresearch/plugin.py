@@ -14,6 +14,8 @@ from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 if TYPE_CHECKING:
     from pytest_autoresearch.experiment import Experiment
 
+pytest.register_assert_rewrite("pytest_autoresearch.bundled")
+
 _RULE = re.compile(rb"def test\w*\s*\([^)]*\bexperiment\b")
 
 

@@ -63,7 +63,8 @@ def test_durations_are_the_experiments_own_and_counted_once(repo: Repo) -> None:
 
 def test_bytes_that_xml_forbids_and_terminal_escapes_reach_no_report(repo: Repo) -> None:
     repo.plan(
-        "do:sys.stdout.buffer.write(bytes(range(256))); print('\\x1b[2J\\x1b]0;gone\\x07'); raise OSError('\\x00\\x1b[31mred')"
+        "do:sys.stdout.buffer.write(bytes(range(256))); "
+        "print('\\x1b[2J\\x1b]0;gone\\x07'); raise OSError('\\x00\\x1b[31mred')"
     )
     result = repo.run("--max", "1")
     assert repo.statuses()[1] == "crash"

@@ -110,16 +110,13 @@ def test_a_signal_while_the_ratchet_moves_tears_nothing_apart(
 
 @pytest.mark.parametrize("when", ["makereport", "logreport"])
 def test_a_killed_session_resumes_without_losing_or_doubling_a_row(repo: Repo, when: str) -> None:
-    body = {
-        "makereport": "def pytest_runtest_makereport(item, call):\n    if call.when == 'call' and '[0002]' in item.nodeid: die()",
-        "logreport": "def pytest_runtest_logreport(report):\n    if report.when == 'call' and '[0002]' in report.nodeid: die()",
-    }[when]
     repo.hooks(f"""
-def die():
-    import os
-    if os.path.exists(".git/die"): os.kill(os.getpid(), 9)
-{body}
-""")
+        import os
+        def pytest_runtest_{when}({"item, call" if when == "makereport" else "report"}):
+            told = {"call, item" if when == "makereport" else "report, report"}
+            if told[0].when == "call" and "[0002]" in told[1].nodeid and os.path.exists(".git/die"):
+                os.kill(os.getpid(), 9)
+        """)
     (repo.path / ".git/die").touch()
     repo.plan(0.9, 0.8, 0.7)
     result = repo.run("--max", "3", "--autoresearch-lanes", "1")
@@ -158,7 +155,7 @@ def test_a_kill_during_training_loses_that_experiment_alone(repo: Repo) -> None:
     process = repo.start("--max", "2")
     repo.wait_for(lambda: len(repo.rows()) == 2 and hanging(repo))
     process.kill()
-    process.wait()
+    process.communicate()
     for left in repo.training():  # that a killed parent takes its training along comes later
         __import__("os").kill(left, signal.SIGKILL)
     repo.plan(0.9, 0.8)
@@ -208,7 +205,6 @@ def test_the_record_is_there_before_anybody_hears_of_the_report(repo: Repo) -> N
                 rows = len(open("results.tsv").readlines()) - 1
                 print("DURABLE" if ref == 0 and rows > int(number) else "LATE", number)
         """)
-    repo.rule(RULE)
     repo.plan(0.9, 1.5, "crash")
     result = repo.run("--max", "3", "-s", "--autoresearch-lanes", "1")
     assert result.stdout.str().count("DURABLE") == 4

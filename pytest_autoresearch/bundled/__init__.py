@@ -1,0 +1,1 @@
+"""The acceptance rule for a repository that has none."""
