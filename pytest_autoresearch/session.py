@@ -163,7 +163,7 @@ def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Ca
         limit += f", {settings.total} in the campaign"
     lines = [
         f"autoresearch: campaign {ratchet.tag} ({state}), branch autoresearch/{ratchet.tag}",
-        f"  device:   {harness.device}" + (f", profile {harness.profile}" if harness.profile else ""),
+        f"  device:   {harness.hardware_key or harness.device}" + (f", profile {harness.profile}" if harness.profile else ""),
         f"  limits:   {limit}; {summary.limits_line(campaign.limits(None))}",
         f"  metric:   {settings.metric}, {settings.direction}, "
         + ("scored by the harness" if harness.score else "as the training command reports it"),
