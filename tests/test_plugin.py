@@ -77,7 +77,7 @@ def test_an_ini_key_does_what_its_option_does(repo: Repo) -> None:
 
 
 def test_two_lanes_run_at_once_and_results_arrive_out_of_order(repo: Repo) -> None:
-    repo.plan("slow:2:1.5", 1.6, 0.9, 1.7)
+    repo.plan("slow:1:1.5", 1.6, 0.9, 1.7)
     result = repo.run("--max", "4", "--autoresearch-lanes", "2")
     assert repo.statuses() == {0: "keep", 1: "discard", 2: "discard", 3: "keep", 4: "discard"}
     order = [int(line.split()[0]) for line in result.outlines if line.startswith(" 0")]
@@ -88,7 +88,7 @@ def test_two_lanes_run_at_once_and_results_arrive_out_of_order(repo: Repo) -> No
 
 
 def test_what_was_measured_on_an_old_head_is_tried_again_on_the_new_one(repo: Repo) -> None:
-    repo.plan("slow:2:0.8", 0.9, 1.5)
+    repo.plan("slow:1:0.8", 0.9, 1.5)
     result = repo.run("--max", "3", "--autoresearch-lanes", "2")
     assert repo.reasons() == {0: "baseline", 1: "stale", 2: "improved", 3: "not-improved"}
     repo.run("--max", "1")
@@ -103,7 +103,7 @@ def test_what_was_measured_on_an_old_head_is_tried_again_on_the_new_one(repo: Re
 
 
 def test_a_worse_result_on_an_old_head_is_just_discarded(repo: Repo) -> None:
-    repo.plan("slow:2:0.95", 0.9, 1.5)
+    repo.plan("slow:1:0.95", 0.9, 1.5)
     repo.run("--max", "3", "--autoresearch-lanes", "2")
     assert repo.reasons()[1] == "not-improved"
     assert not any(record.proposal.repeats for record in repo.records())

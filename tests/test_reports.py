@@ -109,9 +109,9 @@ def test_a_short_summary_is_there_for_those_who_ask(repo: Repo) -> None:
 
 
 def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
-    repo.plan("do:print('step 7 loss: 4.25', flush=True); time.sleep(2.5); block(0.9)")
+    repo.plan("do:print('step 7 loss: 4.25', flush=True); time.sleep(1.5); block(0.9)")
     master, slave = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "160"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "160", "PY_COLORS": "1"}
     command = [sys.executable, "-m", "pytest", *repo.arguments("--max", "1", "--autoresearch-lanes", "1")]
     process = subprocess.Popen(command, cwd=repo.path, stdout=slave, stderr=slave, env=environment)
     os.close(slave)
@@ -132,12 +132,14 @@ def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
 
 def test_a_log_shows_that_a_long_run_lives(repo: Repo) -> None:
     repo.hooks("import pytest_autoresearch.reports.terminal as t; t._HEARTBEAT_SECONDS = 0.5")
-    repo.plan("slow:2:0.9")
+    repo.plan("slow:1.5:0.9")
     repo.run("--max", "1").stdout.fnmatch_lines([" ...   *0001 *action 1*"])
 
 
-@pytest.mark.parametrize("how", ["option", "ini", "marker", "environment", "func_only"])
-@pytest.mark.parametrize("method", ["signal", "thread"])
+@pytest.mark.parametrize(
+    ("how", "method"),
+    [(how, "signal") for how in ("option", "ini", "marker", "environment", "func_only")] + [("option", "thread")],
+)
 def test_pytest_timeout_is_the_deadline_of_each_run(
     repo: Repo, monkeypatch: pytest.MonkeyPatch, how: str, method: str
 ) -> None:
@@ -145,17 +147,17 @@ def test_pytest_timeout_is_the_deadline_of_each_run(
     arguments = [f"--timeout-method={method}"]
     ini = "[pytest]\nautoresearch_command = python -S train.py\n"
     if how == "option":
-        arguments.append("--timeout=1.5")
+        arguments.append("--timeout=0.8")
     elif how == "environment":
-        monkeypatch.setenv("PYTEST_TIMEOUT", "1.5")
+        monkeypatch.setenv("PYTEST_TIMEOUT", "0.8")
     elif how == "marker":
-        repo.rule("import pytest\npytestmark = pytest.mark.timeout(1.5)\n" + RULE)
+        repo.rule("import pytest\npytestmark = pytest.mark.timeout(0.8)\n" + RULE)
     else:
-        repo.write("pytest.ini", ini + "timeout = 1.5\n" + ("timeout_func_only = true\n" if how == "func_only" else ""))
+        repo.write("pytest.ini", ini + "timeout = 0.8\n" + ("timeout_func_only = true\n" if how == "func_only" else ""))
         repo.commit()
     repo.run("--max", "2", *arguments)
     assert repo.statuses() == {0: "keep", 1: "crash", 2: "keep"}
-    assert "killed after 1.5 s" in message(repo, 1, "error")
+    assert "killed after 0.8 s" in message(repo, 1, "error")
     assert repo.reasons()[1] == "timeout"
     assert repo.training() == []
 
