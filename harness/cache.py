@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -115,7 +116,7 @@ def folder_for(source_key: str, profile: Profile) -> Path:
 
 def chosen(profile: Profile) -> str | None:
     """Name of the data to use: what AUTORESEARCH_DATA says, else what was prepared last for this profile."""
-    return os.environ.get("AUTORESEARCH_DATA") or _selected(profile)
+    return _named_by_environment() or _selected(profile)
 
 
 def find(profile: Profile) -> Data:
@@ -127,11 +128,9 @@ def find(profile: Profile) -> Data:
     name = chosen(profile)
     data = load(root() / name) if name else None
     if data is None:
-        missing = f"{name} is not" if name else f"there are no data for profile {profile.name}"
-        raise HarnessError(
-            f"{missing} in {root()}; type `python -m harness.prepare --profile {profile.name}"
-            f" --seq-len {profile.sequence_length}`."
-        )
+        command = f"python -m harness.prepare --profile {profile.name} --seq-len {profile.sequence_length}"
+        remedy = f"unset AUTORESEARCH_DATA and type `{command}`" if _named_by_environment() else f"type `{command}`"
+        raise HarnessError(f"there is no {name or f'data for profile {profile.name}'} in {root()}; {remedy}.")
     if (data.vocab_size, data.sequence_length) != (profile.vocab_size, profile.sequence_length):
         raise HarnessError(
             f"the data {name} do not fit profile {profile.name} with sequence length {profile.sequence_length}; "
@@ -158,6 +157,12 @@ def finish(data: Data) -> None:
     """Write the manifest: from now on the folder counts as finished."""
     manifest = {name: value for name, value in asdict(data).items() if name != "folder"}
     write_atomically(data.folder / _MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode() + b"\n"))
+
+
+def discard(folder: Path) -> None:
+    """Remove a data folder. It counts as unfinished from the first moment, in case this is interrupted."""
+    (folder / _MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def select(profile: Profile, data: Data) -> None:
@@ -203,6 +208,10 @@ def _profile_key(profile: Profile) -> str:
 
 def _selection(profile: Profile) -> Path:
     return root() / f"{_profile_key(profile)}.selected"
+
+
+def _named_by_environment() -> str | None:
+    return os.environ.get("AUTORESEARCH_DATA") or None
 
 
 def _selected(profile: Profile) -> str | None:

@@ -19,8 +19,9 @@ VALIDATION_FOLDERS = ("test", "idlelib", "turtledemo", "pydoc_data")
 _TEST_FOLDERS = frozenset({"test", "tests"})
 _SITE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _SHARD_BYTES = 4_000_000
-# Source code gives 2.8 to 4 bytes a token, so this many bytes hold the evaluation tokens.
-_BYTES_PER_TOKEN = 4
+# Characters of validation text for each evaluation token. Source code has 2.8 to 4 in a token: the least that holds
+# enough tokens, and the most that is worth tokenising to choose from.
+_LEAST_PER_TOKEN, _MOST_PER_TOKEN = 4, 32
 
 
 def source_key() -> str:
@@ -33,11 +34,12 @@ def write_shards(folder: Path, evaluation_tokens: int) -> None:
     """Write the embedded corpus as parquet shards into a new folder, all of them or none.
 
     Args:
-        evaluation_tokens: How much validation text is wanted; test folders of installed packages are added when the
-            standard library holds too little, as those of Debian and of small container images do.
+        evaluation_tokens: Decides how much validation text is written. Test folders of installed packages are added
+            when the standard library holds too little, as those of Debian and of small container images do.
     """
     sites = sorted({Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))})
-    training, validation = texts(_standard_library(), sites, evaluation_tokens * _BYTES_PER_TOKEN)
+    training, validation = texts(_standard_library(), sites, evaluation_tokens * _LEAST_PER_TOKEN)
+    validation = spread(validation, evaluation_tokens * _MOST_PER_TOKEN)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -46,13 +48,14 @@ def write_shards(folder: Path, evaluation_tokens: int) -> None:
     partial.rename(folder)
 
 
-def texts(library: Path, sites: Iterable[Path], validation_bytes: int) -> tuple[list[str], list[str]]:
+def texts(library: Path, sites: Iterable[Path], least_validation: int) -> tuple[list[str], list[str]]:
     """Training and validation documents, each once and none in both, in the order of their paths.
 
     Args:
         library: The standard library.
         sites: Folders of installed packages.
-        validation_bytes: Wanted validation text; test folders of packages are added until there is as much.
+        least_validation: Wanted characters of validation text; test folders of packages are added until there are
+            as many.
 
     Raises:
         HarnessError: This Python has no source files.
@@ -62,7 +65,7 @@ def texts(library: Path, sites: Iterable[Path], validation_bytes: int) -> tuple[
     validation = [text for name in VALIDATION_FOLDERS for text in _new(_python_files(library / name), seen)]
     size = sum(map(len, validation))
     for folder in _test_folders(sites):
-        if size >= validation_bytes:
+        if size >= least_validation:
             break
         more = list(_new(_python_files(folder), seen))
         validation += more
@@ -73,6 +76,12 @@ def texts(library: Path, sites: Iterable[Path], validation_bytes: int) -> tuple[
             "folder of parquet files with a column `text`."
         )
     return training, validation
+
+
+def spread(documents: list[str], characters: int) -> list[str]:
+    """Documents of about that size together, taken evenly from the first to the last; all when they hold no more."""
+    share = min(1.0, characters / sum(map(len, documents)))
+    return [document for n, document in enumerate(documents) if int((n + 1) * share) > int(n * share)]
 
 
 def _standard_library() -> Path:

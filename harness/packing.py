@@ -1,7 +1,7 @@
 """Packing documents into rows of one length: every row begins with BOS, so does every document inside a row, and no
 position is padding. Pure; may not know of files or text."""
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -19,10 +19,10 @@ def pack(documents: Iterable[Tokens], sequence_length: int) -> Iterator[Tokens]:
     """Pack documents into rows, giving blocks of uint16 [rows, sequence_length + 1].
 
     A document longer than a row is first cut into full rows and a tail, each begun with BOS. Rows are then filled
-    from a buffer of such pieces, always with the largest that fits. Where none fits, the longest is cut to fill the
-    row, and its rest goes back to the buffer with a BOS of its own, so no token is lost or used twice. One exception:
-    what is left at the very end and cannot fill a row is dropped. A row whose last position alone is free ends in a
-    bare BOS.
+    from a buffer of such pieces, always with the largest that fits and does not leave a single position. Where none
+    does, the longest is cut to fill the row, and its rest goes back to the buffer with a BOS of its own, so no token is
+    lost or used twice. One exception: what is left at the very end and cannot fill a row is dropped. Where a single
+    position cannot be avoided, the row ends in a bare BOS.
     """
     buffer = _Pieces(sequence_length + 1)
     for document in documents:
@@ -66,10 +66,15 @@ class _Pieces:
         return row
 
     def _take_at_most(self, space: int) -> Tokens:
-        fitting = bisect_right(self._lengths, space)
-        if fitting:
-            return self._take(self._lengths[fitting - 1])
+        choice = bisect_right(self._lengths, space) - 1
+        if choice >= 0 and self._lengths[choice] == space - 1:
+            # It would leave one position, and nothing but a bare BOS fits there.
+            choice -= 1
+        if choice >= 0:
+            return self._take(self._lengths[choice])
         longest = self._take(self._lengths[-1])
+        if len(longest) < space:
+            return longest
         self.put(_begun(longest[None, space:])[0])
         return longest[:space]
 
@@ -78,7 +83,7 @@ class _Pieces:
         piece = bucket.pop()
         if not bucket:
             del self._by_length[length]
-            self._lengths.remove(length)
+            del self._lengths[bisect_left(self._lengths, length)]
         self.pieces -= 1
         self.tokens -= length
         return piece

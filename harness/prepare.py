@@ -43,7 +43,7 @@ def prepare(profile: Profile, source: str = EMBEDDED, *, force: bool = False) ->
         folder = cache.folder_for(_folder_key(Path(source)), profile)
     with cache.locked(folder, on_wait=lambda: progress.say("waiting for another preparation of the same data")):
         if force:
-            shutil.rmtree(folder, ignore_errors=True)
+            cache.discard(folder)
         data = cache.load(folder)
         if data is None:
             data = _make(folder, source, profile)
@@ -90,16 +90,16 @@ def _shards(folder: Path, source: str, profile: Profile, command: str) -> Shards
         return shards_in(Path(source), f"put a whole copy in its place and type `{command}`")
     shards = folder / "shards"
     if not shards.exists():
-        with progress.stage("reading the Python source on this machine"):
-            corpus.write_shards(shards, profile.evaluation_tokens)
+        progress.say("reading the Python source on this machine")
+        corpus.write_shards(shards, profile.evaluation_tokens)
     return shards_in(shards, f"type `{command} --force` to make it anew")
 
 
 def _tokenizer(path: Path, shards: Shards, vocab_size: int) -> Tokenizer:
     if not path.exists():
-        with progress.stage(f"learning a vocabulary of {vocab_size}"):
-            words = tokenizer.train(_sample(shards), vocab_size)
-            cache.write_atomically(path, lambda file: file.write(words.to_str().encode()))
+        progress.say(f"learning a vocabulary of {vocab_size}")
+        words = tokenizer.train(_sample(shards), vocab_size)
+        cache.write_atomically(path, lambda file: file.write(words.to_str().encode()))
     return Tokenizer.from_file(str(path))
 
 
@@ -119,7 +119,7 @@ def _parts(folder: Path, shards: Shards, words: Tokenizer, sequence_length: int)
     parts = [folder / f"{path.stem}.bin" for path in shards]
     missing = [(part, shard) for part, shard in zip(parts, shards, strict=True) if not part.exists()]
     total = sum(count_documents(shard, shards.remedy) for _, shard in missing)
-    with progress.stage("tokenising and packing", total) as advance:
+    with progress.counted("tokenising and packing", total) as advance:
 
         def encoded(shard: Path) -> Iterator[Tokens]:
             for documents in read_documents(shard, shards.remedy):

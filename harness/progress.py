@@ -18,27 +18,14 @@ def say(sentence: str) -> None:
 
 
 @contextmanager
-def stage(name: str, documents: int | None = None) -> Iterator[Callable[[int], object]]:
-    """Show a stage of work; call what it gives with the documents done since the last call.
-
-    Args:
-        documents: How many there are to do; None for a stage of a few seconds that does not count them.
-    """
-    if documents is None:
-        say(name)
-        yield lambda count: None
-    elif sys.stderr.isatty():
-        # Some terminals inside containers claim to have no width at all, and tqdm then draws nothing.
-        columns = shutil.get_terminal_size().columns
-        with tqdm(total=documents, unit=" documents", desc=f"harness: {name}", ncols=columns) as bar:
+def counted(name: str, documents: int) -> Iterator[Callable[[int], object]]:
+    """Show a stage of work over documents; call what it gives with how many are done since the last call."""
+    if sys.stderr.isatty():
+        # A terminal inside a container may claim to be 0 columns wide, and by itself tqdm then draws nothing.
+        columns, lines = shutil.get_terminal_size()
+        with tqdm(total=documents, unit=" documents", desc=f"harness: {name}", ncols=columns, nrows=lines) as bar:
             yield bar.update
-    else:
-        with _lines(name, documents) as advance:
-            yield advance
-
-
-@contextmanager
-def _lines(name: str, documents: int) -> Iterator[Callable[[int], object]]:
+        return
     say(f"{name} {documents:,} documents")
     start = told = time.monotonic()
     done = 0

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,8 +130,9 @@ def _prints_sent_to_stderr() -> Iterator[None]:
 
 
 def _in_words(error: BaseException) -> str:
-    first_line = (str(error).splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {first_line}"
+    """An error of the candidate on one line, not too long for a report."""
+    message = textwrap.shorten(str(error), 300, placeholder=" [...]")
+    return f"{type(error).__name__}: {message.rstrip('.')}"
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ class Judge:
         if raised is None:  # failed without an exception: a strict xpass, or a conftest that rewrote the report
             return verdict.discarded(experiment, one_line(_message(report)))
         if report.when == "call" and isinstance(raised, AssertionError | pytest.fail.Exception):
-            return verdict.discarded(experiment, _first_line(_message(report)))
-        self._break(item, report, f"the rule is broken: {_first_line(_message(report))}", infrastructure=False)
+            return verdict.discarded(experiment, _what_failed(_message(report)))
+        self._break(item, report, f"the rule is broken: {_what_failed(_message(report))}", infrastructure=False)
         return None
 
     def _record(
@@ -185,8 +185,11 @@ def _message(report: pytest.TestReport) -> str:
     return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
 
 
-def _first_line(text: str) -> str:
-    return one_line(text.split("\n", 1)[0])
+def _what_failed(text: str) -> str:
+    """The first line, and the one that says where its value came from."""
+    first, *rest = text.split("\n")
+    where = [line for line in rest[:1] if line.strip().startswith("+ ")]
+    return one_line(" ".join([first, *where]))
 
 
 def _head(report: pytest.TestReport, said: str) -> None:

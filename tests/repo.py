@@ -30,13 +30,14 @@ TRAIN = """
 import os, sys, time
 
 ACTION = "1.0"
+PEAK_VRAM_MB = 2048.0
 
 
 def block(val_bpb):
     print("---")
     print(f"val_bpb:          {val_bpb}")
     print("training_seconds: 0.1")
-    print("peak_vram_mb:     2048.0")
+    print(f"peak_vram_mb:     {PEAK_VRAM_MB}")
 
 
 word, _, rest = ACTION.partition(":")

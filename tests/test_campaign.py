@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 from repo import LANES, Repo
 
@@ -222,5 +220,4 @@ def test_training_sees_the_contract_and_no_secrets(repo: Repo, monkeypatch: pyte
     assert "SECRET" not in log.upper()
     assert "ANTHROPIC" not in log
     assert "TOKEN" not in log
-    status = subprocess.run(["git", "status", "--porcelain"], cwd=repo.path, capture_output=True, text=True, check=True)
-    assert status.stdout == ""
+    assert repo.git("status", "--porcelain", "experiments") == ""

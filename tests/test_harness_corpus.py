@@ -58,6 +58,13 @@ def test_where_the_library_holds_too_little_test_folders_of_packages_are_added_u
     assert corpus.texts(library, [site], 10_000)[1] == [*before, "first" * 10, "second"]
 
 
+def test_more_validation_text_than_is_useful_is_thinned_out_evenly() -> None:
+    documents = [f"{number:04d}" for number in range(100)]
+    kept = [int(document) for document in corpus.spread(documents, 40)]
+    assert kept == list(range(9, 100, 10))
+    assert corpus.spread(documents, 400) == corpus.spread(documents, 10_000) == documents
+
+
 def test_a_python_without_source_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="--source FOLDER"):
         corpus.texts(tmp_path / "nothing", [], 100)

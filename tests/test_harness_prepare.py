@@ -1,10 +1,12 @@
 """Preparing data: the command, damage, interruption, two at once."""
 
+import contextlib
 import os
 import pty
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +116,8 @@ def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_
     assert len(data.read_evaluation_rows()) == 256
     words = Tokenizer.from_file(str(data.folder / cache.TOKENIZER))
     text = [words.decode(row) for row in data.read_evaluation_rows().tolist()]
-    assert " 100 " in text[0]
-    assert " 99" in text[-1]
-    assert any(" 50" in row for row in text[118:138])
+    for thousand in range(10, 100, 10):
+        assert any(f" {thousand}{hundred}" in row for row in text for hundred in range(10))
 
 
 def cut_short(path: Path) -> None:
@@ -148,7 +149,7 @@ def replace_type(path: Path) -> None:
     ],
 )
 def test_a_damaged_shard_is_one_sentence_that_names_it_and_what_to_type(
-    tmp_path: Path, damage: "type[None]", words: str
+    tmp_path: Path, damage: Callable[[Path], None], words: str
 ) -> None:
     source = write_folder(tmp_path / "text", 500, 500, 500)
     damage(source / "shard_00001.parquet")
@@ -169,7 +170,7 @@ def test_a_damaged_shard_is_one_sentence_that_names_it_and_what_to_type(
         (lambda folder: write_folder(folder / "small", 5000, 1), "validation shard holds too little text"),
     ],
 )
-def test_a_source_that_cannot_work_is_one_sentence(tmp_path: Path, make: "type[Path]", words: str) -> None:
+def test_a_source_that_cannot_work_is_one_sentence(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
     done = run(
         "harness.prepare", "--source", str(make(tmp_path)), "--seq-len", "2000", env=environment(tmp_path / "cache")
     )
@@ -179,7 +180,7 @@ def test_a_source_that_cannot_work_is_one_sentence(tmp_path: Path, make: "type[P
 
 
 def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path) -> None:
-    source = write_folder(tmp_path / "text", 2000, 200_000, 200_000, 2000)
+    source = write_folder(tmp_path / "text", 2000, 100_000, 100_000, 2000)
     whole = values(prepare(source, tmp_path / "whole").stdout)
     process = start("harness.prepare", "--source", str(source), "--seq-len", "32", env=environment(tmp_path / "cache"))
     deadline = time.monotonic() + 60
@@ -266,6 +267,9 @@ def test_the_data_prepared_last_are_used_unless_the_environment_names_others(
     monkeypatch.delenv("AUTORESEARCH_DATA")
     prepare(source, tmp_path / "cache")
     assert cache.find(profile).folder == first
+    monkeypatch.setenv("AUTORESEARCH_DATA", "nowhere")
+    with pytest.raises(cache.HarnessError, match=r"there is no nowhere in .*; unset AUTORESEARCH_DATA and type"):
+        cache.find(profile)
     monkeypatch.setenv("AUTORESEARCH_DATA", second.name)
     with pytest.raises(cache.HarnessError, match="do not fit profile cpu with sequence length 64"):
         cache.find(named("cpu", 64))
@@ -282,21 +286,20 @@ def test_help_reads_like_a_tool(tmp_path: Path) -> None:
 
 def test_a_bar_is_drawn_on_a_terminal(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "text", 500, 500)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(CHECKOUT)
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "harness.prepare", "--source", str(source)],
-            environment(tmp_path / "cache", COLUMNS="100"),
-        )
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.prepare", "--source", str(source)],
+        cwd=CHECKOUT,
+        env=environment(tmp_path / "cache"),
+        stdout=subprocess.DEVNULL,
+        stderr=end,
+    )
+    os.close(end)
     printed = b""
-    try:
+    # A terminal whose last program has ended gives an input/output error.
+    with contextlib.suppress(OSError):
         while received := os.read(terminal, 65536):
             printed += received
-    except OSError:
-        # A terminal whose program has ended gives an input/output error.
-        pass
     os.close(terminal)
-    os.waitpid(pid, 0)
-    assert b"100%|" in printed
+    assert process.wait(timeout=60) == 0
+    assert b"tokenising and packing: 100%|" in printed

@@ -71,7 +71,6 @@ def under_profile(data: cache.Data, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scored(candidate: Path, data: cache.Data, **more: str) -> "tuple[int, str, str]":
     given = {"AUTORESEARCH_OUT": str(candidate), "AUTORESEARCH_CANDIDATE": str(candidate)}
-    # Warnings are not made errors here: the candidate's own are none of the scorer's business.
     done = run("harness.scorer", env=score_environment(data.folder.parent, **given, **more))
     return done.returncode, done.stdout, done.stderr
 
@@ -95,15 +94,16 @@ def test_a_uniform_model_scores_log2_of_the_vocabulary(candidate: Path, data: ca
     assert err.count("val_bpb: 0.000001") == 2
 
 
+@pytest.mark.usefixtures("under_profile")
 def test_a_model_of_token_frequencies_scores_their_cross_entropy(candidate: Path, data: cache.Data) -> None:
     import torch
 
     counts = np.bincount(data.open_training_rows().ravel(), minlength=VOCAB) + 1.0
     logits = np.log(counts)
     torch.save(torch.from_numpy(logits).float(), candidate / "model.pt")
-    code, out, err = scored(candidate, data)
-    assert code == 0, err
-    assert float(values(out)["val_bpb"]) == pytest.approx(closed_form(data, logits), abs=2e-6)
+    val_bpb, tokens = measure(candidate / "model.pt", candidate / "train.py")
+    assert val_bpb == pytest.approx(closed_form(data, logits), abs=2e-6)
+    assert tokens == data.evaluation_tokens
     assert closed_form(data, logits) < closed_form(data, np.zeros(VOCAB)) - 0.5
 
 
@@ -150,6 +150,10 @@ LOAD = "\n\n\ndef load_model(path, device):\n    return M()\n"
         (FORWARD + "return torch.zeros(*tokens.shape, 5)" + LOAD, r"shape \[\d+, 32, 5\] and not \[\d+, 32, 2048\]"),
         (FORWARD + "return torch.full((*tokens.shape, 2048), float('nan'))" + LOAD, "has no score: .* loss of nan"),
         (FORWARD + "return tokens @ tokens" + LOAD, "fails when called: RuntimeError"),
+        (
+            "raise ValueError('first\\n  second ' + 'third ' * 100)\n",
+            r"ValueError: first second (third )+\[\.\.\.\]\.$",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_scored_is_one_sentence(candidate: Path, train: str, words: str) -> None:

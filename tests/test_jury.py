@@ -15,11 +15,11 @@ TWO = """
     def test_memory(experiment, once):
         assert experiment.peak_memory_mb < 10_000
 
-    class TestQuality:
-        @pytest.fixture(scope="class")
-        def each(self):
-            print("CLASS UP"); yield; print("CLASS DOWN")
+    @pytest.fixture(scope="class")
+    def each():
+        print("CLASS UP"); yield; print("CLASS DOWN")
 
+    class TestQuality:
         @pytest.mark.parametrize("margin", [0, 0.05])
         def test_bpb(self, experiment, margin, each):
             assert experiment.val_bpb < experiment.best - margin
@@ -29,7 +29,8 @@ TWO = """
 def test_removing_an_assert_makes_git_keep_something_else(repo: Repo) -> None:
     strict = RULE + "    assert experiment.peak_vram_mb < 1000\n"
     repo.rule(strict)
-    repo.write("train.py", (repo.path / "train.py").read_text().replace("2048.0", "{512 if ACTION == '1.0' else 2048}"))
+    text = (repo.path / "train.py").read_text()
+    repo.write("train.py", text.replace("= 2048.0", "= 512 if ACTION == '1.0' else 2048"))
     repo.commit("A baseline that passes")
     repo.plan(0.9, 0.9)
     repo.run("--max", "1")
@@ -49,9 +50,8 @@ def test_a_rule_without_the_metric_keeps_what_is_worse(repo: Repo) -> None:
 
 
 def test_a_typo_in_the_rule_stops_the_campaign_with_nothing_recorded(repo: Repo) -> None:
-    repo.rule(RULE.replace("experiment.val_bpb <", "0 < experiment.number or experiment.val_bbp <"))
     repo.plan(0.9, 0.8)
-    repo.run("--max", "1")  # the baseline and 0001 are not looked at closely
+    repo.run("--max", "1")
     repo.rule("def test_it(experiment): assert experiment.val_bbp < experiment.best\n")
     result = repo.run("--max", "2")
     assert result.ret == 1
@@ -75,7 +75,7 @@ def test_several_tests_give_one_verdict(repo: Repo, count: str) -> None:
         if experiment.number == 4: pytest.exit("enough", 0)
     """
     repo.rule(TWO + (stop if count == "0" else ""))
-    repo.plan(1.5, "crash", 0.9, 1.5)
+    repo.plan(1.5, "crash", 0.9, 0.5)
     result = repo.run("--max", count, "-s", "-v")
     assert repo.statuses() == {0: "keep", 1: "discard", 2: "crash", 3: "keep"}
     output = result.stdout.str()
@@ -95,7 +95,7 @@ def test_the_first_test_that_does_not_pass_decides(repo: Repo) -> None:
         def test_first(experiment):
             assert experiment.number == 0, "the first says no"
         def test_second(experiment):
-            raise KeyError("too late to break the rule") if experiment.number else None
+            if experiment.number: raise KeyError("too late to break the rule")
         """)
     repo.plan(0.9)
     repo.run("--max", "1")
@@ -112,7 +112,8 @@ def test_part_of_a_jury_is_refused(repo: Repo) -> None:
 
 def test_tests_that_take_no_experiment_are_deselected(repo: Repo) -> None:
     repo.rule(RULE + "\ndef test_plain(): raise SystemError\n")
-    repo.run("--max", "1").assert_outcomes(passed=1, deselected=1)
+    repo.plan(0.9)
+    repo.run("--max", "1").assert_outcomes(passed=2, deselected=1)
 
 
 @pytest.mark.parametrize(
