@@ -16,24 +16,23 @@ width, H heads, S head size, V vocabulary.
 """
 
 import os
-import time
-
-_STARTED = time.monotonic()
 
 # GNU OpenMP's threads spin while they wait. Beside another busy process that makes a step many times slower; a short
 # spin costs nothing on an idle machine. Read once, when torch loads the library.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
 
 import gc
 import math
 import resource
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every reader of PyTorch knows
 from torch import Tensor, nn
@@ -42,10 +41,9 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 import harness
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Hyperparameters. Plain numbers: a search may change any of them in place. Rates are for a width of 512 where
-# `width_factor` says so, and hold for every profile.
+# Hyperparameters: plain numbers, so that a search can change any of them in place. They hold for every profile.
 
-# Size of the model and of a step, by profile. Tokens: how many are on the device at once, and in one step.
+# Sizes, by profile: a model and a step that the budget suits, and as many tokens at once as the memory holds easily.
 #             depth  width  head size  tokens at once  tokens a step
 SIZES = {
     "h200":     (9,   512,   128,       131_072,        262_144),
@@ -55,7 +53,7 @@ SIZES = {
     "rtx-24":   (6,   384,   128,        32_768,         65_536),
     "rtx-12":   (6,   256,    64,        16_384,         32_768),
     "gtx-6":    (4,   256,    64,         4_096,         16_384),
-    "cpu":      (2,   128,    64,         1_024,          1_024),
+    "cpu":      (2,    96,    48,         1_024,          1_024),
 }  # fmt: skip
 
 # Model
@@ -63,7 +61,7 @@ WINDOW_PATTERN = "SSSL"  # windows of the blocks, repeated: S short, L the whole
 WINDOW_DIVISOR = 8  # a short window is the row's tokens divided by this
 MLP_RATIO = 4.0  # width of the MLP, in widths of the model
 VALUE_EVERY = 2  # a block in so many has a value embedding, counted from the last block
-ROPE_BASE = 200_000.0  # longest wavelength of the rotary positions, in tokens over 2 pi
+ROPE_BASE = 200_000.0  # rotary positions: the slowest pair turns by about one radian in so many tokens
 LOGIT_CAP = 15.0  # logits stay between minus and plus this, in nats
 INIT_SCALE = 0.68  # standard deviation of a matrix, in units of 1 / sqrt(width)
 UNEMBEDDING_STD = 0.001  # standard deviation of the unembedding
@@ -81,11 +79,11 @@ MATRIX_LR = 0.04  # Muon; the spectral norm of a square matrix's change
 MATRIX_DECAY = 0.2  # weight decay of matrices, per unit of rate; falls to 0 with the time left
 MOMENTUM = 0.95  # Muon, after its ramp
 MOMENTUM_START = 0.85  # Muon, at the first step
-MOMENTUM_RAMP = 0.3  # share of the time until MOMENTUM is reached
+MOMENTUM_RAMP_FRACTION = 0.3  # share of the time until MOMENTUM is reached
 
 # Schedule of all rates, in shares of the time
-WARMUP = 0.0  # rise from 0 during this share at the start
-WARMDOWN = 0.7  # fall to LR_FLOOR during this share at the end
+WARMUP_FRACTION = 0.0  # rise from 0 during this share at the start
+WARMDOWN_FRACTION = 0.7  # fall to LR_FLOOR during this share at the end
 LR_FLOOR = 0.05  # rate at the end, as a share of the full rate
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,6 +120,9 @@ def is_fast(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+Mask = BlockMask | Tensor | None
+
+
 def norm(x: Tensor) -> Tensor:
     """RMSNorm without weights, over the last dimension."""
     return F.rms_norm(x, (x.size(-1),))
@@ -133,7 +134,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
-def window_mask(window: int, length: int, device: torch.device) -> BlockMask | Tensor | None:
+def window_mask(window: int, length: int, device: torch.device) -> Mask:
     """What a token may see: itself and the window - 1 tokens before it. None is every token before it.
 
     A block mask for the compiled kernel, whose work is then in proportion to the window; else a boolean [T, T].
@@ -151,7 +152,7 @@ def window_mask(window: int, length: int, device: torch.device) -> BlockMask | T
     return (distance >= 0) & (distance < window)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask | Tensor | None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     """Causal attention, [B, H, T, S] for each argument and the result."""
     if isinstance(mask, BlockMask):
         mixed = flex_attention(query, key, value, block_mask=mask)
@@ -172,8 +173,8 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
 
-class Attention(nn.Module):
-    """Attention with normalised, rotated queries and keys, and in some blocks a value embedding."""
+class Block(nn.Module):
+    """Attention, then an MLP with ReLU² between its matrices; each reads the normalised stream and adds to it."""
 
     def __init__(self, shape: Shape, has_value_embedding: bool) -> None:
         super().__init__()
@@ -181,51 +182,54 @@ class Attention(nn.Module):
         self.qkv = nn.Parameter(torch.empty(3, shape.width, shape.width))
         self.out = Linear(shape.width, shape.width)
         self.value_embedding = nn.Embedding(shape.vocab_size, shape.width) if has_value_embedding else None
+        hidden = max(1, round(MLP_RATIO * shape.width))
+        self.up = Linear(shape.width, hidden)
+        self.down = Linear(hidden, shape.width)
 
-    def forward(
-        self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: BlockMask | Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+        x = x + self.out(self.attention(norm(x), tokens, angles, mask))
+        result: Tensor = x + self.down(F.relu(self.up(norm(x))).square())
+        return result
+
+    def attention(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+        """What each token takes from those it sees, [B, T, D], before `out` mixes the heads."""
         batch, length, width = x.shape
-        # One product for the three matrices reads x once; Muon still sees three.
-        mixed = F.linear(x, self.qkv.flatten(0, 1).to(x.dtype))
-        query, key, value = mixed.view(batch, length, 3, -1, self.head_size).transpose(1, 3).unbind(2)  # [B, H, T, S]
+        # One product for three matrices reads x once; Muon still sees three.
+        mixed = F.linear(x, self.qkv.flatten(0, 1).to(x.dtype)).view(batch, length, 3, -1, self.head_size)
+        query, key, value = mixed.transpose(1, 3).unbind(2)  # [B, H, T, S]
         if self.value_embedding is not None:
             extra = self.value_embedding(tokens).to(x.dtype)
             value = value + extra.view(batch, length, -1, self.head_size).transpose(1, 2)
         seen = attend(rotate(norm(query), *angles), rotate(norm(key), *angles), value, mask)
-        return self.out(seen.transpose(1, 2).reshape(batch, length, width))
+        return seen.transpose(1, 2).reshape(batch, length, width)
 
-
-class MLP(nn.Module):
-    """Two matrices with ReLU² between them."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        hidden = max(1, round(MLP_RATIO * width))
-        self.up = Linear(width, hidden)
-        self.down = Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.relu(self.up(x)).square())
+    def matrices(self) -> list[Tensor]:
+        """The parameters that Muon trains: [3, rows, columns], then [rows, columns]."""
+        return [self.qkv, self.out.weight, self.up.weight, self.down.weight]
 
 
 class GPT(nn.Module):
-    """The model. Weights are float32; on a fast device the computation between them is bfloat16.
+    """The model: from tokens, int64 [B, T], the logits of each next token, float32 [B, T, V].
+
+    Weights are float32. On a fast device the computation between them is bfloat16, and T is the shape's sequence
+    length; elsewhere T is at most that.
 
     Args:
         device: Where it is to run; weights are drawn on the CPU, the same for every device, then moved.
     """
+
+    cosine: Tensor
+    sine: Tensor
 
     def __init__(self, shape: Shape, device: torch.device | str) -> None:
         super().__init__()
         self.shape = shape
         self.compute_type = torch.bfloat16 if is_fast(device) else torch.float32
         self.embedding = nn.Embedding(shape.vocab_size, shape.width)
-        self.attention = nn.ModuleList(
-            Attention(shape, has_value_embedding=(shape.depth - 1 - block) % max(1, int(VALUE_EVERY)) == 0)
+        self.blocks = nn.ModuleList(
+            Block(shape, has_value_embedding=(shape.depth - 1 - block) % VALUE_EVERY == 0)
             for block in range(shape.depth)
         )
-        self.mlp = nn.ModuleList(MLP(shape.width) for _ in range(shape.depth))
         self.unembedding = Linear(shape.width, shape.vocab_size)
         self.residual_weight = nn.Parameter(torch.ones(shape.depth))
         self.skip_weight = nn.Parameter(torch.full((shape.depth,), float(SKIP_INIT)))
@@ -235,8 +239,18 @@ class GPT(nn.Module):
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
         self.to(device)
-        masks = {window: window_mask(window, shape.sequence_length, self.cosine.device) for window in set(shape.windows)}
+        device = self.cosine.device
+        masks = {window: window_mask(window, shape.sequence_length, device) for window in set(shape.windows)}
         self.masks = [masks[window] for window in shape.windows]
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def matrices(self) -> list[Tensor]:
+        """The parameters that Muon trains."""
+        return [matrix for block in self.layers for matrix in block.matrices()]
 
     def _draw_weights(self) -> None:
         """Matrices that write to the stream start at zero, so that every block starts as the identity."""
@@ -244,33 +258,27 @@ class GPT(nn.Module):
         nn.init.normal_(self.unembedding.weight, std=UNEMBEDDING_STD)
         # A uniform distribution has no tail to draw an outlier from; the factor makes its deviation the same.
         bound = INIT_SCALE * math.sqrt(3 / self.shape.width)
-        for attention, mlp in zip(self.attention, self.mlp, strict=True):
-            nn.init.uniform_(attention.qkv, -bound, bound)
-            nn.init.zeros_(attention.out.weight)
-            nn.init.uniform_(mlp.up.weight, -bound, bound)
-            nn.init.zeros_(mlp.down.weight)
-            if attention.value_embedding is not None:
-                nn.init.uniform_(attention.value_embedding.weight, -bound, bound)
+        for block in self.layers:
+            nn.init.uniform_(block.qkv, -bound, bound)
+            nn.init.zeros_(block.out.weight)
+            nn.init.uniform_(block.up.weight, -bound, bound)
+            nn.init.zeros_(block.down.weight)
+            if block.value_embedding is not None:
+                nn.init.uniform_(block.value_embedding.weight, -bound, bound)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of each next token, float32 [B, T, V], from tokens int64 [B, T].
-
-        On a fast device T is the shape's sequence length, elsewhere at most that.
-        """
         length = tokens.size(1)
         angles = (self.cosine[:length].to(self.compute_type), self.sine[:length].to(self.compute_type))
         x = start = norm(self.embedding(tokens).to(self.compute_type))
-        for block, mask in enumerate(self.masks):
-            x = self.residual_weight[block] * x + self.skip_weight[block] * start
-            x = x + self.attention[block](norm(x), tokens, angles, mask)
-            x = x + self.mlp[block](norm(x))
+        for number, (block, mask) in enumerate(zip(self.layers, self.masks, strict=True)):
+            x = block(self.residual_weight[number] * x + self.skip_weight[number] * start, tokens, angles, mask)
         logits = self.unembedding(norm(x)).float()
         return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
 
     def flops_per_token(self) -> float:
         """Floating-point operations of a training step for one token: 6 for each weight of a product, and attention's
         12 · width for each token in the window (without a discount for the causal half)."""
-        weights = sum(p.numel() for p in matrices(self)) + self.unembedding.weight.numel()
+        weights = sum(p.numel() for p in [*self.matrices(), self.unembedding.weight])
         return 6 * weights + 12 * self.shape.width * sum(self.shape.windows)
 
 
@@ -281,7 +289,7 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.M
     model.load_state_dict(saved["weights"])
     model.eval()
     if is_fast(device):
-        # Without compilation the attention kernel holds T × T scores for every head.
+        # Without compilation the attention kernel holds all T by T scores for every head.
         model.compile(dynamic=False)
     return model
 
@@ -293,7 +301,7 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.M
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), for one group of parameters."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], rate: float, decay: float = 0.0) -> None:
+    def __init__(self, parameters: Sequence[Tensor], rate: float, decay: float = 0.0) -> None:
         self.parameters = list(parameters)
         self.rate = rate
         self.decay = decay
@@ -350,10 +358,10 @@ class Muon:
     """Momentum whose step is orthogonalised (Jordan and others, 2024), for matrices [rows, columns] and stacks of
     matrices [N, rows, columns]. All matrices of one size are updated together."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], rate: float, compute_type: torch.dtype) -> None:
+    def __init__(self, parameters: Sequence[Tensor], rate: float, compute_type: torch.dtype) -> None:
         self.rate = rate
         self.compute_type = compute_type
-        self.groups: dict[tuple[int, int], list[nn.Parameter]] = {}
+        self.groups: dict[tuple[int, int], list[Tensor]] = {}
         for parameter in parameters:
             rows, columns = parameter.shape[-2:]
             self.groups.setdefault((rows, columns), []).append(parameter)
@@ -376,8 +384,9 @@ class Muon:
             change += decay * weights * (change * weights > 0)
             # A tall matrix has few columns for its many outputs: a longer step moves each output as far.
             change *= -self.rate * rate_share * math.sqrt(max(1.0, size[0] / size[1]))
-            parts = change.split([p.numel() // (size[0] * size[1]) for p in group])
-            torch._foreach_add_(group, [part.view_as(p) for part, p in zip(parts, group, strict=True)])
+            parts = torch.split(change, [p.numel() // (size[0] * size[1]) for p in group])
+            for parameter, part in zip(group, parts, strict=True):
+                parameter.add_(part.view_as(parameter))
 
 
 def _stack(tensors: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -385,26 +394,17 @@ def _stack(tensors: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     return torch.cat([tensor.detach().view(-1, *size) for tensor in tensors])
 
 
-def gradient_of(parameter: nn.Parameter) -> Tensor:
+def gradient_of(parameter: Tensor) -> Tensor:
     """The gradient of a parameter that took part in the loss."""
     assert parameter.grad is not None
     return parameter.grad
 
 
-def matrices(model: GPT) -> list[nn.Parameter]:
-    """The parameters that Muon trains: matrices from the residual stream to the residual stream."""
-    return [
-        parameter
-        for attention, mlp in zip(model.attention, model.mlp, strict=True)
-        for parameter in (attention.qkv, attention.out.weight, mlp.up.weight, mlp.down.weight)
-    ]
-
-
-def other_groups(model: GPT) -> list[AdamW]:
+def adam_groups(model: GPT) -> list[AdamW]:
     """The parameters that AdamW trains, with the rates of each group."""
     # Rows of an embedding meet few gradients, each of a length that grows with the width.
     width_factor = math.sqrt(512 / model.shape.width)
-    tables = [a.value_embedding.weight for a in model.attention if a.value_embedding is not None]
+    tables = [block.value_embedding.weight for block in model.layers if block.value_embedding is not None]
     return [
         AdamW([model.embedding.weight], EMBEDDING_LR * width_factor),
         AdamW(tables, EMBEDDING_LR * width_factor, VALUE_DECAY),
@@ -414,10 +414,10 @@ def other_groups(model: GPT) -> list[AdamW]:
     ]
 
 
-def rate_share(progress: float) -> float:
+def rate_share_at(progress: float) -> float:
     """Share of the full rate, when this share of the time is spent."""
-    rise = progress / WARMUP if progress < WARMUP else 1.0
-    left = (1 - progress) / WARMDOWN if progress > 1 - WARMDOWN else 1.0
+    rise = progress / WARMUP_FRACTION if progress < WARMUP_FRACTION else 1.0
+    left = (1 - progress) / WARMDOWN_FRACTION if progress > 1 - WARMDOWN_FRACTION else 1.0
     return min(rise, LR_FLOOR + (1 - LR_FLOOR) * left)
 
 
@@ -449,8 +449,8 @@ class Trainer:
         self.batch_rows = max(1, tokens_at_once // profile.sequence_length)
         self.batches_per_step = max(1, tokens_per_step // (self.batch_rows * profile.sequence_length))
         self.tokens_per_step = self.batches_per_step * self.batch_rows * profile.sequence_length
-        self.muon = Muon(matrices(self.model), MATRIX_LR, self.model.compute_type)
-        self.others = other_groups(self.model)
+        self.muon = Muon(self.model.matrices(), MATRIX_LR, self.model.compute_type)
+        self.adam = adam_groups(self.model)
         self._loss = torch.compile(loss_of, dynamic=False) if is_fast(self.device) else loss_of
 
     def step(self, batches: Sequence[Batch], progress: float) -> Tensor:
@@ -458,12 +458,12 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for inputs, targets in batches:
             loss = self._loss(self.model, inputs, targets)
-            (loss / len(batches)).backward()
+            torch.autograd.backward(loss / len(batches))
             total += loss.detach() / len(batches)
-        share = rate_share(progress)
-        for optimizer in self.others:
-            optimizer.step(share)
-        momentum = MOMENTUM + (MOMENTUM_START - MOMENTUM) * max(0.0, 1 - progress / MOMENTUM_RAMP)
+        share = rate_share_at(progress)
+        for group in self.adam:
+            group.step(share)
+        momentum = MOMENTUM + (MOMENTUM_START - MOMENTUM) * max(0.0, 1 - progress / MOMENTUM_RAMP_FRACTION)
         self.muon.step(share, momentum, MATRIX_DECAY * (1 - progress))
         self.model.zero_grad(set_to_none=True)
         return total
@@ -484,8 +484,9 @@ class Trainer:
             self.step(made_up, progress=0.0).item()
             seconds = time.monotonic() - start
         self.model.load_state_dict(weights)
-        for optimizer in (self.muon, *self.others):
-            optimizer.reset()
+        self.muon.reset()
+        for group in self.adam:
+            group.reset()
         return seconds
 
     def mfu_percent(self, steps: int, seconds: float) -> float:
@@ -557,7 +558,7 @@ def train(trainer: Trainer, budget: float, path: Path) -> Trained:
         stepping += recent[-1]
         mfu = trainer.mfu_percent(steps, stepping)
         print(
-            f"step {steps:05d} ({100 * progress:.1f}%) | loss: {loss:.6f} | lrm: {rate_share(progress):.2f} | "
+            f"step {steps:05d} ({100 * progress:.1f}%) | loss: {loss:.6f} | lrm: {rate_share_at(progress):.2f} | "
             f"dt: {1000 * recent[-1]:.0f}ms | tok/sec: {trainer.tokens_per_step / recent[-1]:,.0f} | "
             f"mfu: {trainer.mfu_percent(1, recent[-1]):.1f}% | remaining: {max(0.0, usable - begun):.0f}s",
             end="\r",
@@ -586,13 +587,13 @@ def main() -> None:
     trained = train(trainer, harness.budget_seconds(), path)
     summary = {} if folder else {"val_bpb": f"{harness.score(path, __file__)['val_bpb']:.6f}"}
     summary |= {
-        "training_seconds": f"{trained.seconds:.1f}",
-        "total_seconds": f"{time.monotonic() - _STARTED:.1f}",
+        "training_seconds": f"{trained.seconds:.2f}",
+        "total_seconds": f"{time.time() - psutil.Process().create_time():.1f}",
         "peak_vram_mb": f"{peak_memory_mb(trainer.device):.1f}",
         "mfu_percent": f"{trained.mfu_percent:.2f}",
-        "total_tokens_M": f"{trained.steps * trainer.tokens_per_step / 1e6:.1f}",
+        "total_tokens_M": f"{trained.steps * trainer.tokens_per_step / 1e6:.3f}",
         "num_steps": str(trained.steps),
-        "num_params_M": f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.1f}",
+        "num_params_M": f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f}",
         "depth": str(trainer.model.shape.depth),
     }
     print("---")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_autoresearch.proposers.constants import Value
@@ -17,6 +17,7 @@ values = st.one_of(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(names, values)
 def test_candidates_are_near_distinct_ascending_and_of_the_same_kind(name: str, value: Value) -> None:
     found = candidates(name, value)
@@ -26,10 +27,15 @@ def test_candidates_are_near_distinct_ascending_and_of_the_same_kind(name: str, 
     assert len(found) > 1
     assert list(found) == sorted(set(found))
     assert {type(other) for other in found} == {type(value)}
-    assert all(0.49 <= other / value <= 2.02 for other in found)
+    assert all(0.47 <= other / value <= 2.1 for other in found)
     if isinstance(value, float):
-        # A fraction goes by its odds: from 0.98 to 0.99 is a doubling.
-        assert 0.3 < value < 1 or all(other == value or not 0.91 < other / value < 1.08 for other in found)
+        assert all(other == value or max(doublings(other, value)) > 0.1 for other in found)
+
+
+def doublings(a: float, b: float) -> tuple[float, float]:
+    """How far apart two numbers are, and for fractions their odds."""
+    odds = math.log2(a / (1 - a) / (b / (1 - b))) if 0 < a < 1 and 0 < b < 1 else 0.0
+    return abs(math.log2(a / b)), abs(odds)
 
 
 @pytest.mark.parametrize("value", [0.8, 0.9, 0.95, 0.99, 0.999])

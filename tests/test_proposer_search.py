@@ -8,9 +8,8 @@ import statistics
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -48,12 +47,13 @@ def values_of(source: str) -> dict[str, Value]:
     return {constant.name: constant.value for constant in constants.find(source)}
 
 
-def judged(number: int, proposal: Proposal, metric: float | None, best: float, **changes: object) -> Experiment:
+def judged(
+    number: int, proposal: Proposal, metric: float | None, best: float, direction: Direction = Direction.MINIMIZE
+) -> Experiment:
     """An experiment as it stands in the records; no metric is a crash, and better than `best` is kept."""
     crash = None if metric is not None else Crash("exit 1", "it broke")
-    experiment = Experiment(
-        number, "t", "c", "b", "t", proposal, (Run(0, metric, crash=crash),), incumbent=best, **changes
-    )  # type: ignore[arg-type]
+    run = Run(0, metric, crash=crash)
+    experiment = Experiment(number, "t", "c", "b", "t", proposal, (run,), incumbent=best, direction=direction)
     if crash:
         return replace(experiment, verdict=Verdict(Status.CRASH, crash.reason, "it broke"))
     kept = experiment.gain > 0
@@ -149,17 +149,268 @@ def bowl(seed: int) -> Score:
     return loss
 
 
-def test_forty_proposals_get_a_fifth_closer_than_guessing_does(tmp_path: Path) -> None:
-    # The statistic: the share of the first loss that is left after 40 experiments, averaged over 12 losses.
+def test_forty_proposals_leave_less_of_the_loss_than_guesses_do(tmp_path: Path) -> None:
+    # The statistic: the share of the first loss that is left after 40 experiments, averaged over 8 losses. It was
+    # 0.23 for the search and 0.47 for the guesses, which change one constant within the same ranges.
     def left(make: Callable[[int], Proposer]) -> float:
         shares = []
-        for seed in range(12):
+        for seed in range(8):
             campaign = Campaign(tmp_path, bowl(seed))
             first = campaign.best
             campaign.run(make(seed), 40)
             shares.append(campaign.best / first)
         return statistics.mean(shares)
 
-    searched, guessed = left(SearchProposer), left(Guesses)
-    print(searched, guessed)
-    assert searched < 0.8 * guessed
+    assert left(SearchProposer) < 0.8 * left(Guesses)
+
+
+def test_a_new_session_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, bowl(1))
+    old = SearchProposer(7)
+    for _ in range(4):
+        campaign.run(old, 5)
+        new = SearchProposer(7)
+        assert new.propose(campaign.context()) == old.propose(campaign.context())
+        old = new  # what was proposed and not judged is forgotten with the old session
+    assert len(campaign.sources) == 21
+
+
+def test_another_seed_looks_elsewhere(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, bowl(1))
+    assert len({SearchProposer(seed).propose(campaign.context()).description for seed in range(10)}) > 5
+
+
+def test_maximising_the_opposite_makes_the_same_proposals(tmp_path: Path) -> None:
+    score = bowl(2)
+    down = Campaign(tmp_path, score)
+    up = Campaign(tmp_path, lambda values: -score(values), direction=Direction.MAXIMIZE)
+    for campaign in (down, up):
+        campaign.run(SearchProposer(3), 20)
+    assert [record.proposal for record in up.records] == [record.proposal for record in down.records]
+    assert up.best == -down.best
+
+
+def test_a_proposal_says_what_it_changes_and_changes_nothing_else(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, bowl(3))
+    proposer = SearchProposer(0)
+    for number in range(30):
+        proposal = proposer.propose(campaign.context())
+        assert proposal is not None
+        name, before, arrow, after = proposal.description.split(" ")
+        assert arrow == "->"
+        line = next(line for line in campaign.head.splitlines() if line.startswith(f"{name} = {before}"))
+        assert campaign.edited == campaign.head.replace(line, line.replace(f"= {before}", f"= {after}"))
+        assert dict(proposal.parameters) == values_of(campaign.edited)
+        assert proposal.hypothesis.startswith(f"TPE over 11 constants, {number} trial{'s'[: number != 1]}; {name} ")
+        assert proposal.proposer == "search"
+        campaign.judge(proposal, campaign.score(values_of(campaign.edited)))
+    assert campaign.head != TRAIN
+    assert "SEED = 42  # nobody's business" in campaign.head
+
+
+@pytest.mark.parametrize("fate", ["crash", "worse", "better, but another assertion failed"])
+def test_what_failed_above_is_looked_for_below(tmp_path: Path, fate: str) -> None:
+    campaign = Campaign(tmp_path, lambda values: 1.0, "LR = 1.0\n")
+    proposal = Proposal("LR 1.0 -> 1.4", "", "search", '{"LR": 1.0}', {"LR": 1.4})
+    record = judged(1, proposal, {"crash": None, "worse": 1.5}.get(fate, 0.5), best=1.0)
+    if fate.startswith("better"):
+        record = replace(record, verdict=Verdict(Status.DISCARD, "assertion", "too much memory"))
+    campaign.records = [record]
+
+    drawn = [SearchProposer(seed).propose(campaign.context()).parameters["LR"] for seed in range(20)]
+
+    assert sum(value < 1 for value in drawn) >= 16
+
+
+def test_what_helped_is_followed_further(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: 1.0, "LR = 1.4\n")
+    proposal = Proposal("LR 1.0 -> 1.4", "", "search", '{"LR": 1.0}', {"LR": 1.4})
+    campaign.records = [judged(1, proposal, 0.5, best=1.0)]
+
+    drawn = [SearchProposer(seed).propose(campaign.context()).parameters["LR"] for seed in range(20)]
+
+    assert sum(value > 1.4 for value in drawn) >= 14
+
+
+def test_crashes_do_not_stop_the_search(tmp_path: Path) -> None:
+    score, start = bowl(4), values_of(TRAIN)
+    brittle = ("EMBEDDING_LR", "MATRIX_LR", "SOFTCAP", "DEPTH")
+
+    def crashing(values: Mapping[str, Value]) -> float:
+        return math.nan if any(values[name] > start[name] for name in brittle) else score(values)
+
+    campaign = Campaign(tmp_path, crashing)
+    first = campaign.best
+    campaign.run(SearchProposer(0), 40)
+    assert 1 <= sum(record.crash is not None for record in campaign.records) <= 12
+    assert campaign.best < 0.7 * first
+
+
+def test_a_small_space_is_tried_whole_and_then_nothing_is_left(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: 0.0, "DEPTH = 1\nTIED = True\nN_HEAD = 4\n")
+    campaign.run(SearchProposer(0), 4)
+    campaign.run(SearchProposer(1), 5)
+    said = [record.proposal.description for record in campaign.records]
+    depth, tied, heads = ["DEPTH 1 -> 2"], ["TIED True -> False"], ["N_HEAD 4 -> 2", "N_HEAD 4 -> 8"]
+    pairs = [f"{a}, {b}" for one, other in combinations([depth, tied, heads], 2) for a in one for b in other]
+    assert sorted(said[:4]) == sorted(depth + tied + heads)
+    assert sorted(said[4:]) == sorted(pairs)
+    for seed in range(3):
+        assert SearchProposer(seed).propose(campaign.context()) is None
+        assert campaign.edited == campaign.head
+
+
+def test_the_program_that_a_campaign_began_with_is_not_proposed_again(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: -values["DEPTH"], "DEPTH = 1\n")
+    campaign.run(SearchProposer(0), 1)
+    assert campaign.head == "DEPTH = 2\n"
+    campaign.run(SearchProposer(0), 1)  # 3, as 1 is where it came from
+    assert campaign.head == "DEPTH = 3\n"
+
+
+def test_what_is_running_is_not_proposed(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: 0.0, "DEPTH = 1\nTIED = True\n")
+    for seed in range(10):
+        # The session's own prefix stands before a description.
+        proposal = SearchProposer(seed).propose(campaign.context(((1, "night: DEPTH 1 -> 2"),)))
+        assert proposal.description != "DEPTH 1 -> 2"
+
+
+def test_lanes_get_different_programs_before_any_is_judged(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, bowl(0))
+    proposer = SearchProposer(0)
+    programs = set()
+    for _ in range(8):
+        proposer.propose(campaign.context())
+        programs.add(campaign.edited)
+    assert len(programs) == 8
+
+
+def test_a_refused_proposal_is_repaired_by_another_one(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: 0.0, "DEPTH = 1\nTIED = True\n")
+    proposer = SearchProposer(0)
+    seen = [proposer.propose(campaign.context())]
+    for _ in range(2):
+        seen.append(proposer.repair(campaign.context(), seen[-1], "the same program was tried as 0004"))
+        assert values_of(campaign.edited) == seen[-1].parameters
+    assert proposer.repair(campaign.context(), seen[-1], "no") is None
+    assert len({proposal.description for proposal in seen}) == 3
+
+
+def test_records_of_other_proposers_are_no_trials(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, bowl(0))
+    mine = SearchProposer(0).propose(campaign.context())
+    number = campaign.context().number
+    campaign.records = [judged(1, Proposal("a patch", "", "queue", "queue:1.patch@00"), 1e9, best=campaign.best)]
+    assert SearchProposer(0).propose(replace(campaign.context(), number=number)) == mine
+
+
+@pytest.mark.parametrize(
+    ("prefix", "encoding"),
+    [("# é\r\n", "utf-8"), ("# é\n", "utf-8-sig"), ("# -*- coding: latin-1 -*-\n# é\n", "latin-1")],
+)
+def test_a_file_keeps_its_encoding_and_its_line_ends(tmp_path: Path, prefix: str, encoding: str) -> None:
+    source = f"{prefix}NAME = 'ü'; TIED = True  # ß\r\n"
+    campaign = Campaign(tmp_path, lambda values: 0.0)
+    context = campaign.context()
+    (tmp_path / "train.py").write_bytes(source.encode(encoding))
+
+    SearchProposer(0).propose(context)
+
+    expected = source.replace("True", "False").encode(encoding)
+    assert (tmp_path / "train.py").read_bytes() == expected
+
+
+def test_several_files_are_searched_as_one_and_a_shared_name_has_its_path(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "train.py").write_text("TIED = True\n")
+    (tmp_path / "model" / "gpt.py").write_text("TIED = True\nDEPTH = 1\n")
+    (tmp_path / "model" / "notes.txt").write_text("WIDTH = 64\n")
+    (tmp_path / "other.py").write_text("WIDTH = 64\n")
+    context = replace(
+        Campaign(tmp_path, lambda values: 0.0, "TIED = True\n").context(), editable=("model/*", "train.py")
+    )
+    proposer = SearchProposer(0)
+    singles = set()
+    while (proposal := proposer.propose(context)) is not None:
+        assert proposal.parameters.keys() == {"model/gpt.py:TIED", "DEPTH", "train.py:TIED"}
+        for file, name in (("train.py", "train.py:TIED"), ("model/gpt.py", "model/gpt.py:TIED")):
+            assert values_of((tmp_path / file).read_text())["TIED"] is proposal.parameters[name]
+        singles.add(proposal.description)
+        (tmp_path / "train.py").write_text("TIED = True\n")
+        (tmp_path / "model" / "gpt.py").write_text("TIED = True\nDEPTH = 1\n")
+    assert singles >= {"model/gpt.py:TIED True -> False", "train.py:TIED True -> False", "DEPTH 1 -> 2"}
+
+
+def test_a_link_out_of_the_tree_is_not_written_through(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("DEPTH = 1\n")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "train.py").symlink_to(mine)
+    context = Context(1, tree, ("train.py",), "", (), (), tree, tree)
+    with pytest.raises(UserError):
+        SearchProposer(0).propose(context)
+    assert mine.read_text() == "DEPTH = 1\n"
+
+
+@pytest.mark.parametrize("source", ["", "x = 1\n", "SEED = 1\nTIMEOUT = 5\n", None])
+def test_a_file_without_constants_is_a_sentence_that_says_what_to_write(tmp_path: Path, source: str | None) -> None:
+    context = Campaign(tmp_path, lambda values: 0.0, source or "x = 1").context()
+    if source is None:
+        (tmp_path / "train.py").unlink()
+    with pytest.raises(UserError, match=r"train\.py: write .* such as LEARNING_RATE = 0\.001"):
+        SearchProposer(0).propose(context)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"A = 1\nB = = 2\n", "invalid syntax on line 2"),
+        (b"A = 1 # \xe9\n", "train.py"),
+        (b"# coding: klingon\n", "klingon"),
+    ],
+)
+def test_a_file_that_python_cannot_read_is_a_sentence_that_says_where(tmp_path: Path, raw: bytes, why: str) -> None:
+    context = Campaign(tmp_path, lambda values: 0.0).context()
+    (tmp_path / "train.py").write_bytes(raw)
+    with pytest.raises(UserError, match=why):
+        SearchProposer(0).propose(context)
+
+
+def test_a_thousand_records_are_read_in_under_a_second(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, bowl(0))
+    rng = random.Random(0)
+    start = values_of(TRAIN)
+    for number in range(1, 1001):
+        name = rng.choice([name for name in start if name != "SEED"])
+        value = rng.choice(candidates(name, start[name]))
+        proposal = Proposal("", "", "search", f'{{"{name}": {str(start[name]).lower()}}}', {**start, name: value})
+        campaign.records.append(judged(number, proposal, rng.gauss(2, 1), best=1.0))
+    proposer = SearchProposer(0)
+    context = campaign.context()
+    began = time.perf_counter()
+    assert proposer.propose(context)
+    assert time.perf_counter() - began < 1
+
+
+def test_optuna_comes_with_the_first_proposer_and_says_nothing(tmp_path: Path) -> None:
+    Campaign(tmp_path, lambda values: 0.0).reset()
+    program = """
+    import sys, threading
+    from pathlib import Path
+    from pytest_autoresearch.proposers import search
+    from pytest_autoresearch.proposers.base import Context
+    assert "optuna" not in sys.modules
+    here = Path(sys.argv[1])
+    def lane():
+        proposer = search.SearchProposer(0)
+        for number in range(1, 20):
+            assert proposer.propose(Context(number, here, ("train.py",), "", (), (), here, here))
+    thread = threading.Thread(target=lane)
+    thread.start()
+    thread.join()
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -197,7 +197,7 @@ def test_a_process_that_lingers_over_a_finished_model_is_ended_and_scored(bench:
 
 @pytest.mark.parametrize(
     "last_act",
-    ["", "signal.signal(signal.SIGTERM, lambda *_: [leave('1.5'), os._exit(0)]);"],
+    ["", "signal.signal(signal.SIGTERM, lambda *_: [time.sleep(0.1), leave('1.5'), os._exit(0)]);"],
     ids=["no-model", "model-at-the-last-second"],
 )
 def test_a_model_that_is_not_there_in_time_is_over_the_budget(bench: Bench, last_act: str) -> None:
@@ -235,8 +235,10 @@ def test_training_that_leaves_nothing_to_score_has_no_metric(bench: Bench, scrip
 
 
 def test_a_failure_after_the_model_was_left_is_a_failure(bench: Bench) -> None:
-    run = bench.run("from contract import *; begin(); leave('1.0'); raise ValueError('no')", scorer=SCORER)
+    script = "from contract import *; begin(); leave('1.0'); print('val_bpb: 0.1\\ndepth: 8'); raise ValueError('no')"
+    run = bench.run(script, scorer=SCORER)
     assert crash(run) == ("exit 1", "ValueError: no")
+    assert run.metrics == {"depth": 8.0}, "training's own value of the metric stands nowhere but in `reported`"
 
 
 @pytest.mark.parametrize(

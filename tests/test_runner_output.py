@@ -49,6 +49,10 @@ def test_progress_that_a_terminal_overwrites_is_one_line_at_the_end_and_whole_on
     assert output.log() == b"start\nstep 1\nstep 2\nstep 3\ndone\nstep 4\nstep 5\n"
 
 
+def test_a_line_end_that_comes_in_two_reads_is_one() -> None:
+    assert list(heard(b"one\r", b"\ntwo\r", b"\n", b"three").lines) == ["one", "two", "three"]
+
+
 def test_bytes_that_are_no_text_are_replaced() -> None:
     assert heard(b"caf\xc3", b"\xa9 \xff\xfe end").tail() == "café \ufffd\ufffd end"
 

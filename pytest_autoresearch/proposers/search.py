@@ -1,8 +1,9 @@
 """The embedded proposer: Optuna's TPE over the capital-letter constants of the editable files.
 
-Needs no key and no network. It starts from the constants of the branch head and changes one of them, now and then
-two, so that a verdict says something about a constant. It knows nothing of git or pytest, keeps no state on disk, and
-learns from the campaign's records alone, so a new session goes on where the last one stopped.
+Needs no key and no network. It starts from the constants of the branch head and changes one of them, so that a verdict
+says something of that constant; two only when every single change in reach has been tried. It knows nothing of git or
+pytest, keeps no state on disk, and learns from the campaign's records alone, so a new session goes on where the last
+one stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from pytest_autoresearch.proposers.constants import Constant, Value
 
 Vector = frozenset[tuple[str, Value]]
 
-_PAIRS = 0.25  # of the proposals change two constants: along a ridge, such as batch and rate, one alone never helps
 _DRAWS = 16
 _PROMISING = frozenset({"BATCH", "LR", "RATE"})  # what is most often wrong where a program moves to other hardware
 
@@ -88,7 +88,7 @@ class SearchProposer:
         self._attempts: Counter[int] = Counter()
 
     def propose(self, context: Context) -> Proposal | None:
-        """Change one or two constants; None when every program in reach has been tried.
+        """Change a constant; None when every program in reach has been tried.
 
         Raises:
             UserError: The editable files hold no constant to search, or Python cannot parse them.
@@ -232,21 +232,33 @@ def _draws(
     present: Mapping[str, Value],
     memory: Mapping[str, _Memory],
 ) -> Iterator[dict[str, Value]]:
-    """Which constants, by Thompson sampling over how often a change of each was kept; then what value, by TPE.
+    """Which constant, by Thompson sampling over how often a change of each was kept; then what value, by TPE.
 
-    One that is running counts as failed until it is known, so that lanes look in different places.
+    One that moved the metric more, up or down, has more to give. One that is running counts as failed until it is
+    known, so that lanes look in different places.
     """
     promising = {name: bool(ranges.words(name.rpartition(":")[2]) & _PROMISING) for name in near}
+    effects = _effects(memory)
     for _ in range(_DRAWS):
         luck = {
-            name: rng.betavariate(1 + one.kept + promising[name], 1 + one.failed + one.running)
+            name: rng.betavariate(1 + one.kept + promising[name], 1 + one.failed + one.running) * effects[name]
             for name, one in memory.items()
         }
-        chosen = sorted(luck, key=luck.__getitem__, reverse=True)[: 2 if rng.random() < _PAIRS else 1]
-        drawn = {name: _sample(rng, near[name], present[name], memory[name].losses) for name in chosen}
-        changes = {name: value for name, value in drawn.items() if value != present[name]}
-        if changes:
-            yield changes
+        name = max(luck, key=luck.__getitem__)
+        value = _sample(rng, near[name], present[name], memory[name].losses)
+        if value != present[name]:
+            yield {name: value}
+
+
+def _effects(memory: Mapping[str, _Memory]) -> dict[str, float]:
+    """By constant: how far it has moved the metric, against the upper quartile, which is also taken for untried ones.
+
+    To the cube root: a trial is one noisy number, and large moves are mostly large mistakes.
+    """
+    finite = {name: [loss for loss in one.losses.values() if math.isfinite(loss)] for name, one in memory.items()}
+    moved = {name: max(losses) - min(losses) for name, losses in finite.items() if len(losses) > 1}
+    usual = sorted(moved.values())[3 * len(moved) // 4] if moved else 0.0
+    return {name: (moved.get(name, usual) / usual) ** (1 / 3) if usual else 1.0 for name in memory}
 
 
 def _sample(rng: random.Random, values: tuple[Value, ...], present: Value, losses: Mapping[Value, float]) -> Value:
