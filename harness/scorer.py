@@ -46,6 +46,9 @@ def measure(model_path: Path, train_path: Path) -> tuple[float, int]:
     for path in (train_path, model_path):
         if not path.is_file():
             raise HarnessError(f"there is no {path} to score.")
+    # GNU OpenMP's threads spin while they wait, which beside another busy process makes scoring several times slower.
+    # Read once, when torch loads the library.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import torch
 
     from harness.metric import MetricError, evaluate
