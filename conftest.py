@@ -1,3 +1,15 @@
-"""This repository's own wiring: its tests drive pytest itself."""
+"""This repository's own wiring: its tests drive pytest itself, and share the cores of the machine."""
+
+import os
+
+import pytest
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Two workers where nobody said how many (`-n 0` for none): most tests wait for processes of their own."""
+    given = (config.getoption("autoresearch"), config.getoption("collectonly"), config.getoption("usepdb"))
+    if not any(given) and not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = min(os.cpu_count() or 1, 4)

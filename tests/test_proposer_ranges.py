@@ -60,6 +60,7 @@ def test_a_fraction_never_reaches_one() -> None:
         ("TOTAL_BATCH", 2**18, (2**17, 2**18, 2**19)),
         ("HEAD_DIM", 64, (32, 64, 128)),
         ("N_HEAD", 4, (2, 4, 8)),
+        ("WINDOW_DIVISOR", 8, (4, 8, 16)),
         ("DEPTH", 8, (6, 7, 8, 9, 10)),
         ("N_LAYER", 16, (12, 13, 14, 15, 16, 17, 18, 19, 20)),
         ("EXPERTS", 1, (1, 2)),

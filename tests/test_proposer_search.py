@@ -261,11 +261,16 @@ def test_a_small_space_is_tried_whole_and_then_nothing_is_left(tmp_path: Path) -
 
 
 def test_the_program_that_a_campaign_began_with_is_not_proposed_again(tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path, lambda values: -values["DEPTH"], "DEPTH = 1\n")
+    campaign = Campaign(tmp_path, lambda values: values["TIED"], "TIED = True\n")
     campaign.run(SearchProposer(0), 1)
-    assert campaign.head == "DEPTH = 2\n"
-    campaign.run(SearchProposer(0), 1)  # 3, as 1 is where it came from
-    assert campaign.head == "DEPTH = 3\n"
+    assert campaign.head == "TIED = False\n"
+    assert SearchProposer(0).propose(campaign.context()) is None
+
+
+def test_a_metric_that_does_not_move_leaves_every_constant_in_play(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: 0.0)
+    campaign.run(SearchProposer(0), 30)
+    assert len({record.proposal.description.split()[0] for record in campaign.records}) >= 8
 
 
 def test_what_is_running_is_not_proposed(tmp_path: Path) -> None:
@@ -274,6 +279,13 @@ def test_what_is_running_is_not_proposed(tmp_path: Path) -> None:
         # The session's own prefix stands before a description.
         proposal = SearchProposer(seed).propose(campaign.context(((1, "night: DEPTH 1 -> 2"),)))
         assert proposal.description != "DEPTH 1 -> 2"
+
+
+def test_lanes_look_in_different_places(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: 0.0, "HERE = 1.0\nTHERE = 1.0\n")
+    running = tuple((number, f"HERE 1.0 -> 1.{number}") for number in range(1, 5))
+    said = [SearchProposer(seed).propose(campaign.context(running)).description for seed in range(40)]
+    assert sum(description.startswith("THERE") for description in said) >= 28
 
 
 def test_lanes_get_different_programs_before_any_is_judged(tmp_path: Path) -> None:

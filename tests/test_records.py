@@ -31,6 +31,7 @@ from pytest_autoresearch.experiment import (
 from pytest_autoresearch.records import ResultsFile, chain, decode, encode, header, one_line, row, untried
 
 quick = settings(deadline=None)  # on a busy machine any one example may take its time
+synced = settings(deadline=None, max_examples=25)  # each example waits for the disk
 
 
 def joined(text: str) -> str:
@@ -304,7 +305,7 @@ def fresh() -> Iterator[Results]:
         yield Results(Path(folder))
 
 
-@quick
+@synced
 @given(DESCRIPTIONS)
 def test_a_file_rebuilt_from_the_records_is_the_file_that_was_appended_to(descriptions: list[str]) -> None:
     for results in fresh():
@@ -316,7 +317,7 @@ def test_a_file_rebuilt_from_the_records_is_the_file_that_was_appended_to(descri
         assert list(results.folder.iterdir()) == [results.path]
 
 
-@quick
+@synced
 @given(DESCRIPTIONS, WHERE)
 @example(["é" * 20], 0.999)
 def test_a_file_cut_off_anywhere_is_mended_and_not_set_aside(descriptions: list[str], where: float) -> None:
@@ -329,7 +330,7 @@ def test_a_file_cut_off_anywhere_is_mended_and_not_set_aside(descriptions: list[
         assert list(results.folder.iterdir()) == [results.path]
 
 
-@quick
+@synced
 @given(DESCRIPTIONS, st.lists(TEXTS.map(one_line), max_size=3), st.randoms(use_true_random=False))
 def test_a_foreign_row_is_set_aside_and_never_lost(descriptions: list[str], foreign: list[str], random: Any) -> None:
     for results in fresh():

@@ -27,7 +27,6 @@ _DIFF = re.compile(r"^(---($|\s)|diff --git |Index: )", re.MULTILINE)
 
 # A git hook that starts pytest leaves these set, and git would then patch the repository of the hook.
 _REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
-_AS_A_PATCH = ("--patch", "--binary", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 _SETTINGS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=false")
 
 
@@ -109,7 +108,7 @@ def _apply(patch: bytes, folder: Path) -> str:
         index = str(Path(scratch) / "index")
         _git(["read-tree", "HEAD"], root, index=index)
         if not _git(["apply", "--cached", "--3way", "--whitespace=nowarn"], root, patch, index).returncode:
-            merged = _git(["diff-index", "--cached", *_AS_A_PATCH, "HEAD"], root, index=index)
+            merged = _git(["diff-index", "--cached", "--patch", "--binary", "HEAD"], root, index=index)
             if not merged.returncode and not merged.stdout:
                 return "the branch has all of it already"
             if not merged.returncode and not _git(["apply", "--whitespace=nowarn"], root, merged.stdout).returncode:

@@ -33,7 +33,7 @@ _NOT_TUNED = frozenset(
 )
 _FRACTION = frozenset({"BETA", "DROPOUT", "EMA", "FRAC", "FRACTION", "MOMENTUM", "PROB", "RATIO"})
 _AMOUNT = frozenset({"CAP", "CLIP", "GAIN", "INIT", "LR", "RATE", "SCALE", "STD"})
-_SIZE = frozenset({"BATCH", "CHANNELS", "DIM", "EMBD", "HEAD", "HEADS", "HIDDEN", "SIZE", "WIDTH"})
+_SIZE = frozenset({"BATCH", "CHANNELS", "DIM", "DIVISOR", "EMBD", "HEAD", "HEADS", "HIDDEN", "SIZE", "WIDTH", "WINDOW"})
 _DEPTH = frozenset({"DEPTH", "LAYER", "LAYERS"})
 
 

@@ -1,0 +1,167 @@
+"""What a proposal may not be."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from places import attempt, judged
+
+from pytest_autoresearch import guard
+from pytest_autoresearch.errors import Refused
+from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Status
+from pytest_autoresearch.worktree import Change
+
+quick = settings(deadline=None)
+IDEA = Proposal("Twice the rate")
+EDITABLE = ("train.py", "model/*.py")
+
+
+def changed(path: str = "train.py", kind: str = "M", regular: bool = True) -> Change:
+    return Change(path, kind, regular)
+
+
+def refused(changes: list[Change], editable: tuple[str, ...] = EDITABLE) -> str:
+    with pytest.raises(Refused) as raised:
+        guard.check_changes(IDEA, changes, editable)
+    assert raised.value.proposal is IDEA
+    assert raised.value.crash == "refused"
+    return str(raised.value)
+
+
+def test_a_plain_edit_of_an_editable_file_passes() -> None:
+    guard.check_changes(IDEA, [changed(), changed("model/layers.py", "A"), changed("model/old.py", "D")], EDITABLE)
+
+
+def test_an_edit_that_changes_nothing_is_refused() -> None:
+    assert refused([]) == "it changes nothing"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["harness/scorer.py", "experiments/test_val_bpb.py", "conftest.py", ".gitattributes", "sub/train.py", "train.py.py",
+     "TRAIN.py", "model/notes.md", "train.py\n", " train.py"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["A", "M", "D", "T"])
+def test_an_edit_of_any_other_path_is_refused_by_name(path: str, kind: str) -> None:
+    said = refused([changed(), changed(path, kind)])
+    assert said == f"it changes {path}; only train.py, model/*.py may change"
+
+
+def test_a_link_a_mode_or_a_nested_repository_is_refused_even_where_text_may_change() -> None:
+    said = refused([changed(regular=False)])
+    assert said == "it changes the kind or the mode of train.py; only its text may change"
+
+
+@quick
+@given(st.lists(st.text(max_size=8), max_size=4), st.lists(st.text(max_size=8), max_size=4))
+def test_with_plain_names_exactly_those_are_editable(names: list[str], others: list[str]) -> None:
+    names = [name for name in names if not set(name) & set("*?[")]
+    for path in (*names, *others):
+        assert guard.is_editable(path, tuple(names)) == (path in names)
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "editable"),
+    [
+        ("model/a.py", "model/*.py", True),
+        ("model/a.txt", "model/*.py", False),
+        ("a.py", "model/*.py", False),
+        ("other/model/a.py", "model/*.py", False),
+        ("model/A.py", "model/a.py", False),
+        ("layer3.py", "layer[0-9].py", True),
+        ("[x].py", "[x].py", True),
+    ],
+)
+def test_a_glob_is_read_as_a_glob(path: str, pattern: str, editable: bool) -> None:
+    assert guard.is_editable(path, (pattern,)) == editable
+
+
+# ----------------------------------------------------------------------------------------------------------- texts
+
+
+def text_refused(path: str, text: bytes) -> Refused:
+    with pytest.raises(Refused) as raised:
+        guard.check_texts(IDEA, {path: text})
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"def f(:\n",
+        b"x = 1\n  y = 2\n",
+        b"\0",
+        b"# -*- coding: no-such-thing -*-\n",
+        b"'\xff'",
+        b"(" * 1000,
+        b"x = '\n",
+    ],
+)
+def test_python_that_does_not_parse_is_a_syntax_crash(text: bytes) -> None:
+    error = text_refused("train.py", text)
+    assert error.crash == "syntax"
+    assert str(error).startswith("train.py does not parse, ")
+    assert "\n" not in str(error)
+
+
+def test_the_refusal_says_the_line_for_whoever_repairs_it() -> None:
+    assert "line 2: " in str(text_refused("train.py", b"x = 1\ny = = 2\n"))
+
+
+def test_only_python_is_parsed() -> None:
+    guard.check_texts(IDEA, {"config.yaml": b"def f(:\n", "train.py": b"x = '\\d'  # an escape that Python warns of\n"})
+
+
+def test_a_hidden_data_set_is_refused_by_its_size() -> None:
+    guard.check_texts(IDEA, {"train.py": b"#" * guard.MOST_BYTES})
+    error = text_refused("train.py", b"#" * (guard.MOST_BYTES + 1))
+    assert str(error) == "train.py has 524,289 bytes; at most 524,288 are taken"
+    assert error.crash == "refused"
+
+
+@quick
+@given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_python_or_a_refusal(text: bytes) -> None:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError):
+        assert text_refused("train.py", text).crash == "syntax"
+    else:
+        guard.check_texts(IDEA, {"train.py": text})
+
+
+# ------------------------------------------------------------------------------------------------------- novelty
+
+
+def test_a_program_that_was_tried_is_refused_with_its_number_and_verdict() -> None:
+    tried = judged(attempt(7, tree="7" * 40), Status.DISCARD)
+    guard.check_new(IDEA, "8" * 40, [tried])
+    with pytest.raises(Refused, match=r"^the same program was tried as 0007 \(so it is: discard\)$"):
+        guard.check_new(IDEA, "7" * 40, [tried])
+
+
+def test_the_baselines_own_program_is_refused() -> None:
+    with pytest.raises(Refused, match="0000"):
+        guard.check_new(IDEA, "d" * 40, [judged(attempt(0))])
+
+
+def test_a_program_that_is_under_way_is_refused() -> None:
+    with pytest.raises(Refused, match=r"0007 \(under way\)"):
+        guard.check_new(IDEA, "7" * 40, [attempt(7, tree="7" * 40)])
+
+
+def test_a_refused_proposal_does_not_stand_for_the_tree_of_its_base() -> None:
+    never_run = judged(attempt(7, tree="7" * 40, refusal=Crash("refused", "it changes nothing")), Status.CRASH)
+    guard.check_new(IDEA, "7" * 40, [never_run])
+
+
+def test_a_candidate_may_repeat_the_one_that_it_is_meant_to_repeat_and_no_other() -> None:
+    stale = judged(attempt(7, tree="7" * 40, commit="c" * 40), Status.DISCARD, "stale")
+    guard.check_new(replace(IDEA, repeats="c" * 40), "7" * 40, [stale])
+    other: Experiment = replace(stale, number=8, commit="e" * 40)
+    with pytest.raises(Refused, match="0008"):
+        guard.check_new(replace(IDEA, repeats="c" * 40), "7" * 40, [stale, other])

@@ -1,0 +1,467 @@
+"""What a user's mistake gets: one sentence that says what to type, exit status 4, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from places import attempt, git, judged
+from repo import Repo
+
+import pytest_autoresearch.session  # noqa: F401 - loaded once, not anew for every run
+from pytest_autoresearch.experiment import Direction, Proposal, Setting
+from pytest_autoresearch.ratchet import Ratchet
+
+
+def state(repo: Repo) -> dict[str, object]:
+    """All that a session could have changed."""
+    there = (repo.path / ".git").exists()
+    ignored = (".git", "__pycache__", ".pytest_cache")
+    return {
+        "checkout": repo.checkout_hash(),
+        "files": sorted(str(path) for path in repo.path.rglob("*") if not any(part in ignored for part in path.parts)),
+        "refs": (repo.path / ".git/HEAD").exists() and git(repo.path, "for-each-ref"),
+        "lanes": sorted(path.name for path in (repo.path / ".git/autoresearch").glob("*") if path.is_dir()),
+        "worktrees": sorted(path.name for path in (repo.path / ".git/worktrees").glob("*")) if there else [],
+    }
+
+
+def sentence(result: pytest.RunResult) -> str:
+    """The one sentence of a run that ended with a mistake."""
+    lines = [*result.outlines, *result.errlines]
+    text = "\n".join(lines)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, text
+    assert "INTERNALERROR" not in text
+    assert "Traceback" not in text
+    said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    assert len(said) == 1, text
+    after = result.errlines[result.errlines.index(f"ERROR: {said[0]}") + 1 :]
+    assert not any(after), text  # one line, whole
+    return said[0]
+
+
+def mistake(repo: Repo, *arguments: str) -> str:
+    """What a command line gets that is a mistake, or is given in a repository that has one."""
+    before = state(repo)
+    said = sentence(repo.pytester.runpytest_inprocess(*repo.arguments(*arguments)))
+    assert state(repo) == before
+    return said
+
+
+def ini(repo: Repo, *lines: str) -> None:
+    """Add to pytest.ini, committed."""
+    with (repo.path / "pytest.ini").open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    repo.commit("A setting")
+
+
+def types(repo: Repo, said: str) -> None:
+    """Type what the sentence says in backquotes, where the user is."""
+    subprocess.run(said.split("`")[1], shell=True, cwd=repo.path, check=True, capture_output=True)
+
+
+# ----------------------------------------------------------------------------------------------- the command line
+
+ARGUMENTS = {
+    "--max -1": "--max -1: give a whole number, 0 for no limit",
+    "--max x": "--max x: give a whole number, 0 for no limit",
+    "--max 1.5": "--max 1.5: give a whole number, 0 for no limit",
+    "--max ''": "--max : give a whole number, 0 for no limit",
+    "--autoresearch-total 0": "--autoresearch-total 0: give a whole number, 1 or more",
+    "--autoresearch-total x": "--autoresearch-total x: give a whole number, 1 or more",
+    "--autoresearch-lanes 0": "--autoresearch-lanes 0: give a whole number, 1 or more",
+    "--autoresearch-budget 0": "--autoresearch-budget 0: give a number of seconds, more than 0",
+    "--autoresearch-budget -5": "--autoresearch-budget -5: give a number of seconds, more than 0",
+    "--autoresearch-budget nan": "--autoresearch-budget nan: give a number of seconds, more than 0",
+    "--autoresearch-budget 5m": "--autoresearch-budget 5m: give a number of seconds, more than 0",
+    "--autoresearch-vram nan": "--autoresearch-vram nan: give a number of gigabytes, more than 0",
+    "--autoresearch-vram inf": "--autoresearch-vram inf: give a number of gigabytes, more than 0",
+    "--autoresearch-vram 0": "--autoresearch-vram 0: give a number of gigabytes, more than 0",
+    "--autoresearch-proposer claude": "--autoresearch-proposer claude: choose auto, queue or search",
+    "--autoresearch-discard pass": "--autoresearch-discard pass: choose fail or xfail",
+    "--autoresearch-exit zero": "--autoresearch-exit zero: choose session, progress or strict",
+    "-n 4": "--autoresearch does not go with -n: experiments run on lanes of their own, not on xdist's workers: leave it out",
+    "--reruns 2": "--autoresearch does not go with --reruns: an experiment is judged once: leave it out",
+    "--lf": "--autoresearch does not go with --lf: a number never recurs, so there is nothing to run again: leave it out",
+    "--ff": "--autoresearch does not go with --ff: a number never recurs, so there is nothing to run first: leave it out",
+    "--nf": "--autoresearch does not go with --nf: experiments run by number: leave it out",
+    "--sw": "--autoresearch does not go with --sw: a discard is a result and the next number goes on from it: leave it out",
+    "--pdb": "--autoresearch does not go with --pdb: a campaign runs unattended: leave it out",
+    "--trace": "--autoresearch does not go with --trace: a campaign runs unattended: leave it out",
+    "train.py": "--autoresearch runs the rules in experiments/ and no other tests: leave out train.py",
+    "tests": "--autoresearch runs the rules in experiments/ and no other tests: leave out tests",
+    "tests/test_ordinary.py": "--autoresearch runs the rules in experiments/ and no other tests: leave out tests/test_ordinary.py",
+    "..": "--autoresearch runs the rules in experiments/ and no other tests: leave out ..",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ARGUMENTS)
+def test_a_wrong_argument(repo: Repo, given: str) -> None:
+    assert mistake(repo, *shlex.split(given)) == ARGUMENTS[given]
+
+
+@pytest.mark.parametrize(
+    "tag", ["a b", "..", "a..b", "-x", "x.lock", "x/y", "x.", ".x", "é", "x\n", "@{", "refs/heads/x", "x" * 300]
+)
+def test_a_tag_that_can_name_no_branch(repo: Repo, tag: str) -> None:
+    said = mistake(repo, f"--autoresearch-tag={tag}", "--autoresearch-tag", tag) if tag != "-x" else mistake(
+        repo, "--max", "1", f"--autoresearch-tag={tag}", "--autoresearch-lanes", "1"
+    )  # fmt: skip
+    assert said.startswith("--autoresearch-tag ")
+    assert "use letters, digits, '.', '_' and '-'" in said
+
+
+def test_part_of_a_jury(repo: Repo) -> None:
+    repo.rule("def test_a(experiment): pass\ndef test_b(experiment): pass\n")
+    (repo.path / "results.xml").touch()  # pytest's own, which it writes in any case
+    said = mistake(repo, "-k", "test_a", "--junitxml=results.xml")
+    assert said.startswith("experiment 0000: 1 of its 2 tests are selected, but they decide together: select by number")
+
+
+# -------------------------------------------------------------------------------------------------------- settings
+
+SETTINGS = {
+    "autoresearch_direction = sideways": "autoresearch_direction sideways: choose minimize or maximize",
+    "autoresearch_max = many": "--max many: give a whole number, 0 for no limit",
+    "autoresearch_proposer = claude": "--autoresearch-proposer claude: choose auto, queue or search",
+    "autoresearch_editable = model.py": "there is no model.py in the last commit: write and commit one, or name the "
+    "file that experiments may change in the ini key autoresearch_editable",
+    "autoresearch_describe = no-such-program --json": "autoresearch_describe: No such file or directory "
+    "(no-such-program --json): correct it in the configuration",
+    "autoresearch_describe = python -c 'raise SystemExit(3)'": "autoresearch_describe failed (see above): run "
+    "`python -c raise SystemExit(3)` until it prints JSON",
+    "autoresearch_describe = python -c '": "autoresearch_describe = \"python -c '\" cannot be split into words (No "
+    "closing quotation): check its quotes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", SETTINGS)
+def test_a_wrong_setting(repo: Repo, line: str) -> None:
+    ini(repo, line)
+    assert mistake(repo) == SETTINGS[line]
+
+
+@pytest.mark.parametrize("command", ["no-such-program train.py", "./train.sh", "/no/such/python train.py"])
+def test_a_training_command_that_starts_no_program(repo: Repo, command: str) -> None:
+    repo.write("pytest.ini", f"[pytest]\nautoresearch_command = {command}\n")
+    repo.commit()
+    assert mistake(repo) == (
+        f"the training command {command!r} starts no program on PATH: correct the ini key autoresearch_command"
+    )
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        b"", b"hello", b"[1]", b"3", b"null", b"{", b"\xff\xfe", b'{"budget_seconds": "long"}', b'{"budget_seconds": 0}',
+        b'{"budget_seconds": NaN}', b'{"memory_limit_mb": -1}', b'{"environment": ["x"]}', b'{"score": 3}',
+        b'{"score": "python -m score"}',
+    ],
+)  # fmt: skip
+def test_a_description_that_makes_no_sense(repo: Repo, printed: bytes) -> None:
+    (repo.path / "description").write_bytes(printed)
+    ini(repo, "autoresearch_describe = cat description")
+    said = mistake(repo)
+    assert said.startswith("autoresearch_describe: `cat description` printed no JSON description (")
+
+
+@pytest.mark.parametrize("pattern", ["model/*.py", "train.p[y]", "*.py"])
+def test_a_glob_of_editable_files_is_no_mistake(repo: Repo, pattern: str) -> None:
+    repo.write("model/layers.py", "WIDTH = 4\n")
+    repo.write(
+        "pytest.ini", f"[pytest]\nautoresearch_editable = train.py {pattern}\nautoresearch_direction = sideways\n"
+    )
+    repo.commit()
+    ratchet = Ratchet(repo.path)
+    assert ratchet.committed(pattern)
+    assert not ratchet.committed("nothing/*.py")
+
+
+# ------------------------------------------------------------------------------------------------- the repository
+
+
+def no_repository(repo: Repo) -> None:
+    shutil.rmtree(repo.path / ".git")
+
+
+def nothing_committed(repo: Repo) -> None:
+    shutil.rmtree(repo.path / ".git")
+    git(repo.path, "init", "-q", "-b", "main")
+
+
+def no_train(repo: Repo) -> None:
+    repo.git("rm", "-q", "train.py")
+    repo.commit()
+
+
+def train_not_committed(repo: Repo) -> None:
+    repo.git("rm", "-q", "--cached", "train.py")
+    repo.git("commit", "-qm", "Not in git")
+
+
+def no_program(repo: Repo) -> None:
+    repo.git("rm", "-q", "program.md")
+    repo.commit()
+
+
+STATES: dict[Callable[[Repo], None], str] = {
+    no_repository: "{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first",
+    nothing_committed: "nothing is committed yet: type `git add -A && git commit -m baseline` first",
+    no_train: "there is no train.py in the last commit: write and commit one, or name the file that experiments may "
+    "change in the ini key autoresearch_editable",
+    train_not_committed: "there is no train.py in the last commit: write and commit one, or name the file that "
+    "experiments may change in the ini key autoresearch_editable",
+    no_program: "there is no program.md, the charter of the research: one line will do, such as "
+    "`echo 'Lower val_bpb.' > program.md`",
+}
+
+
+@pytest.mark.parametrize("prepare", STATES, ids=lambda prepare: prepare.__name__)
+def test_a_repository_that_is_not_ready(
+    repo: Repo, prepare: Callable[[Repo], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
+    prepare(repo)
+    said = mistake(repo)
+    assert said == STATES[prepare].format(root=repo.path)
+    if "`" in said:
+        types(repo, said)
+        assert "sideways" in mistake_of_direction(repo)  # which is looked at first; see below
+
+
+def mistake_of_direction(repo: Repo) -> str:
+    """Whether a repository is ready now, without a campaign: the only thing wrong is an argument looked at last."""
+    result = repo.pytester.runpytest_inprocess(*repo.arguments("--collect-only", "-q"))
+    assert result.ret == 0, result.stderr.str()
+    return "sideways"
+
+
+def test_a_bare_repository(repo: Repo) -> None:
+    repo.git("clone", "-q", "--bare", ".", "bare")
+    os.chdir(repo.path / "bare")
+    (repo.path / "bare/pytest.ini").write_text("[pytest]\n")
+    said = sentence(repo.pytester.runpytest_inprocess(*repo.arguments()))
+    assert said == f"{repo.path}/bare is a bare git repository: run pytest in a checkout of it"
+
+
+def test_a_repository_that_git_cannot_read_is_not_called_none(repo: Repo) -> None:
+    """`git init` would be the wrong thing to type, and git knows what is wrong."""
+    with (repo.path / ".git/config").open("a") as file:
+        file.write("[core\n")
+    said = sentence(repo.pytester.runpytest_inprocess(*repo.arguments()))
+    assert "bad config line" in said
+    assert "is not a git repository" not in said
+
+
+def test_a_machine_without_git(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repo.path))
+    said = sentence(repo.run("--max", "1"))
+    assert said == "git is not installed or not on PATH: install it first"
+
+
+# -------------------------------------------------------------------------------------- what decides is not committed
+
+
+def touch(repo: Repo, name: str) -> None:
+    path = repo.path / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write("\n# changed\n")
+
+
+FROZEN = ["conftest.py", "pytest.ini", "experiments/test_val_bpb.py", "experiments/conftest.py", "harness/metric.py",
+          "harness/new.py", "prepare.py"]  # fmt: skip
+
+
+@pytest.mark.parametrize("staged", [False, True], ids=["", "staged"])
+@pytest.mark.parametrize("name", FROZEN)
+def test_what_decides_must_be_committed(repo: Repo, name: str, staged: bool) -> None:
+    repo.write("harness/metric.py", "METRIC = 1\n")
+    repo.write("prepare.py", "DATA = 1\n")
+    ini(repo, "autoresearch_frozen = harness prepare.py")
+    touch(repo, name)
+    if staged:
+        repo.git("add", "-A")
+    said = mistake(repo)
+    assert said == (
+        f"{name} decides what is kept and must be committed: type `git add {name} && git commit -m 'Before the "
+        "campaign'` first"
+    )
+    types(repo, said)
+    mistake_of_direction(repo)
+
+
+def test_several_files_that_decide_are_named_together(repo: Repo) -> None:
+    for name in ("conftest.py", "pytest.ini", "experiments/test_val_bpb.py", "experiments/b.py"):
+        touch(repo, name)
+    said = mistake(repo)
+    assert " decide what is kept and must be committed" in said
+    types(repo, said)
+    types(repo, mistake(repo))  # three at a time
+    mistake_of_direction(repo)
+
+
+def test_a_file_that_decides_may_have_a_name_with_a_space(repo: Repo) -> None:
+    touch(repo, "experiments/my rule.py")
+    types(repo, mistake(repo))
+    mistake_of_direction(repo)
+
+
+def test_a_deleted_rule_is_not_committed_either(repo: Repo) -> None:
+    touch(repo, "experiments/other.py")
+    repo.commit()
+    (repo.path / "experiments/other.py").unlink()
+    types(repo, mistake(repo))
+    mistake_of_direction(repo)
+
+
+@pytest.mark.parametrize("name", ["experiments/test_val_bpb.py", "conftest.py", "harness/metric.py"])
+def test_a_file_that_decides_and_that_git_ignores_is_not_committed_either(repo: Repo, name: str) -> None:
+    repo.write("harness/metric.py", "METRIC = 1\n")
+    repo.write("harness/other.py", "")
+    ini(repo, "autoresearch_frozen = harness")
+    repo.git("rm", "-q", "--cached", name)
+    repo.write(".gitignore", f"/{name}\nresults.*\n__pycache__/\n.pytest_cache/\n")
+    repo.git("add", ".gitignore")
+    repo.git("commit", "-qm", "Ignore it")
+    assert name in mistake(repo)
+
+
+def test_a_frozen_path_that_is_not_there_is_not_committed_either(repo: Repo) -> None:
+    ini(repo, "autoresearch_frozen = harnes")
+    said = mistake(repo)
+    assert "harnes" in said
+    assert "autoresearch_frozen" in said
+
+
+def test_in_a_root_below_the_repositorys_top_the_command_is_right_too(repo: Repo) -> None:
+    for name in ("train.py", "program.md", "conftest.py", "pytest.ini", "experiments"):
+        repo.git("mv", name, f"sub-{name}")
+    (repo.path / "sub").mkdir()
+    for name in ("train.py", "program.md", "conftest.py", "pytest.ini", "experiments"):
+        repo.git("mv", f"sub-{name}", f"sub/{name}")
+    repo.commit()
+    touch(repo, "sub/conftest.py")
+    os.chdir(repo.path / "sub")
+    said = mistake(repo)
+    subprocess.run(said.split("`")[1], shell=True, cwd=repo.path / "sub", check=True, capture_output=True)
+
+
+# ------------------------------------------------------------------------------------------- the campaign is another's
+
+
+def begun(repo: Repo, **fields: object) -> None:
+    """A campaign t whose baseline was recorded in another setting."""
+    ratchet = Ratchet(repo.path)
+    ratchet.choose("t")
+    ratchet.open()
+    first = attempt(
+        0, commit=ratchet.start, base=ratchet.start, tree=repo.git("rev-parse", "HEAD^{tree}"),
+        proposal=Proposal("baseline"), setting=Setting(hardware_key="h", data_hash="d"),
+    )  # fmt: skip
+    ratchet.record(judged(replace(first, **fields)))  # type: ignore[arg-type]
+    ratchet.close()
+
+
+def describe(repo: Repo, **description: object) -> None:
+    repo.write("describe.py", f"print({json.dumps({'hardware_key': 'h', 'data_hash': 'd', **description})!r})\n")
+    ini(repo, "autoresearch_describe = python describe.py")
+
+
+OTHERS = {
+    "hardware": ({"setting": Setting(hardware_key="H100", data_hash="d")}, "hardware (H100, now h)"),
+    "no hardware": ({"setting": Setting(data_hash="d")}, "hardware (none, now h)"),
+    "data": ({"setting": Setting(hardware_key="h", data_hash="climbmix")}, "data (climbmix, now d)"),
+    "harness": ({"setting": Setting(hardware_key="h", data_hash="d", harness_hash="abc")}, "harness (abc, now none)"),
+    "metric": ({"metric_name": "loss"}, "metric (loss, now val_bpb)"),
+    "direction": ({"direction": Direction.MAXIMIZE}, "direction (maximize, now minimize)"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_tag_whose_results_cannot_be_compared(repo: Repo, what: str) -> None:
+    fields, words = OTHERS[what]
+    describe(repo)
+    begun(repo, **fields)
+    assert mistake(repo) == (
+        f"the campaign t began with other {words} and its results cannot be compared: choose another --autoresearch-tag"
+    )
+
+
+def test_a_tag_is_refused_by_what_its_first_night_recorded(repo: Repo) -> None:
+    describe(repo, data_hash="yesterday's")
+    repo.plan(0.9)
+    assert repo.run("--max", "1").ret == 0
+    describe(repo, data_hash="today's")
+    assert "other data (yesterday's, now today's)" in mistake(repo)
+
+
+def test_the_campaigns_branch_is_checked_out(repo: Repo) -> None:
+    begun(repo, setting=Setting())
+    repo.git("checkout", "-q", "autoresearch/t")
+    said = mistake(repo)
+    assert said == (
+        f"the branch autoresearch/t is checked out in {repo.path}, and experiments move it: "
+        f"type `git -C {repo.path} switch --detach` first"
+    )
+    types(repo, said)
+    mistake_of_direction(repo)
+
+
+def test_the_campaigns_branch_is_checked_out_in_another_worktree(repo: Repo, tmp_path: Path) -> None:
+    begun(repo, setting=Setting())
+    other = tmp_path / "another place"
+    repo.git("worktree", "add", "-q", str(other), "autoresearch/t")
+    said = mistake(repo)
+    assert f"is checked out in {other}, " in said
+    types(repo, said)
+    mistake_of_direction(repo)
+
+
+def test_the_campaigns_branch_was_made_by_hand(repo: Repo) -> None:
+    repo.git("branch", "autoresearch/t")
+    said = mistake(repo)
+    assert "autoresearch/t" in said
+    types(repo, said)
+
+
+def test_the_campaigns_branch_was_moved_by_hand(repo: Repo) -> None:
+    begun(repo, setting=Setting())
+    repo.git("checkout", "-q", "autoresearch/t")
+    repo.git("commit", "-q", "--allow-empty", "-m", "By hand")
+    repo.git("checkout", "-q", "main")
+    said = mistake(repo)
+    assert "which no experiment measured" in said
+    types(repo, said)
+
+
+def test_a_record_that_a_newer_version_wrote(repo: Repo) -> None:
+    begun(repo, setting=Setting())
+    repo.git("tag", "-a", "-m", '{"schema": 99}', "newer", "HEAD")
+    repo.git("update-ref", "refs/autoresearch/t/0001", "refs/tags/newer")
+    said = mistake(repo)
+    assert said == (
+        "refs/autoresearch/t/0001 cannot be read (record schema 99: this version of pytest-autoresearch reads 1): "
+        "choose another --autoresearch-tag"
+    )
+
+
+def test_a_mistake_is_said_as_it_is_on_a_real_command_line(repo: Repo) -> None:
+    before = state(repo)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--autoresearch", "--max", "-1"], cwd=repo.path, text=True, capture_output=True
+    )
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert done.stderr.strip() == "ERROR: --max -1: give a whole number, 0 for no limit"
+    assert state(repo) == before
