@@ -104,7 +104,7 @@ def test_a_signal_while_the_ratchet_moves_tears_nothing_apart(
     output = process.communicate(timeout=30)[0]
     (repo.path / ".git/slow").unlink()
     assert process.returncode == 2, output
-    assert 1 in repo.statuses()
+    assert len(repo.statuses()) == 2
     repo.check_ledger()
 
 
@@ -202,7 +202,7 @@ def test_the_record_is_there_before_anybody_hears_of_the_report(repo: Repo) -> N
             if report.when == "call" or report.failed:
                 number = report.nodeid.split("[")[1][:4]
                 ref = subprocess.run(["git", "rev-parse", "-q", "--verify", "refs/autoresearch/t/" + number]).returncode
-                rows = len(open("results.tsv").readlines()) - 1
+                rows = len(pathlib.Path("results.tsv").read_text().splitlines()) - 1
                 print("DURABLE" if ref == 0 and rows > int(number) else "LATE", number)
         """)
     repo.plan(0.9, 1.5, "crash")

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,15 @@ VOCAB, LENGTH = 128, 32
 PROFILE = harness.Profile("cpu", "cpu", "test", 8.0, LENGTH, VOCAB, 1024, 15.0, 4096)
 SHAPE = train.Shape(VOCAB, LENGTH, depth=3, width=32, head_size=16)
 SOURCE = (CHECKOUT / "train.py").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are not worth sharing out, and threads that wait for each other are slow beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def some_tokens(rows: int, seed: int = 0) -> torch.Tensor:
@@ -39,7 +48,7 @@ def stirred_model(device: str = "cpu") -> train.GPT:
 
 def corpus_batch() -> train.Batch:
     """The start of `train.py` itself, a byte a token."""
-    text = torch.tensor(list(SOURCE.encode()[: 32 * (LENGTH + 1)])).view(32, LENGTH + 1) % VOCAB
+    text = torch.tensor(list(SOURCE.encode()[: 16 * (LENGTH + 1)])).view(16, LENGTH + 1) % VOCAB
     return text[:, :-1].contiguous(), text[:, 1:].contiguous()
 
 
@@ -51,9 +60,9 @@ def test_an_untrained_model_knows_nothing() -> None:
 
 def test_the_loss_of_a_fixed_batch_goes_to_near_zero() -> None:
     trainer = train.Trainer(PROFILE, seed=1)
-    losses = [trainer.step([corpus_batch()], progress=step / 120).item() for step in range(120)]
+    losses = [trainer.step([corpus_batch()], progress=step / 100).item() for step in range(100)]
     assert losses[0] > 4
-    # The first tokens of a row cannot be told from what is before them: 32 rows begin in nearly as many ways.
+    # Nothing tells how a row goes on after its first token, so some nats stay: rows begin alike.
     assert losses[-1] < 0.15
 
 
@@ -131,20 +140,20 @@ def test_a_saved_model_gives_the_same_logits_when_loaded(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
-@pytest.mark.parametrize("size", [(4, 24, 24), (2, 16, 48), (2, 48, 16)], ids=["square", "wide", "tall"])
-@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 0.01), (torch.bfloat16, 0.05)], ids=str)
-def test_orthogonalised_matrices_have_singular_values_near_one(
-    size: tuple[int, int, int], kind: torch.dtype, tolerance: float
-) -> None:
+@pytest.mark.parametrize("size", [(24, 24), (16, 48), (48, 16), (128, 512)], ids=["square", "wide", "tall", "large"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_orthogonalised_matrices_have_singular_values_near_one(size: tuple[int, int], kind: torch.dtype) -> None:
     random = torch.Generator().manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(size, generator=random), full_matrices=False)
-    spread = torch.logspace(0, -1.5, min(size[1:]))
-    # The scale of a gradient must not matter, nor how unequal its directions are.
-    made = 1e-4 * left @ torch.diag_embed(spread.expand(size[0], -1)) @ right
+    rank = min(size)
+    # From all directions alike to one that holds nearly everything, as the gradients of a young model do.
+    spectra = [torch.logspace(0, -exponent / 2, rank) for exponent in range(4)]
+    spectra += [torch.cat((torch.ones(1), torch.full((rank - 1,), rest))) for rest in (0.5, 0.1, 0.03)]
+    # The scale of a gradient must not matter.
+    made = torch.stack([1e-4 * left @ torch.diag(spectrum) @ right for spectrum in spectra])
     result = train.orthogonalise(made.to(kind)).float()
-    values = torch.linalg.svdvals(result)
-    assert result.shape == size
-    assert (values - 1).abs().max() < tolerance
+    assert result.shape == made.shape
+    assert (torch.linalg.svdvals(result) - 1).abs().max() < 0.04
     assert (left.mT @ result @ right.mT).diagonal(dim1=-2, dim2=-1).min() > 0.9
 
 
@@ -188,7 +197,7 @@ def test_adam_takes_the_steps_of_pytorch() -> None:
 def test_a_step_of_two_batches_is_a_step_of_both_at_once() -> None:
     apart, together = train.Trainer(PROFILE, seed=1), train.Trainer(PROFILE, seed=1)
     inputs, targets = corpus_batch()
-    halves = [(inputs[:16], targets[:16]), (inputs[16:], targets[16:])]
+    halves = [(inputs[:8], targets[:8]), (inputs[8:], targets[8:])]
     for _ in range(3):
         first = apart.step(halves, progress=0.5)
         second = together.step([(inputs, targets)], progress=0.5)
