@@ -163,14 +163,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, is_causal=mask is None)
 
 
-class Linear(nn.Linear):
-    """A matrix without a bias. Weights stay float32; the product is computed in the input's type."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+def project(x: Tensor, matrix: Tensor) -> Tensor:
+    """Product with a matrix [outputs, inputs]; weights are float32, the product is computed in the type of x."""
+    return F.linear(x, matrix.to(x.dtype))
 
 
 class Block(nn.Module):
@@ -179,23 +174,22 @@ class Block(nn.Module):
     def __init__(self, shape: Shape, has_value_embedding: bool) -> None:
         super().__init__()
         self.head_size = shape.head_size
-        self.qkv = nn.Parameter(torch.empty(3, shape.width, shape.width))
-        self.out = Linear(shape.width, shape.width)
-        self.value_embedding = nn.Embedding(shape.vocab_size, shape.width) if has_value_embedding else None
         hidden = max(1, round(MLP_RATIO * shape.width))
-        self.up = Linear(shape.width, hidden)
-        self.down = Linear(hidden, shape.width)
+        self.qkv = nn.Parameter(torch.empty(3, shape.width, shape.width))
+        self.out = nn.Parameter(torch.empty(shape.width, shape.width))
+        self.up = nn.Parameter(torch.empty(hidden, shape.width))
+        self.down = nn.Parameter(torch.empty(shape.width, hidden))
+        self.value_embedding = nn.Embedding(shape.vocab_size, shape.width) if has_value_embedding else None
 
     def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
-        x = x + self.out(self.attention(norm(x), tokens, angles, mask))
-        result: Tensor = x + self.down(F.relu(self.up(norm(x))).square())
-        return result
+        x = x + project(self.attention(norm(x), tokens, angles, mask), self.out)
+        return x + project(F.relu(project(norm(x), self.up)).square(), self.down)
 
     def attention(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
         """What each token takes from those it sees, [B, T, D], before `out` mixes the heads."""
         batch, length, width = x.shape
         # One product for three matrices reads x once; Muon still sees three.
-        mixed = F.linear(x, self.qkv.flatten(0, 1).to(x.dtype)).view(batch, length, 3, -1, self.head_size)
+        mixed = project(x, self.qkv.flatten(0, 1)).view(batch, length, 3, -1, self.head_size)
         query, key, value = mixed.transpose(1, 3).unbind(2)  # [B, H, T, S]
         if self.value_embedding is not None:
             extra = self.value_embedding(tokens).to(x.dtype)
@@ -205,7 +199,7 @@ class Block(nn.Module):
 
     def matrices(self) -> list[Tensor]:
         """The parameters that Muon trains: [3, rows, columns], then [rows, columns]."""
-        return [self.qkv, self.out.weight, self.up.weight, self.down.weight]
+        return [self.qkv, self.out, self.up, self.down]
 
 
 class GPT(nn.Module):
@@ -230,7 +224,7 @@ class GPT(nn.Module):
             Block(shape, has_value_embedding=(shape.depth - 1 - block) % VALUE_EVERY == 0)
             for block in range(shape.depth)
         )
-        self.unembedding = Linear(shape.width, shape.vocab_size)
+        self.unembedding = nn.Parameter(torch.empty(shape.vocab_size, shape.width))
         self.residual_weight = nn.Parameter(torch.ones(shape.depth))
         self.skip_weight = nn.Parameter(torch.full((shape.depth,), float(SKIP_INIT)))
         self._draw_weights()
@@ -255,14 +249,14 @@ class GPT(nn.Module):
     def _draw_weights(self) -> None:
         """Matrices that write to the stream start at zero, so that every block starts as the identity."""
         nn.init.normal_(self.embedding.weight)
-        nn.init.normal_(self.unembedding.weight, std=UNEMBEDDING_STD)
+        nn.init.normal_(self.unembedding, std=UNEMBEDDING_STD)
         # A uniform distribution has no tail to draw an outlier from; the factor makes its deviation the same.
         bound = INIT_SCALE * math.sqrt(3 / self.shape.width)
         for block in self.layers:
             nn.init.uniform_(block.qkv, -bound, bound)
-            nn.init.zeros_(block.out.weight)
-            nn.init.uniform_(block.up.weight, -bound, bound)
-            nn.init.zeros_(block.down.weight)
+            nn.init.zeros_(block.out)
+            nn.init.uniform_(block.up, -bound, bound)
+            nn.init.zeros_(block.down)
             if block.value_embedding is not None:
                 nn.init.uniform_(block.value_embedding.weight, -bound, bound)
 
@@ -272,13 +266,13 @@ class GPT(nn.Module):
         x = start = norm(self.embedding(tokens).to(self.compute_type))
         for number, (block, mask) in enumerate(zip(self.layers, self.masks, strict=True)):
             x = block(self.residual_weight[number] * x + self.skip_weight[number] * start, tokens, angles, mask)
-        logits = self.unembedding(norm(x)).float()
+        logits = project(norm(x), self.unembedding).float()
         return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
 
     def flops_per_token(self) -> float:
         """Floating-point operations of a training step for one token: 6 for each weight of a product, and attention's
         12 · width for each token in the window (without a discount for the causal half)."""
-        weights = sum(p.numel() for p in [*self.matrices(), self.unembedding.weight])
+        weights = sum(p.numel() for p in [*self.matrices(), self.unembedding])
         return 6 * weights + 12 * self.shape.width * sum(self.shape.windows)
 
 
@@ -409,7 +403,7 @@ def adam_groups(model: GPT) -> list[AdamW]:
     return [
         AdamW([model.embedding.weight], EMBEDDING_LR * width_factor),
         AdamW(tables, EMBEDDING_LR * width_factor, VALUE_DECAY),
-        AdamW([model.unembedding.weight], UNEMBEDDING_LR * width_factor),
+        AdamW([model.unembedding], UNEMBEDDING_LR * width_factor),
         AdamW([model.residual_weight], RESIDUAL_LR),
         AdamW([model.skip_weight], SKIP_LR),
     ]
@@ -562,7 +556,7 @@ def train(trainer: Trainer, budget: float, path: Path) -> Trained:
             f"step {steps:05d} ({100 * progress:.1f}%) | loss: {loss:.6f} | lrm: {rate_share_at(progress):.2f} | "
             f"dt: {1000 * recent[-1]:.0f}ms | tok/sec: {trainer.tokens_per_step / recent[-1]:,.0f} | "
             f"mfu: {trainer.mfu_percent(1, recent[-1]):.1f}% | remaining: {max(0.0, usable - begun):.0f}s",
-            end="\r",
+            end="  \r",
             flush=True,
         )
     trainer.save(path)

@@ -151,7 +151,7 @@ def bowl(seed: int) -> Score:
 
 def test_forty_proposals_leave_less_of_the_loss_than_guesses_do(tmp_path: Path) -> None:
     # The statistic: the share of the first loss that is left after 40 experiments, averaged over 8 losses. It was
-    # 0.23 for the search and 0.47 for the guesses, which change one constant within the same ranges.
+    # 0.26 for the search and 0.47 for the guesses, which change one constant within the same ranges.
     def left(make: Callable[[int], Proposer]) -> float:
         shares = []
         for seed in range(8):
@@ -219,6 +219,7 @@ def test_what_failed_above_is_looked_for_below(tmp_path: Path, fate: str) -> Non
 
     drawn = [SearchProposer(seed).propose(campaign.context()).parameters["LR"] for seed in range(20)]
 
+    assert all(value < 1.4 for value in drawn)
     assert sum(value < 1 for value in drawn) >= 16
 
 

@@ -93,7 +93,7 @@ def test_rows_of_a_batch_do_not_see_each_other() -> None:
 def test_logits_stay_within_the_cap() -> None:
     model = stirred_model()
     with torch.no_grad():
-        model.unembedding.weight.mul_(1000)
+        model.unembedding.mul_(1000)
     logits = model(some_tokens(2))
     assert logits.shape == (2, LENGTH, VOCAB)
     assert logits.dtype == torch.float32

@@ -5,12 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from harness_data import CHECKOUT, environment, run, write_folder
 
 import harness
@@ -38,20 +37,6 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cache"
 
 
-def start(path: Path, cache: Path, *, clock: int | None = None, **more: str) -> "subprocess.Popen[str]":
-    """Start a training script, with any warning an error."""
-    env = environment(cache, PYTHONPATH=str(CHECKOUT), **more)
-    if clock is not None:
-        env["AUTORESEARCH_CLOCK_FD"] = str(clock)
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", str(path)],
-        env=env,
-        pass_fds=() if clock is None else (clock,),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 @dataclass(frozen=True)
 class Done:
     """A training process that ended, and what it printed, with each carriage return a line's end."""
@@ -65,7 +50,36 @@ class Done:
         return dict(line.split(": ") for line in self.lines[self.lines.index("---") + 1 :])
 
 
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a training script with the data of a cache folder and any warning an error; ends it with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(path: Path, cache: Path, *, clock: int | None = None, **more: str) -> "subprocess.Popen[bytes]":
+        env = environment(cache, PYTHONPATH=str(CHECKOUT), **more)
+        if clock is not None:
+            env["AUTORESEARCH_CLOCK_FD"] = str(clock)
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(path)],
+            env=env,
+            pass_fds=[] if clock is None else [clock],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 def finish(process: "subprocess.Popen[bytes]") -> Done:
+    """Wait for its end."""
     out, err = process.communicate(timeout=180)
     return Done(process.returncode, out.decode().replace("\r", "\n").splitlines(), err.decode())
 
@@ -86,17 +100,18 @@ def test_importing_it_starts_nothing_and_costs_little(small_data: Path) -> None:
         "import harness; harness.begin()\n"
     )
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, cwd=CHECKOUT, env=environment(small_data), capture_output=True, text=True, check=False)
+    env = environment(small_data)
+    done = subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_model_is_complete_before_the_budget_ends(
-    small_data: Path, tmp_path: Path, clock: tuple[socket.socket, socket.socket]
+    small_data: Path, tmp_path: Path, start: Start, clock: tuple[socket.socket, socket.socket]
 ) -> None:
-    budget = 4.0
+    budget, out = 4.0, tmp_path / "out"
     ours, theirs = clock
-    out = tmp_path / "out"
-    process = start(TRAIN, small_data, clock=theirs.fileno(), AUTORESEARCH_BUDGET=str(budget), AUTORESEARCH_OUT=str(out))
+    fixed = {"AUTORESEARCH_BUDGET": str(budget), "AUTORESEARCH_OUT": str(out)}
+    process = start(TRAIN, small_data, clock=theirs.fileno(), **fixed)
     ours.settimeout(120)
     assert ours.recv(64) == b"begin\n"
     assert list(out.iterdir()) == []
@@ -108,9 +123,9 @@ def test_the_model_is_complete_before_the_budget_ends(
     assert [path.name for path in out.iterdir()] == ["model.pt"]
     model_seconds = ((out / "model.pt").stat().st_ctime_ns - begun) / 1e9
     assert 0.4 * budget < model_seconds <= budget
-    assert abs(float(done.summary["training_seconds"]) - model_seconds) < 0.2
+    assert abs(float(done.summary["training_seconds"]) - model_seconds) < 0.5
 
-    steps = [match for line in done.lines if (match := PROGRESS.fullmatch(line))]
+    steps = [match for line in done.lines if (match := PROGRESS.fullmatch(line.rstrip()))]
     assert [int(step["step"]) for step in steps] == list(range(1, len(steps) + 1))
     assert float(steps[0]["percent"]) < 25 < 60 < float(steps[-1]["percent"]) <= 100
     assert float(steps[0]["loss"]) == pytest.approx(7.62, abs=0.05)  # ln 2048: the warm-up taught nothing
@@ -120,15 +135,17 @@ def test_the_model_is_complete_before_the_budget_ends(
     assert int(done.summary["num_steps"]) == len(steps)
     assert float(done.summary["total_tokens_M"]) == pytest.approx(len(steps) * 1024 / 1e6, abs=0.001)
     assert 100 < float(done.summary["peak_vram_mb"]) < 2000
-    assert measure_in(small_data, out / "model.pt") < 6
+    assert 0 < measure_in(small_data, out / "model.pt") < measure_in(small_data, untrained(small_data, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("good", "bad"),
-    [("LOGIT_CAP = 15.0", "LOGIT_CAP = float('nan')"), ("UNEMBEDDING_STD = 0.001", "UNEMBEDDING_STD, LOGIT_CAP = 9e3, 9e3")],
+    [("LOGIT_CAP = 15.0", "LOGIT_CAP = float('nan')"), ("LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)", "logits * 1e6")],
     ids=["nan", "hopeless"],
 )
-def test_a_loss_that_is_no_number_or_hopeless_fails_at_once(small_data: Path, tmp_path: Path, good: str, bad: str) -> None:
+def test_a_loss_that_is_no_number_or_hopeless_fails_at_once(
+    small_data: Path, tmp_path: Path, start: Start, good: str, bad: str
+) -> None:
     source = TRAIN.read_text(encoding="utf-8")
     assert good in source
     (tmp_path / "train.py").write_text(source.replace(good, bad), encoding="utf-8")
@@ -137,13 +154,13 @@ def test_a_loss_that_is_no_number_or_hopeless_fails_at_once(small_data: Path, tm
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_without_data_a_sentence_says_what_to_type(tmp_path: Path) -> None:
+def test_without_data_a_sentence_says_what_to_type(tmp_path: Path, start: Start) -> None:
     done = finish(start(TRAIN, tmp_path / "empty", AUTORESEARCH_OUT=str(tmp_path / "out")))
     assert done.status == 1
-    assert re.fullmatch(r"train\.py: there are no data .*; type `python -m harness\.prepare .*`\.\n", done.err)
+    assert re.fullmatch(r"train\.py: .* no data .*; type `python -m harness\.prepare .*`\.\n", done.err)
 
 
-def test_by_hand_it_learns_the_embedded_corpus_and_scores_itself(tmp_path: Path) -> None:
+def test_by_hand_it_learns_the_embedded_corpus_and_scores_itself(tmp_path: Path, start: Start) -> None:
     """The claim of the CPU profile, at its real budget: under 3.0, and at least 0.7 under the untrained model."""
     cache = tmp_path / "cache"
     prepared = run("harness.prepare", env=environment(cache))
@@ -175,6 +192,5 @@ def measure_in(cache: Path, model: Path) -> float:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(cache).items():
             patch.setenv(name, value)
-        assert not torch.is_grad_enabled() or torch.is_inference_mode_enabled() is False
         val_bpb, _ = measure(model, TRAIN)
     return val_bpb

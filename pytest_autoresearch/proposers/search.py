@@ -239,11 +239,11 @@ def _draws(
     """
     inside = {name: _between(values, present[name], memory[name].losses) for name, values in near.items()}
     effects = _effects(memory)
-    hopes = {
-        name: (1 + memory[name].kept + bool(ranges.words(name.rpartition(":")[2]) & _PROMISING),
-               1 + memory[name].failed + memory[name].running)
-        for name, values in inside.items() if len(values) > 1
-    }  # fmt: skip
+    hopes = {}
+    for name, one in memory.items():
+        if len(inside[name]) > 1:
+            promising = bool(ranges.words(name.rpartition(":")[2]) & _PROMISING)
+            hopes[name] = (1 + one.kept + promising, 1 + one.failed + one.running)
     for _ in range(_DRAWS if hopes else 0):
         luck = {name: rng.betavariate(*hope) * effects[name] for name, hope in hopes.items()}
         name = max(luck, key=luck.__getitem__)
