@@ -82,7 +82,7 @@ class Campaign:
             data_hash=harness.data_hash,
         )
         self.why_over = ""
-        self.ledger = Ledger(ratchet, settings.root / "results.tsv", settings.metric, self.setting)
+        self.ledger = Ledger(ratchet, settings.root / "results.tsv", settings.metric, settings.direction, self.setting)
         self._hooks = hooks
         self._make_proposer = make_proposer
         self._proposer: Proposer | None = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.settings import this_python
@@ -48,31 +50,48 @@ def describe(command: tuple[str, ...] | None, folder: Path) -> Harness:
     """
     if command is None:
         return Harness()
-    said = " ".join(command)
+    said = shlex.join(command)
     sys.stdout.flush()
     try:
         done = subprocess.run(
-            this_python(command), cwd=folder, stdout=subprocess.PIPE, text=True, check=False,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            this_python(command),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            check=False,
+        )
     except OSError as error:
         raise UserError(f"autoresearch_describe: {error.strerror} ({said}): correct it in the configuration") from None
     if done.returncode:
         raise UserError(f"autoresearch_describe failed (see above): run `{said}` until it prints JSON")
     try:
-        answer = json.loads(done.stdout)
-        limit = answer.get("memory_limit_mb")
-        return Harness(
-            profile=str(answer.get("profile", "")),
-            device=str(answer.get("device", "not described")),
-            budget_seconds=float(answer.get("budget_seconds", 300.0)),
-            memory_limit_mb=math.inf if limit is None else float(limit),
-            hardware_key=str(answer.get("hardware_key", "")),
-            data_hash=str(answer.get("data_hash", "")),
-            score=tuple(answer["score"]) if answer.get("score") else None,
-            environment={str(name): str(value) for name, value in answer.get("environment", {}).items()},
-        )
+        return _harness(json.loads(done.stdout))
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"autoresearch_describe: `{said}` printed no JSON description ({error}): see its docs"
         ) from None
+
+
+def _harness(answer: Mapping[str, Any]) -> Harness:
+    limit = answer.get("memory_limit_mb")
+    score = answer.get("score")
+    if score is not None and not isinstance(score, list):
+        raise TypeError("score is no list of words")
+    return Harness(
+        profile=str(answer.get("profile", "")),
+        device=str(answer.get("device", "not described")),
+        budget_seconds=_positive("budget_seconds", answer.get("budget_seconds", 300.0)),
+        memory_limit_mb=math.inf if limit is None else _positive("memory_limit_mb", limit),
+        hardware_key=str(answer.get("hardware_key", "")),
+        data_hash=str(answer.get("data_hash", "")),
+        score=tuple(str(word) for word in score) if score else None,
+        environment={str(name): str(value) for name, value in answer.get("environment", {}).items()},
+    )
+
+
+def _positive(name: str, value: Any) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {value}")
+    return number

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is for us to report, not for the import
 import git
 
 from pytest_autoresearch.errors import GitError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_autoresearch import verdict
 from pytest_autoresearch.errors import BaseMoved, NumberTaken, UserError
-from pytest_autoresearch.experiment import BASELINE, Experiment, Setting, Status
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Setting, Status
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import ResultsFile, chain
 
@@ -22,12 +22,15 @@ class Ledger:
         notices: Sentences for the end of the session.
     """
 
-    def __init__(self, ratchet: Ratchet, results: Path, metric_name: str, setting: Setting) -> None:
+    def __init__(
+        self, ratchet: Ratchet, results: Path, metric_name: str, direction: Direction, setting: Setting
+    ) -> None:
         self.records = ratchet.records()
         self.notices: list[str] = []
         self._lock = threading.Lock()
         self._ratchet = ratchet
         self._metric_name = metric_name
+        self._direction = direction
         self._setting = setting
         self._results = ResultsFile(results, metric_name)
 
@@ -127,6 +130,7 @@ class Ledger:
             ("harness", first.setting.harness_hash, self._setting.harness_hash),
             ("data", first.setting.data_hash, self._setting.data_hash),
             ("metric", first.metric_name, self._metric_name),
+            ("direction", first.direction, self._direction),
         ):
             if then != now:
                 raise UserError(

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Iterable
@@ -109,14 +110,22 @@ class Ratchet:
                 last[known[1]] = max(last.get(known[1], 0.0), float(when or 0))
         return last
 
-    def dirty(self, paths: Iterable[str]) -> list[str]:
-        """Which of the paths (relative to `root`) hold something that is not committed."""
-        said = self.git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
-        return [entry[3:] for entry in said.split("\0") if entry]
+    def dirty(self, paths: Iterable[str], ignored: bool = False) -> list[str]:
+        """Which files under the paths are not as they are committed; all relative to `root`.
 
-    def committed(self, path: str) -> bool:
-        """Whether the path (relative to `root`) is in the commit that a new campaign would start from."""
-        return bool(self.git("ls-tree", "--name-only", self.start, "--", path))
+        Args:
+            paths: Or git pathspecs.
+            ignored: Whether files that git ignores count too.
+        """
+        more = ["--ignored=traditional"] if ignored else []
+        command = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", *more, "--", *paths)
+        found = [entry[3:] for entry in self.git(*command).split("\0") if entry]
+        here = [Path(os.path.relpath(self.top / path, self.root)).as_posix() for path in found]
+        return [path for path in here if "__pycache__" not in path and not path.endswith(".pyc")]
+
+    def committed(self) -> list[str]:
+        """Every file of the commit that a new campaign would start from, relative to `root`."""
+        return self.git("ls-tree", "-r", "-z", "--name-only", self.start).split("\0")
 
     def tree_hash(self, paths: Iterable[str]) -> str:
         """A hash of what the user's commit holds under the paths (relative to `root`)."""
@@ -144,14 +153,14 @@ class Ratchet:
         """
         self.tag = tag
         if (
-            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag)
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", tag)
             or self.git.ask("check-ref-format", self.branch) is None
         ):
             raise UserError(f"--autoresearch-tag {tag!r} cannot name a branch: use letters, digits, '.', '_' and '-'")
         if (where := self.checked_out()) is not None:
             raise UserError(
                 f"the branch autoresearch/{tag} is checked out in {where}, and experiments move it: "
-                f"type `git -C {where} switch --detach` first"
+                f"type `git -C {shlex.quote(str(where))} switch --detach` first"
             )
 
     def open(self) -> None:
@@ -177,9 +186,16 @@ class Ratchet:
             lock.unlink(missing_ok=True)
 
     def _finish(self, keeps: list[Experiment]) -> None:
+        head = self.head()
         if not keeps:
+            if head is not None:
+                raise UserError(
+                    f"there is a branch autoresearch/{self.tag}, but no experiment made it: "
+                    f"type `git branch -m autoresearch/{self.tag} mine-{self.tag}` first, or choose another "
+                    "--autoresearch-tag"
+                )
             return
-        due, head = keeps[-1].commit, self.head()
+        due = keeps[-1].commit
         if head == due:
             return
         if head is None or self.git.ask("merge-base", "--is-ancestor", head, due) is not None:
@@ -254,4 +270,6 @@ def _no_repository(root: Path, said: str) -> str:
         return f"git does not trust {root}: type `git config --global --add safe.directory {root}` first"
     if "must be run in a work tree" in said:
         return f"{root} is a bare git repository: run pytest in a checkout of it"
+    if "not a git repository" not in said:
+        return f"git cannot work in {root}: {said.splitlines()[0]}: put that right first"
     return f"{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Generator
@@ -12,6 +13,7 @@ import pytest
 from pytest_autoresearch.campaign import Campaign, make_proposer
 from pytest_autoresearch.describe import Harness, describe
 from pytest_autoresearch.errors import AutoresearchError, UserError
+from pytest_autoresearch.guard import is_editable
 from pytest_autoresearch.loop import Loop
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.reports import summary
@@ -19,7 +21,7 @@ from pytest_autoresearch.reports.junit import Junit
 from pytest_autoresearch.reports.terminal import Terminal
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.settings import Settings, read, this_python
-from pytest_autoresearch.slots import Slots, check_paths
+from pytest_autoresearch.slots import Slots
 
 _CONTINUED_SECONDS = 12 * 3600
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -53,7 +55,6 @@ def _begin(config: pytest.Config) -> None:
         if config.getoption(name, None):
             raise UserError(f"--autoresearch does not go with {sentence}")
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
-    check_paths(config.args, settings.root, settings.experiments_folder)
     ratchet = Ratchet(settings.root)
     ratchet.choose(settings.tag or _tag(ratchet))
     _check_files(settings, ratchet)
@@ -124,11 +125,17 @@ def _tag(ratchet: Ratchet) -> str:
 
 
 def _check_files(settings: Settings, ratchet: Ratchet) -> None:
+    committed = ratchet.committed()
     for pattern in settings.editable:
-        if not ratchet.committed(pattern):
+        if not any(is_editable(path, (pattern,)) for path in committed):
             raise UserError(
                 f"there is no {pattern} in the last commit: write and commit one, or name the file that experiments "
                 "may change in the ini key autoresearch_editable"
+            )
+    for frozen in settings.frozen:
+        if not any(Path(path).is_relative_to(frozen) for path in committed):
+            raise UserError(
+                f"there is no {frozen} in the last commit: correct or commit what autoresearch_frozen names"
             )
     if not (settings.root / "program.md").is_file():
         raise UserError(
@@ -141,16 +148,21 @@ def _check_files(settings: Settings, ratchet: Ratchet) -> None:
             f"the training command {' '.join(settings.command)!r} starts no program on PATH: "
             "correct the ini key autoresearch_command"
         )
-    if dirty := ratchet.dirty(_frozen(settings)):
+    deciding = _deciding(settings)
+    dirty = ratchet.dirty(deciding)
+    # What git ignores is in no commit either.
+    hidden = [path for path in ratchet.dirty(deciding, ignored=True) if path not in dirty and path.endswith(".py")]
+    if named := [*dirty, *hidden][:3]:
+        files = " ".join(shlex.quote(path) for path in named)
         raise UserError(
-            f"{', '.join(dirty[:3])} decide{'s' if len(dirty) == 1 else ''} what is kept and must be committed: "
-            f"type `git add {' '.join(dirty[:3])} && git commit -m 'Before the campaign'` first"
+            f"{', '.join(named)} decide{'s' if len(named) == 1 else ''} what is kept and must be committed: type "
+            f"`git add {'-f ' if hidden else ''}{files} && git commit -m 'Before the campaign'` first"
         )
 
 
-def _frozen(settings: Settings) -> list[str]:
+def _deciding(settings: Settings) -> list[str]:
     """Everything that decides: the frozen paths, the acceptance rules, the configuration."""
-    paths = [*settings.frozen, f":(glob){settings.experiments}/**/*.py", ":(exclude)*.pyc", "conftest.py"]
+    paths = [*settings.frozen, f":(glob){settings.experiments}/**/*.py", "conftest.py"]
     if settings.config_file is not None and settings.config_file.is_relative_to(settings.root):
         paths.append(str(settings.config_file.relative_to(settings.root)))
     return paths
@@ -163,7 +175,8 @@ def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Ca
         limit += f", {settings.total} in the campaign"
     lines = [
         f"autoresearch: campaign {ratchet.tag} ({state}), branch autoresearch/{ratchet.tag}",
-        f"  device:   {harness.hardware_key or harness.device}" + (f", profile {harness.profile}" if harness.profile else ""),
+        f"  device:   {harness.hardware_key or harness.device}"
+        + (f", profile {harness.profile}" if harness.profile else ""),
         f"  limits:   {limit}; {summary.limits_line(campaign.limits(None))}",
         f"  metric:   {settings.metric}, {settings.direction}, "
         + ("scored by the harness" if harness.score else "as the training command reports it"),

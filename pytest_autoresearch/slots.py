@@ -161,9 +161,13 @@ def choose_paths(config: pytest.Config, args: list[str]) -> None:
     known = config.known_args_namespace
     if getattr(known, "xmlpath", "") is None:
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
-    if known.file_or_dir:
-        return
     own = config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
+    if known.file_or_dir:
+        try:
+            check_paths(known.file_or_dir, config.rootpath, own)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+        return
     path = own if has_rule(own, config.getini("python_files")) else BUNDLED
     args.append(str(path))
     # The bundled rule is no reason to miss the repository's own conftest. Named by its file: its folder would bring

@@ -17,8 +17,10 @@ from pytest_autoresearch.ratchet import Ratchet
 
 pytestmark = pytest.mark.timeout(60)
 OURS = ("results.tsv", "results.xml", ".pytest_cache", "__pycache__", "runs", "plan.json")
-OURS_IN_GIT = ("objects", "autoresearch", "worktrees", "refs/autoresearch", "refs/heads/autoresearch",
-               "logs/refs/heads/autoresearch")  # fmt: skip
+OURS_IN_GIT = (
+    *("objects", "autoresearch", "worktrees"),
+    *("refs/autoresearch", "refs/heads/autoresearch", "logs/refs/autoresearch", "logs/refs/heads/autoresearch"),
+)
 
 
 def theirs(top: Path) -> dict[str, bytes | str]:
@@ -142,15 +144,12 @@ def hostile(repo: Repo) -> None:
 
 
 def filtered(repo: Repo) -> None:
-    """A filter that changes whatever is committed and checked out."""
-    repo.write(".gitattributes", "*.py filter=shout\n")
-    repo.git("config", "filter.shout.required", "true")
-    repo.commit("Attributes, before there is a filter") if False else None
-    repo.git("config", "filter.shout.clean", "cat")
-    repo.git("config", "filter.shout.smudge", "cat")
+    """A filter that would change what is committed, though none of the user's own files."""
+    repo.write(".gitattributes", "*.py filter=better\n")
     repo.commit("Attributes")
-    repo.git("config", "filter.shout.clean", "false")
-    repo.git("config", "filter.shout.smudge", "false")
+    repo.git("config", "filter.better.clean", "sed s/0.9/0.1/")
+    repo.git("config", "filter.better.smudge", "sed s/0.9/0.2/")
+    repo.git("config", "filter.better.required", "true")
 
 
 def packed(repo: Repo) -> None:
@@ -169,7 +168,8 @@ def with_a_submodule(repo: Repo) -> None:
 def sparse(repo: Repo) -> None:
     repo.write("big/data.txt", "x\n")
     repo.commit()
-    repo.git("sparse-checkout", "set", "--no-cone", "/*", "!/big/", "!/train.py")
+    repo.git("sparse-checkout", "set", "--no-cone", "/*", "!/big/")
+    assert not (repo.path / "big").exists()
 
 
 STATES = [
@@ -238,7 +238,6 @@ def test_a_shallow_clone(repo: Repo, tmp_path: Path) -> None:
 def test_a_worktree_of_the_users_own(repo: Repo, tmp_path: Path) -> None:
     other = tmp_path / "other"
     repo.git("worktree", "add", "-q", "-b", "side", str(other))
-    before, main_before = theirs(other), theirs(repo.path)
     repo.plan(0.9)
     hook = (other / "conftest.py").read_text().replace('context.root / ".git"', f'pathlib.Path("{repo.path}/.git")')
     (other / "conftest.py").write_text(hook)
