@@ -22,31 +22,54 @@ _REDIRECTIONS = (
     "GIT_NAMESPACE",
 )
 
-# No hook and no filter of the repository runs on an untrusted tree; nothing asks for a passphrase.
-_SETTINGS = (
+# No hook of the repository runs, nothing asks for a passphrase, nothing goes on in the background.
+_QUIET = (
     "core.hooksPath=/dev/null",
-    "core.attributesFile=/dev/null",
-    "core.autocrlf=false",
     "core.fsmonitor=false",
     "commit.gpgSign=false",
     "gc.auto=0",
     "advice.detachedHead=false",
 )
 
+# Where an untrusted tree is checked out, nothing that the user configured changes a byte or runs a program.
+_RAW = ("core.attributesFile=/dev/null", "core.autocrlf=false")
+
 
 class Git:
     """Runs git commands in one folder.
 
     Every command starts in a session of its own: a Ctrl-C at the terminal must not kill git in mid-transaction.
+
+    Args:
+        folder: Where.
+        raw: Whether files are taken as they are: without filters and line-end conversion.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, raw: bool = False) -> None:
         for name in _REDIRECTIONS:
             os.environ.pop(name, None)
         self.folder = folder
         self._git = git.Git(str(folder))
+        self._settings: tuple[str, ...] = _QUIET
         # `git status` would otherwise refresh, and so rewrite, the user's index.
         self._git.update_environment(GIT_OPTIONAL_LOCKS="0", GIT_TERMINAL_PROMPT="0")
+        if raw:
+            self._settings += _RAW
+
+    def without_filters(self) -> None:
+        """Switch off every filter that the configuration defines; attributes in the tree may still name them."""
+        said = (
+            self.ask("config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process)$") or ""
+        )
+        keys = [key for key in said.split("\0") if key]
+        names = {key.rpartition(".")[0] for key in keys}
+        self._settings += tuple(f"{key}=" for key in keys) + tuple(f"{name}.required=false" for name in names)
+
+    def at(self, folder: Path, raw: bool = False) -> Git:
+        """The same in another folder, under the same name."""
+        other = Git(folder, raw)
+        other._git.update_environment(**self._git.environment())
+        return other
 
     def identify(self, name: str, email: str) -> None:
         """Commit under this name from now on."""
@@ -65,7 +88,7 @@ class Git:
         """
         if not self.folder.is_dir():  # GitPython would take the current folder instead: the user's checkout
             raise GitError(f"{self.folder} is no folder")
-        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+        settings = [word for setting in self._settings for word in ("-c", setting)]
         with tempfile.TemporaryFile() as given:
             given.write(stdin.encode("utf-8", "surrogateescape"))
             given.seek(0)

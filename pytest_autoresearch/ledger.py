@@ -93,9 +93,12 @@ class Ledger:
                 experiment = replace(experiment, number=number, planned_number=planned)
             except BaseMoved:
                 self._reread()
-                experiment = self._vetoed(experiment)
+                vetoed = self._vetoed(experiment)
+                if vetoed.verdict == experiment.verdict:
+                    raise  # the branch is gone, or was never ours
+                experiment = vetoed
         self.records = sorted((*self.records, experiment), key=lambda record: record.number)
-        if len(self.records) == 1:
+        if experiment.number == BASELINE or not self._results.path.exists():
             self._rebuild()
         else:
             self._results.append(experiment)

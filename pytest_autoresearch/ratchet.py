@@ -85,7 +85,7 @@ class Ratchet:
 
     def waiting(self) -> list[Experiment]:
         """Candidates that a session committed but could not judge."""
-        return self._tags(rf"refs/autoresearch/{re.escape(self.tag)}/waiting/\d{{4,}}", self.tag)
+        return self._tags(rf"refs/autoresearch/{re.escape(self.tag)}/waiting/\w+", self.tag)
 
     def _tags(self, pattern: str, tag: str) -> list[Experiment]:
         said = self.git("for-each-ref", "--format=%(refname)%00%(contents)%00", f"refs/autoresearch/{tag}/")
@@ -157,6 +157,13 @@ class Ratchet:
             or self.git.ask("check-ref-format", self.branch) is None
         ):
             raise UserError(f"--autoresearch-tag {tag!r} cannot name a branch: use letters, digits, '.', '_' and '-'")
+        said = self.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/autoresearch", f"{self.branch}/")
+        for name in said.split():
+            if name == "autoresearch" or name.startswith(f"autoresearch/{tag}/"):
+                raise UserError(
+                    f"the branch {name} leaves no room for the branch autoresearch/{tag}: "
+                    f"type `git branch -m {name} {name.replace('/', '-')}-renamed` first"
+                )
         if (where := self.checked_out()) is not None:
             raise UserError(
                 f"the branch autoresearch/{tag} is checked out in {where}, and experiments move it: "
@@ -172,7 +179,7 @@ class Ratchet:
         self.home.mkdir(parents=True, exist_ok=True)
         # Held shared as long as this process lives. Whoever can have it alone is the only session of the campaign, and
         # every lock that lies on its refs was left by a process that is dead.
-        self._alive = os.open(self.home / f"{self.tag}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        self._alive = os.open(self.home / f"campaign-{self.tag}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._clear_locks()
@@ -246,7 +253,7 @@ class Ratchet:
 
     def leave_waiting(self, experiment: Experiment) -> None:
         """Note a committed candidate that gets no verdict in this session, so that the next one tries it first."""
-        name = f"refs/autoresearch/{self.tag}/waiting/{experiment.number:04d}"
+        name = f"refs/autoresearch/{self.tag}/waiting/{experiment.commit[:16]}"
         self._transaction([f"update {name} {self._tag_object(experiment)}"])
 
     def _tag_object(self, experiment: Experiment) -> str:
@@ -266,8 +273,9 @@ class Ratchet:
 def _no_repository(root: Path, said: str) -> str:
     if "not installed" in said:
         return "git is not installed or not on PATH: install it first"
-    if "dubious ownership" in said:
-        return f"git does not trust {root}: type `git config --global --add safe.directory {root}` first"
+    if distrusted := re.search(r"dubious ownership in repository at '(.*)'", said):
+        top = shlex.quote(distrusted[1])
+        return f"git does not trust {root}: type `git config --global --add safe.directory {top}` first"
     if "must be run in a work tree" in said:
         return f"{root} is a bare git repository: run pytest in a checkout of it"
     if "not a git repository" not in said:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -93,7 +94,7 @@ def _experiment(document: Mapping[str, Any]) -> Experiment:
         commit=document["commit"],
         base=document["base"],
         tree=document["tree"],
-        proposal=Proposal(**{name: document[name] for name in Proposal.__slots__}),
+        proposal=_proposal(document),
         runs=tuple(_run(run) for run in document["runs"]),
         limits=Limits(**{name: float(value) for name, value in document["limits"].items()}),
         metric_name=document["metric_name"],
@@ -110,17 +111,24 @@ def _experiment(document: Mapping[str, Any]) -> Experiment:
     )
 
 
+def _proposal(document: Mapping[str, Any]) -> Proposal:
+    given = {name: document[name] for name in Proposal.__slots__}
+    return Proposal(**given | {"parameters": {name: _value(value) for name, value in given["parameters"].items()}})
+
+
 def _run(document: Mapping[str, Any]) -> Run:
-    return Run(
-        **{
-            **document,
-            "metric": _number(document["metric"]),
-            "reported": _number(document["reported"]),
-            "allocator_mb": _number(document["allocator_mb"]),
-            "metrics": {name: float(value) for name, value in document["metrics"].items()},
-            "crash": Crash(**document["crash"]) if document["crash"] else None,
-        }
-    )
+    given = {name: _value(document[name]) if name in _RUN_NUMBERS else document[name] for name in Run.__slots__}
+    given["metrics"] = {name: float(value) for name, value in given["metrics"].items()}
+    given["crash"] = Crash(**given["crash"]) if given["crash"] else None
+    return Run(**given)
+
+
+_RUN_NUMBERS = frozenset(Run.__slots__) - {"metrics", "crash", "log"}
+
+
+def _value(value: Any) -> Any:
+    """A number as it was: infinities and NaN are strings in the document."""
+    return float(value) if isinstance(value, str) else value
 
 
 def _finite(value: Any) -> Any:
@@ -156,12 +164,12 @@ def untried(records: Iterable[Experiment], waiting: Iterable[Experiment]) -> lis
     Those that a session left without one, and those that were measured against a base that had moved by then; less
     those that a later record repeats. Nothing needs to be deleted to take one off the list.
     """
-    done = list(records)
-    answered = {record.commit for record in done} | {record.proposal.repeats for record in done}
+    done, left = list(records), list(waiting)
+    repeated = {candidate.proposal.repeats for candidate in (*done, *left)}
+    recorded = {record.commit for record in done}
     stale = [record for record in done if record.verdict and record.verdict.reason == "stale"]
-    repeated = {record.proposal.repeats for record in done}
-    owed = [candidate for candidate in waiting if candidate.commit not in answered]
-    return sorted((*owed, *(r for r in stale if r.commit not in repeated)), key=lambda candidate: candidate.number)
+    owed = [*(candidate for candidate in left if candidate.commit not in recorded), *stale]
+    return sorted((one for one in owed if one.commit not in repeated), key=lambda candidate: candidate.number)
 
 
 # ------------------------------------------------------------------------------------------------ results.tsv
@@ -187,6 +195,8 @@ def row(experiment: Experiment) -> str:
         printed = [run.allocator_mb for run in experiment.runs if run.allocator_mb is not None]
         memory_mb = max(printed, default=experiment.peak_memory_mb)
     said = one_line(experiment.proposal.description)
+    if said.startswith('"'):  # readers of tables take it for the start of a quoted field, to the end of the file
+        said = f"'{said[1:]}"
     return f"{experiment.commit[:7]}\t{metric:.6f}\t{memory_mb / 1024:.1f}\t{status}\t{said}\n"
 
 
@@ -209,21 +219,22 @@ class ResultsFile:
         such a file is renamed, never overwritten. Returns its new name then.
         """
         lines = [row(record) for record in sorted(records, key=lambda record: (record.finished_at, record.number))]
-        text = self._header + "".join(lines)
-        have = self.path.read_text("utf-8", "replace") if self.path.exists() else None
+        text = (self._header + "".join(lines)).encode()
+        have = self.path.read_bytes() if self.path.exists() else None
         if have == text:
             return None
         aside = None
         if have is not None and not text.startswith(have):  # a prefix is what a kill in mid-row leaves
-            known = {self._header, *lines, *(row(record) for record in others())}
-            if any(line.strip() and f"{line}\n" not in known for line in have.split("\n")):
+            known = {line.encode() for line in (self._header, *lines, *(row(record) for record in others()))}
+            if any(line.strip() and line + b"\n" not in known for line in have.split(b"\n")):
                 aside = self._set_aside()
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w", encoding="utf-8", newline="") as file:
+        # A name of its own: two sessions may be at it at once.
+        with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=".results-", delete=False) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(self.path)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, self.path)
         return aside
 
     def append(self, experiment: Experiment) -> None:

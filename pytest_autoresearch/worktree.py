@@ -44,7 +44,7 @@ class Worktree:
         self.top = top
         self.folder = top / prefix
         self.out = top.with_name(f"{top.name}-out")
-        self.git = Git(top)
+        self.git = repository.at(top, raw=True)
 
     @classmethod
     def claim(cls, repository: Git, home: Path, prefix: Path, lane: int) -> Worktree:
@@ -64,13 +64,19 @@ class Worktree:
         raise GitError(f"a thousand sessions hold the trees of lane {lane} in {home}")
 
     def _make(self) -> None:
-        if self.git.ask("rev-parse", "--show-toplevel") == str(self.top):
-            # The lane is ours, so an index lock in it was left by a git that is dead.
-            (Path(self.git("rev-parse", "--absolute-git-dir")) / "index.lock").unlink(missing_ok=True)
-            return
-        shutil.rmtree(self.top, ignore_errors=True)
-        self._repository("worktree", "prune")
-        self._repository("worktree", "add", "--force", "--detach", "--no-checkout", str(self.top), "HEAD")
+        if not self._is_ours():
+            shutil.rmtree(self.top, ignore_errors=True)
+            self._repository("worktree", "add", "--force", "--detach", "--no-checkout", str(self.top), "HEAD")
+        self.git.without_filters()
+        # The lane is held by this process, so a lock in it was left by a git that is dead.
+        for lock in Path(self.git("rev-parse", "--absolute-git-dir")).glob("*.lock"):
+            lock.unlink()
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is a worktree of this very repository, not of one that it was copied from."""
+        question = ("rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir")
+        common = self._repository("rev-parse", "--path-format=absolute", "--git-common-dir")
+        return self.git.ask(*question) == f"{self.top}\n{common}"
 
     def release(self) -> None:
         """Let another session have the tree."""
@@ -98,7 +104,8 @@ class Worktree:
     def commit(self, base: str, message: str) -> tuple[str, str]:
         """Commit what `changes` saw on top of the base; the commit and its tree. No branch moves."""
         tree = self.git("write-tree")
-        commit = self.git("commit-tree", tree, "-p", base, stdin=message)
+        printable = "".join(c for c in message if c.isprintable() or c == "\n")
+        commit = self.git("commit-tree", tree, "-p", base, stdin=printable)
         self.reset(commit)
         return commit, tree
 
