@@ -291,3 +291,57 @@ def test_a_repository_of_another_user_is_one_sentence_whose_command_helps(
     assert errors[0].startswith(f"ERROR: git does not trust {folder}: type `git config --global --add safe.directory ")
     subprocess.run(errors[0].split("`")[1], shell=True, env={**os.environ, **home}, check=True)
     assert "git does not trust" not in campaign(repo, folder, "--collect-only", **home).stdout
+
+
+# --------------------------------------------------------------------------------------- what a candidate may do to it
+
+BREAKS = {
+    "deletes .git": "os.remove('.git')",
+    "names no repository": "open('.git', 'w').write('gitdir: /nowhere')",
+    "names the user's repository": "open('.git', 'w').write('gitdir: ../..')",
+    "names another worktree": "open('.git', 'w').write('gitdir: ../../worktrees/side')",
+    "makes a repository": "os.remove('.git'); os.system('git init -q .')",
+    "is a link to the checkout": "__import__('shutil').rmtree(os.getcwd()); os.symlink(CHECKOUT, os.getcwd())",
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "submodule"),
+    [*((how, False) for how in BREAKS), ("deletes .git", True), ("names the user's repository", True)],
+)
+def test_a_candidate_that_breaks_its_own_tree_leads_git_nowhere_else(
+    repo: Repo, tmp_path: Path, how: str, submodule: bool
+) -> None:
+    """In a submodule, git takes any folder below its git folder for the user's checkout."""
+    hook = (repo.path / "conftest.py").read_text().replace('context.root / ".git"', f'pathlib.Path("{repo.path}/.git")')
+    repo.write("conftest.py", hook)
+    repo.commit("The plan is elsewhere")
+    folder = repo.path
+    if submodule:
+        git(tmp_path, "init", "-q", str(tmp_path / "top"))
+        git(tmp_path / "top", "-c", "protocol.file.allow=always", "submodule", "-q", "add", str(repo.path), "inner")
+        folder = tmp_path / "top" / "inner"
+    git(folder, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
+    (folder / "notes.txt").write_text("not committed\n")
+    with (folder / "train.py").open("a") as file:
+        file.write("# not committed\n")
+    git_folder = Path(git(folder, "rev-parse", "--absolute-git-dir"))
+
+    def all_of_it() -> dict[str, bytes | str]:
+        side = git(tmp_path / "side", "rev-parse", "--absolute-git-dir")
+        heads = {
+            str(path): path.read_bytes() for path in (git_folder / "HEAD", git_folder / "index", Path(side, "HEAD"))
+        }
+        return theirs(folder) | theirs(tmp_path / "side") | heads
+
+    before = all_of_it()
+    act = BREAKS[how].replace("CHECKOUT", repr(str(folder)))
+    repo.plan(f"do:{act}; block(0.9)", 0.8, 0.7)
+    for count in ("2", "1"):  # and once more in a session that finds the tree as it was left
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *repo.arguments("--max", count)], cwd=folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=50,
+        )  # fmt: skip
+        after = all_of_it()
+        assert [name for name in {**before, **after} if before.get(name) != after.get(name)] == []
+        assert done.returncode == 0, done.stdout

