@@ -71,6 +71,10 @@ class Git:
         other._git.update_environment(**self._git.environment())
         return other
 
+    def bind(self, git_folder: Path) -> None:
+        """From now on this git folder and this working tree, whatever a `.git` in the tree says."""
+        self._git.update_environment(GIT_DIR=str(git_folder), GIT_WORK_TREE=str(self.folder))
+
     def identify(self, name: str, email: str) -> None:
         """Commit under this name from now on."""
         who = {

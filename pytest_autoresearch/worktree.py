@@ -45,6 +45,7 @@ class Worktree:
         self.folder = top / prefix
         self.out = top.with_name(f"{top.name}-out")
         self.git = repository.at(top, raw=True)
+        self._git_folder = top / ".git"
 
     @classmethod
     def claim(cls, repository: Git, home: Path, prefix: Path, lane: int) -> Worktree:
@@ -65,18 +66,34 @@ class Worktree:
 
     def _make(self) -> None:
         if not self._is_ours():
+            if self.top.is_symlink():
+                self.top.unlink()
             shutil.rmtree(self.top, ignore_errors=True)
             self._repository("worktree", "add", "--force", "--detach", "--no-checkout", str(self.top), "HEAD")
+        # A candidate can write to the tree. Were git to look for its folder there, or above it, it could be led to the
+        # user's checkout, and reset that.
+        self._git_folder = Path(self.git("rev-parse", "--absolute-git-dir"))
+        self.git.bind(self._git_folder)
         self.git.without_filters()
         # The lane is held by this process, so a lock in it was left by a git that is dead.
-        for lock in Path(self.git("rev-parse", "--absolute-git-dir")).glob("*.lock"):
+        for lock in self._git_folder.glob("*.lock"):
             lock.unlink()
 
     def _is_ours(self) -> bool:
-        """Whether the folder is a worktree of this very repository, not of one that it was copied from."""
-        question = ("rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir")
-        common = self._repository("rev-parse", "--path-format=absolute", "--git-common-dir")
-        return self.git.ask(*question) == f"{self.top}\n{common}"
+        """Whether the folder is the worktree that this very repository knows by its place.
+
+        It is not where the repository was copied, nor where a candidate has made its `.git` name another git folder.
+        """
+        said = self.git.ask("rev-parse", "--absolute-git-dir")
+        if said is None or self.top.is_symlink():
+            return False
+        common = Path(self._repository("rev-parse", "--path-format=absolute", "--git-common-dir"))
+        place = Path(said, "gitdir")
+        return (
+            Path(said).parent == common / "worktrees"
+            and place.is_file()
+            and place.read_text("utf-8", "surrogateescape").rstrip("\n") == str(self.top / ".git")
+        )
 
     def release(self) -> None:
         """Let another session have the tree."""
@@ -84,11 +101,24 @@ class Worktree:
 
     def reset(self, commit: str) -> None:
         """Exactly the commit: nothing changed, nothing untracked, nothing ignored; an empty out folder."""
+        self._restore()
         # Not `reset --hard`: should somebody have attached this HEAD to a branch, that would move the branch.
         self.git("checkout", "--quiet", "--force", "--detach", commit)
         self.git("clean", "-ffdxq")
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
+
+    def _restore(self) -> None:
+        """Undo what a candidate did to the tree's own folder and its `.git`."""
+        if self.top.is_symlink():
+            self.top.unlink()
+        self.top.mkdir(exist_ok=True)
+        link, text = self.top / ".git", f"gitdir: {self._git_folder}\n"
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
+        if link.is_symlink() or not link.is_file() or link.read_bytes() != text.encode("utf-8", "surrogateescape"):
+            link.unlink(missing_ok=True)
+            link.write_text(text, "utf-8", "surrogateescape")
 
     def changes(self, base: str) -> list[Change]:
         """What the tree has that the base has not; ignored files are not looked at and not committed."""

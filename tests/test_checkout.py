@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -193,7 +193,7 @@ def test_no_hook_of_the_user_is_run(repo: Repo) -> None:
 # --------------------------------------------------------------------------------------------- states of the machine
 
 
-def bare_environment(home: Path) -> Mapping[str, str]:
+def bare_environment(home: Path) -> dict[str, str]:
     """No git configuration but the repository's own."""
     return {
         "HOME": str(home),
@@ -207,7 +207,7 @@ def test_without_any_git_identity(repo: Repo, tmp_path: Path) -> None:
     for key in ("user.name", "user.email"):
         repo.git("config", "--unset", key)
     repo.git("config", "user.useConfigOnly", "true")  # as where git cannot make one up from the machine's name
-    runs_beside(repo, **bare_environment(tmp_path))
+    runs_beside(repo, None, **bare_environment(tmp_path))
     assert repo.git("log", "-1", "--format=%an <%ae>", "autoresearch/t") == "autoresearch <autoresearch@localhost>"
 
 

@@ -383,7 +383,7 @@ def describe(repo: Repo, **description: object) -> None:
     repo.write("description", json.dumps({"hardware_key": "h", "data_hash": "d", **description}))
 
 
-OTHERS = {
+OTHERS: dict[str, tuple[dict[str, object], str]] = {
     "hardware": ({"setting": Setting(hardware_key="H100", data_hash="d")}, "hardware (H100, now h)"),
     "no hardware": ({"setting": Setting(data_hash="d")}, "hardware (none, now h)"),
     "data": ({"setting": Setting(hardware_key="h", data_hash="climbmix")}, "data (climbmix, now d)"),

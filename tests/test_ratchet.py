@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -210,9 +211,7 @@ def test_of_sessions_that_keep_at_the_same_moment_one_wins(place: Place) -> None
     head, rounds = place.start, 3
     for turn in range(rounds):
         tried = [judged(place.candidate(1 + 4 * turn, head, f"RATE = {turn}.{n}\n")) for n in range(4)]
-        done = together(
-            [lambda ledger=ledger, mine=mine: ledger.record(mine) for ledger, mine in zip(ledgers, tried, strict=True)]
-        )  # type: ignore[misc]
+        done = together([partial(ledger.record, mine) for ledger, mine in zip(ledgers, tried, strict=True)])
         kept = [experiment for experiment in done if experiment.verdict and experiment.verdict.status is Status.KEEP]
         assert len(kept) == 1
         assert {experiment.verdict.reason for experiment in done if experiment.verdict} == {"keep", "stale"}
@@ -448,7 +447,7 @@ def test_a_lane_that_another_session_holds_is_passed_over(place: Place, ratchet:
 def test_lanes_made_at_the_same_moment_are_different_trees(place: Place) -> None:
     sessions = [place.ratchet() for _ in range(3)]
     trees: list[Worktree] = []
-    threads = [threading.Thread(target=lambda one=one: trees.append(one.worktree(0))) for one in sessions]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda one=one: trees.append(one.worktree(0))) for one in sessions]
     for thread in threads:
         thread.start()
     for thread in threads:
