@@ -82,7 +82,8 @@ class Campaign:
             data_hash=harness.data_hash,
         )
         self.why_over = ""
-        self.ledger = Ledger(ratchet, settings.root / "results.tsv", settings.metric, settings.direction, self.setting)
+        like = replace(self._blank(Proposal(""), "", "", ""), limits=Limits(self.budget, 0, 0))
+        self.ledger = Ledger(ratchet, settings.root / "results.tsv", like)
         self._hooks = hooks
         self._make_proposer = make_proposer
         self._proposer: Proposer | None = None
@@ -115,13 +116,18 @@ class Campaign:
                 self.why_over = f"the campaign has its {total} experiments (--autoresearch-total)"
         return bool(self.why_over)
 
+    @property
+    def budget(self) -> float:
+        """Training seconds of one run."""
+        return self.settings.budget_seconds or self.harness.budget_seconds
+
     def take(self, number: int) -> None:
         """The number is under way from now on."""
         self.progress[number] = Progress("proposing")
 
     def limits(self, deadline_seconds: float | None) -> Limits:
         """What a run may use; the baseline's own startup sets the allowance of the others."""
-        budget = self.settings.budget_seconds or self.harness.budget_seconds
+        budget = self.budget
         memory = self.settings.memory_limit_mb or self.harness.memory_limit_mb
         deadline = deadline_seconds or max(2 * budget, budget + 120)
         startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
@@ -213,7 +219,11 @@ class Campaign:
                     proposal = self._proposer.propose(context)
                 else:
                     proposal = self._proposer.repair(context, refusal.proposal, str(refusal))
-        return None if proposal is None else self._described(proposal, context.number)
+        if proposal is None:
+            return None
+        if refusal is not None:  # a repaired candidate answers for the one that it came from
+            proposal = replace(proposal, repeats=refusal.proposal.repeats)
+        return self._described(proposal, context.number)
 
     def _described(self, proposal: Proposal, number: int) -> Proposal:
         """With the session's prefix, on one line."""

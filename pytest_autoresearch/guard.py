@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 
 from pytest_autoresearch.errors import Refused
 from pytest_autoresearch.experiment import Experiment, Proposal
@@ -63,5 +64,6 @@ def check_new(proposal: Proposal, tree: str, records: Iterable[Experiment]) -> N
 
 
 def is_editable(path: str, editable: tuple[str, ...]) -> bool:
-    """Whether the path is one of the editable ones, or matches one of their globs."""
-    return any(path == pattern or fnmatch.fnmatchcase(path, pattern) for pattern in editable)
+    """Whether the path is one of the editable ones, lies in an editable folder, or matches a glob."""
+    names = [PurePosixPath(pattern) for pattern in editable]  # without a leading ./
+    return any(PurePosixPath(path).is_relative_to(name) or fnmatch.fnmatchcase(path, str(name)) for name in names)

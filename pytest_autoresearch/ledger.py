@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_autoresearch import verdict
 from pytest_autoresearch.errors import BaseMoved, NumberTaken, UserError
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Setting, Status
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import ResultsFile, chain
+
+_COMPARED: Mapping[str, Callable[[Experiment], object]] = {
+    "hardware": lambda one: one.setting.hardware_key,
+    "harness": lambda one: one.setting.harness_hash,
+    "data": lambda one: one.setting.data_hash,
+    "metric": lambda one: one.metric_name,
+    "direction": lambda one: one.direction,
+    "training seconds": lambda one: f"{one.budget_seconds:g}",
+}
 
 
 class Ledger:
     """Every judged experiment of one campaign.
+
+    Args:
+        results: Where `results.tsv` is.
+        like: What this session's experiments have in common: metric, budget and setting. Only rows that share it can
+            be compared.
 
     Attributes:
         records: By number.
         notices: Sentences for the end of the session.
     """
 
-    def __init__(
-        self, ratchet: Ratchet, results: Path, metric_name: str, direction: Direction, setting: Setting
-    ) -> None:
+    def __init__(self, ratchet: Ratchet, results: Path, like: Experiment) -> None:
         self.records = ratchet.records()
         self.notices: list[str] = []
         self._lock = threading.Lock()
         self._ratchet = ratchet
-        self._metric_name = metric_name
-        self._direction = direction
-        self._setting = setting
-        self._results = ResultsFile(results, metric_name)
+        self._like = like
+        self._results = ResultsFile(results, like.metric_name)
 
     def open(self) -> None:
         """Finish what a killed session left, in git and in the file.
@@ -98,10 +108,13 @@ class Ledger:
                     raise  # the branch is gone, or was never ours
                 experiment = vetoed
         self.records = sorted((*self.records, experiment), key=lambda record: record.number)
-        if experiment.number == BASELINE or not self._results.path.exists():
-            self._rebuild()
-        else:
-            self._results.append(experiment)
+        try:
+            if experiment.number == BASELINE or not self._results.path.exists():
+                self._rebuild()
+            else:
+                self._results.append(experiment)
+        except OSError as error:  # the record is in git; the file is only a view of it
+            self.notices.append(f"results.tsv lacks {experiment.number:04d} ({error}); the next start writes it again")
         return experiment
 
     def _vetoed(self, experiment: Experiment) -> Experiment:
@@ -128,13 +141,8 @@ class Ledger:
         first = self.baseline
         if first is None:
             return
-        for what, then, now in (
-            ("hardware", first.setting.hardware_key, self._setting.hardware_key),
-            ("harness", first.setting.harness_hash, self._setting.harness_hash),
-            ("data", first.setting.data_hash, self._setting.data_hash),
-            ("metric", first.metric_name, self._metric_name),
-            ("direction", first.direction, self._direction),
-        ):
+        for what, look in _COMPARED.items():
+            then, now = str(look(first)), str(look(self._like))
             if then != now:
                 raise UserError(
                     f"the campaign {self._ratchet.tag} began with other {what} ({then or 'none'}, now {now or 'none'}) "

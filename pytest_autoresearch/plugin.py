@@ -44,9 +44,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
     if early_config.known_args_namespace.autoresearch:
-        from pytest_autoresearch.slots import choose_paths
+        from pytest_autoresearch.command_line import prepare
 
-        choose_paths(early_config, args)
+        prepare(early_config, args)
 
 
 @pytest.hookimpl(trylast=True)

@@ -184,7 +184,8 @@ class Ratchet:
             fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._clear_locks()
         fcntl.flock(self._alive, fcntl.LOCK_SH)
-        self._finish(chain(self.records()))
+        head = self.head()  # before the records: another session writes its record, then its branch
+        self._finish(head, chain(self.records()))
 
     def _clear_locks(self) -> None:
         common = self.home.parent
@@ -192,8 +193,7 @@ class Ratchet:
         for lock in (common / "refs" / "autoresearch" / self.tag).rglob("*.lock"):
             lock.unlink(missing_ok=True)
 
-    def _finish(self, keeps: list[Experiment]) -> None:
-        head = self.head()
+    def _finish(self, head: str | None, keeps: list[Experiment]) -> None:
         if not keeps:
             if head is not None:
                 raise UserError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -229,12 +229,12 @@ class ResultsFile:
             if any(line.strip() and line + b"\n" not in known for line in have.split(b"\n")):
                 aside = self._set_aside()
         # A name of its own: two sessions may be at it at once.
-        with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=".results-", delete=False) as file:
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
+        with part.open("wb") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, self.path)
+        part.replace(self.path)
         return aside
 
     def append(self, experiment: Experiment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import time
@@ -15,6 +16,8 @@ from pytest_autoresearch.describe import Harness, describe
 from pytest_autoresearch.errors import AutoresearchError, UserError
 from pytest_autoresearch.guard import is_editable
 from pytest_autoresearch.loop import Loop
+from pytest_autoresearch.proposers.constants import find
+from pytest_autoresearch.proposers.ranges import candidates
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.junit import Junit
@@ -25,16 +28,6 @@ from pytest_autoresearch.slots import Slots
 
 _CONTINUED_SECONDS = 12 * 3600
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_REFUSED = {
-    "numprocesses": "-n: experiments run on lanes of their own, not on xdist's workers: leave it out",
-    "reruns": "--reruns: an experiment is judged once: leave it out",
-    "lf": "--lf: a number never recurs, so there is nothing to run again: leave it out",
-    "failedfirst": "--ff: a number never recurs, so there is nothing to run first: leave it out",
-    "newfirst": "--nf: experiments run by number: leave it out",
-    "stepwise": "--sw: a discard is a result and the next number goes on from it: leave it out",
-    "usepdb": "--pdb: a campaign runs unattended: leave it out",
-    "trace": "--trace: a campaign runs unattended: leave it out",
-}
 _NUMBERS_RECUR = ("lfplugin", "nfplugin", "stepwiseplugin", "lfplugin-collwrapper")
 
 
@@ -51,9 +44,6 @@ def begin(config: pytest.Config) -> None:
 
 
 def _begin(config: pytest.Config) -> None:
-    for name, sentence in _REFUSED.items():
-        if config.getoption(name, None):
-            raise UserError(f"--autoresearch does not go with {sentence}")
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
     ratchet = Ratchet(settings.root)
     ratchet.choose(settings.tag or _tag(ratchet))
@@ -70,6 +60,8 @@ def _begin(config: pytest.Config) -> None:
     harness = describe(settings.describe, settings.root)
     loop = Loop(config, slots, settings.lanes, settings.discard)
     name = "search" if settings.proposer == "auto" else settings.proposer
+    if name == "search" and not config.hook.pytest_autoresearch_propose.get_hookimpls():
+        _check_constants(settings)
     campaign = Campaign(settings, ratchet, harness, loop, LocalRunner(), lambda: make_proposer(name))
     campaign.open()
     terminal = Terminal(config, _header(settings, ratchet, harness, campaign, name))
@@ -127,11 +119,15 @@ def _tag(ratchet: Ratchet) -> str:
 def _check_files(settings: Settings, ratchet: Ratchet) -> None:
     committed = ratchet.committed()
     for pattern in settings.editable:
-        if not any(is_editable(path, (pattern,)) for path in committed):
-            raise UserError(
-                f"there is no {pattern} in the last commit: write and commit one, or name the file that experiments "
-                "may change in the ini key autoresearch_editable"
-            )
+        if any(is_editable(path, (pattern,)) for path in committed):
+            continue
+        if (settings.root / pattern).exists():
+            file = shlex.quote(pattern)
+            raise UserError(f"{pattern} is not committed yet: type `git add {file} && git commit -m baseline` first")
+        raise UserError(
+            f"there is no {pattern}: write and commit one, or name the file that experiments may change in the ini key "
+            "autoresearch_editable"
+        )
     for frozen in settings.frozen:
         if not any(Path(path).is_relative_to(frozen) for path in committed):
             raise UserError(
@@ -158,6 +154,19 @@ def _check_files(settings: Settings, ratchet: Ratchet) -> None:
             f"{', '.join(named)} decide{'s' if len(named) == 1 else ''} what is kept and must be committed: type "
             f"`git add {'-f ' if hidden else ''}{files} && git commit -m 'Before the campaign'` first"
         )
+
+
+def _check_constants(settings: Settings) -> None:
+    """The search has something to vary: said now, and not after a baseline was trained."""
+    for path in settings.root.rglob("*.py"):
+        if is_editable(path.relative_to(settings.root).as_posix(), settings.editable):
+            with contextlib.suppress(SyntaxError):  # the baseline will say so
+                if any(candidates(one.name, one.value) for one in find(path.read_text("utf-8", "replace"))):
+                    return
+    raise UserError(
+        f"search finds no constant to vary in {', '.join(settings.editable)}: write the hyperparameters in capitals at "
+        "the top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
+    )
 
 
 def _deciding(settings: Settings) -> list[str]:

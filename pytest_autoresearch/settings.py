@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Direction
+from pytest_autoresearch.experiment import Direction, Experiment
 
 PROPOSERS = ("auto", "queue", "search")
 
@@ -131,7 +131,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         lanes=_count("lanes", text("lanes") or "1", 1, "1 or more"),
         command=_command(getini("autoresearch_command") or "python train.py", "autoresearch_command"),
         describe=_command(getini("autoresearch_describe"), "autoresearch_describe") or None,
-        metric=getini("autoresearch_metric") or "val_bpb",
+        metric=_metric(getini("autoresearch_metric") or "val_bpb"),
         direction=Direction(
             _choice("direction", getini("autoresearch_direction") or "minimize", tuple(Direction), "autoresearch_")
         ),
@@ -140,6 +140,12 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         experiments=getini("autoresearch_experiments") or "experiments",
         readable=tuple(getini("autoresearch_readable")),
     )
+
+
+def _metric(name: str) -> str:
+    if name in dir(Experiment):
+        raise UserError(f"autoresearch_metric = {name}: an experiment has something else of that name: choose another")
+    return name
 
 
 def _flag(name: str) -> str:

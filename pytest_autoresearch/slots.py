@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import BASELINE, Experiment, Verdict
 
 BUNDLED = Path(__file__).with_name("bundled")
@@ -141,55 +140,6 @@ class Slots:
                     "together: select by number (-k 0007) or not at all"
                 )
         return result
-
-
-def has_rule(experiments: Path, patterns: Iterable[str]) -> bool:
-    """Whether the folder holds a test file of its own."""
-    return any(
-        fnmatch.fnmatch(path.name, pattern)
-        for path in experiments.rglob("*.py")
-        for pattern in patterns
-        if "runs" not in path.relative_to(experiments).parts
-    )
-
-
-def choose_paths(config: pytest.Config, args: list[str]) -> None:
-    """Name our own folder, and `results.xml`, before pytest falls back on `testpaths`.
-
-    Later would be too late: the conftests of the ordinary tests would have been imported by then.
-    """
-    known = config.known_args_namespace
-    if getattr(known, "xmlpath", "") is None:
-        args.append(f"--junitxml={config.rootpath / 'results.xml'}")
-    own = config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
-    if known.file_or_dir:
-        try:
-            check_paths(known.file_or_dir, config.rootpath, own)
-        except UserError as error:
-            raise pytest.UsageError(str(error)) from None
-        return
-    path = own if has_rule(own, config.getini("python_files")) else BUNDLED
-    args.append(str(path))
-    # The bundled rule is no reason to miss the repository's own conftest. Named by its file: its folder would bring
-    # the conftests of test* folders along.
-    conftest = config.rootpath / "conftest.py"
-    known.file_or_dir = [str(path), *([str(conftest)] if path is BUNDLED and conftest.is_file() else [])]
-
-
-def check_paths(arguments: Iterable[str], root: Path, experiments: Path) -> None:
-    """Paths on the command line lie in the folder of acceptance rules.
-
-    Raises:
-        UserError: One does not.
-    """
-    for argument in arguments:
-        path = Path(argument.partition("::")[0])
-        full = (path if path.is_absolute() else Path.cwd() / path).resolve()
-        ours = (experiments.resolve(), BUNDLED.resolve())
-        if not any(full.is_relative_to(folder) for folder in ours) and full != root.resolve():
-            raise UserError(
-                f"--autoresearch runs the rules in {experiments.name}/ and no other tests: leave out {argument}"
-            )
 
 
 def _name(item: pytest.Item) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.experiment import Crash, Direction, Experiment, Proposal, Run, Setting, Status, Verdict
+from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Run, Status, Verdict
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.ratchet import Ratchet
 
@@ -63,7 +63,7 @@ class Place:
 
     def ledger(self, ratchet: Ratchet, name: str = "results.tsv") -> Ledger:
         """A session's ledger, as a campaign opens it."""
-        ledger = Ledger(ratchet, self.path / name, "val_bpb", Direction.MINIMIZE, Setting())
+        ledger = Ledger(ratchet, self.path / name, attempt(0))
         ledger.open()
         return ledger
 

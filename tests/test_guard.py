@@ -59,15 +59,18 @@ def test_a_link_a_mode_or_a_nested_repository_is_refused_even_where_text_may_cha
 @quick
 @given(st.lists(st.text(max_size=8), max_size=4), st.lists(st.text(max_size=8), max_size=4))
 def test_with_plain_names_exactly_those_are_editable(names: list[str], others: list[str]) -> None:
-    names = [name for name in names if not set(name) & set("*?[")]
+    names = [name for name in names if name and not set(name) & set("*?[./")]
     for path in (*names, *others):
-        assert guard.is_editable(path, tuple(names)) == (path in names)
+        assert guard.is_editable(path, tuple(names)) == (path.partition("/")[0] in names or path in names)
 
 
 @pytest.mark.parametrize(
     ("path", "pattern", "editable"),
     [
         ("model/a.py", "model/*.py", True),
+        ("model/a.py", "model", True),
+        ("modelling/a.py", "model", False),
+        ("train.py", "./train.py", True),
         ("model/a.txt", "model/*.py", False),
         ("a.py", "model/*.py", False),
         ("other/model/a.py", "model/*.py", False),

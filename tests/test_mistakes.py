@@ -17,7 +17,7 @@ from places import attempt, git, judged
 from repo import Repo
 
 import pytest_autoresearch.session  # noqa: F401 - loaded once, not anew for every run
-from pytest_autoresearch.experiment import Direction, Proposal, Setting
+from pytest_autoresearch.experiment import Direction, Limits, Proposal, Setting
 from pytest_autoresearch.ratchet import Ratchet
 
 pytestmark = pytest.mark.timeout(20)  # a mistake that is not seen may run for ever
@@ -99,6 +99,9 @@ ARGUMENTS = {
     "-n 4": "--autoresearch does not go with -n: experiments run on lanes of their own, not on xdist's workers: "
     "leave it out",
     "--reruns 2": "--autoresearch does not go with --reruns: an experiment is judged once: leave it out",
+    "-f": "--autoresearch does not go with -f: a campaign goes on by itself: leave it out",
+    "--tx 2*popen --dist load": "--autoresearch does not go with --tx: experiments run on lanes of their own, not on "
+    "xdist's workers: leave it out",
     "--lf": "--autoresearch does not go with --lf: a number never recurs, so there is nothing to run again: "
     "leave it out",
     "--ff": "--autoresearch does not go with --ff: a number never recurs, so there is nothing to run first: "
@@ -144,8 +147,10 @@ SETTINGS = {
     "autoresearch_direction = sideways": "autoresearch_direction sideways: choose minimize or maximize",
     "autoresearch_max = many": "--max many: give a whole number, 0 for no limit",
     "autoresearch_proposer = claude": "--autoresearch-proposer claude: choose auto, queue or search",
-    "autoresearch_editable = model.py": "there is no model.py in the last commit: write and commit one, or name the "
-    "file that experiments may change in the ini key autoresearch_editable",
+    "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "
+    "experiments may change in the ini key autoresearch_editable",
+    "autoresearch_metric = best": "autoresearch_metric = best: an experiment has something else of that name: "
+    "choose another",
     "autoresearch_describe = no-such-program --json": "autoresearch_describe: No such file or directory "
     "(no-such-program --json): correct it in the configuration",
     "autoresearch_describe = python -c 'raise SystemExit(3)'": "autoresearch_describe failed (see above): run "
@@ -194,7 +199,7 @@ def test_a_glob_of_editable_files_is_no_mistake(repo: Repo, pattern: str) -> Non
 
 def test_a_glob_that_matches_nothing(repo: Repo) -> None:
     ini(repo, "autoresearch_editable = train.py model/*.py")
-    assert mistake(repo).startswith("there is no model/*.py in the last commit: ")
+    assert mistake(repo).startswith("there is no model/*.py: ")
 
 
 # ------------------------------------------------------------------------------------------------- the repository
@@ -227,10 +232,9 @@ def no_program(repo: Repo) -> None:
 STATES: dict[Callable[[Repo], None], str] = {
     no_repository: "{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first",
     nothing_committed: "nothing is committed yet: type `git add -A && git commit -m baseline` first",
-    no_train: "there is no train.py in the last commit: write and commit one, or name the file that experiments may "
-    "change in the ini key autoresearch_editable",
-    train_not_committed: "there is no train.py in the last commit: write and commit one, or name the file that "
-    "experiments may change in the ini key autoresearch_editable",
+    no_train: "there is no train.py: write and commit one, or name the file that experiments may change in the ini "
+    "key autoresearch_editable",
+    train_not_committed: "train.py is not committed yet: type `git add train.py && git commit -m baseline` first",
     no_program: "there is no program.md, the charter of the research: one line will do, such as "
     "`echo 'Lower val_bpb.' > program.md`",
 }
@@ -390,6 +394,7 @@ OTHERS: dict[str, tuple[dict[str, object], str]] = {
     "harness": ({"setting": Setting(hardware_key="h", data_hash="d", harness_hash="abc")}, "harness (abc, now none)"),
     "metric": ({"metric_name": "loss"}, "metric (loss, now val_bpb)"),
     "direction": ({"direction": Direction.MAXIMIZE}, "direction (maximize, now minimize)"),
+    "budget": ({"limits": Limits(60, 30, 180)}, "training seconds (60, now 300)"),
 }
 
 
