@@ -147,7 +147,8 @@ class Repo:
         for flag, value in (("--autoresearch-tag", "t"), ("--autoresearch-lanes", LANES)):
             if flag not in arguments:
                 given += [flag, value]
-        return [*given, "-p", "no:randomly", "-p", "no:hypothesispytest", "-W", "error"]
+        strangers = [word for name in ("randomly", "hypothesispytest", "benchmark") for word in ("-p", f"no:{name}")]
+        return [*given, *strangers, "-W", "error"]
 
     def run(self, *arguments: str) -> pytest.RunResult:
         """`pytest --autoresearch …` to its end."""

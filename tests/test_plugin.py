@@ -14,7 +14,7 @@ from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 HEAVY = ("torch", "pyarrow", "anthropic", "git", "optuna", "ray", "psutil", "numpy", "tokenizers")
 
 
-def test_off_it_imports_nothing_heavy_and_collects_no_experiment(repo: Repo) -> None:
+def test_off_it_imports_nothing_heavy_and_collects_no_experiment(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo.write("tests/conftest.py", "")
     repo.write(
         "tests/test_ordinary.py",
@@ -25,9 +25,10 @@ def test_off_it_imports_nothing_heavy_and_collects_no_experiment(repo: Repo) -> 
             assert "pytest_autoresearch.session" not in sys.modules
         """,
     )
-    plugins = ["-p", "no:hypothesispytest", "-p", "no:xdist", "-p", "no:rerunfailures"]
-    repo.pytester.runpytest_subprocess(*plugins).assert_outcomes(passed=1)
-    repo.pytester.runpytest_subprocess(".", *plugins).assert_outcomes(passed=1)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins import what they like
+    ours = ("-p", "pytest_autoresearch.plugin")
+    repo.pytester.runpytest_subprocess(*ours).assert_outcomes(passed=1)
+    repo.pytester.runpytest_subprocess(".", *ours).assert_outcomes(passed=1)
     assert not (repo.path / "results.tsv").exists()
 
 

@@ -75,7 +75,7 @@ def test_a_process_has_an_empty_input_a_session_of_its_own_and_no_other_files(be
         import os, sys
         assert sys.stdin.read() == ""
         assert os.getsid(0) == os.getpgid(0) == os.getpid()
-        print("open:", sum(os.path.exists(f"/dev/fd/{number}") for number in range(64)))
+        print("open:", sum(os.path.exists(f"/dev/fd/{number}") for number in range(4096)))
         print("val_bpb: 1")
         """)
     assert run.crash is None
