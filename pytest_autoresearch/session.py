@@ -178,8 +178,9 @@ def _deciding(settings: Settings) -> list[str]:
 
 
 def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Campaign, proposer: str) -> list[str]:
-    state = f"{len(campaign.ledger.records)} experiments so far" if campaign.ledger.records else "new"
-    limit = "until stopped" if settings.max == 0 else f"{settings.max} experiments"
+    tried = len(campaign.ledger.records)
+    state = f"{summary.plural(tried, 'experiment')} so far" if tried else "new"
+    limit = "until stopped" if settings.max == 0 else summary.plural(settings.max, "experiment")
     if settings.total is not None:
         limit += f", {settings.total} in the campaign"
     lines = [

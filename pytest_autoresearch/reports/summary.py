@@ -85,7 +85,7 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str) -> 
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in mine) for status in Status}
     tried = sum(record.number != BASELINE for record in records)
     lines = [
-        f"{_plural(len(mine), 'experiment')} in this session: {count[Status.KEEP]} kept, {count[Status.DISCARD]} "
+        f"{plural(len(mine), 'experiment')} in this session: {count[Status.KEEP]} kept, {count[Status.DISCARD]} "
         f"discarded, {count[Status.CRASH]} crashed; {tried} in the campaign"
     ]
     line = chain(records)
@@ -94,7 +94,7 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str) -> 
     first, last = line[0], line[-1]
     lines.append(
         f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
-        f"over {_plural(len(line) - 1, 'keep')}; one run each, not audited"
+        f"over {plural(len(line) - 1, 'keep')}; one run each, not audited"
     )
     gains = sorted((r for r in line[1:] if r.verdict and r.verdict.gain), key=_gain, reverse=True)[:_LARGEST]
     if gains:
@@ -114,5 +114,6 @@ def _memory(mb: float) -> str:
     return f"{mb:.0f} MB" if mb < 10_000 else f"{mb / 1024:.1f} GB"
 
 
-def _plural(count: int, word: str) -> str:
+def plural(count: int, word: str) -> str:
+    """The count with the word in its number."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
