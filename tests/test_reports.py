@@ -127,7 +127,7 @@ def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
     live = re.findall(r"\r(0001 [^\r\n]*)", text)
     assert any("step 7" in line and "loss 4.2500" in line and " MB" in line and "action 1" in line for line in live)
     assert all(len(line) < 160 for line in live)
-    assert "\x1b[32m 0001  keep" in text
+    assert "\r\x1b[32m 0001  keep" in text  # from the left margin
 
 
 def test_a_log_shows_that_a_long_run_lives(repo: Repo) -> None:

@@ -93,6 +93,7 @@ class Terminal:
         """Take the live line away."""
         if self._drawn and self._reporter is not None:
             self._reporter.rewrite("", erase=True)
+            self._reporter.write("\r")  # the erasing spaces end at the margin
             self._drawn = False
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
