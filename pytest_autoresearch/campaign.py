@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -98,13 +98,18 @@ class Campaign:
         self.ledger.open()
         self._owed = untried(self.ledger.records, self.ratchet.waiting())
 
-    def close(self) -> None:
-        """Leave; a candidate that was committed and got no verdict is noted for the next session."""
+    def close(self, held: Container[int] = ()) -> None:
+        """Leave; a candidate that was committed and got no verdict is noted for the next session.
+
+        Args:
+            held: Lanes whose thread still runs: their trees are theirs until the process is gone.
+        """
         with contextlib.suppress(GitError):  # where git fails, this is not the first to say so
-            for experiment in self._in_flight.values():
+            for experiment in list(self._in_flight.values()):
                 self.ratchet.leave_waiting(experiment)
-        for tree in self._trees.values():
-            tree.release()
+        for lane, tree in list(self._trees.items()):
+            if lane not in held:
+                tree.release()
         self.ratchet.close()
 
     def over(self) -> bool:

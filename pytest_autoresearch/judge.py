@@ -43,6 +43,15 @@ class Judge:
         self.recording = False
         self._discard = discard
         self._announce = announce
+        self._in_body = False
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        self._in_body = True
+        try:
+            return (yield)
+        finally:
+            self._in_body = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -60,16 +69,20 @@ class Judge:
             self.teardown_errors += report.failed
             report.user_properties[:] = item.user_properties  # JUnit takes those of the last report
             return
-        if report.when == "setup" and report.passed:
-            return
+        if report.passed and (report.when == "setup" or self._in_body):
+            return  # a subtest reports while its test goes on: what passed so far decides nothing
         if experiment is None:
             if slot.error is not None:
                 self._break(item, report, f"{type(slot.error).__name__}: {slot.error}", infrastructure=True)
+            elif report.failed:
+                self._break(item, report, f"the rule is broken: {_what_failed(_message(report))}", infrastructure=False)
             return
         if slot.verdict is None and self.broken is None:
-            ruling = slot.ruling or self._rule(item, slot, experiment, report, call)
+            ruling = self._rule(item, slot, experiment, report, call)
             if ruling is not None:
                 self._record(item, slot, experiment, ruling, report)
+        elif slot.verdict is not None and report.failed:
+            self._agree(report, slot.verdict)
         self._dress(item, slot, report)
 
     def _rule(
@@ -80,6 +93,8 @@ class Judge:
         raised = call.excinfo.value if call.excinfo else None
         if experiment.crash is not None:
             return verdict.crashed(experiment.crash)
+        if slot.ruling is not None and report.when == "call":  # in place of the asserts, not of a broken fixture
+            return slot.ruling
         if hasattr(report, "wasxfail"):
             return verdict.undecided(experiment, "xfail" if report.skipped else "xpass", str(report.wasxfail))
         if report.skipped:
@@ -113,16 +128,17 @@ class Judge:
             self.recording = False
         slot.experiment, slot.verdict = judged, judged.verdict
         self.kept += judged.number != BASELINE and judged.verdict is not None and judged.verdict.status is Status.KEEP
-        self._agree(report, judged)
+        if judged.verdict is not None:
+            self._agree(report, judged.verdict)
         self._announce(judged)
 
-    def _agree(self, report: pytest.TestReport, experiment: Experiment) -> None:
-        """Where git's verdict is not the report's, the report gives way."""
-        ruling = experiment.verdict
-        if ruling is None or ruling.status is Status.CRASH:
+    def _agree(self, report: pytest.TestReport, ruling: Verdict) -> None:
+        """Where git's verdict is not the report's, the report gives way; so do later failures in the jury."""
+        if ruling.status is Status.CRASH:
             return
         if ruling.status is Status.KEEP:
-            report.outcome, report.longrepr = "passed", None
+            if report.when == "call":  # after a setup that passed, pytest would go on to the body
+                report.outcome, report.longrepr = "passed", None
         elif report.passed:
             report.outcome, report.longrepr = "failed", str(ruling)
         if ruling.status is Status.DISCARD and report.failed and self._discard == "xfail":
@@ -130,7 +146,7 @@ class Judge:
             report.wasxfail = str(ruling)
 
     def _dress(self, item: pytest.Item, slot: Slot, report: pytest.TestReport) -> None:
-        """Give the report the experiment's numbers, its duration once, and the verdict as its first words."""
+        """The duration goes to the jury's first report, the numbers to the deciding one, the verdict to every failure."""
         experiment = slot.experiment
         if experiment is None:
             return
@@ -138,6 +154,8 @@ class Judge:
             slot.timed = True
             report.duration += experiment.seconds
             report.start = report.stop - report.duration
+        if not slot.described and (slot.verdict is not None or self.broken is report):
+            slot.described = True
             item.user_properties += properties(experiment)
         report.user_properties[:] = item.user_properties
         if report.failed:

@@ -21,7 +21,7 @@ import pytest
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.deadline import Deadlines
 from pytest_autoresearch.errors import Stopped
-from pytest_autoresearch.experiment import BASELINE, Experiment, Proposal
+from pytest_autoresearch.experiment import BASELINE, Experiment, Proposal, Verdict
 from pytest_autoresearch.judge import Judge
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.reports.junit import Junit
@@ -30,6 +30,7 @@ from pytest_autoresearch.slots import SLOT, Slot, Slots
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_SECONDS = 0.5  # an untimed wait can miss a signal that comes between the last check and the wait
+_RAISED = (Exception, pytest.fail.Exception, pytest.skip.Exception)  # by a user's hook: pytest's own are no Exception
 _GOODBYE_SECONDS = 5.0  # a CI runner kills 7.5 s after its first signal
 
 
@@ -45,7 +46,7 @@ class _Errand:
     def run(self) -> None:
         try:
             self._answer = self._call()
-        except Exception as error:
+        except _RAISED as error:
             self._error = error
         self._done.set()
 
@@ -126,15 +127,22 @@ class Loop:
         self._config.pluginmanager.register(self.judge, "autoresearch-judge")
         self._listen()
         try:
+            self._check_baseline()
             self._run(session)
         finally:
             self._close()
         return True
 
+    def _check_baseline(self) -> None:
+        if self._waiting and self._waiting[0].number != BASELINE and self.campaign.ledger.baseline is None:
+            raise pytest.UsageError(
+                f"the campaign {self.campaign.ratchet.tag} has no baseline yet: select 0000 as well, or nothing"
+            )
+
     def _run(self, session: pytest.Session) -> None:
         while True:
             self._start(session)
-            if not self._running:
+            if not self._running and self.signal is None:
                 return
             message = None
             with contextlib.suppress(queue.Empty):
@@ -154,13 +162,15 @@ class Loop:
     def _start(self, session: pytest.Session) -> None:
         """Give every free lane the next slot."""
         while self._waiting and self._free and not any(slot.number == BASELINE for slot in self._running):
-            if self.campaign.over():
+            if self.signal is not None or self.campaign.over():
                 return
             slot = self._waiting.popleft()
             if not self._waiting and self._slots.unlimited:  # one slot is always ready: nextitem needs it
                 self._waiting.extend(self._slots.more(session))
             if self._skipped(slot):
                 self._judge(slot, session)
+                if self._slots.unlimited:  # what skips this number skips every number
+                    self.campaign.why_over = "a mark skips the rule"
                 continue
             self.campaign.take(slot.number)
             lane = self._free.pop()
@@ -180,7 +190,10 @@ class Loop:
         self._inbox.put((slot, lane))
 
     def _skipped(self, slot: Slot) -> bool:
-        """Whether a mark says that the slot is not to run: pytest's own opinion, asked before anything is trained."""
+        """Whether a mark keeps the slot from running: pytest's own opinion, asked before anything is trained.
+
+        A mark that cannot be evaluated does too; the item's own setup then says what is wrong with it.
+        """
         plugins = self._config.pluginmanager
         skipping = plugins.get_plugin("skipping")
         if skipping is None:
@@ -189,7 +202,7 @@ class Loop:
         try:
             for item in slot.jury:
                 plugins.subset_hook_caller("pytest_runtest_setup", others)(item=item)
-        except (pytest.skip.Exception, pytest.xfail.Exception):
+        except (pytest.skip.Exception, pytest.fail.Exception):
             return True
         return False
 
@@ -207,18 +220,22 @@ class Loop:
                 slot.ruling = self._config.hook.pytest_autoresearch_verdict(
                     campaign=self.campaign, experiment=slot.experiment
                 )
-            except Exception as error:
+                if not isinstance(slot.ruling, Verdict | None):
+                    raise TypeError(f"pytest_autoresearch_verdict returned {slot.ruling!r}: return a Verdict or None")
+            except _RAISED as error:
                 slot.experiment, slot.error = None, error
-        self._judge(slot, session)
-        if slot.verdict is not None and slot.experiment is not None and slot.experiment.verdict is not None:
-            self._tell(slot.experiment)
+        try:
+            self._judge(slot, session)
+        finally:  # -x or a second signal may end the session here, and what is recorded is told all the same
+            if slot.verdict is not None and slot.experiment is not None and slot.experiment.verdict is not None:
+                self._tell(slot.experiment)
         if self.judge.broken is None and slot.verdict is not None:
             slot.experiment = None  # a night's logs are not kept in memory
 
     def _tell(self, experiment: Experiment) -> None:
         try:
             self._config.hook.pytest_autoresearch_record(campaign=self.campaign, experiment=experiment)
-        except Exception as error:
+        except _RAISED as error:
             self.campaign.ledger.notices.append(
                 f"pytest_autoresearch_record raised on {experiment!r}: {type(error).__name__}: {error}"
             )
@@ -247,6 +264,8 @@ class Loop:
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
+                if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup: the night goes on when the terminal is gone
                 self._handlers[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -268,7 +287,8 @@ class Loop:
                 if isinstance(message, _Errand):
                     message.cancel()
         self._terminal.clear()
-        self.campaign.close()
+        names = {thread.name for thread in self._running.values() if thread.is_alive()}
+        self.campaign.close({lane for lane in range(self._lanes) if f"lane-{lane}" in names})
 
     def restore_signals(self) -> None:
         """Give the signals back, once every report is written."""

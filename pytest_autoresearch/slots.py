@@ -34,6 +34,7 @@ class Slot:
         passed: The items that passed so far.
         verdict: What was recorded.
         timed: Whether a report has been given the experiment's duration.
+        described: Whether a report has been given the experiment's numbers.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Slot:
     passed: set[pytest.Item] = field(default_factory=set)
     verdict: Verdict | None = None
     timed: bool = False
+    described: bool = False
 
     def __str__(self) -> str:
         return f"{self.number:04d}"

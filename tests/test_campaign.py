@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from repo import LANES, Repo
+from repo import LANES, RULE, Repo
 
 one_lane = pytest.mark.skipif(LANES != "1", reason="says in which order experiments follow each other")
 
@@ -221,3 +221,71 @@ def test_training_sees_the_contract_and_no_secrets(repo: Repo, monkeypatch: pyte
     assert "ANTHROPIC" not in log
     assert "TOKEN" not in log
     assert repo.git("status", "--porcelain", "experiments") == ""
+
+
+def test_the_experiment_that_ends_a_session_is_told_too(repo: Repo) -> None:
+    repo.hooks("""
+        def pytest_autoresearch_record(campaign, experiment):
+            with open(campaign.settings.root / ".git" / "told", "a") as file:
+                print(experiment.number, file=file)
+        """)
+    repo.plan(1.5)
+    repo.run("--max", "1", "-x")
+    assert (repo.path / ".git" / "told").read_text() == "0\n1\n"
+
+
+def test_every_test_of_a_jury_reports_what_became_of_its_experiment(repo: Repo) -> None:
+    repo.hooks("""
+        from pytest_autoresearch.experiment import Status, Verdict
+        def pytest_autoresearch_verdict(experiment):
+            if experiment.val_bpb == 1.5:
+                return Verdict(Status.KEEP, "charity", "it looked so sad")
+        """)
+    repo.rule(RULE + "\ndef test_again(experiment): assert experiment.val_bpb < experiment.best\n")
+    repo.plan(1.5, 1.6)
+    result = repo.run("--max", "2", "--autoresearch-discard", "xfail", "--autoresearch-exit", "strict")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard"}
+    result.assert_outcomes(passed=4, xfailed=2)
+    assert result.ret == 0
+
+
+def test_a_broken_fixture_breaks_the_rule_whatever_a_hook_decided(repo: Repo) -> None:
+    repo.hooks("""
+        from pytest_autoresearch.experiment import Status, Verdict
+        def pytest_autoresearch_verdict(experiment):
+            return Verdict(Status.KEEP, "charity", "it looked so sad") if experiment.number else None
+        """)
+    repo.rule("""
+        import pytest
+        @pytest.fixture
+        def bad(experiment):
+            if experiment.number: raise OSError("no tokenizer")
+        def test_it(experiment, bad): pass
+        """)
+    repo.plan(1.5)
+    repo.run("--max", "1").stdout.fnmatch_lines(["*the rule is broken: OSError: no tokenizer*"])
+    assert repo.statuses() == {0: "keep"}
+
+
+def test_a_verdict_hook_that_returns_something_else_is_said(repo: Repo) -> None:
+    repo.hooks("def pytest_autoresearch_verdict(experiment): return True if experiment.number else None")
+    repo.plan(0.9)
+    result = repo.run("--max", "1")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["*pytest_autoresearch_verdict returned True: return a Verdict or None*"])
+
+
+@pytest.mark.parametrize("hook", ["propose", "guard", "verdict", "record"])
+@pytest.mark.parametrize("how", ["fail", "skip"])
+def test_an_outcome_raised_in_a_hook_is_an_error_like_any_other(repo: Repo, hook: str, how: str) -> None:
+    repo.hooks(f"""
+        import pytest
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_autoresearch_{hook}(campaign):
+            pytest.{how}("not I")
+        """)
+    repo.plan(0.9)
+    result = repo.run("--max", "1")
+    assert result.ret == (0 if hook == "record" else 3)
+    result.stdout.fnmatch_lines(["*not I*"])
+    result.stdout.no_fnmatch_line("INTERNALERROR*")

@@ -102,6 +102,21 @@ def test_the_first_test_that_does_not_pass_decides(repo: Repo) -> None:
     assert "the first says no" in repo.records()[1].verdict.message  # type: ignore[union-attr]
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="the fixture came with pytest 9")
+@pytest.mark.parametrize(("inner", "outer"), [("100", "experiment.best"), ("experiment.best", "100")])
+def test_a_subtest_that_passes_decides_nothing(repo: Repo, inner: str, outer: str) -> None:
+    repo.rule(f"""
+        def test_it(experiment, subtests):
+            with subtests.test("inner"):
+                assert experiment.val_bpb < {inner}
+            assert experiment.val_bpb < {outer}
+        """)
+    repo.plan(1.5, 0.9)
+    repo.run("--max", "2")
+    assert repo.statuses() == {0: "keep", 1: "discard", 2: "keep"}
+    repo.check_ledger()
+
+
 def test_part_of_a_jury_is_refused(repo: Repo) -> None:
     repo.rule(TWO)
     result = repo.run("--max", "1", "-k", "memory")
@@ -209,6 +224,17 @@ def test_a_skipped_rule_trains_nothing(repo: Repo, mark: str) -> None:
     result = repo.run("--max", "2")
     result.assert_outcomes(skipped=3)
     assert repo.records() == []
+    result = repo.run("--max", "0")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["ended: a mark skips the rule"])
+
+
+def test_a_mark_that_cannot_be_evaluated_breaks_the_rule(repo: Repo) -> None:
+    repo.rule("import pytest\n@pytest.mark.skipif('nonsense')\ndef test_it(experiment): pass\n")
+    result = repo.run("--max", "2")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*the rule is broken: Failed: Error evaluating 'skipif' condition*"])
+    assert repo.records() == []
 
 
 def test_pytest_exit_in_a_body_gives_no_verdict_and_the_number_is_used_again(repo: Repo) -> None:
@@ -244,6 +270,14 @@ def test_numbers_are_selected_by_k_and_by_node_id(repo: Repo) -> None:
     assert list(repo.statuses()) == [0, 2]
     repo.run("--max", "4", "experiments/test_val_bpb.py::test_val_bpb_improves[0004]")
     assert list(repo.statuses()) == [0, 2, 4]
+
+
+def test_without_a_baseline_no_other_number_runs(repo: Repo) -> None:
+    repo.plan(0.9)
+    result = repo.run("--max", "1", "-k", "0001")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*the campaign t has no baseline yet: select 0000 as well, or nothing"])
+    assert repo.records() == []
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--setup-only"])

@@ -61,6 +61,40 @@ def test_durations_are_the_experiments_own_and_counted_once(repo: Repo) -> None:
     assert times["test_again[0001]"] < 1
 
 
+@pytest.mark.parametrize(("metric", "decides", "status"), [(0.9, "again", "keep"), (1.5, "val_bpb", "discard")])
+def test_the_numbers_are_with_the_test_that_decides(repo: Repo, metric: float, decides: str, status: str) -> None:
+    repo.rule(RULE + "\ndef test_again(experiment): pass\n")
+    repo.plan(metric)
+    repo.run("--max", "1")
+    found = {name: p.get("value") for name, case in repo.cases().items() for p in case.iter("property")
+             if "0001" in name and p.get("name") == "status"}  # fmt: skip
+    assert list(found.values()) == [status]
+    assert decides in next(iter(found))
+
+
+def test_a_junit_file_that_cannot_be_written_does_not_end_the_night(repo: Repo) -> None:
+    repo.plan(0.9, 0.8)
+    repo.run("--max", "2", "--junitxml=program.md/results.xml")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}
+
+
+def test_the_junit_file_is_whole_when_a_fixture_fails_at_the_very_end(repo: Repo) -> None:
+    repo.rule("""
+        import pytest
+        @pytest.fixture(scope="module")
+        def bad():
+            yield
+            raise OSError("teardown")
+        def test_it(experiment, bad): pass
+        """)
+    repo.plan(0.9, 0.8)
+    repo.write("pytest.ini", "[pytest]\nautoresearch_command = python -S train.py\nautoresearch_proposer = queue\n")
+    repo.commit()
+    repo.run("--max", "9")
+    assert len(repo.cases()) == 3
+    assert not (repo.path / "results.xml.part").exists()
+
+
 def test_bytes_that_xml_forbids_and_terminal_escapes_reach_no_report(repo: Repo) -> None:
     repo.plan(
         "do:sys.stdout.buffer.write(bytes(range(256))); "

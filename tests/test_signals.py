@@ -211,3 +211,16 @@ def test_the_record_is_there_before_anybody_hears_of_the_report(repo: Repo) -> N
     result = repo.run("--max", "3", "-s", "--autoresearch-lanes", "1")
     assert result.stdout.str().count("DURABLE") == 4
     assert "LATE" not in result.stdout.str()
+
+
+def test_nohup_is_respected(repo: Repo) -> None:
+    repo.plan(0.9, "slow:1:0.8")
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
+    try:
+        process = repo.start("--max", "2", "--autoresearch-lanes", "1")
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+    repo.wait_for(lambda: len(repo.rows()) == 2)
+    output = repo.end(process, signal.SIGHUP)
+    assert process.returncode == 0, output
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}

@@ -5,10 +5,11 @@ Together with `reprcrash.message` in the judge, this is the only use of names th
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,29 +38,31 @@ class Junit:
         if self._xml is None or self._spent > _SHARE * (time.monotonic() - self._began):
             return
         began = time.monotonic()
-        real = self._xml.logfile
-        self._xml.logfile = f"{real}.part"
-        try:
-            self._tidy()
+        with contextlib.suppress(OSError), self._aside():  # a view of the records; the end says what is wrong with it
             self._xml.pytest_sessionfinish()
-            os.replace(self._xml.logfile, real)
-        finally:
-            self._xml.logfile = real
         self._spent += time.monotonic() - began
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # inside the terminal's wrapper, which prints the file's name
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         if self._xml is None:
             return (yield)
-        real = self._xml.logfile
-        self._xml.logfile = f"{real}.part"
+        with self._aside():
+            return (yield)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What is written meanwhile takes the file's place once it is whole, even where something else then fails."""
+        assert self._xml is not None
+        real = Path(self._xml.logfile)
+        part = real.with_name(f"{real.name}.part")
+        self._xml.logfile = str(part)
         try:
             self._tidy()
-            result = yield
-            os.replace(self._xml.logfile, real)
+            yield
         finally:
-            self._xml.logfile = real
-        return result
+            self._xml.logfile = str(real)
+            if part.is_file() and part.read_bytes().endswith(b"</testsuites>"):
+                part.replace(real)
 
     def _tidy(self) -> None:
         """Drop cases without a name, which an interrupt leaves and readers choke on."""

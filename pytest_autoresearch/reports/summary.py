@@ -96,7 +96,7 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str) -> 
         f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
         f"over {plural(len(line) - 1, 'keep')}; one run each, not audited"
     )
-    gains = sorted((r for r in line[1:] if r.verdict and r.verdict.gain), key=_gain, reverse=True)[:_LARGEST]
+    gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]
     if gains:
         lines.append("largest gains:")
         lines += [f"  {r.number:04d}  {r.metric - r.best:+.6f}  {r.proposal.description}" for r in gains]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.experiment import Experiment, Status
-from pytest_autoresearch.judge import Judge
 from pytest_autoresearch.reports import summary
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.campaign import Campaign
+    from pytest_autoresearch.judge import Judge
 
 _HEARTBEAT_SECONDS = 30.0  # between lines of progress where there is no terminal to draw on
 _COLOURS = {Status.KEEP: {"green": True}, Status.DISCARD: {}, Status.CRASH: {"red": True}}
@@ -83,7 +86,7 @@ class Terminal:
         ]
         text = " | ".join(under_way)
         if self._reporter.isatty:
-            self._reporter.rewrite(text[: self._reporter._tw.fullwidth - 1], erase=True)
+            self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)
             self._drawn = True
         elif under_way and time.monotonic() - self._said_at > _HEARTBEAT_SECONDS:
             self._said_at = time.monotonic()
