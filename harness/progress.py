@@ -1,7 +1,7 @@
 """What a preparation tells the person waiting for it, on stderr: a bar on a terminal, plain lines elsewhere. May not
 know what is being prepared."""
 
-import shutil
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +21,11 @@ def say(sentence: str) -> None:
 def counted(name: str, documents: int) -> Iterator[Callable[[int], object]]:
     """Show a stage of work over documents; call what it gives with how many are done since the last call."""
     if sys.stderr.isatty():
-        # A terminal inside a container may claim to be 0 columns wide, and by itself tqdm then draws nothing.
-        columns, lines = shutil.get_terminal_size()
-        with tqdm(total=documents, unit=" documents", desc=f"harness: {name}", ncols=columns, nrows=lines) as bar:
+        # A terminal inside a container may claim to be 0 columns wide, and by itself tqdm then draws nothing. Of stderr:
+        # stdout may be a pipe.
+        size = os.get_terminal_size(sys.stderr.fileno())
+        columns, lines = size.columns or 80, size.lines or 24
+        with tqdm(total=documents, unit=" docs", desc=f"harness: {name}", ncols=columns, nrows=lines) as bar:
             yield bar.update
         return
     say(f"{name} {documents:,} documents")

@@ -37,7 +37,8 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
     for name, sentence in _REFUSED.items():
         if getattr(known, name, None):
             raise pytest.UsageError(f"--autoresearch does not go with {sentence}")
-    if getattr(known, "xmlpath", "") is None:
+    looking = known.collectonly or known.setuponly or known.setupplan
+    if getattr(known, "xmlpath", "") is None and not looking:  # which would replace the last night's file
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
     own = config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
     if known.file_or_dir:

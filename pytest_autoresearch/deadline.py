@@ -6,11 +6,23 @@ process. So its own hooks are asked for the value ahead of time, and the timer i
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import Any
 
 import pytest
 
 from pytest_autoresearch.slots import SLOT, Slot
+
+
+def timeout_of(config: pytest.Config) -> float | None:
+    """What option, environment or ini say of every item in seconds, markers aside; None for nothing."""
+    if config.pluginmanager.get_plugin("timeout") is None:
+        return None
+    for given in (config.getoption("timeout"), os.environ.get("PYTEST_TIMEOUT"), config.getini("timeout")):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(given) or None  # type: ignore[arg-type]
+    return None
 
 
 class Deadlines:

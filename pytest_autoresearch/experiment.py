@@ -251,7 +251,9 @@ class Experiment:
             if name in metrics:
                 return metrics[name]
             have = ", ".join(sorted({self.metric_name, *metrics}))
-            raise AttributeError(f"the run printed no {name!r}; it has {have}")
+            raise AttributeError(
+                f"the run printed no {name!r}; it has {have}, beside best, gain, margin and the limits"
+            )
         raise AttributeError(name)
 
     @property

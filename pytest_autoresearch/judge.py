@@ -107,6 +107,7 @@ class Judge:
         if report.when == "call" and isinstance(raised, AssertionError | pytest.fail.Exception):
             return verdict.discarded(experiment, _what_failed(_message(report)))
         self._break(item, report, f"the rule is broken: {_what_failed(_message(report))}", infrastructure=False)
+        report.longrepr = _with_places(item, call.excinfo)
         return None
 
     def _record(
@@ -146,7 +147,7 @@ class Judge:
             report.wasxfail = str(ruling)
 
     def _dress(self, item: pytest.Item, slot: Slot, report: pytest.TestReport) -> None:
-        """The duration goes to the jury's first report, the numbers to the deciding one, the verdict to every failure."""
+        """Duration to the jury's first report, numbers to the deciding one, the verdict to every failure."""
         experiment = slot.experiment
         if experiment is None:
             return
@@ -166,7 +167,7 @@ class Judge:
             self.broken, self.reason, self.infrastructure = report, reason, infrastructure
         if not report.failed:
             report.outcome, report.longrepr = "failed", reason
-        item.session.shouldstop = reason
+        item.session.shouldstop = "the campaign stopped, as said above"
 
 
 def properties(experiment: Experiment) -> list[tuple[str, object]]:
@@ -194,6 +195,16 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("lane", runs[-1].lane if runs else ""),
         *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),
     ]
+
+
+def _with_places(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException] | None) -> Any:
+    """What was raised, with file and line: for the one failure that somebody has to put right."""
+    style = getattr(item.config.option, "tbstyle", "auto")
+    item.config.option.tbstyle = "short"
+    try:
+        return item.repr_failure(excinfo) if excinfo else None
+    finally:
+        item.config.option.tbstyle = style
 
 
 def _message(report: pytest.TestReport) -> str:

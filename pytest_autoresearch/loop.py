@@ -156,6 +156,7 @@ class Loop:
                 self._finish(slot, session)
                 self._junit.checkpoint()
             if self.signal is not None:
+                self.campaign.why_over = f"stopped by {self.signal.name}; the same command goes on from here"
                 raise session.Interrupted(f"stopped by {self.signal.name}")
             self._terminal.show(self.campaign)
 

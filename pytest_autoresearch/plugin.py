@@ -30,7 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         flags = [option.flag, *(["--max"] if option.name == "max" else [])]
         text = argparse.SUPPRESS if option.hidden else option.help
         group.addoption(*flags, dest=option.key, metavar=option.metavar, default=None, help=text)
-        parser.addini(option.key, option.help, type="string", default="")
+        if not option.hidden:
+            parser.addini(option.key, option.help, type="string", default="")
     for key in INI_KEYS:
         parser.addini(key.key, key.help, type=key.type, default=[] if key.type == "args" else "")  # type: ignore[arg-type]
 

@@ -127,6 +127,10 @@ class Ratchet:
         """Every file of the commit that a new campaign would start from, relative to `root`."""
         return self.git("ls-tree", "-r", "-z", "--name-only", self.start).split("\0")
 
+    def differ(self, one: str, other: str, paths: Iterable[str]) -> bool:
+        """Whether the two commits hold something else under the paths (relative to `root`)."""
+        return self.git.ask("diff", "--quiet", one, other, "--", *paths) is None
+
     def tree_hash(self, paths: Iterable[str]) -> str:
         """A hash of what the user's commit holds under the paths (relative to `root`)."""
         said = self.git("ls-tree", "-r", "-z", self.start, "--", *paths)

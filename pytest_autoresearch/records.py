@@ -225,7 +225,9 @@ class ResultsFile:
             return None
         aside = None
         if have is not None and not text.startswith(have):  # a prefix is what a kill in mid-row leaves
-            known = {line.encode() for line in (self._header, *lines, *(row(record) for record in others()))}
+            theirs = list(others())
+            heads = {self._header, *(header(record.metric_name) for record in theirs)}
+            known = {line.encode() for line in (*heads, *lines, *(row(record) for record in theirs))}
             if any(line.strip() and line + b"\n" not in known for line in have.split(b"\n")):
                 aside = self._set_aside()
         # A name of its own: two sessions may be at it at once.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.campaign import Campaign, make_proposer
+from pytest_autoresearch.deadline import timeout_of
 from pytest_autoresearch.describe import Harness, describe
 from pytest_autoresearch.errors import AutoresearchError, UserError
 from pytest_autoresearch.guard import is_editable
@@ -24,7 +25,7 @@ from pytest_autoresearch.reports.junit import Junit
 from pytest_autoresearch.reports.terminal import Terminal
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.settings import Settings, read, this_python
-from pytest_autoresearch.slots import Slots
+from pytest_autoresearch.slots import BUNDLED, Slots
 
 _CONTINUED_SECONDS = 12 * 3600
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -64,7 +65,7 @@ def _begin(config: pytest.Config) -> None:
         _check_constants(settings)
     campaign = Campaign(settings, ratchet, harness, loop, LocalRunner(), lambda: make_proposer(name))
     campaign.open()
-    terminal = Terminal(config, _header(settings, ratchet, harness, campaign, name))
+    terminal = Terminal(config, _header(config, settings, ratchet, harness, campaign, name))
     junit = Junit(config)
     loop.begin(campaign, terminal, junit)
     terminal.campaign, terminal.judge = campaign, loop.judge
@@ -177,9 +178,11 @@ def _deciding(settings: Settings) -> list[str]:
     return paths
 
 
-def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Campaign, proposer: str) -> list[str]:
+def _header(
+    config: pytest.Config, settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Campaign, proposer: str
+) -> list[str]:
     tried = len(campaign.ledger.records)
-    state = f"{summary.plural(tried, 'experiment')} so far" if tried else "new"
+    state = f"the baseline and {summary.plural(tried - 1, 'experiment')} so far" if tried else "new"
     limit = "until stopped" if settings.max == 0 else summary.plural(settings.max, "experiment")
     if settings.total is not None:
         limit += f", {settings.total} in the campaign"
@@ -187,9 +190,10 @@ def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Ca
         f"autoresearch: campaign {ratchet.tag} ({state}), branch autoresearch/{ratchet.tag}",
         f"  device:   {harness.hardware_key or harness.device}"
         + (f", profile {harness.profile}" if harness.profile else ""),
-        f"  limits:   {limit}; {summary.limits_line(campaign.limits(None))}",
+        f"  limits:   {limit}; {summary.limits_line(campaign.limits(timeout_of(config)))}",
         f"  metric:   {settings.metric}, {settings.direction}, "
         + ("scored by the harness" if harness.score else "as the training command reports it"),
+        f"  rule:     {_rule(config, settings)}",
         f"  proposer: {proposer}",
         f"  sandbox:  {campaign.setting.sandbox} (a proposal runs with your own rights)",
         f"  best:     {summary.best_line(campaign.ledger.records)}",
@@ -197,4 +201,16 @@ def _header(settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Ca
     edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]
     if edited:
         lines.append(f"  note:     uncommitted changes of {', '.join(edited)} take no part; experiments start from git")
+    first = campaign.ledger.baseline
+    if first is not None and ratchet.differ(first.commit, ratchet.start, settings.editable):
+        lines.append(
+            f"  note:     commits that changed {', '.join(settings.editable)} since this campaign began take no part; "
+            "choose another --autoresearch-tag to start from them"
+        )
     return lines
+
+
+def _rule(config: pytest.Config, settings: Settings) -> str:
+    if any(Path(argument.partition("::")[0]).resolve() == BUNDLED.resolve() for argument in config.args):
+        return f"built in: within budget and memory, and {settings.metric} better than the best"
+    return f"the tests in {settings.experiments}/"

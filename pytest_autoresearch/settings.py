@@ -128,7 +128,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         memory_limit_mb=None if vram is None else vram * 1024,
         discard=_choice("discard", text("discard") or "fail", ("fail", "xfail")),
         exit=_choice("exit", text("exit") or "session", ("session", "progress", "strict")),
-        lanes=_count("lanes", text("lanes") or "1", 1, "1 or more"),
+        lanes=_count("lanes", get("autoresearch_lanes") or "1", 1, "1 or more"),
         command=_command(getini("autoresearch_command") or "python train.py", "autoresearch_command"),
         describe=_command(getini("autoresearch_describe"), "autoresearch_describe") or None,
         metric=_metric(getini("autoresearch_metric") or "val_bpb"),

@@ -37,7 +37,9 @@ def test_the_next_session_continues_the_numbers_and_the_best(repo: Repo) -> None
     result = repo.run("--max", "2")
     assert next(iter(repo.cases())).endswith("[0002]")
     assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard", 3: "keep"}
-    result.stdout.fnmatch_lines(["*campaign t (2 experiments so far)*", "*best:*val_bpb 0.900000 (0001 action 1: 0.9)"])
+    result.stdout.fnmatch_lines(
+        ["*campaign t (the baseline and 1 experiment so far)*", "*best:*val_bpb 0.900000 (0001 action 1: 0.9)"]
+    )
     repo.check_ledger()
 
 
@@ -289,3 +291,29 @@ def test_an_outcome_raised_in_a_hook_is_an_error_like_any_other(repo: Repo, hook
     assert result.ret == (0 if hook == "record" else 3)
     result.stdout.fnmatch_lines(["*not I*"])
     result.stdout.no_fnmatch_line("INTERNALERROR*")
+
+
+def test_the_header_says_what_takes_no_part(repo: Repo) -> None:
+    repo.plan(1.5, 1.5)
+    repo.run("--max", "1").stdout.fnmatch_lines(["  rule:     the tests in experiments/"])
+    repo.write("train.py", (repo.path / "train.py").read_text() + "# new\n")
+    repo.run("--max", "0", "-k", "none").stdout.fnmatch_lines(
+        ["  note:     uncommitted changes of train.py take no part*"]
+    )
+    repo.commit("New")
+    result = repo.run("--max", "1", "--timeout", "50")
+    result.stdout.fnmatch_lines(["*ended after 50 s*", "  note:     commits that changed train.py*take no part*"])
+
+
+def test_campaigns_of_two_metrics_share_the_file_name_in_turn(repo: Repo) -> None:
+    repo.plan(1.5)
+    repo.run("--max", "1")
+    config = (repo.path / "pytest.ini").read_text()
+    repo.write("pytest.ini", config + "autoresearch_metric = peak_vram_mb\n")
+    repo.commit("Another metric")
+    assert repo.run("--max", "0", "-k", "0000", "--autoresearch-tag", "other").ret == 0
+    repo.write("pytest.ini", config)
+    repo.commit("Back")
+    repo.run("--max", "0", "-k", "none")
+    assert len(repo.rows()) == 2
+    assert not list(repo.path.glob("results-*.tsv"))

@@ -290,7 +290,28 @@ def test_looking_trains_nothing(repo: Repo, option: str) -> None:
         assert ids == [f"experiments/test_val_bpb.py::test_val_bpb_improves[{n:04d}]" for n in range(3)]
 
 
-def test_a_collection_error_runs_nothing(repo: Repo) -> None:
-    repo.rule("import nothing_of_that_name\n")
-    assert repo.run("--max", "2").ret == 2
+@pytest.mark.parametrize(
+    ("rule", "said"), [("import nothing_of_that_name\n", "ModuleNotFoundError"), ("def (", "Syntax")]
+)
+def test_a_rule_that_cannot_be_imported_is_shown_and_runs_nothing(repo: Repo, rule: str, said: str) -> None:
+    repo.rule(rule)
+    result = repo.run("--max", "2")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*ERROR collecting experiments/test_val_bpb.py*", f"E *{said}*"])
     assert repo.records() == []
+
+
+def test_a_broken_rule_is_shown_with_its_place(repo: Repo) -> None:
+    repo.rule("def helper():\n    return maths.inf\ndef test_it(experiment):\n    assert helper()\n")
+    result = repo.run("--max", "1")
+    result.stdout.fnmatch_lines(
+        ["experiments/test_val_bpb.py:2: in helper", "E *NameError: name 'maths' is not defined"]
+    )
+
+
+def test_looking_leaves_the_last_nights_report_alone(repo: Repo) -> None:
+    repo.plan(0.9)
+    repo.run("--max", "1")
+    before = (repo.path / "results.xml").read_text()
+    repo.run("--max", "1", "--collect-only")
+    assert (repo.path / "results.xml").read_text() == before

@@ -92,10 +92,13 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str) -> 
     if not line:
         return lines
     first, last = line[0], line[-1]
-    lines.append(
-        f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
-        f"over {plural(len(line) - 1, 'keep')}; one run each, not audited"
-    )
+    if len(line) == 1:
+        lines.append(f"nothing was kept yet: {first.metric_name} {first.metric:.6f} is the baseline's")
+    else:
+        lines.append(
+            f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
+            f"over {plural(len(line) - 1, 'keep')}, each measured once: part of it may be luck"
+        )
     gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]
     if gains:
         lines.append("largest gains:")

@@ -39,10 +39,8 @@ class Terminal:
         self.judge: Judge
         if reporter is None:
             return
-        if config.option.tbstyle == "auto":  # a discard is one line, not a traceback
-            config.option.tbstyle = "no"
         if config.option.reportchars == "fE":  # pytest's default; every experiment has had its line already
-            reporter.reportchars = ""
+            reporter.reportchars = reporter.reportchars.replace("f", "").replace("E", "")
         if self._lines and reporter.verbosity == 0:
             reporter.showfspath = False
 
@@ -55,6 +53,11 @@ class Terminal:
     ) -> Generator[None, tuple[str, str, object], tuple[str, str, object]]:
         status = yield
         return (status[0], "", "") if self._silent else status
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        if getattr(session.config.option, "tbstyle", None) == "auto" and not session.testsfailed:
+            session.config.option.tbstyle = "no"  # a discard is one line, not a traceback; collection has had its own
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self) -> Generator[None, object, object]:
