@@ -21,8 +21,8 @@ def say(sentence: str) -> None:
 def counted(name: str, documents: int) -> Iterator[Callable[[int], object]]:
     """Show a stage of work over documents; call what it gives with how many are done since the last call."""
     if sys.stderr.isatty():
-        # A terminal inside a container may claim to be 0 columns wide, and by itself tqdm then draws nothing. Of stderr:
-        # stdout may be a pipe.
+        # Asked of stderr, since stdout may be a pipe. A terminal inside a container may claim to be 0 columns wide, and
+        # by itself tqdm then draws nothing.
         size = os.get_terminal_size(sys.stderr.fileno())
         columns, lines = size.columns or 80, size.lines or 24
         with tqdm(total=documents, unit=" docs", desc=f"harness: {name}", ncols=columns, nrows=lines) as bar:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_autoresearch import verdict
 from pytest_autoresearch.campaign import Campaign
-from pytest_autoresearch.errors import GitError
+from pytest_autoresearch.errors import AutoresearchError
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Verdict
 from pytest_autoresearch.records import one_line
 from pytest_autoresearch.slots import SLOT, Slot
@@ -122,7 +122,7 @@ class Judge:
         self.recording = True  # a second signal must not tear this apart
         try:
             judged = self.campaign.record(experiment, ruling)
-        except (GitError, OSError) as error:
+        except (AutoresearchError, OSError) as error:
             self._break(item, report, f"not recorded: {error}", infrastructure=True)
             return
         finally:

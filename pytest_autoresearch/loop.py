@@ -31,7 +31,7 @@ from pytest_autoresearch.slots import SLOT, Slot, Slots
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_SECONDS = 0.5  # an untimed wait can miss a signal that comes between the last check and the wait
 _RAISED = (Exception, pytest.fail.Exception, pytest.skip.Exception)  # by a user's hook: pytest's own are no Exception
-_GOODBYE_SECONDS = 5.0  # a CI runner kills 7.5 s after its first signal
+_GOODBYE_SECONDS = 4.0  # a CI runner kills 7.5 s after its first signal
 
 
 class _Errand:

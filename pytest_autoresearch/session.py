@@ -56,7 +56,8 @@ def _begin(config: pytest.Config) -> None:
     first = max((record.number for record in records), default=-1) + 1
     slots = Slots(settings.experiments_folder, first, settings.max)
     config.pluginmanager.register(slots, "autoresearch-slots")
-    if config.option.collectonly or config.option.setuponly or config.option.setupplan:
+    looking = ("collectonly", "setuponly", "setupplan", "help", "version", "markers")
+    if any(getattr(config.option, name, None) for name in looking):
         return
     harness = describe(settings.describe, settings.root)
     loop = Loop(config, slots, settings.lanes, settings.discard)

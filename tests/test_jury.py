@@ -315,3 +315,15 @@ def test_looking_leaves_the_last_nights_report_alone(repo: Repo) -> None:
     before = (repo.path / "results.xml").read_text()
     repo.run("--max", "1", "--collect-only")
     assert (repo.path / "results.xml").read_text() == before
+
+
+def test_a_night_without_end_passes_over_a_number_that_is_left_out(repo: Repo) -> None:
+    repo.rule("""
+        import pytest
+        def test_it(experiment):
+            if experiment.number == 5: pytest.exit("enough", 0)
+            assert experiment.val_bpb < experiment.best
+        """)
+    repo.plan(*[1.5] * 4, 0.5)
+    repo.run("--max", "0", "-k", "not 0003", "--autoresearch-lanes", "1")
+    assert list(repo.statuses()) == [0, 1, 2, 4]

@@ -74,7 +74,7 @@ def test_the_numbers_are_with_the_test_that_decides(repo: Repo, metric: float, d
 
 def test_a_junit_file_that_cannot_be_written_does_not_end_the_night(repo: Repo) -> None:
     repo.plan(0.9, 0.8)
-    repo.run("--max", "2", "--junitxml=program.md/results.xml")
+    repo.run("--max", "2", "--junitxml=program.md/results.xml", "--autoresearch-lanes", "1")
     assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}
 
 
@@ -90,7 +90,7 @@ def test_the_junit_file_is_whole_when_a_fixture_fails_at_the_very_end(repo: Repo
     repo.plan(0.9, 0.8)
     repo.write("pytest.ini", "[pytest]\nautoresearch_command = python -S train.py\nautoresearch_proposer = queue\n")
     repo.commit()
-    repo.run("--max", "9")
+    repo.run("--max", "9", "--autoresearch-lanes", "1")
     assert len(repo.cases()) == 3
     assert not (repo.path / "results.xml.part").exists()
 
