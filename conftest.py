@@ -13,3 +13,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     given = (config.getoption("autoresearch"), config.getoption("collectonly"), config.getoption("usepdb"))
     if not any(given) and not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses = min(os.cpu_count() or 1, 4)
+        if config.option.dist == "no":
+            config.option.dist = "worksteal"  # a few tests train for real: no worker waits for another's
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first."""
+    items.sort(key=lambda item: "test_train_runs" not in item.nodeid)

@@ -13,8 +13,9 @@ def hanging(repo: Repo) -> bool:
     return any((repo.path / ".git/autoresearch").glob("lane-*-out/hanging"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("count", ["5", "0"])
+@pytest.mark.parametrize(
+    ("number", "count"), [(signal.SIGINT, "5"), (signal.SIGTERM, "5"), (signal.SIGHUP, "5"), (signal.SIGTERM, "0")]
+)
 def test_a_signal_ends_the_session_with_every_report(repo: Repo, number: signal.Signals, count: str) -> None:
     repo.plan(1.5, "hang", "hang", "hang")
     process = repo.start("--max", count)
