@@ -64,6 +64,7 @@ class Campaign:
         self,
         settings: Settings,
         ratchet: Ratchet,
+        records: list[Experiment],
         harness: Harness,
         hooks: Hooks,
         runner: Runner,
@@ -83,7 +84,7 @@ class Campaign:
         )
         self.why_over = ""
         like = replace(self._blank(Proposal(""), "", "", ""), limits=Limits(self.budget, 0, 0))
-        self.ledger = Ledger(ratchet, settings.root / "results.tsv", like)
+        self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         self._hooks = hooks
         self._make_proposer = make_proposer
         self._proposer: Proposer | None = None
@@ -257,7 +258,7 @@ class Campaign:
         commit, tree_hash = tree.commit(base, body)
         attempt = replace(self._blank(proposal, commit, base, tree_hash), number=context.number)
         with self._lock:  # two lanes may have had the same idea
-            guard.check_new(proposal, tree_hash, [*self.ledger.records, *self._in_flight.values()])
+            guard.check_new(proposal, tree_hash, [*self.ledger.tried(tree_hash), *self._in_flight.values()])
             self._in_flight[context.number] = attempt
         return attempt
 

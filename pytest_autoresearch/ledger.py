@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ class Ledger:
     """Every judged experiment of one campaign.
 
     Args:
+        records: As they were when the session looked first.
         results: Where `results.tsv` is.
         like: What this session's experiments have in common: metric, budget and setting. Only rows that share it can
             be compared.
@@ -34,10 +36,14 @@ class Ledger:
     Attributes:
         records: By number.
         notices: Sentences for the end of the session.
+        incumbent: The experiment whose commit is the branch's head, or None before the baseline.
     """
 
-    def __init__(self, ratchet: Ratchet, results: Path, like: Experiment) -> None:
-        self.records = ratchet.records()
+    def __init__(self, ratchet: Ratchet, records: list[Experiment], results: Path, like: Experiment) -> None:
+        self.records: list[Experiment] = []
+        self.incumbent: Experiment | None = None
+        self._tried: dict[str, list[Experiment]] = {}
+        self._hold(records)
         self.notices: list[str] = []
         self._lock = threading.Lock()
         self._ratchet = ratchet
@@ -51,25 +57,30 @@ class Ledger:
             UserError: The campaign cannot go on here.
         """
         self._check_comparable()
-        self._ratchet.open()
+        self._hold(self._ratchet.open())
         if self.records:
             self._rebuild()
 
-    @property
-    def incumbent(self) -> Experiment | None:
-        """The experiment whose commit is the branch's head, or None before the baseline."""
-        line = chain(self.records)
-        return line[-1] if line else None
+    def _hold(self, records: list[Experiment]) -> None:
+        """These are the records now. What is asked of all of them at every experiment is worked out here, once."""
+        self.records = records
+        line = chain(records)
+        self.incumbent = line[-1] if line else None
+        self._tried = {}
+        for record in records:
+            self._tried.setdefault(record.tree, []).append(record)
+
+    def tried(self, tree: str) -> list[Experiment]:
+        """The experiments whose git tree this is. Safe on any thread."""
+        return list(self._tried.get(tree, ()))
 
     def base(self) -> str:
         """The commit that a proposal is to be made from, known together with its record. Safe on any thread."""
         head = self._ratchet.head()
         with self._lock:
-            incumbent = self.incumbent
-            if head is not None and (incumbent is None or incumbent.commit != head):
+            if head is not None and (self.incumbent is None or self.incumbent.commit != head):
                 self._reread()  # another session's keep
-                incumbent = self.incumbent
-        return incumbent.commit if incumbent else self._ratchet.start
+            return self.incumbent.commit if self.incumbent else self._ratchet.start
 
     @property
     def baseline(self) -> Experiment | None:
@@ -107,7 +118,11 @@ class Ledger:
                 if vetoed.verdict == experiment.verdict:
                     raise  # the branch is gone, or was never ours
                 experiment = vetoed
-        self.records = sorted((*self.records, experiment), key=lambda record: record.number)
+        if experiment.verdict is not None and experiment.verdict.status is Status.KEEP:
+            self._hold(sorted((*self.records, experiment), key=lambda record: record.number))
+        else:
+            insort(self.records, experiment, key=lambda record: record.number)
+            self._tried.setdefault(experiment.tree, []).append(experiment)
         try:
             if experiment.number == BASELINE or not self._results.path.exists():
                 self._rebuild()
@@ -125,7 +140,7 @@ class Ledger:
 
     def _reread(self) -> None:
         """Another session has recorded something."""
-        self.records = self._ratchet.records()
+        self._hold(self._ratchet.records())
         self._rebuild()
 
     def _rebuild(self) -> None:

@@ -81,18 +81,18 @@ class Ratchet:
 
     def records(self, tag: str = "") -> list[Experiment]:
         """Every record of a campaign (default: the open one), by number; in one git command."""
-        return self._tags(rf"refs/autoresearch/{re.escape(tag or self.tag)}/\d{{4,}}", tag or self.tag)
+        return self._tags(f"refs/autoresearch/{tag or self.tag}", r"\d{4,}")
 
     def waiting(self) -> list[Experiment]:
         """Candidates that a session committed but could not judge."""
-        return self._tags(rf"refs/autoresearch/{re.escape(self.tag)}/waiting/\w+", self.tag)
+        return self._tags(f"refs/autoresearch/{self.tag}/waiting", r"\w+")
 
-    def _tags(self, pattern: str, tag: str) -> list[Experiment]:
-        said = self.git("for-each-ref", "--format=%(refname)%00%(contents)%00", f"refs/autoresearch/{tag}/")
+    def _tags(self, folder: str, pattern: str) -> list[Experiment]:
+        said = self.git("for-each-ref", "--format=%(refname)%00%(contents)%00", f"{folder}/")
         parts = said.split("\0")
         found = []
         for name, text in zip(parts[0::2], parts[1::2], strict=False):
-            if re.fullmatch(pattern, name.strip()):
+            if re.fullmatch(pattern, name.strip().removeprefix(f"{folder}/")):
                 try:
                     found.append(decode(text))
                 except ValueError as error:
@@ -174,8 +174,8 @@ class Ratchet:
                 f"type `git -C {shlex.quote(str(where))} switch --detach` first"
             )
 
-    def open(self) -> None:
-        """Take part in the campaign: finish what a killed session left, from the records.
+    def open(self) -> list[Experiment]:
+        """Take part in the campaign: finish what a killed session left, from the records, which are returned.
 
         Raises:
             UserError: The branch is where no record put it.
@@ -189,7 +189,9 @@ class Ratchet:
             self._clear_locks()
         fcntl.flock(self._alive, fcntl.LOCK_SH)
         head = self.head()  # before the records: another session writes its record, then its branch
-        self._finish(head, chain(self.records()))
+        records = self.records()
+        self._finish(head, chain(records))
+        return records
 
     def _clear_locks(self) -> None:
         common = self.home.parent

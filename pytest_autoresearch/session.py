@@ -64,7 +64,7 @@ def _begin(config: pytest.Config) -> None:
     name = "search" if settings.proposer == "auto" else settings.proposer
     if name == "search" and not config.hook.pytest_autoresearch_propose.get_hookimpls():
         _check_constants(settings)
-    campaign = Campaign(settings, ratchet, harness, loop, LocalRunner(), lambda: make_proposer(name))
+    campaign = Campaign(settings, ratchet, records, harness, loop, LocalRunner(), lambda: make_proposer(name))
     campaign.open()
     terminal = Terminal(config, _header(config, settings, ratchet, harness, campaign, name))
     junit = Junit(config)

@@ -63,7 +63,7 @@ class Place:
 
     def ledger(self, ratchet: Ratchet, name: str = "results.tsv") -> Ledger:
         """A session's ledger, as a campaign opens it."""
-        ledger = Ledger(ratchet, self.path / name, attempt(0))
+        ledger = Ledger(ratchet, ratchet.records(), self.path / name, attempt(0))
         ledger.open()
         return ledger
 

@@ -15,9 +15,10 @@ import json
 import math
 import random
 import tokenize
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_autoresearch.errors import UserError
@@ -84,7 +85,10 @@ class SearchProposer:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._seed = seed
-        self._handed_out: set[Vector] = set()
+        self._tried: set[Vector] = set()  # every vector handed out or measured, and those that they started from
+        self._memory: dict[str, _Memory] = {}
+        self._learned: set[int] = set()
+        self._trials = 0
         self._attempts: Counter[int] = Counter()
 
     def propose(self, context: Context) -> Proposal | None:
@@ -103,9 +107,8 @@ class SearchProposer:
                 f"search finds no constant to vary in {', '.join(context.editable)}: write the hyperparameters in "
                 "capitals at the top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
             )
-        trials = [record for record in context.records if record.proposal.proposer == self.name]
-        memory = _remember(trials, near, context.running)
-        tried = self._handed_out.union(_programs(trials))
+        self._learn(context.records)
+        memory = self._recall(near, context.running)
         rng = random.Random(f"{self._seed} {context.number} {self._attempts[context.number]}")
         self._attempts[context.number] += 1
         for changes in itertools.chain(_draws(rng, near, present, memory), _all(rng, near, present)):
@@ -115,13 +118,13 @@ class SearchProposer:
                 for name, one in found.items()
                 if name in changes
             )
-            if frozenset(after.items()) in tried or any(it.endswith(description) for _, it in context.running):
+            if frozenset(after.items()) in self._tried or any(it.endswith(description) for _, it in context.running):
                 continue
-            self._handed_out.add(frozenset(after.items()))
+            self._tried.add(frozenset(after.items()))
             _write(sources, changes)
             return Proposal(
                 description=description,
-                hypothesis=_hypothesis(len(near), len(trials), {name: memory[name] for name in changes}),
+                hypothesis=_hypothesis(len(near), self._trials, {name: memory[name] for name in changes}),
                 proposer=self.name,
                 source=json.dumps({name: present[name] for name in changes}),
                 parameters=after,
@@ -130,8 +133,29 @@ class SearchProposer:
 
     def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
         """Propose something else; what was turned down counts as tried."""
-        self._handed_out.add(frozenset(proposal.parameters.items()))
+        self._tried.add(frozenset(proposal.parameters.items()))
         return self.propose(context)
+
+    def _learn(self, records: Iterable[Experiment]) -> None:
+        """Take in what was judged since the last proposal: a long campaign is not read again each time."""
+        for record in records:
+            if record.number in self._learned:
+                continue
+            self._learned.add(record.number)
+            if record.proposal.proposer != self.name:
+                continue
+            self._trials += 1
+            after, before = record.proposal.parameters, _before(record)
+            self._tried |= {frozenset(after.items()), frozenset({**after, **before}.items())}
+            kept = record.verdict is not None and record.verdict.status is Status.KEEP
+            for name in before.keys() & after.keys():
+                self._memory.setdefault(name, _Memory()).add(before[name], after[name], _loss(record), kept)
+
+    def _recall(self, names: Iterable[str], running: Iterable[tuple[int, str]]) -> dict[str, _Memory]:
+        """What is known of these constants now."""
+        under_way = Counter(word for _, description in running for word in set(description.split()))
+        known = {name: self._memory.get(name) or _Memory() for name in names}
+        return {name: replace(memory, running=under_way[name]) for name, memory in known.items()}
 
 
 def _read(context: Context) -> list[_Source]:
@@ -188,28 +212,6 @@ def _before(record: Experiment) -> dict[str, Value]:
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def _programs(trials: Iterable[Experiment]) -> Iterator[Vector]:
-    """Every vector that has been measured: the trials' own and those that they started from."""
-    for record in trials:
-        yield frozenset(record.proposal.parameters.items())
-        yield frozenset({**record.proposal.parameters, **_before(record)}.items())
-
-
-def _remember(
-    trials: Iterable[Experiment], names: Iterable[str], running: Iterable[tuple[int, str]]
-) -> dict[str, _Memory]:
-    memory = {name: _Memory() for name in names}
-    for record in trials:
-        for name, before in _before(record).items():
-            if name in memory and name in record.proposal.parameters:
-                kept = record.verdict is not None and record.verdict.status is Status.KEEP
-                memory[name].add(before, record.proposal.parameters[name], _loss(record), kept)
-    for _, description in running:
-        for name in memory.keys() & set(description.split()):
-            memory[name].running += 1
-    return memory
 
 
 def _loss(record: Experiment) -> float:
@@ -283,12 +285,22 @@ def _sample(rng: random.Random, values: tuple[Value, ...], present: Value, losse
     sampler = optuna.samplers.TPESampler(seed=rng.getrandbits(32), n_startup_trials=2, multivariate=False)
     study = optuna.create_study(sampler=sampler)
     place = optuna.distributions.IntDistribution(0, len(values) - 1)
+    # By place, so that a long campaign, whose heads had other values around them, is no longer a long study.
+    at: dict[int, list[float]] = {}
     for value, loss in {present: 0.0, **losses}.items():
-        nearest = min(range(len(values)), key=lambda index: abs(values[index] - value))
-        trial = optuna.trial.create_trial(params={"place": nearest}, distributions={"place": place}, value=loss)
-        study.add_trial(trial)
+        at.setdefault(_nearest(values, value), []).append(loss)
+    for index, found in at.items():
+        mean = math.fsum(found) / len(found)
+        study.add_trial(optuna.trial.create_trial(params={"place": index}, distributions={"place": place}, value=mean))
     drawn = (values[study.ask({"place": place}).params["place"]] for _ in range(8))
     return next((value for value in drawn if value != present), present)
+
+
+def _nearest(values: tuple[Value, ...], value: Value) -> int:
+    """The index of the nearest of sorted values."""
+    after = bisect_left(values, value)
+    around = range(max(0, after - 1), min(len(values), after + 1))
+    return min(around, key=lambda index: abs(values[index] - value))
 
 
 def _all(
