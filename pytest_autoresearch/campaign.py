@@ -1,4 +1,4 @@
-"""One campaign: what to try next, how an experiment is conducted, when to stop.
+"""One campaign: how an experiment is conducted, what became of it, when to stop.
 
 `Campaign.conduct` is the life of an experiment up to its result, and runs on a lane's thread; everything else is
 called from the main thread. It is told what the verdict is; it knows nothing of items, reports or pytest.
@@ -8,46 +8,37 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
-from pytest_autoresearch import guard, verdict
+from pytest_autoresearch import verdict
+from pytest_autoresearch.attempts import Attempts, Hooks
 from pytest_autoresearch.describe import Harness
-from pytest_autoresearch.errors import GitError, Refused
+from pytest_autoresearch.errors import GitError
 from pytest_autoresearch.experiment import (
     BASELINE,
-    Crash,
     Experiment,
     Limits,
     Progress,
     Proposal,
+    Run,
     Setting,
     Verdict,
 )
 from pytest_autoresearch.ledger import Ledger
-from pytest_autoresearch.proposers.base import Context, Proposer
+from pytest_autoresearch.proposers.base import Proposer
 from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import one_line, untried
+from pytest_autoresearch.records import untried
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 
-REPAIRS = 3  # how often a refused proposal goes back to its proposer
 SEED = 42
 LEAST_STARTUP_SECONDS = 30.0
-
-
-class Hooks(Protocol):
-    """The user's hooks; each call arrives on the main thread, whoever asks."""
-
-    def propose(self, context: Context, failure: str) -> Proposal | None: ...
-
-    def guard(self, context: Context, proposal: Proposal) -> str | None: ...
+_OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 
 
 class Campaign:
@@ -56,7 +47,6 @@ class Campaign:
     Attributes:
         ledger: Every judged experiment.
         progress: Everything under way, and where it is, by number.
-        running: The descriptions of those that have one, by number.
         why_over: Why nothing more is started, where it is not the number of slots.
     """
 
@@ -74,7 +64,6 @@ class Campaign:
         self.ratchet = ratchet
         self.harness = harness
         self.runner = runner
-        self.running: dict[int, str] = {}
         self.progress: dict[int, Progress] = {}
         self.setting = Setting(
             profile=harness.profile,
@@ -83,21 +72,19 @@ class Campaign:
             data_hash=harness.data_hash,
         )
         self.why_over = ""
-        like = replace(self._blank(Proposal(""), "", "", ""), limits=Limits(self.budget, 0, 0))
+        self._began = time.monotonic()
+        like = Experiment(
+            BASELINE, ratchet.tag, "", "", "", Proposal(""), limits=Limits(self.budget, 0, 0),
+            metric_name=settings.metric, direction=settings.direction, setting=self.setting,
+        )  # fmt: skip
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
-        self._hooks = hooks
-        self._make_proposer = make_proposer
-        self._proposer: Proposer | None = None
-        self._proposing = threading.Lock()
-        self._lock = threading.Lock()
-        self._owed: list[Experiment] = []
+        self._attempts = Attempts(settings, ratchet, self.ledger, like, hooks, make_proposer)
         self._trees: dict[int, Worktree] = {}
-        self._in_flight: dict[int, Experiment] = {}
 
     def open(self) -> None:
         """Take part: recover what a killed session left, and take up what it owes."""
         self.ledger.open()
-        self._owed = untried(self.ledger.records, self.ratchet.waiting())
+        self._attempts.owe(untried(self.ledger.records, self.ratchet.waiting()))
 
     def close(self, held: Container[int] = ()) -> None:
         """Leave; a candidate that was committed and got no verdict is noted for the next session.
@@ -106,7 +93,7 @@ class Campaign:
             held: Lanes whose thread still runs: their trees are theirs until the process is gone.
         """
         with contextlib.suppress(GitError):  # where git fails, this is not the first to say so
-            for experiment in list(self._in_flight.values()):
+            for experiment in list(self._attempts.in_flight.values()):
                 self.ratchet.leave_waiting(experiment)
         for lane, tree in list(self._trees.items()):
             if lane not in held:
@@ -115,12 +102,27 @@ class Campaign:
 
     def over(self) -> bool:
         """Whether nothing more is to be started."""
-        total = self.settings.total
-        if total is not None and not self.why_over:
+        self.why_over = self.why_over or self._limit_reached()
+        return bool(self.why_over)
+
+    def _limit_reached(self) -> str:
+        """Which of the user's limits is reached, in a sentence; empty where none is."""
+        total, hours, target = self.settings.total, self.settings.hours, self.settings.target
+        if total is not None:
             under_way = set(self.progress) | {record.number for record in self.ledger.records}
             if len(under_way - {BASELINE}) >= total:
-                self.why_over = f"the campaign has its {total} experiments (--autoresearch-total)"
-        return bool(self.why_over)
+                return f"the campaign has its {total} experiments (--autoresearch-total)"
+        if hours is not None and time.monotonic() - self._began > hours * 3600:
+            return f"{hours:g} hours are over (--autoresearch-hours)"
+        best = self.ledger.incumbent
+        if target is not None and best is not None and self.settings.direction.gain(best.metric, target) >= 0:
+            return f"{best.metric_name} {best.metric:.6f} has reached {target:g} (--autoresearch-target)"
+        return ""
+
+    @property
+    def running(self) -> Mapping[int, str]:
+        """The descriptions of the experiments under way that have one, by number."""
+        return self._attempts.running
 
     @property
     def budget(self) -> float:
@@ -159,122 +161,49 @@ class Campaign:
         program = self._program()
         tree = self._tree(lane)
         with _stage(timings, "propose"):
-            attempt = self._baseline(tree) if number == BASELINE else self._attempt(number, tree, program)
+            if number == BASELINE:
+                attempt: Experiment | None = self._attempts.baseline(number, tree)
+            else:
+                attempt = self._attempts.next(number, tree, program)
         if attempt is None:
             self.why_over = "there is nothing left to propose"
             return None
         experiment = replace(
-            attempt, number=number, limits=limits, margin=verdict.margin(),
+            attempt, limits=limits, margin=verdict.margin(),
             program_hash=hashlib.sha256(program.encode()).hexdigest()[:16],
         )  # fmt: skip
         if experiment.refusal is None:
             self._show_readable(tree)
             with _stage(timings, "run"):
-                run = self.runner.run(self._job(experiment, tree, lane), lambda now: self._note(number, now))
-            experiment = replace(experiment, runs=(run,))
+                experiment = replace(experiment, runs=self._runs(experiment, tree, lane))
         return replace(experiment, timings=timings)
 
-    def _baseline(self, tree: Worktree) -> Experiment:
-        """The commit that the user has checked out, as it is."""
-        start = self.ratchet.start
-        tree.reset(start)
-        self.running[BASELINE] = "baseline"
-        return self._blank(Proposal("baseline"), start, start, tree.git("rev-parse", f"{start}^{{tree}}"))
+    def _runs(self, experiment: Experiment, tree: Worktree, lane: int) -> tuple[Run, ...]:
+        """One run; and where it ran out of memory and the harness knows a way to need less, one more in that way.
 
-    def _attempt(self, number: int, tree: Worktree, program: str) -> Experiment | None:
-        """A guarded, committed proposal; or a refused one, whose commit is the base."""
-        base = self.ledger.base()
-        context = Context(
-            number=number,
-            folder=tree.folder,
-            editable=self.settings.editable,
-            program=program,
-            records=tuple(self.ledger.records),
-            running=tuple(self.running.items()),
-            root=self.settings.root,
-            experiments=self.settings.experiments_folder,
-        )
-        with self._lock:
-            owed = self._owed.pop(0) if self._owed else None
-        refusal: Refused | None = None
-        for _ in range(1 + REPAIRS):
-            tree.reset(base)
-            try:
-                proposal = self._again(owed, base, tree) if owed else self._propose(context, refusal)
-                if proposal is None:
-                    break
-                self.running[number] = proposal.description
-                return self._commit(context, proposal, base, tree)
-            except Refused as error:
-                refusal, owed = error, None
-        if refusal is None:
-            return None
-        tree.reset(base)
-        proposal = self._described(refusal.proposal, number)
-        blank = self._blank(proposal, base, base, tree.git("rev-parse", f"{base}^{{tree}}"))
-        return replace(blank, refusal=Crash(refusal.crash, str(refusal)))
+        What follows a program that needed the way is given it from the start: it would run out all the same.
+        """
+        incumbent = self.ledger.incumbent
+        variables = incumbent.runs[-1].variables if incumbent and incumbent.runs else {}
+        runs = [self._run(experiment, tree, lane, variables, "train.log")]
+        crash, less = runs[0].crash, self.harness.retry_out_of_memory
+        if crash is not None and crash.reason in _OUT_OF_MEMORY and less and variables != less:
+            tree.reset(experiment.commit)
+            self._show_readable(tree)
+            runs.append(self._run(experiment, tree, lane, less, "train-2.log"))
+        return tuple(runs)
 
-    def _propose(self, context: Context, refusal: Refused | None) -> Proposal | None:
-        """Ask the user's hook, then the proposer."""
-        proposal = self._hooks.propose(context, str(refusal or ""))
-        if proposal is None:
-            with self._proposing:
-                if self._proposer is None:
-                    self._proposer = self._make_proposer()
-                if refusal is None:
-                    proposal = self._proposer.propose(context)
-                else:
-                    proposal = self._proposer.repair(context, refusal.proposal, str(refusal))
-        if proposal is None:
-            return None
-        if refusal is not None:  # a repaired candidate answers for the one that it came from
-            proposal = replace(proposal, repeats=refusal.proposal.repeats)
-        return self._described(proposal, context.number)
-
-    def _described(self, proposal: Proposal, number: int) -> Proposal:
-        """With the session's prefix, on one line."""
-        said = one_line(f"{self.settings.description} {proposal.description}") or f"experiment {number:04d}"
-        return replace(proposal, description=said)
-
-    def _again(self, owed: Experiment, base: str, tree: Worktree) -> Proposal:
-        """The change of an earlier candidate, brought to the branch's head."""
-        proposal = replace(owed.proposal, repeats=owed.commit)
-        try:
-            tree.bring(owed.commit)
-        except GitError as error:
-            raise Refused(f"it does not apply to {base[:7]} ({error})", proposal) from None
-        return proposal
-
-    def _commit(self, context: Context, proposal: Proposal, base: str, tree: Worktree) -> Experiment:
-        """Guard the edit and commit it on top of the base."""
-        changes = tree.changes(base)
-        prefix = f"{self.ratchet.prefix.as_posix()}/" if self.ratchet.prefix.parts else ""
-        editable = tuple(prefix + pattern for pattern in self.settings.editable)
-        guard.check_changes(proposal, changes, editable)
-        guard.check_texts(proposal, {c.path: (tree.top / c.path).read_bytes() for c in changes if c.kind != "D"})
-        if reason := self._hooks.guard(context, proposal):
-            raise Refused(reason, proposal)
-        body = f"{proposal.description}\n\n{proposal.hypothesis}".strip()
-        commit, tree_hash = tree.commit(base, body)
-        attempt = replace(self._blank(proposal, commit, base, tree_hash), number=context.number)
-        with self._lock:  # two lanes may have had the same idea
-            guard.check_new(proposal, tree_hash, [*self.ledger.tried(tree_hash), *self._in_flight.values()])
-            self._in_flight[context.number] = attempt
-        return attempt
-
-    def _blank(self, proposal: Proposal, commit: str, base: str, tree_hash: str) -> Experiment:
-        return Experiment(
-            BASELINE, self.ratchet.tag, commit, base, tree_hash, proposal,
-            metric_name=self.settings.metric, direction=self.settings.direction, setting=self.setting,
+    def _run(
+        self, experiment: Experiment, tree: Worktree, lane: int, variables: Mapping[str, str], log: str
+    ) -> Run:  # fmt: skip
+        job = Job(
+            command=self.settings.command, folder=tree.folder, out=tree.out,
+            log=self.artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
+            metric_name=self.settings.metric, score=self.harness.score, score_folder=self.settings.root,
+            environment={**self.harness.environment, **variables},
         )  # fmt: skip
-
-    def _job(self, experiment: Experiment, tree: Worktree, lane: int) -> Job:
-        artifacts = self.artifacts(experiment.number)
-        return Job(
-            command=self.settings.command, folder=tree.folder, out=tree.out, log=artifacts / "train.log", seed=SEED,
-            lane=lane, limits=experiment.limits, metric_name=self.settings.metric, score=self.harness.score,
-            score_folder=self.settings.root, environment=self.harness.environment,
-        )  # fmt: skip
+        run = self.runner.run(job, lambda now: self._note(experiment.number, now))
+        return replace(run, variables=variables)
 
     def artifacts(self, number: int) -> Path:
         """The folder for what an experiment leaves for people; git ignores it."""
@@ -322,14 +251,13 @@ class Campaign:
         """
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == "stale":
-            self._owed.append(judged)
+            self._attempts.owe([judged])
         self.forget(experiment.number)
         return judged
 
     def forget(self, number: int) -> None:
         """The experiment is no longer under way."""
-        self._in_flight.pop(number, None)
-        self.running.pop(number, None)
+        self._attempts.forget(number)
         self.progress.pop(number, None)
 
 
@@ -340,14 +268,3 @@ def _stage(timings: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         timings[name] = time.monotonic() - began
-
-
-def make_proposer(name: str) -> Any:
-    """The proposer of that name; what it needs is imported only now."""
-    if name == "queue":
-        from pytest_autoresearch.proposers.queue import QueueProposer
-
-        return QueueProposer()
-    from pytest_autoresearch.proposers.search import SearchProposer
-
-    return SearchProposer(SEED)

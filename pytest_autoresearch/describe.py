@@ -30,6 +30,8 @@ class Harness:
         data_hash: Results are compared only within one.
         score: The trusted scorer's command; None where training reports the metric itself.
         environment: Variables that training and scoring get for the whole campaign.
+        retry_out_of_memory: Variables that make a run need less memory and still train on as many tokens a step, for
+            one more try after it ran out; empty where the harness knows of none.
     """
 
     profile: str = ""
@@ -40,10 +42,16 @@ class Harness:
     data_hash: str = ""
     score: tuple[str, ...] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
 
 
-def describe(command: tuple[str, ...] | None, folder: Path) -> Harness:
+def describe(command: tuple[str, ...] | None, folder: Path, environment: Mapping[str, str]) -> Harness:
     """Ask the harness. Its standard error goes to the user's: it may have data to prepare, and says so there.
+
+    Args:
+        command: None where the repository names none.
+        folder: Where it starts.
+        environment: Variables beside this process's own: the GPU to look at.
 
     Raises:
         UserError: The command failed or printed something else.
@@ -58,7 +66,7 @@ def describe(command: tuple[str, ...] | None, folder: Path) -> Harness:
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
             check=False,
         )
     except OSError as error:
@@ -86,8 +94,13 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         hardware_key=str(answer.get("hardware_key", "")),
         data_hash=str(answer.get("data_hash", "")),
         score=tuple(str(word) for word in score) if score else None,
-        environment={str(name): str(value) for name, value in answer.get("environment", {}).items()},
+        environment=_variables(answer.get("environment", {})),
+        retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),
     )
+
+
+def _variables(given: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in given.items()}
 
 
 def _positive(name: str, value: Any) -> float:

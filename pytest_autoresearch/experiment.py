@@ -46,7 +46,8 @@ class Limits:
         budget_seconds: Training seconds, from `harness.begin()` on.
         startup_seconds: Seconds before training begins (imports, building, compiling).
         deadline_seconds: Hard limit of the whole training process.
-        memory_limit_mb: Memory of the process tree, in MiB; infinite where there is no limit.
+        memory_limit_mb: Memory of the process tree, in MiB: on the device where it has one, else resident; infinite
+            where there is no limit.
     """
 
     budget_seconds: float
@@ -106,9 +107,15 @@ class Run:
         startup_seconds: Seconds before training began.
         score_seconds: Seconds that the scorer took.
         total_seconds: Seconds from the start of the process to the metric.
-        peak_memory_mb: Largest memory seen from outside, in MiB.
+        peak_memory_mb: Largest memory seen from outside, in MiB: what the limit is held against.
+        memory_from: What that is: `resident` memory, memory of the device `by process` or by `device growth`.
+        resident_mb: Largest resident memory of the process tree, in MiB.
         allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
         lane: Where it ran.
+        device: The GPU's UUID, else empty.
+        others: Other processes seen on that GPU during training.
+        throttling: Why the driver held its clock down during training, a word for each reason seen.
+        variables: What it was given beyond the campaign's variables: those for a run that follows one out of memory.
         exit_status: Of the training process; negative for a signal, None when it was never started.
         crash: Why there is no metric, or None.
         log: The end of the output.
@@ -123,8 +130,14 @@ class Run:
     score_seconds: float = 0.0
     total_seconds: float = 0.0
     peak_memory_mb: float = 0.0
+    memory_from: str = "resident"
+    resident_mb: float = 0.0
     allocator_mb: float | None = None
     lane: int = 0
+    device: str = ""
+    others: tuple[str, ...] = ()
+    throttling: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
     exit_status: int | None = None
     crash: Crash | None = None
     log: str = ""
@@ -258,8 +271,13 @@ class Experiment:
 
     @property
     def crash(self) -> Crash | None:
-        """Why there is no metric, or None."""
-        return self.refusal or next((run.crash for run in self.runs if run.crash), None)
+        """Why there is no metric, or None. A run that is made again leaves it to the next one."""
+        return self.refusal or (self.runs[-1].crash if self.runs else None)
+
+    @property
+    def _measured(self) -> tuple[Run, ...]:
+        """The runs that count: those with a metric, or all where none has one."""
+        return tuple(run for run in self.runs if run.metric is not None) or self.runs
 
     @property
     def metric(self) -> float:
@@ -279,8 +297,8 @@ class Experiment:
 
     @property
     def training_seconds(self) -> float:
-        """The longest training time of any run."""
-        return max((run.training_seconds for run in self.runs), default=0.0)
+        """The longest training time of any run that counts."""
+        return max((run.training_seconds for run in self._measured), default=0.0)
 
     @property
     def budget_seconds(self) -> float:
@@ -288,8 +306,13 @@ class Experiment:
 
     @property
     def peak_memory_mb(self) -> float:
-        """The largest memory of any run seen from outside, in MiB."""
-        return max((run.peak_memory_mb for run in self.runs), default=0.0)
+        """The largest memory of any run that counts, seen from outside, in MiB."""
+        return max((run.peak_memory_mb for run in self._measured), default=0.0)
+
+    @property
+    def allocator_mb(self) -> float | None:
+        """The largest peak of the allocator of any run that counts, as training printed it, in MiB, or None."""
+        return max((run.allocator_mb for run in self._measured if run.allocator_mb is not None), default=None)
 
     @property
     def memory_limit_mb(self) -> float:

@@ -94,7 +94,7 @@ class Loop:
         self._junit = junit
         self.judge = Judge(campaign, self._discard, terminal.announce)
 
-    # ------------------------------------------------------------- the user's hooks, for lanes (campaign.Hooks)
+    # ------------------------------------------------------------- the user's hooks, for lanes (attempts.Hooks)
 
     def propose(self, context: Context, failure: str) -> Proposal | None:
         hook = self._config.hook.pytest_autoresearch_propose

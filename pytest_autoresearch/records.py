@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,17 @@ def _proposal(document: Mapping[str, Any]) -> Proposal:
 
 
 def _run(document: Mapping[str, Any]) -> Run:
-    given = {name: _value(document[name]) if name in _RUN_NUMBERS else document[name] for name in Run.__slots__}
+    # A record of an earlier version lacks what came later, which then is what it was: nothing.
+    given = {name: document[name] for name in _RUN_FIELDS if name in document}
+    given |= {name: _value(given[name]) for name in _RUN_NUMBERS if name in given}
+    given |= {name: tuple(given[name]) for name in ("others", "throttling") if name in given}
     given["metrics"] = {name: float(value) for name, value in given["metrics"].items()}
     given["crash"] = Crash(**given["crash"]) if given["crash"] else None
     return Run(**given)
 
 
-_RUN_NUMBERS = frozenset(Run.__slots__) - {"metrics", "crash", "log"}
+_RUN_FIELDS = tuple(field.name for field in fields(Run))
+_RUN_NUMBERS = tuple(field.name for field in fields(Run) if field.type in ("float", "float | None"))
 
 
 def _value(value: Any) -> Any:
@@ -192,8 +196,8 @@ def row(experiment: Experiment) -> str:
     metric, memory_mb = 0.0, 0.0
     if status is not Status.CRASH:
         metric = experiment.metric
-        printed = [run.allocator_mb for run in experiment.runs if run.allocator_mb is not None]
-        memory_mb = max(printed, default=experiment.peak_memory_mb)
+        printed = experiment.allocator_mb
+        memory_mb = experiment.peak_memory_mb if printed is None else printed
     said = one_line(experiment.proposal.description)
     if said.startswith('"'):  # readers of tables take it for the start of a quoted field, to the end of the file
         said = f"'{said[1:]}"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.campaign import Campaign, make_proposer
+from pytest_autoresearch.attempts import make_proposer
+from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.deadline import timeout_of
 from pytest_autoresearch.describe import Harness, describe
 from pytest_autoresearch.errors import AutoresearchError, UserError
@@ -59,7 +60,7 @@ def _begin(config: pytest.Config) -> None:
     looking = ("collectonly", "setuponly", "setupplan", "help", "version", "markers")
     if any(getattr(config.option, name, None) for name in looking):
         return
-    harness = describe(settings.describe, settings.root)
+    harness = describe(settings.describe, settings.root, {})
     loop = Loop(config, slots, settings.lanes, settings.discard)
     name = "search" if settings.proposer == "auto" else settings.proposer
     if name == "search" and not config.hook.pytest_autoresearch_propose.get_hookimpls():

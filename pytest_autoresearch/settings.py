@@ -45,6 +45,8 @@ OPTIONS = (
     Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)"),
     Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)"),
     Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)"),
+    Option("hours", "HOURS", "start nothing more after so many hours of this session (no limit)"),
+    Option("target", "VALUE", "stop when the metric of the branch is at least as good as this (none)"),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)"),
     Option("exit", "POLICY", "exit status 0 when the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)"),
@@ -87,6 +89,8 @@ class Settings:
     description: str
     budget_seconds: float | None
     memory_limit_mb: float | None
+    hours: float | None
+    target: float | None
     discard: str
     exit: str
     lanes: int
@@ -126,6 +130,8 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         description=text("description") or "",
         budget_seconds=_number("budget", text("budget"), "seconds, more than 0"),
         memory_limit_mb=None if vram is None else vram * 1024,
+        hours=_number("hours", text("hours"), "hours, more than 0"),
+        target=_number("target", text("target"), "the metric's unit", least=-math.inf),
         discard=_choice("discard", text("discard") or "fail", ("fail", "xfail")),
         exit=_choice("exit", text("exit") or "session", ("session", "progress", "strict")),
         lanes=_count("lanes", get("autoresearch_lanes") or "1", 1, "1 or more"),
@@ -162,14 +168,15 @@ def _count(name: str, given: str | None, least: int, hint: str) -> int:
     return value
 
 
-def _number(name: str, given: str | None, hint: str) -> float | None:
+def _number(name: str, given: str | None, hint: str, least: float = 0.0) -> float | None:
+    """The number above `least` that was given."""
     if given is None:
         return None
     try:
         value = float(given)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not least < value < math.inf:
         raise UserError(f"{_flag(name)} {given}: give a number of {hint}")
     return value
 

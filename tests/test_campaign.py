@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from repo import LANES, RULE, Repo
+from repo import CONFIG, LANES, RULE, Repo
 
 one_lane = pytest.mark.skipif(LANES != "1", reason="says in which order experiments follow each other")
 
@@ -67,6 +69,49 @@ def test_total_counts_the_whole_campaign(repo: Repo) -> None:
     assert list(repo.statuses()) == [0, 1, 2, 3]
     assert result.ret == 0
     result.stdout.fnmatch_lines(["ended: the campaign has its 3 experiments*"])
+
+
+def test_a_target_that_is_reached_ends_the_campaign(repo: Repo) -> None:
+    repo.plan(1.5, 0.9, 0.8)
+    result = repo.run("--max", "3", "--autoresearch-target", "0.95", "--autoresearch-lanes", "1")
+    assert repo.statuses() == {0: "keep", 1: "discard", 2: "keep"}
+    result.stdout.fnmatch_lines(["ended: val_bpb 0.900000 has reached 0.95 (--autoresearch-target)"])
+    assert repo.run("--max", "3", "--autoresearch-target", "0.9").ret == 0
+    assert 3 not in repo.statuses(), "a campaign that has reached it starts nothing"
+
+
+def test_after_its_hours_a_session_starts_nothing_more_and_ends_what_runs(repo: Repo) -> None:
+    repo.plan("slow:0.2:1.5", *[1.5] * 9)
+    result = repo.run("--max", "9", "--autoresearch-hours", f"{0.1 / 3600:.9f}")
+    assert result.ret == 0
+    assert list(repo.statuses()) in ([0], [0, 1])
+    result.stdout.fnmatch_lines(["ended: * hours are over (--autoresearch-hours)"])
+    repo.check_ledger()
+
+
+HUNGRY = """do:
+if not os.environ.get("LESS"): raise MemoryError("40 GiB more")
+block({})
+"""
+
+
+def test_a_run_that_is_out_of_memory_is_made_once_more_with_less(repo: Repo) -> None:
+    repo.write("description", json.dumps({"retry_out_of_memory": {"LESS": "1"}}))
+    repo.write("pytest.ini", CONFIG + "autoresearch_describe = cat description\n")
+    repo.commit()
+    repo.plan(HUNGRY.format(0.9), "crash", HUNGRY.format(0.8), "do:raise MemoryError('and 1 GiB more')", 0.7)
+    result = repo.run("--max", "5", "--autoresearch-lanes", "1")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "crash", 3: "keep", 4: "crash", 5: "keep"}
+    tried = {
+        record.number: [(run.crash.reason if run.crash else "", dict(run.variables)) for run in record.runs]
+        for record in repo.records()
+    }
+    less = {"LESS": "1"}
+    assert tried[1] == [("oom", {}), ("", less)]
+    assert tried[2] == [("exit 1", less)], "what follows has less from the start; memory alone is tried again"
+    assert tried[3] == [("", less)]
+    assert tried[4] == [("oom", less)], "once is enough"
+    result.stdout.fnmatch_lines([" 0001  keep * (again with LESS=1 after oom)", " 0004  crash * oom * and 1 GiB more*"])
 
 
 def test_the_campaign_ends_when_nothing_is_left_to_propose(repo: Repo) -> None:

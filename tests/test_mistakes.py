@@ -90,6 +90,8 @@ ARGUMENTS = {
     "--autoresearch-budget -5": "--autoresearch-budget -5: give a number of seconds, more than 0",
     "--autoresearch-budget nan": "--autoresearch-budget nan: give a number of seconds, more than 0",
     "--autoresearch-budget 5m": "--autoresearch-budget 5m: give a number of seconds, more than 0",
+    "--autoresearch-hours 0": "--autoresearch-hours 0: give a number of hours, more than 0",
+    "--autoresearch-target low": "--autoresearch-target low: give a number of the metric's unit",
     "--autoresearch-vram nan": "--autoresearch-vram nan: give a number of gigabytes, more than 0",
     "--autoresearch-vram inf": "--autoresearch-vram inf: give a number of gigabytes, more than 0",
     "--autoresearch-vram 0": "--autoresearch-vram 0: give a number of gigabytes, more than 0",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Status
+from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Run, Status
 from pytest_autoresearch.records import chain, one_line
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
@@ -35,6 +35,8 @@ def experiment_line(experiment: Experiment) -> str:
         change = "" if experiment.incumbent is None else f"{experiment.metric - experiment.incumbent:+.6f}"
         if ruling.status is Status.DISCARD and ruling.reason != "not-improved":
             said = f"{said} ({ruling.message.rpartition('; ')[2]})"
+    if len(experiment.runs) > 1 and (first := experiment.runs[0].crash) is not None:
+        said = f"{said} (again with {_variables(experiment.runs[-1])} after {first.reason})"
     memory = _memory(experiment.peak_memory_mb)
     return (
         f" {experiment.number:04d}  {ruling.status:<7}  {metric:>12}  {change:>10}  {memory:>8}"
@@ -107,6 +109,10 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str) -> 
     if len(line) > 1:
         lines.append(f"all that helped:  git log --oneline {first.commit[:7]}..{branch}")
     return lines
+
+
+def _variables(run: Run) -> str:
+    return " ".join(f"{name}={value}" for name, value in run.variables.items())
 
 
 def _gain(experiment: Experiment) -> float:
