@@ -15,19 +15,24 @@ the seconds are over; the scorer restores it with `load_model`. Sizes in comment
 width, H heads, S head size, V vocabulary.
 """
 
+import ctypes
 import os
+import sys
 
 # GNU OpenMP's threads spin while they wait. Beside another busy process that makes a step many times slower; a short
 # spin costs nothing on an idle machine. Read once, when torch loads the library.
 os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
+# Memory that goes back to the system is zeroed before it comes again, a third of a step on a CPU: keep it.
+if sys.platform == "linux":
+    for option, value in ((-1, -1), (-4, 0)):  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h: never
+        ctypes.CDLL(None).mallopt(option, value)
 
 import gc
 import math
 import resource
-import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -52,9 +57,13 @@ SIZES = {
     "a100-40":  (9,   512,   128,        65_536,        131_072),
     "rtx-24":   (6,   384,   128,        32_768,         65_536),
     "rtx-12":   (6,   256,    64,        16_384,         32_768),
-    "gtx-6":    (4,   256,    64,         4_096,         16_384),
+    "gtx-6":    (4,   256,    64,         8_192,         16_384),
     "cpu":      (2,    96,    48,         1_024,          1_024),
 }  # fmt: skip
+
+DEPTH_SCALE = 1.0  # blocks, in those of the table; the result is rounded up above 1 and down below
+WIDTH_SCALE = 1.0  # heads, in those of the table, rounded in the same way; their size stays
+BATCH_SCALE = 1.0  # rows of a step, in those of the table, rounded in the same way to whole batches
 
 # Model
 WINDOW_PATTERN = "SSSL"  # windows of the blocks, repeated: S short, L the whole row; the last block is always L
@@ -115,6 +124,27 @@ class Shape:
         return [self.sequence_length if letter == "L" else min(short, self.sequence_length) for letter in pattern]
 
 
+def scaled(count: int, scale: float, what: str) -> int:
+    """A count of the table, scaled to a whole number away from it: only a scale of 1 leaves it as it is."""
+    result = round(count * scale, 6) if 0 < scale < math.inf else 0.0
+    if result < 1:
+        raise ValueError(f"a scale of {scale} leaves none of {count} {what}")
+    return math.ceil(result) if scale > 1 else math.floor(result)
+
+
+def sizes_of(profile: harness.Profile) -> tuple[Shape, int, int]:
+    """The profile's model, the rows on the device at once, and the rows of a step: a multiple of those at once."""
+    depth, width, head_size, tokens_at_once, tokens_per_step = SIZES[profile.name]
+    length = profile.sequence_length
+    depth = scaled(depth, DEPTH_SCALE, "blocks")
+    width = scaled(width // head_size, WIDTH_SCALE, "heads") * head_size
+    rows = max(1, tokens_per_step // length)
+    grain = 2 ** max(0, rows.bit_length() - 4)  # 8 to 15 grains: batches can be halved, and halved again
+    step_rows = scaled(rows // grain, BATCH_SCALE, "parts of a step") * grain
+    at_once = harness.device_batch(tokens_at_once // length, step_rows)
+    return Shape(profile.vocab_size, length, depth, width, head_size), at_once, step_rows
+
+
 def is_fast(device: torch.device | str) -> bool:
     """Whether to compute in bfloat16 with compiled kernels: a CUDA device of the Ampere generation or later."""
     return torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -147,9 +177,7 @@ def window_mask(window: int, length: int, device: torch.device) -> Mask:
         return create_block_mask(visible, None, None, length, length, device=str(device))
     if window >= length:
         return None
-    position = torch.arange(length, device=device)
-    distance = position[:, None] - position[None, :]
-    return (distance >= 0) & (distance < window)
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
@@ -205,11 +233,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """The model: from tokens, int64 [B, T], the logits of each next token, float32 [B, T, V].
 
-    Weights are float32. On a fast device the computation between them is bfloat16, and T is the shape's sequence
-    length; elsewhere T is at most that.
-
-    Args:
-        device: Where it is to run; weights are drawn on the CPU, the same for every device, then moved.
+    Weights are float32, drawn on the CPU, the same for every device, then moved to it. On a fast device the computation
+    between them is bfloat16, and T is the shape's sequence length; elsewhere T is at most that.
     """
 
     cosine: Tensor
@@ -233,8 +258,7 @@ class GPT(nn.Module):
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
         self.to(device)
-        device = self.cosine.device
-        masks = {window: window_mask(window, shape.sequence_length, device) for window in set(shape.windows)}
+        masks = {each: window_mask(each, shape.sequence_length, self.cosine.device) for each in set(shape.windows)}
         self.masks = [masks[window] for window in shape.windows]
 
     @property
@@ -292,13 +316,26 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.M
 # Optimizers
 
 
+def number(value: float, like: Tensor) -> Tensor:
+    """A number on the device of a tensor: data for compiled code, into which a plain one would be compiled."""
+    return torch.full((), value, device=like.device)
+
+
+def adam_update(
+    weights: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, keep: Tensor, step_size: Tensor, root: Tensor
+) -> None:
+    """One update of weights, of the running mean of their gradient and of that of its square, all in place."""
+    mean.lerp_(gradient, 1 - ADAM_BETA1)
+    square.lerp_(gradient.square(), 1 - ADAM_BETA2)
+    weights.mul_(keep).sub_(step_size * mean / (square.sqrt() / root + 1e-10))
+
+
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), for one group of parameters."""
 
     def __init__(self, parameters: Sequence[Tensor], rate: float, decay: float = 0.0) -> None:
-        self.parameters = list(parameters)
-        self.rate = rate
-        self.decay = decay
+        self.parameters, self.rate, self.decay = list(parameters), rate, decay
+        self._update = torch.compile(adam_update, dynamic=False) if is_fast(parameters[0].device) else adam_update
         self.reset()
 
     def reset(self) -> None:
@@ -312,15 +349,10 @@ class AdamW:
         """One update at this share of the full rate."""
         self.steps += 1
         rate = self.rate * rate_share
-        step_size = rate / (1 - ADAM_BETA1**self.steps)
-        root = math.sqrt(1 - ADAM_BETA2**self.steps)
+        bias, root = 1 - ADAM_BETA1**self.steps, math.sqrt(1 - ADAM_BETA2**self.steps)
+        numbers = [number(value, self.parameters[0]) for value in (1 - rate * self.decay, rate / bias, root)]
         for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
-            gradient = gradient_of(parameter)
-            mean.lerp_(gradient, 1 - ADAM_BETA1)
-            square.mul_(ADAM_BETA2).addcmul_(gradient, gradient, value=1 - ADAM_BETA2)
-            if self.decay:
-                parameter.mul_(1 - rate * self.decay)
-            parameter.addcdiv_(mean, square.sqrt().div_(root).add_(1e-10), value=-step_size)
+            self._update(parameter.detach(), gradient_of(parameter), mean, square, *numbers)
 
 
 # Odd quintics a·s + b·s³ + c·s⁵ that, one after another, bring every s of [0.003, 1] to within 0.015 of 1. Each has the
@@ -349,13 +381,25 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
+def muon_change(
+    weights: Tensor, gradient: Tensor, mean: Tensor, momentum: Tensor, decay: Tensor, compute_type: torch.dtype
+) -> Tensor:
+    """What a step at rate 1 takes from matrices [N, rows, columns]; moves the running mean of their gradient on."""
+    mean.lerp_(gradient, 1 - momentum)
+    change = orthogonalise(gradient.lerp(mean, momentum).to(compute_type)).float()  # Nesterov
+    # Decay only what the step shrinks too: a weight that is still growing keeps its size.
+    change = change + decay * weights * (change * weights > 0)
+    # A tall matrix has few columns for its many outputs: a longer step moves each output as far.
+    return change * math.sqrt(max(1.0, weights.size(-2) / weights.size(-1)))
+
+
 class Muon:
     """Momentum whose step is orthogonalised (Jordan and others, 2024), for matrices [rows, columns] and stacks of
     matrices [N, rows, columns]. All matrices of one size are updated together."""
 
     def __init__(self, parameters: Sequence[Tensor], rate: float, compute_type: torch.dtype) -> None:
-        self.rate = rate
-        self.compute_type = compute_type
+        self.rate, self.compute_type = rate, compute_type
+        self._change = torch.compile(muon_change, dynamic=False) if is_fast(parameters[0].device) else muon_change
         self.groups: dict[tuple[int, int], list[Tensor]] = {}
         for parameter in parameters:
             rows, columns = parameter.shape[-2:]
@@ -370,18 +414,12 @@ class Muon:
     def step(self, rate_share: float, momentum: float, decay: float) -> None:
         """One update at this share of the full rate."""
         for size, group in self.groups.items():
+            numbers = number(momentum, group[0]), number(decay, group[0])
             gradient = _stack([gradient_of(p) for p in group], size)
-            mean = self.momenta[size].lerp_(gradient, 1 - momentum)
-            ahead = gradient.lerp_(mean, momentum)  # Nesterov
-            change = orthogonalise(ahead.to(self.compute_type)).float()
-            # Decay only what the step shrinks too: a weight that is still growing keeps its size.
-            weights = _stack(group, size)
-            change += decay * weights * (change * weights > 0)
-            # A tall matrix has few columns for its many outputs: a longer step moves each output as far.
-            change *= -self.rate * rate_share * math.sqrt(max(1.0, size[0] / size[1]))
+            change = self._change(_stack(group, size), gradient, self.momenta[size], *numbers, self.compute_type)
             parts = torch.split(change, [p.numel() // (size[0] * size[1]) for p in group])
             for parameter, part in zip(group, parts, strict=True):
-                parameter.add_(part.view_as(parameter))
+                parameter.sub_(part.view_as(parameter), alpha=self.rate * rate_share)
 
 
 def _stack(tensors: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -434,19 +472,22 @@ class Trainer:
         batch_rows: Rows on the device at once.
         batches_per_step: So many batches add their gradients to one step.
         tokens_per_step: Targets in one step.
+        ahead: Steps to launch before the loss of one is waited for, so that a GPU always has the next at hand.
     """
 
     def __init__(self, profile: harness.Profile, seed: int) -> None:
-        depth, width, head_size, tokens_at_once, tokens_per_step = SIZES[profile.name]
         torch.manual_seed(seed)
         self.device = torch.device(profile.device)
-        self.model = GPT(Shape(profile.vocab_size, profile.sequence_length, depth, width, head_size), self.device)
-        self.batch_rows = max(1, tokens_at_once // profile.sequence_length)
-        self.batches_per_step = max(1, tokens_per_step // (self.batch_rows * profile.sequence_length))
-        self.tokens_per_step = self.batches_per_step * self.batch_rows * profile.sequence_length
+        shape, self.batch_rows, step_rows = sizes_of(profile)
+        self.batches_per_step = step_rows // self.batch_rows
+        self.tokens_per_step = step_rows * shape.sequence_length
+        self.ahead = 1 if self.device.type == "cuda" else 0
+        self.model = GPT(shape, self.device)
         self.muon = Muon(self.model.matrices(), MATRIX_LR, self.model.compute_type)
         self.adam = adam_groups(self.model)
         self._loss = torch.compile(loss_of, dynamic=False) if is_fast(self.device) else loss_of
+        peaks = {"H200": 989.5, "H100": 989.5, "A100": 312.0, "4090": 165.2, "3090": 71.0}  # dense TFLOP/s, bfloat16
+        self._peak = next((peak * 1e12 for part, peak in peaks.items() if part in profile.device_name), math.inf)
 
     def step(self, batches: Sequence[Batch], progress: float) -> Tensor:
         """One step at this share of the time; returns the mean loss before it, on the device and not waited for."""
@@ -473,11 +514,10 @@ class Trainer:
         tokens = torch.randint(self.model.shape.vocab_size, size, generator=generator).to(self.device)
         made_up = [(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())] * self.batches_per_step
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        seconds = 0.0
         for _ in range(steps):
             start = time.monotonic()
             self.step(made_up, progress=0.0).item()
-            seconds = time.monotonic() - start
+        seconds = time.monotonic() - start
         self.model.load_state_dict(weights)
         self.muon.reset()
         for group in self.adam:
@@ -486,11 +526,7 @@ class Trainer:
 
     def mfu_percent(self, steps: int, seconds: float) -> float:
         """Operations that so many steps need, in percent of the device's bfloat16 peak; 0 where that is not known."""
-        peaks = {"H200": 989.5, "H100": 989.5, "A100": 312.0, "4090": 165.2, "3090": 71.0}  # dense TFLOP/s
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
-        peak = next((peak for part, peak in peaks.items() if part in name), math.inf)
-        flops = steps * self.tokens_per_step * self.model.flops_per_token()
-        return 100 * flops / (seconds * peak * 1e12)
+        return 100 * steps * self.tokens_per_step * self.model.flops_per_token() / (seconds * self._peak)
 
     def save(self, path: Path) -> float:
         """Write the model so that `path` is complete whenever it exists; returns the seconds that took."""
@@ -501,26 +537,24 @@ class Trainer:
         return time.monotonic() - start
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a training run did.
+def later(value: Tensor) -> Callable[[], float]:
+    """A number on the device, fetched behind the work that is queued there now: waits for that and for no more."""
+    fetched = value.to("cpu", non_blocking=True)
+    event = torch.get_device_module(value.device).Event()
+    event.record()
 
-    Attributes:
-        seconds: From the start of the clock until the model was saved.
-        mfu_percent: Operations that the steps needed, of those the device could have done in their time; 0 where its
-            peak is not known.
-    """
+    def wait() -> float:
+        event.synchronize()
+        return fetched.item()
 
-    steps: int
-    seconds: float
-    mfu_percent: float
+    return wait
 
 
-def train(trainer: Trainer, budget: float, path: Path) -> Trained:
+def train(trainer: Trainer, budget: float, path: Path) -> tuple[int, float, float]:
     """Warm up, start the clock, train and save, so that `path` is complete before the budget (seconds) is over.
 
-    Raises:
-        SystemExit: The loss is no number, or hopelessly large.
+    Returns the steps, the seconds from the start of the clock until the model was saved, and the MFU of the steps in
+    percent. Exits with status 1 where the loss is no number, or hopelessly large.
     """
     recent = deque([trainer.warm_up(steps=3 if is_fast(trainer.device) else 1)], maxlen=20)  # seconds of a step
     rehearsal = path.with_name("rehearsal.pt")
@@ -532,36 +566,43 @@ def train(trainer: Trainer, budget: float, path: Path) -> Trained:
     gc.freeze()
     gc.disable()
 
+    launched = deque[tuple[float, Callable[[], float]]]()  # progress, and what waits for the step and gives its loss
     batches = harness.batches(harness.begin(), trainer.batch_rows, trainer.device, harness.seed())
     start = time.monotonic()
     waiting = list(islice(batches, trainer.batches_per_step))
-    steps, stepping, mfu = 0, 0.0, 0.0
+    first = finished = time.monotonic()
+    steps = 0
     while True:
         begun = time.monotonic() - start
-        usable = budget - reserve - 1.5 * max(recent)
-        if begun >= usable and steps > 0:
+        # A step on its way may take as long as the longest of late, and the one after it half as long again.
+        usable = budget - reserve - (len(launched) + 1.5) * max(recent)
+        if begun < usable or steps + len(launched) == 0:
+            progress = min(1.0, begun / usable) if usable > 0 else 1.0
+            launched.append((progress, later(trainer.step(waiting, progress))))
+            waiting = list(islice(batches, trainer.batches_per_step))  # while the device works
+            if len(launched) <= trainer.ahead:
+                continue
+        elif not launched:
             break
-        progress = min(1.0, begun / usable) if usable > 0 else 1.0
-        queued = trainer.step(waiting, progress)
-        waiting = list(islice(batches, trainer.batches_per_step))  # while the device works
-        loss = queued.item()
+        progress, finish = launched.popleft()
+        loss = finish()
         if not loss <= 100.0:
             print("\nFAIL", flush=True)
             sys.exit(1)
         steps += 1
-        recent.append(time.monotonic() - start - begun)
-        stepping += recent[-1]
-        mfu = trainer.mfu_percent(steps, stepping)
+        dt = time.monotonic() - finished
+        finished += dt
+        recent.append(dt)
         print(
-            f"step {steps:05d} ({100 * progress:.1f}%) | loss: {loss:.6f} | lrm: {rate_share_at(progress):.2f} | "
-            f"dt: {1000 * recent[-1]:.0f}ms | tok/sec: {trainer.tokens_per_step / recent[-1]:,.0f} | "
-            f"mfu: {trainer.mfu_percent(1, recent[-1]):.1f}% | remaining: {max(0.0, usable - begun):.0f}s",
+            f"step {steps:05d} ({100 * progress:.1f}%) | loss: {loss:.6f} | lrm: {rate_share_at(progress):.2f} "
+            f"| dt: {1000 * dt:.0f}ms | tok/sec: {trainer.tokens_per_step / dt:,.0f} "
+            f"| mfu: {trainer.mfu_percent(1, dt):.1f}% | remaining: {max(0.0, usable - begun):.0f}s",
             end="  \r",
             flush=True,
         )
     trainer.save(path)
     print()
-    return Trained(steps, time.monotonic() - start, mfu)
+    return steps, time.monotonic() - start, trainer.mfu_percent(steps, finished - first)
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -579,15 +620,19 @@ def main() -> None:
     path = (folder or Path(__file__).resolve().parent / "experiments" / "runs" / "by-hand") / "model.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(profile, harness.seed())
-    trained = train(trainer, harness.budget_seconds(), path)
+    try:
+        steps, seconds, mfu = train(trainer, harness.budget_seconds(), path)
+    except torch.OutOfMemoryError as error:
+        lower = f"lower AUTORESEARCH_DEVICE_BATCH (now {trainer.batch_rows} rows)"
+        sys.exit(f"\ntrain.py: CUDA out of memory; {lower} or choose a smaller AUTORESEARCH_PROFILE. PyTorch: {error}")
     summary = {} if folder else {"val_bpb": f"{harness.score(path, __file__)['val_bpb']:.6f}"}
     summary |= {
-        "training_seconds": f"{trained.seconds:.2f}",
+        "training_seconds": f"{seconds:.2f}",
         "total_seconds": f"{time.time() - psutil.Process().create_time():.1f}",
         "peak_vram_mb": f"{peak_memory_mb(trainer.device):.1f}",
-        "mfu_percent": f"{trained.mfu_percent:.2f}",
-        "total_tokens_M": f"{trained.steps * trainer.tokens_per_step / 1e6:.3f}",
-        "num_steps": str(trained.steps),
+        "mfu_percent": f"{mfu:.2f}",
+        "total_tokens_M": f"{steps * trainer.tokens_per_step / 1e6:.3f}",
+        "num_steps": str(steps),
         "num_params_M": f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f}",
         "depth": str(trainer.model.shape.depth),
     }

@@ -13,7 +13,7 @@ training script may use.
 
 from harness.batching import batches
 from harness.cache import FORMAT_VERSION
-from harness.clock import begin, budget_seconds, out_folder, seed
+from harness.clock import begin, budget_seconds, device_batch, out_folder, seed
 from harness.errors import HarnessError
 from harness.packing import BOS
 from harness.profiles import Profile, profile
@@ -27,6 +27,7 @@ __all__ = [
     "batches",
     "begin",
     "budget_seconds",
+    "device_batch",
     "out_folder",
     "profile",
     "score",

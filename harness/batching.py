@@ -1,6 +1,11 @@
-"""Batches of training rows as tensors. May not know where rows come from, or of validation."""
+"""Batches of training rows as tensors. On a CPU a batch is gathered when it is asked for, since a thread would take a
+core from training; for a GPU a thread gathers ahead and copies while the device computes. May not know where rows come
+from, or of validation."""
 
+import atexit
+import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,35 +17,133 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     import torch
 
+    Batch = tuple[torch.Tensor, torch.Tensor]
 
-def batches(
-    rows: Rows, batch_rows: int, device: "str | torch.device", seed: int
-) -> Iterator["tuple[torch.Tensor, torch.Tensor]"]:
+# One that the device reads, one on its way there, one that is being filled.
+_SLOTS = 3
+
+
+def batches(rows: Rows, batch_rows: int, device: "str | torch.device", seed: int) -> Iterator["Batch"]:
     """Inputs and targets for ever, each int64 [batch_rows, sequence_length] on the device.
 
     Each epoch goes through all rows once, in an order that depends on the seed and the epoch alone; a batch may
-    span two epochs. On CUDA the loop does not wait for the copy to the device.
+    span two epochs. On CUDA nothing waits for the copy to the device but the kernels that read it.
 
     Args:
         rows: uint16 [rows, sequence_length + 1], as `begin` gives them.
     """
     if batch_rows < 1:
         raise HarnessError(f"a batch of {batch_rows} rows is empty; give harness.batches() at least 1.")
-    return _batches(rows, batch_rows, device, seed)
-
-
-def _batches(
-    rows: Rows, batch_rows: int, device: "str | torch.device", seed: int
-) -> Iterator["tuple[torch.Tensor, torch.Tensor]"]:
     import torch
 
     device = torch.device(device)
-    for order in _orders(len(rows), batch_rows, seed):
-        block = torch.from_numpy(rows[order].astype(np.int64))
-        if device.type == "cuda":
-            # From page-locked memory the copy is queued like a kernel; from any other the loop would wait for it.
-            block = block.pin_memory().to(device, non_blocking=True)
+    orders = _orders(len(rows), batch_rows, seed)
+    if device.type == "cuda":
+        return _prefetched(rows, orders, batch_rows, device)
+    return _gathered(rows, orders, device)
+
+
+def _gathered(rows: Rows, orders: Iterator[npt.NDArray[np.intp]], device: "torch.device") -> Iterator["Batch"]:
+    """Batches as they are asked for."""
+    import torch
+
+    for order in orders:
+        block = torch.from_numpy(rows[order].astype(np.int64)).to(device)
         yield block[:, :-1].contiguous(), block[:, 1:].contiguous()
+
+
+def _prefetched(
+    rows: Rows, orders: Iterator[npt.NDArray[np.intp]], batch_rows: int, device: "torch.device"
+) -> Iterator["Batch"]:
+    """Batches that a thread has ready. The thread ends with this iterator, or before the interpreter does."""
+    free: SimpleQueue[_Slot | None] = SimpleQueue()
+    ready: SimpleQueue[_Slot | BaseException] = SimpleQueue()
+    slots = [_Slot(batch_rows, rows.shape[1], device) for _ in range(_SLOTS)]
+    for slot in slots:
+        free.put(slot)
+    thread = threading.Thread(target=_fill, args=(rows, orders, free, ready), name="harness.batches", daemon=True)
+
+    def stop() -> None:
+        free.put(None)
+        thread.join()
+        for slot in slots:
+            slot.copied.synchronize()  # the memory may be another's from now on
+
+    thread.start()
+    # A daemon that is inside CUDA when the interpreter goes away takes the process down with it.
+    atexit.register(stop)
+    try:
+        while True:
+            filled = ready.get()
+            if isinstance(filled, BaseException):
+                raise filled
+            batch = filled.read()
+            free.put(filled)
+            yield batch
+    finally:
+        atexit.unregister(stop)
+        stop()
+
+
+def _fill(
+    rows: Rows,
+    orders: Iterator[npt.NDArray[np.intp]],
+    free: "SimpleQueue[_Slot | None]",
+    ready: "SimpleQueue[_Slot | BaseException]",
+) -> None:
+    """The thread: fill one slot after another, until it is given None; an error goes to whoever wants the batch."""
+    try:
+        while (slot := free.get()) is not None:
+            slot.fill(rows, next(orders))
+            ready.put(slot)
+    except BaseException as error:
+        ready.put(error)
+
+
+class _Slot:
+    """Room for one batch of rows, here in page-locked memory and on the device; taken once, used in turn.
+
+    Rows cross as they lie on disk, two bytes a token, and become int64 there. They are held as int16, since not every
+    kernel knows uint16.
+
+    Attributes:
+        copied: The device has the rows, and the memory here may be written again.
+    """
+
+    def __init__(self, batch_rows: int, row_length: int, device: "torch.device") -> None:
+        import torch
+
+        # The module of the device's kind has streams and events; the CPU's are always done.
+        self._streams = torch.get_device_module(device)
+        self._stream = self._streams.Stream(device)
+        self.copied = self._streams.Event()
+        self._read = self._streams.Event()
+        size = (batch_rows, row_length)
+        self._here = torch.empty(size, dtype=torch.int16, pin_memory=device.type == "cuda")
+        self._there = torch.empty(size, dtype=torch.int16, device=device)
+
+    def fill(self, rows: Rows, order: npt.NDArray[np.intp]) -> None:
+        """Gather these rows and send them off."""
+        self.copied.synchronize()
+        # Any other mode gathers into memory of its own first.
+        np.take(rows, order, axis=0, out=self._here.numpy().view(np.uint16), mode="clip")
+        with self._streams.stream(self._stream):
+            self._stream.wait_event(self._read)
+            self._there.copy_(self._here, non_blocking=True)
+            self.copied.record(self._stream)
+
+    def read(self) -> "Batch":
+        """Inputs and targets, behind the copy in the device's queue; the slot may be filled again at once."""
+        import torch
+
+        current = self._streams.current_stream(self._there.device)
+        current.wait_event(self.copied)
+        inputs, targets = (
+            part.to(torch.int64, memory_format=torch.contiguous_format).bitwise_and_(0xFFFF)  # as unsigned
+            for part in (self._there[:, :-1], self._there[:, 1:])
+        )
+        self._read.record(current)
+        return inputs, targets
 
 
 def _orders(rows: int, batch_rows: int, seed: int) -> Iterator[npt.NDArray[np.intp]]:

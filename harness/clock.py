@@ -1,5 +1,5 @@
-"""What a training process is given: seed, budget, output folder, and the training rows at the moment its clock starts.
-May not know of validation data."""
+"""What a training process is given: seed, budget, output folder, how much to hold on the device, and the training rows
+at the moment its clock starts. May not know of validation data."""
 
 import os
 import socket
@@ -63,10 +63,43 @@ def budget_seconds() -> float:
     return seconds
 
 
+def device_batch(default_rows: int, step_rows: int) -> int:
+    """Rows to hold on the device at once, of the `step_rows` that one step of training takes.
+
+    At most AUTORESEARCH_DEVICE_BATCH, else at most `default_rows`; with AUTORESEARCH_HALVE_BATCH=1 at most half of what
+    it would be. At least 1, and always a divisor of `step_rows`: whole batches add up to the same step.
+
+    Raises:
+        HarnessError: A step without rows, or a variable that says nothing sensible.
+    """
+    if step_rows < 1:
+        raise HarnessError(f"a step of {step_rows} rows is empty; give harness.device_batch() at least 1.")
+    rows = _largest_divisor(step_rows, device_batch_of_environment() or default_rows)
+    halved = os.environ.get("AUTORESEARCH_HALVE_BATCH") or "0"
+    if halved not in ("0", "1"):
+        raise HarnessError(f"AUTORESEARCH_HALVE_BATCH={halved!r} says neither 1 nor 0; unset it.")
+    return _largest_divisor(step_rows, rows // 2) if halved == "1" else rows
+
+
+def device_batch_of_environment() -> int | None:
+    """AUTORESEARCH_DEVICE_BATCH, where it is set."""
+    text = os.environ.get("AUTORESEARCH_DEVICE_BATCH")
+    if not text:
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise HarnessError(f"AUTORESEARCH_DEVICE_BATCH={text!r} is not a number of rows above 0; set it to, say, 16.")
+    return int(text)
+
+
 def out_folder() -> Path | None:
     """Where to leave `model.pt`: AUTORESEARCH_OUT, or None by hand."""
     folder = os.environ.get("AUTORESEARCH_OUT")
     return Path(folder) if folder else None
+
+
+def _largest_divisor(rows: int, most: int) -> int:
+    """The largest divisor that is at most so many; 1 where there is none."""
+    return next((part for part in range(min(rows, most), 1, -1) if rows % part == 0), 1)
 
 
 def _start_of_parent_clock(number: str) -> int | None:

@@ -3,14 +3,16 @@ embedded data first where the profile has none. May not know what a session does
 
 import json
 
-from harness import cache, profiles
+from harness import cache, clock, profiles
 from harness.errors import run_command
 from harness.profiles import Profile
 
 
 def describe() -> dict[str, object]:
-    """Profile, limits, hardware key, data hash, the scorer's command and the environment that fixes them."""
+    """Profile, limits, hardware key, data hash, the scorer's command, the environment that fixes them, and what to add
+    to it when a run that crashed for want of memory is tried once more."""
     profile = profiles.profile()
+    device_batch = clock.device_batch_of_environment()
     data = _data(profile)
     return {
         "profile": profile.name,
@@ -28,7 +30,9 @@ def describe() -> dict[str, object]:
             "AUTORESEARCH_SEQ_LEN": str(profile.sequence_length),
             "AUTORESEARCH_CACHE": str(cache.root()),
             "AUTORESEARCH_DATA": data.folder.name,
+            **({"AUTORESEARCH_DEVICE_BATCH": str(device_batch)} if device_batch else {}),
         },
+        "retry_out_of_memory": {"AUTORESEARCH_HALVE_BATCH": "1"},
     }
 
 

@@ -142,7 +142,11 @@ def names() -> tuple[str, ...]:
 
 
 def find_device() -> Device:
-    """The first CUDA device that PyTorch may use, else the CPU."""
+    """The first CUDA device that PyTorch may use, else the CPU.
+
+    Raises:
+        HarnessError: The installed PyTorch was built without code for that device.
+    """
     if not _signs_of_a_gpu():
         return cpu()
     import torch
@@ -150,7 +154,27 @@ def find_device() -> Device:
     if not torch.cuda.is_available():
         return cpu()
     properties = torch.cuda.get_device_properties(0)
+    if not runs_on(torch.cuda.get_arch_list(), properties.major, properties.minor):
+        raise HarnessError(
+            f"PyTorch {torch.__version__} was built without code for the {properties.name} (compute capability "
+            f"{properties.major}.{properties.minor}); install a build that has it (for cards older than the RTX 20 "
+            "series the one for CUDA 12.6), or set AUTORESEARCH_PROFILE=cpu."
+        )
     return Device("cuda", properties.name, round(properties.total_memory / _GIB, 1))
+
+
+def runs_on(architectures: list[str], major: int, minor: int) -> bool:
+    """Whether a build for these architectures has code for a device of that compute capability.
+
+    Args:
+        architectures: As PyTorch lists them: `sm_86` is code for 8.6 up to the next major version, `compute_90` for 9.0
+            and everything after. Without any, as in a build for AMD, nothing is known against the device.
+    """
+    built = [name.partition("_") for name in architectures if name.startswith(("sm_", "compute_"))]
+    versions = [(kind, divmod(int(number.rstrip("af")), 10)) for kind, _, number in built]
+    return not versions or any(
+        version <= (major, minor) and (version[0] == major or kind == "compute") for kind, version in versions
+    )
 
 
 def fitting(device: Device) -> str:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from harness.metric import Logits
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
-# Logits of one batch are the scorer's memory: 16 MB on a CPU, where they should stay near the cache, 1 GB on a GPU.
-_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
 
 
 def main() -> None:
@@ -57,7 +55,7 @@ def measure(model_path: Path, train_path: Path) -> tuple[float, int]:
     data = cache.find(profile)
     rows = torch.from_numpy(data.read_evaluation_rows().astype("int64")).to(profile.device)
     token_bytes = torch.from_numpy(data.read_token_bytes()).to(profile.device)
-    batch_rows = max(1, _LOGITS_AT_ONCE[profile.device] // (profile.sequence_length * profile.vocab_size))
+    batch_rows = max(1, _logits_at_once(profile) // (profile.sequence_length * profile.vocab_size))
     torch.manual_seed(0)
     logits_of = _candidate(model_path, train_path, profile.device)
     with torch.inference_mode():
@@ -67,6 +65,14 @@ def measure(model_path: Path, train_path: Path) -> tuple[float, int]:
             raise HarnessError(f"{model_path} has no score: {error}.") from None
         except (Exception, SystemExit) as error:
             raise HarnessError(f"the model of {train_path} fails when called: {_in_words(error)}.") from error
+
+
+def _logits_at_once(profile: profiles.Profile) -> int:
+    """Logits of one batch, which are the scorer's memory."""
+    if profile.device == "cpu":
+        return 2**22  # 16 MB in float32, which stay near the cache
+    # A twentieth of the device, since a model that is not compiled holds several copies, and at most 1 GB.
+    return min(2**28, profile.memory_limit_mb * 2**20 // 4 // 20)
 
 
 def _candidate(model_path: Path, train_path: Path, device: str) -> "Logits":

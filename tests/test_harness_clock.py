@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from harness_data import CHECKOUT, environment, run, write_folder
 
+import harness
+
 TRAINING = """
 import sys, harness
 try:
@@ -145,7 +147,7 @@ def test_a_number_that_is_no_socket_is_a_sentence(train: Train) -> None:
 def test_missing_data_are_a_sentence_with_the_command(train: Train, tmp_path: Path) -> None:
     process = train(cache=tmp_path)
     _, err = process.communicate(timeout=20)
-    assert "type `python -m harness.prepare --profile cpu --seq-len 16`" in err
+    assert "type `python -m harness.prepare --source embedded --profile cpu --seq-len 16`" in err
 
 
 def test_seed_budget_and_folder_come_from_the_environment_or_have_defaults(tmp_path: Path) -> None:
@@ -166,12 +168,51 @@ def test_seed_budget_and_folder_come_from_the_environment_or_have_defaults(tmp_p
     assert printed(**given) == f"7 2.5 {tmp_path}\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("SEED", "x"), ("BUDGET", "0"), ("BUDGET", "nan"), ("BUDGET", "soon"), ("BUDGET", "inf")]
-)
-def test_a_wrong_number_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    import harness
+def device_batch() -> int:
+    return harness.device_batch(default_rows=64, step_rows=128)
 
+
+@pytest.mark.parametrize(
+    ("ask", "name", "value"),
+    [
+        (harness.seed, "SEED", "x"),
+        *((harness.budget_seconds, "BUDGET", value) for value in ("0", "nan", "soon", "inf")),
+        *((device_batch, "DEVICE_BATCH", value) for value in ("0", "-4", "half", "2.5")),
+        (device_batch, "HALVE_BATCH", "2"),
+    ],
+)
+def test_a_wrong_number_in_the_environment_is_named(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object], name: str, value: str
+) -> None:
     monkeypatch.setenv(f"AUTORESEARCH_{name}", value)
     with pytest.raises(harness.HarnessError, match=f"AUTORESEARCH_{name}='{value}'"):
-        (harness.seed if name == "SEED" else harness.budget_seconds)()
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("batch", "halve", "default_rows", "step_rows", "rows"),
+    [
+        ("", "", 64, 128, 64),
+        ("", "0", 64, 128, 64),
+        ("", "1", 64, 128, 32),
+        ("16", "", 64, 128, 16),
+        ("16", "1", 64, 128, 8),
+        ("100", "", 64, 128, 64),  # whole batches: a hundred rows do not divide a step
+        ("1000", "1", 64, 128, 64),  # half of the step, which is all there is to hold
+        ("", "1", 64, 32, 16),
+        ("", "1", 1, 128, 1),
+        ("", "", 0, 128, 1),  # a row is longer than what should be held at once
+        ("", "1", 60, 90, 18),  # 45, then at most half of that
+    ],
+)
+def test_the_device_batch_is_what_was_asked_for_in_whole_batches(
+    monkeypatch: pytest.MonkeyPatch, batch: str, halve: str, default_rows: int, step_rows: int, rows: int
+) -> None:
+    monkeypatch.setenv("AUTORESEARCH_DEVICE_BATCH", batch)
+    monkeypatch.setenv("AUTORESEARCH_HALVE_BATCH", halve)
+    assert harness.device_batch(default_rows, step_rows) == rows
+
+
+def test_a_step_of_nothing_is_refused() -> None:
+    with pytest.raises(harness.HarnessError, match="at least 1"):
+        harness.device_batch(64, 0)

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from harness_data import CHECKOUT, environment, run, values, write_folder
 
-from harness import cache
-from harness.shards import read_documents
+from harness import cache, describe
+from harness.errors import HarnessError
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def test_describe_says_what_a_session_must_know(
             "AUTORESEARCH_CACHE": str(cache_folder),
             "AUTORESEARCH_DATA": embedded.folder.name,
         },
+        "retry_out_of_memory": {"AUTORESEARCH_HALVE_BATCH": "1"},
     }
 
 
@@ -63,6 +65,21 @@ def test_described_again_it_is_the_same_and_silent(described: dict[str, object],
     again = run("harness.describe", env=environment(cache_folder))
     assert again.stderr == ""
     assert json.loads(again.stdout)["data_hash"] == described["data_hash"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "passed_on"), [("16", {"AUTORESEARCH_DEVICE_BATCH": "16"}), ("", {}), ("many", None)]
+)
+def test_a_device_batch_of_the_user_s_holds_for_the_campaign(
+    described: dict[str, object], cache_folder: Path, monkeypatch: pytest.MonkeyPatch, batch: str, passed_on: object
+) -> None:
+    for name, value in environment(cache_folder, AUTORESEARCH_DEVICE_BATCH=batch).items():
+        monkeypatch.setenv(name, value)
+    if passed_on is None:
+        with pytest.raises(HarnessError, match="AUTORESEARCH_DEVICE_BATCH='many' is not a number of rows above 0"):
+            describe.describe()
+    else:
+        assert describe.describe()["environment"] == {**described["environment"], **passed_on}
 
 
 def test_data_removed_by_hand_are_made_again_and_are_equal(
@@ -75,8 +92,8 @@ def test_data_removed_by_hand_are_made_again_and_are_equal(
 
 def test_no_document_is_in_both_training_and_validation(embedded: cache.Data) -> None:
     *training, validation = sorted((embedded.folder / "shards").glob("*.parquet"))
-    trained = {text for path in training for batch in read_documents(path, "") for text in batch}
-    validated = {text for batch in read_documents(validation, "") for text in batch}
+    trained = {text for path in training for text in pq.read_table(path)["text"].to_pylist()}
+    validated = set(pq.read_table(validation)["text"].to_pylist())
     assert len(trained) > 300
     assert len(validated) > 50
     assert not trained & validated
@@ -92,7 +109,8 @@ def test_data_of_another_source_that_were_removed_are_a_sentence_and_not_replace
     shutil.rmtree(values(made.stdout)["folder"])
     done = run("harness.describe", env=environment(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith("type `python -m harness.prepare --profile cpu --seq-len 256`.\n")
+    command = f"python -m harness.prepare --source {source} --profile cpu --seq-len 256"
+    assert done.stderr.endswith(f"type `{command}`.\n")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from harness_data import CHECKOUT
 
-from harness import profiles
+from harness import profiles, scorer
 from harness.errors import HarnessError
 from harness.profiles import Device
 
@@ -54,12 +54,48 @@ def test_the_table_is_the_design_s(
         (Device("cuda", "NVIDIA GeForce RTX 3090", 23.7), "rtx-24"),
         (Device("cuda", "NVIDIA L4", 22.0), "rtx-24"),
         (Device("cuda", "NVIDIA GeForce RTX 3060", 11.8), "rtx-12"),
+        (Device("cuda", "NVIDIA GeForce RTX 4090", 23.5), "rtx-24"),
+        (Device("cuda", "NVIDIA RTX A6000", 47.5), "a100-40"),
+        (Device("cuda", "Tesla T4", 14.6), "rtx-12"),
+        (Device("cuda", "NVIDIA GeForce RTX 3070", 7.8), "gtx-6"),
         (Device("cuda", "NVIDIA GeForce GTX 1660", 5.8), "gtx-6"),
+        (Device("cuda", "NVIDIA GeForce GTX 1650", 3.8), "cpu"),
         (Device("cpu", "some processor", 64.0), "cpu"),
     ],
 )
 def test_a_device_gets_the_profile_that_its_memory_allows(device: Device, name: str) -> None:
     assert profiles.fitting(device) == name
+
+
+BUILT = ["sm_75", "sm_80", "sm_86", "sm_90a", "sm_100", "compute_120"]
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "runs"),
+    [
+        (BUILT, (6, 1), False),  # GTX 1060
+        (BUILT, (7, 0), False),  # V100
+        (BUILT, (7, 5), True),  # GTX 1660, T4
+        (BUILT, (8, 9), True),  # 4090: code for 8.6 runs on it
+        (BUILT, (9, 0), True),
+        (BUILT, (11, 0), False),
+        (BUILT, (12, 1), True),  # from the intermediate code
+        (["sm_60", "sm_70"], (6, 1), True),
+        ([], (6, 1), True),
+        (["gfx942"], (9, 4), True),
+    ],
+)
+def test_a_build_without_code_for_a_gpu_is_known(
+    architectures: list[str], capability: tuple[int, int], runs: bool
+) -> None:
+    assert profiles.runs_on(architectures, *capability) == runs
+
+
+def test_the_scorer_s_logits_are_a_small_part_of_every_profile_s_memory() -> None:
+    for name in profiles.names():
+        profile = profiles.named(name, None)
+        assert 2**22 <= scorer._logits_at_once(profile) <= profile.memory_limit_mb * 2**20 / 4 / 20
+    assert scorer._logits_at_once(profiles.named("h200", None)) == 2**28
 
 
 def test_the_environment_chooses_profile_and_sequence_length(monkeypatch: pytest.MonkeyPatch) -> None:

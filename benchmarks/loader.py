@@ -1,0 +1,83 @@
+"""What the batches cost: steps of `train.py` fed by `harness.batches`, against the same steps fed one batch that is
+always there.
+
+    python benchmarks/loader.py [--rounds N] [--seconds N]
+
+The two take turns, and the first turn of a round goes to one and the other by turns too, so that a machine that warms
+up or has other work favours neither. A ratio of 1 is a training step that never waits for its batch; the goal on a GPU
+is 0.99.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from itertools import islice, repeat
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import harness
+import train
+
+Feed = Iterator[train.Batch]
+
+# Seconds of one turn. A GPU has a step on its way when a turn ends and must be filled again; a CPU has not, and its
+# other work comes and goes, so there the turns are short.
+TURN = {"cuda": 5.0, "cpu": 0.25}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Training fed by harness.batches, against one constant batch.")
+    parser.add_argument("--rounds", type=int, default=6, metavar="N", help="lines of the table (6)")
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="N", help="for each of the two, in a round (5)")
+    given = parser.parse_args()
+    profile = harness.profile()
+    trainer = train.Trainer(profile, harness.seed())
+    trainer.warm_up(steps=3)
+    rows = harness.begin()
+    feeds = {
+        "batches": harness.batches(rows, trainer.batch_rows, trainer.device, harness.seed()),
+        "constant": repeat(next(harness.batches(rows, trainer.batch_rows, trainer.device, harness.seed()))),
+    }
+    print(f"{profile.device_name}, profile {profile.name}: {trainer.tokens_per_step:,} tokens a step, steps a second")
+    print(f"{'round':>6}  {'batches':>8}  {'constant':>8}  {'ratio':>6}")
+    ratios = []
+    for number in range(1, given.rounds + 1):
+        steps, seconds = Counter[str](), {"batches": 0.0, "constant": 0.0}
+        while min(seconds["batches"], seconds["constant"]) < given.seconds:
+            for name in feeds if number % 2 else reversed(feeds):
+                taken, lasted = turn(trainer, feeds[name], TURN[trainer.device.type])
+                steps[name] += taken
+                seconds[name] += lasted
+        rates = steps["batches"] / seconds["batches"], steps["constant"] / seconds["constant"]
+        ratios.append(rates[0] / rates[1])
+        print(f"{number:6}  {rates[0]:8.3f}  {rates[1]:8.3f}  {ratios[-1]:6.3f}", flush=True)
+    print(f"{'median':>6}  {'':8}  {'':8}  {statistics.median(ratios):6.3f}")
+
+
+def turn(trainer: train.Trainer, feed: Feed, limit: float) -> tuple[int, float]:
+    """Steps as `train.train` takes them, with as many ahead, and the seconds until the last was done."""
+    launched = deque[Callable[[], float]]()
+    waiting = list(islice(feed, trainer.batches_per_step))
+    steps, start = 0, time.monotonic()
+    while True:
+        if time.monotonic() - start < limit:
+            launched.append(train.later(trainer.step(waiting, progress=0.5)))
+            waiting = list(islice(feed, trainer.batches_per_step))
+            if len(launched) <= trainer.ahead:
+                continue
+        elif not launched:
+            return steps, time.monotonic() - start
+        launched.popleft()()
+        steps += 1
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except harness.HarnessError as error:
+        sys.exit(f"loader.py: {error}")
