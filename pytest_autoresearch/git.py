@@ -10,17 +10,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is for us 
 import git
 
 from pytest_autoresearch.errors import GitError
-
-# A git hook that starts pytest leaves these set, and then every command here would work on the wrong repository.
-_REDIRECTIONS = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-)
+from pytest_autoresearch.redirections import REDIRECTIONS
 
 # No hook of the repository runs, nothing asks for a passphrase, nothing goes on in the background.
 _QUIET = (
@@ -46,7 +36,7 @@ class Git:
     """
 
     def __init__(self, folder: Path, raw: bool = False) -> None:
-        for name in _REDIRECTIONS:
+        for name in REDIRECTIONS:
             os.environ.pop(name, None)
         self.folder = folder
         self._git = git.Git(str(folder))

@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from trees import TRAIN, Tree, recorded
 
 from pytest_autoresearch.errors import Refused
-from pytest_autoresearch.experiment import Experiment, Proposal
-from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.experiment import Proposal
 from pytest_autoresearch.proposers.queue import QueueProposer, described
-
-TRAIN = "".join(f"LINE_{number} = {number}\n" for number in range(1, 21))
-ADA = {f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in
-       (("NAME", "Ada Lövelace"), ("EMAIL", "ada@example.org"))}  # fmt: skip
-
-
-class Tree:
-    """A repository, and the queue folder of another place, as the user's checkout is another place."""
-
-    def __init__(self, top: Path, queue: Path) -> None:
-        self.top = top
-        self.queue = queue
-        top.mkdir()
-        self.git("init", "-q", "-b", "main")
-        self.commit("a start", "train.py", TRAIN)
-
-    def git(self, *command: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | ADA
-        environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        return subprocess.run(
-            ["git", *command], cwd=self.top, env=environment, check=True, capture_output=True, text=True
-        ).stdout
-
-    def commit(self, message: str, path: str, text: str) -> None:
-        (self.top / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.top / path).write_text(text)
-        self.git("add", path)
-        self.git("commit", "-q", "-m", message)
-
-    def enqueue(self, name: str, patch: str) -> None:
-        self.queue.mkdir(parents=True, exist_ok=True)
-        (self.queue / name).write_text(patch)
-
-    def diff(self, old: str, new: str, path: str = "train.py") -> str:
-        """The patch for one replacement, with the tree as it was afterwards."""
-        file = self.top / path
-        text = file.read_text()
-        file.write_text(text.replace(old, new))
-        patch = self.git("diff")
-        file.write_text(text)
-        return patch
-
-    def context(self, records: tuple[Experiment, ...] = (), folder: str = ".") -> Context:
-        experiments = self.queue.parent
-        return Context(1, self.top / folder, ("train.py",), "", records, (), experiments.parent, experiments)
-
-    def text(self, path: str = "train.py") -> str:
-        return (self.top / path).read_text()
-
-    def state(self) -> tuple[str, str, dict[str, bytes]]:
-        """All that a failed patch might have changed: git's view, the index and every file."""
-        files = [path for path in sorted(self.top.rglob("*")) if path.is_file() and ".git" not in path.parts]
-        staged = self.git("ls-files", "--stage")
-        status = self.git("--no-optional-locks", "status", "--porcelain", "--ignored")
-        return staged, status, {str(path.relative_to(self.top)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    return Tree(tmp_path / "lane", tmp_path / "checkout" / "experiments" / "queue")
-
-
-def recorded(proposal: Proposal | None) -> Experiment:
-    assert proposal is not None
-    return Experiment(1, "t", "c", "b", "t", proposal)
+    return Tree(tmp_path)
 
 
 def test_patches_are_proposed_in_the_order_of_their_names_each_once(tree: Tree) -> None:
@@ -157,7 +96,7 @@ def test_a_bare_diff_of_unknown_blobs_is_applied_plainly(tree: Tree) -> None:
 
 def conflicting(tree: Tree) -> str:
     patch = tree.diff("LINE_10 = 10", "LINE_10 = 100")
-    tree.commit("the same line", "train.py", tree.text().replace("LINE_10 = 10", "LINE_10 = 7"))
+    tree.change("LINE_10 = 10", "LINE_10 = 7")
     return patch
 
 
@@ -171,28 +110,28 @@ def half_applying(tree: Tree) -> str:
 
 def already_there(tree: Tree) -> str:
     patch = tree.diff("LINE_10 = 10", "LINE_10 = 100")
-    tree.commit("done by hand", "train.py", tree.text().replace("LINE_10 = 10", "LINE_10 = 100"))
+    tree.change("LINE_10 = 10", "LINE_10 = 100")
     return patch
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (conflicting, r"1\.patch does not apply: patch failed: train\.py:7$"),
-        (half_applying, r"1\.patch does not apply: patch failed: other\.py:1$"),
-        (already_there, r"1\.patch does not apply: the branch has all of it already$"),
-        (lambda tree: "this is no patch\n", r"1\.patch does not apply: No valid patches in input"),
-        (lambda tree: "", r"1\.patch does not apply: No valid patches in input"),
+        (conflicting, r"1\.patch does not apply to {head}: patch failed: train\.py:7$"),
+        (half_applying, r"1\.patch does not apply to {head}: patch failed: other\.py:1$"),
+        (already_there, r"1\.patch changes nothing: the branch has all of it already$"),
+        (lambda tree: "this is no patch\n", r"1\.patch does not apply to {head}: No valid patches in input"),
+        (lambda tree: "", r"1\.patch does not apply to {head}: No valid patches in input"),
         (
             lambda tree: "--- a/gone.py\n+++ b/gone.py\n@@ -1 +1 @@\n-a\n+b\n",
-            r"1\.patch does not apply: gone\.py: No such file or directory$",
+            r"1\.patch does not apply to {head}: gone\.py: No such file or directory$",
         ),
         (
             lambda tree: (
                 "diff --git a/../out.py b/../out.py\nnew file mode 100644\n--- /dev/null\n"
                 "+++ b/../out.py\n@@ -0,0 +1 @@\n+x\n"
             ),
-            r"1\.patch does not apply: invalid path",
+            r"1\.patch does not apply to {head}: invalid path",
         ),
     ],
 )
@@ -204,7 +143,7 @@ def test_a_patch_that_does_not_apply_is_refused_and_leaves_no_trace(
     before = tree.state()
     proposer = QueueProposer()
 
-    with pytest.raises(Refused, match=reason) as refused:
+    with pytest.raises(Refused, match=reason.replace("{head}", tree.head()[:7])) as refused:
         proposer.propose(tree.context())
 
     assert refused.value.proposal.source.startswith("queue:1.patch@")
@@ -252,7 +191,7 @@ def test_line_ends_and_letters_of_any_kind_survive(tree: Tree) -> None:
 def test_a_git_hook_that_starts_pytest_does_not_lead_us_to_its_repository(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Tree(tmp_path / "other", tmp_path / "unused")
+    other = Tree(tmp_path / "other")
     before = other.state()
     tree.enqueue("1.patch", tree.diff("LINE_3 = 3", "LINE_3 = 33"))
     monkeypatch.setenv("GIT_DIR", str(other.top / ".git"))
@@ -265,7 +204,7 @@ def test_a_git_hook_that_starts_pytest_does_not_lead_us_to_its_repository(
 
 def test_the_users_git_settings_do_not_matter(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patch = tree.diff("LINE_10 = 10", "LINE_10 = 100  ")
-    tree.commit("move on", "train.py", tree.text().replace("LINE_8 = 8", "LINE_8 = 88"))
+    tree.change("LINE_8 = 8", "LINE_8 = 88")
     tree.enqueue("1.patch", patch)
     settings = {
         "diff": "noprefix = true\nexternal = false\nrenames = copies",

@@ -1,8 +1,7 @@
 """Patches that wait in a folder, tried one after the other in the order of their names.
 
 The folder is the user's: nothing in it is moved or changed. What has been tried stands in the campaign's records, by a
-patch's name and content, so a patch that was edited is tried again. This module runs `git apply` and knows nothing
-else of git.
+patch's name and content, so a patch that was edited is tried again. Knows nothing of git but the form of its patches.
 """
 
 from __future__ import annotations
@@ -11,23 +10,17 @@ import email
 import email.errors
 import email.header
 import hashlib
-import os
 import re
-import subprocess
-import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.errors import Refused
+from pytest_autoresearch.errors import GitError, Refused
 from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 
 _SUFFIXES = (".diff", ".patch")
 _TAG = re.compile(r"\[[^\]]*\bPATCH\b[^\]]*\]\s*")
 _DIFF = re.compile(r"^(---($|\s)|diff --git |Index: )", re.MULTILINE)
-
-# A git hook that starts pytest leaves these set, and git would then patch the repository of the hook.
-_REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
-_SETTINGS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=false")
 
 
 class QueueProposer:
@@ -53,10 +46,12 @@ class QueueProposer:
             self._handed_out.add(source)
             description, hypothesis = described(patch, path.stem)
             proposal = Proposal(description, hypothesis, self.name, source)
-            failure = _apply(patch, context.folder)
-            if failure:
-                raise Refused(f"{path.name} does not apply: {failure}", proposal)
-            return proposal
+            try:
+                if patches.apply(patch, context.folder):
+                    return proposal
+            except GitError as error:
+                raise Refused(f"{path.name} {error}", proposal) from None
+            raise Refused(f"{path.name} changes nothing: the branch has all of it already", proposal)
         return None
 
     def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
@@ -91,49 +86,3 @@ def _decoded(header: str) -> str:
         return str(email.header.make_header(email.header.decode_header(header)))
     except (LookupError, UnicodeError, email.errors.HeaderParseError):
         return header
-
-
-def _apply(patch: bytes, folder: Path) -> str:
-    """Apply a patch to the files of the worktree that the folder is in; why not, or nothing when it is done.
-
-    A three-way merge leaves conflict markers where it fails, so it is made in an index of its own, and what it comes
-    to is then applied like any patch, which `git apply` does wholly or not at all.
-    """
-    top = _git(["rev-parse", "--show-toplevel"], folder)
-    if top.returncode:
-        return _first(top.stderr)
-    # In a subfolder `git apply` passes over what lies outside it, without a word.
-    root = Path(os.fsdecode(top.stdout.removesuffix(b"\n")))
-    with tempfile.TemporaryDirectory() as scratch:
-        index = str(Path(scratch) / "index")
-        _git(["read-tree", "HEAD"], root, index=index)
-        if not _git(["apply", "--cached", "--3way", "--whitespace=nowarn"], root, patch, index).returncode:
-            merged = _git(["diff-index", "--cached", "--patch", "--binary", "HEAD"], root, index=index)
-            if not merged.returncode and not merged.stdout:
-                return "the branch has all of it already"
-            if not merged.returncode and not _git(["apply", "--whitespace=nowarn"], root, merged.stdout).returncode:
-                return ""
-    plain = _git(["apply", "--whitespace=nowarn"], root, patch)
-    return _first(plain.stderr) if plain.returncode else ""
-
-
-def _git(command: list[str], folder: Path, given: bytes = b"", index: str = "") -> subprocess.CompletedProcess[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"} | ({"GIT_INDEX_FILE": index} if index else {})
-    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    return subprocess.run(
-        ["git", *settings, *command],
-        cwd=folder,
-        env=environment,
-        input=given,
-        capture_output=True,
-        start_new_session=True,  # a Ctrl-C must not stop git between two files
-        check=False,
-    )
-
-
-def _first(said: bytes) -> str:
-    """The first line of git's that says something, without its `error:`."""
-    lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines()]
-    wrong = [line for line in lines if line.startswith(("error: ", "fatal: "))]
-    return re.sub(r"^(error|fatal): ", "", (wrong or [line for line in lines if line] or ["git gave no reason"])[0])

@@ -1,0 +1,146 @@
+"""The commits of a range tried again one by one, oldest first: somebody else's branch, judged here.
+
+Each is merged, as a three-way patch, into the branch head of the moment, so a commit that builds on one that was
+discarded may not apply, and is then a crash that says so. A branch is replayed along its first parents: a merge is one
+patch, of all that it brought in. Only what a commit does to the editable files is replayed; a commit that touches none
+of them, or that the head has all of already, is passed over without becoming an experiment. What has been tried stands
+in the campaign's records, by the commit's full hash. Knows the range as `resolve` found it, however the branch moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_autoresearch.errors import GitError, Refused, UserError
+from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.proposers import patches
+from pytest_autoresearch.proposers.base import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit to replay.
+
+    Attributes:
+        name: Its full hash.
+        parent: The full hash of its first parent; empty for a root commit.
+        subject: The first paragraph of its message, on one line.
+        body: The rest of its message.
+    """
+
+    name: str
+    parent: str
+    subject: str
+    body: str
+
+
+def resolve(given: str, root: Path, editable: Iterable[str]) -> tuple[Commit, ...]:
+    """The commits of `A..B` that change editable files, oldest first; an end that is left out is HEAD.
+
+    Args:
+        given: What B has and A has not, as git writes it.
+        root: Where pytest's root is, in the user's checkout.
+        editable: The paths that may change, relative to `root`, globs allowed.
+
+    Raises:
+        UserError: It is no range, names what is not there, or holds nothing to try.
+    """
+    start, dots, end = given.partition("..")
+    if not dots or not start + end or end.startswith("."):
+        other = given.replace("...", "..").strip(".") or "their-branch"
+        hint = f"commits:HEAD..{other} for what it has and your checkout has not, or commits:{other}~1..{other} for one"
+        if ".." in other:
+            hint = f"commits:{other} with two dots"
+        raise UserError(f"--autoresearch-proposer commits:{given} is no range of commits: type {hint}")
+    first, last = (_find(given, name or "HEAD", root) for name in (start, end))
+    paths = ["--", *editable]
+    # With a format, a line of git's own stands before each commit: the first of the five fields.
+    listed = _listed(given, ["--reverse", "--format=%x00%H%x00%P%x00%s%x00%b%x00", f"{first}..{last}", *paths], root)
+    fields = listed.split("\0")
+    found = tuple(
+        Commit(name, parents.partition(" ")[0], subject, body.strip())
+        for name, parents, subject, body in zip(*(fields[n::5] for n in range(1, 5)), strict=True)
+    )
+    if not found:
+        raise UserError(f"--autoresearch-proposer commits:{given}: {_why_empty(given, first, last, paths, root)}")
+    return found
+
+
+class CommitsProposer:
+    """The commits that `resolve` found, in order."""
+
+    name = "commits"
+
+    def __init__(self, commits: Iterable[Commit]) -> None:
+        self._commits = tuple(commits)
+        self._handed_out: set[str] = set()
+
+    def propose(self, context: Context) -> Proposal | None:
+        """Merge the next commit into the tree; None when all are done.
+
+        Raises:
+            Refused: The commit does not apply to the branch head; the tree is as it was.
+        """
+        done = self._handed_out | {record.proposal.source for record in context.records}
+        for commit in self._commits:
+            source = f"{self.name}:{commit.name}"
+            if source in done:
+                continue
+            self._handed_out.add(source)
+            proposal = Proposal(commit.subject, commit.body, self.name, source)
+            try:
+                if patches.apply(_patch(commit, context), context.folder):
+                    return proposal
+            except GitError as error:
+                raise Refused(f"commit {commit.name[:7]} {error}", proposal) from None
+        return None
+
+    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+        """None: somebody else's commit is not ours to change."""
+        return None
+
+
+def _find(given: str, name: str, root: Path) -> str:
+    # A name that begins with a dash would be an option.
+    done = patches.git(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], root)
+    if done.returncode or name.startswith("-"):
+        raise UserError(
+            f"--autoresearch-proposer commits:{given}: there is no commit {name} here: see `git branch --all` for what "
+            "there is, or fetch it first"
+        )
+    return done.stdout.decode().strip()
+
+
+def _listed(given: str, arguments: list[str], root: Path) -> str:
+    done = patches.git(["rev-list", "--first-parent", "--encoding=UTF-8", *arguments], root)
+    if done.returncode:
+        raise UserError(f"--autoresearch-proposer commits:{given}: git says: {patches.reason(done)}")
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _why_empty(given: str, first: str, last: str, paths: list[str], root: Path) -> str:
+    """What is wrong with a range that holds nothing to try, and what to type."""
+    count = int(_listed(given, ["--count", f"{first}..{last}"], root))
+    if count:
+        changes = "the one commit in it does not change" if count == 1 else f"none of its {count} commits changes"
+        return f"{changes} {', '.join(paths[1:])}, so there is nothing to try: name another range"
+    start, _, end = given.partition("..")
+    if _listed(given, [f"{last}..{first}", *paths], root):
+        return f"{end or 'HEAD'} has nothing that {start or 'HEAD'} has not: did you mean commits:{end}..{start}?"
+    return f"{end or 'HEAD'} has nothing that {start or 'HEAD'} has not: name another range, older commit first"
+
+
+def _patch(commit: Commit, context: Context) -> bytes:
+    """What the commit does to the editable files.
+
+    Raises:
+        GitError: Git cannot tell.
+    """
+    what = [commit.parent, commit.name] if commit.parent else ["--root", "--no-commit-id", commit.name]
+    form = ["--patch", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv"]
+    done = patches.git(["diff-tree", *form, *what, "--", *context.editable], context.folder)
+    if done.returncode:
+        raise GitError(f"cannot be read: {patches.reason(done)}")
+    return done.stdout
