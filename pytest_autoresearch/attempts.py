@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from pytest_autoresearch import guard
 from pytest_autoresearch.errors import GitError, Refused
@@ -21,7 +21,6 @@ from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 
 REPAIRS = 3  # how often a refused proposal goes back to its proposer
-SEARCH_SEED = 42
 
 
 class Hooks(Protocol):
@@ -176,14 +175,3 @@ class Attempts:
 
 def _tree_of(commit: str, tree: Worktree) -> str:
     return tree.git("rev-parse", f"{commit}^{{tree}}")
-
-
-def make_proposer(name: str) -> Any:
-    """The proposer of that name; what it needs is imported only now."""
-    if name == "queue":
-        from pytest_autoresearch.proposers.queue import QueueProposer
-
-        return QueueProposer()
-    from pytest_autoresearch.proposers.search import SearchProposer
-
-    return SearchProposer(SEARCH_SEED)

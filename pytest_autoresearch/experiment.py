@@ -82,8 +82,8 @@ class Crash:
     """Why there is no metric.
 
     Attributes:
-        reason: The class: `syntax`, `import`, `oom`, `nan`, `timeout`, `over-budget`, `over-memory`, `no-metric`,
-            `refused`, `exit N` or `signal N`.
+        reason: The class: `syntax`, `import`, `oom`, `nan`, `timeout`, `over-budget`, `over-memory`,
+            `over-processes`, `unwatched`, `no-metric`, `refused`, `exit N` or `signal N`.
         message: One sentence, or the line of the log that says it.
     """
 
@@ -113,8 +113,9 @@ class Run:
         allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
         lane: Where it ran.
         device: The GPU's UUID, else empty.
-        others: Other processes seen on that GPU during training.
-        throttling: Why the driver held its clock down during training, a word for each reason seen.
+        others: Other processes seen on that GPU during training; None where there is no telling.
+        throttling: Why its clock was held down during training, and in which share of the looks, 0 to 1; None where
+            there is no telling.
         variables: What it was given beyond the campaign's variables: those for a run that follows one out of memory.
         exit_status: Of the training process; negative for a signal, None when it was never started.
         crash: Why there is no metric, or None.
@@ -135,8 +136,8 @@ class Run:
     allocator_mb: float | None = None
     lane: int = 0
     device: str = ""
-    others: tuple[str, ...] = ()
-    throttling: tuple[str, ...] = ()
+    others: tuple[str, ...] | None = None
+    throttling: Mapping[str, float] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     exit_status: int | None = None
     crash: Crash | None = None

@@ -191,6 +191,8 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("sandbox", experiment.setting.sandbox),
         ("training_seconds", f"{experiment.training_seconds:.1f}"),
         ("peak_memory_mb", f"{experiment.peak_memory_mb:.1f}"),
+        ("memory_from", runs[-1].memory_from if runs else ""),
+        ("device", runs[-1].device if runs else ""),
         ("seed", runs[-1].seed if runs else ""),
         ("lane", runs[-1].lane if runs else ""),
         *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),

@@ -120,7 +120,10 @@ def _run(document: Mapping[str, Any]) -> Run:
     # A record of an earlier version lacks what came later, which then is what it was: nothing.
     given = {name: document[name] for name in _RUN_FIELDS if name in document}
     given |= {name: _value(given[name]) for name in _RUN_NUMBERS if name in given}
-    given |= {name: tuple(given[name]) for name in ("others", "throttling") if name in given}
+    if given.get("others") is not None:
+        given["others"] = tuple(given["others"])
+    if given.get("throttling") is not None:
+        given["throttling"] = {name: float(share) for name, share in given["throttling"].items()}
     given["metrics"] = {name: float(value) for name, value in given["metrics"].items()}
     given["crash"] = Crash(**given["crash"]) if given["crash"] else None
     return Run(**given)

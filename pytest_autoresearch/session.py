@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import shlex
 import shutil
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.attempts import make_proposer
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.deadline import timeout_of
 from pytest_autoresearch.describe import Harness, describe
 from pytest_autoresearch.errors import AutoresearchError, UserError
+from pytest_autoresearch.gpu import Gpu, visible
 from pytest_autoresearch.guard import is_editable
 from pytest_autoresearch.loop import Loop
-from pytest_autoresearch.proposers.constants import find
-from pytest_autoresearch.proposers.ranges import candidates
+from pytest_autoresearch.proposers.choice import choose
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.junit import Junit
 from pytest_autoresearch.reports.terminal import Terminal
 from pytest_autoresearch.runners.local import LocalRunner
+from pytest_autoresearch.runners.marks import sweep
 from pytest_autoresearch.settings import Settings, read, this_python
 from pytest_autoresearch.slots import BUNDLED, Slots
 
@@ -60,20 +61,32 @@ def _begin(config: pytest.Config) -> None:
     looking = ("collectonly", "setuponly", "setupplan", "help", "version", "markers")
     if any(getattr(config.option, name, None) for name in looking):
         return
-    harness = describe(settings.describe, settings.root, {})
+    proposer = choose(settings, asks_hook=bool(config.hook.pytest_autoresearch_propose.get_hookimpls()))
+    harness, gpu = _harness(settings)
     loop = Loop(config, slots, settings.lanes, settings.discard)
-    name = "search" if settings.proposer == "auto" else settings.proposer
-    if name == "search" and not config.hook.pytest_autoresearch_propose.get_hookimpls():
-        _check_constants(settings)
-    campaign = Campaign(settings, ratchet, records, harness, loop, LocalRunner(), lambda: make_proposer(name))
+    campaign = Campaign(settings, ratchet, records, harness, loop, LocalRunner(gpu), proposer.make)
     campaign.open()
-    terminal = Terminal(config, _header(config, settings, ratchet, harness, campaign, name))
+    if swept := sweep():
+        campaign.ledger.notices.append(swept)
+    terminal = Terminal(config, _header(config, settings, ratchet, harness, campaign, proposer.said))
     junit = Junit(config)
     loop.begin(campaign, terminal, junit)
     terminal.campaign, terminal.judge = campaign, loop.judge
     for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
     config.pluginmanager.register(Ending(loop, settings.exit), "autoresearch-ending")
+
+
+def _harness(settings: Settings) -> tuple[Harness, Gpu | None]:
+    """What the harness says of itself, and the GPU that runs are held to; none where the harness does without."""
+    gpu = next(iter(visible(os.environ).gpus), None)
+    harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
+    if gpu is None or harness.device == "cpu":
+        return harness, None
+    # The harness knows the kind of GPU; which one it is, and under which driver, is seen from outside.
+    named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
+    key = ", ".join([*named, gpu.key])
+    return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), gpu
 
 
 class Ending:
@@ -157,19 +170,6 @@ def _check_files(settings: Settings, ratchet: Ratchet) -> None:
             f"{', '.join(named)} decide{'s' if len(named) == 1 else ''} what is kept and must be committed: type "
             f"`git add {'-f ' if hidden else ''}{files} && git commit -m 'Before the campaign'` first"
         )
-
-
-def _check_constants(settings: Settings) -> None:
-    """The search has something to vary: said now, and not after a baseline was trained."""
-    for path in settings.root.rglob("*.py"):
-        if is_editable(path.relative_to(settings.root).as_posix(), settings.editable):
-            with contextlib.suppress(SyntaxError):  # the baseline will say so
-                if any(candidates(one.name, one.value) for one in find(path.read_text("utf-8", "replace"))):
-                    return
-    raise UserError(
-        f"search finds no constant to vary in {', '.join(settings.editable)}: write the hyperparameters in capitals at "
-        "the top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
-    )
 
 
 def _deciding(settings: Settings) -> list[str]:

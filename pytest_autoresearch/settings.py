@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import Direction, Experiment
 
-PROPOSERS = ("auto", "queue", "search")
+PROPOSERS = ("auto", "queue", "commits:A..B", "search")
 
 
 class Option(NamedTuple):
@@ -41,7 +41,7 @@ OPTIONS = (
     Option("total", "N", "stop when the campaign has N experiments, whoever ran them (no limit)"),
     Option("tag", "TAG", "the campaign, whose branch is autoresearch/TAG; one that exists is continued (today's date, "
            "such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
-    Option("proposer", "NAME", "where proposals come from: auto, queue or search (auto, which is search)"),
+    Option("proposer", "NAME", "where proposals come from: auto, queue, commits:A..B or search (auto: search)"),
     Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)"),
     Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)"),
     Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)"),
@@ -126,7 +126,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         max=_count("max", text("max"), 0, "0 for no limit") if text("max") is not None else 20,
         total=_count("total", text("total"), 1, "1 or more") if text("total") is not None else None,
         tag=text("tag"),
-        proposer=_choice("proposer", text("proposer") or "auto", PROPOSERS),
+        proposer=_proposer(text("proposer") or "auto"),
         description=text("description") or "",
         budget_seconds=_number("budget", text("budget"), "seconds, more than 0"),
         memory_limit_mb=None if vram is None else vram * 1024,
@@ -185,6 +185,11 @@ def _choice(name: str, given: str, known: tuple[str, ...], prefix: str = "--auto
     if given not in known:
         raise UserError(f"{prefix}{name} {given}: choose {', '.join(known[:-1])} or {known[-1]}")
     return given
+
+
+def _proposer(given: str) -> str:
+    """One of the names; a range of commits stands behind its own."""
+    return given if given.startswith("commits:") else _choice("proposer", given, PROPOSERS)
 
 
 def _command(given: str, key: str) -> tuple[str, ...]:

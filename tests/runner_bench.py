@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import dedent
 
+import psutil
+
 from pytest_autoresearch.experiment import Limits, Run
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.local import LocalRunner
@@ -81,6 +83,14 @@ class Bench:
 
     def pids(self, lane: int = 0) -> list[int]:
         return [int(line) for line in (self.folder / f"lane{lane}" / "out" / "pids").read_text().split()]
+
+
+def runs(pid: int) -> bool:
+    """Whether there is a process with this number that has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def crash(run: Run) -> tuple[str, str]:

@@ -95,7 +95,9 @@ ARGUMENTS = {
     "--autoresearch-vram nan": "--autoresearch-vram nan: give a number of gigabytes, more than 0",
     "--autoresearch-vram inf": "--autoresearch-vram inf: give a number of gigabytes, more than 0",
     "--autoresearch-vram 0": "--autoresearch-vram 0: give a number of gigabytes, more than 0",
-    "--autoresearch-proposer claude": "--autoresearch-proposer claude: choose auto, queue or search",
+    "--autoresearch-proposer commits:nowhere..": "--autoresearch-proposer commits:nowhere..: there is no commit "
+    "nowhere here: see `git branch --all` for what there is, or fetch it first",
+    "--autoresearch-proposer claude": "--autoresearch-proposer claude: choose auto, queue, commits:A..B or search",
     "--autoresearch-discard pass": "--autoresearch-discard pass: choose fail or xfail",
     "--autoresearch-exit zero": "--autoresearch-exit zero: choose session, progress or strict",
     "-n 4": "--autoresearch does not go with -n: experiments run on lanes of their own, not on xdist's workers: "
@@ -148,7 +150,7 @@ def test_part_of_a_jury(repo: Repo) -> None:
 SETTINGS = {
     "autoresearch_direction = sideways": "autoresearch_direction sideways: choose minimize or maximize",
     "autoresearch_max = many": "--max many: give a whole number, 0 for no limit",
-    "autoresearch_proposer = claude": "--autoresearch-proposer claude: choose auto, queue or search",
+    "autoresearch_proposer = claude": "--autoresearch-proposer claude: choose auto, queue, commits:A..B or search",
     "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "
     "experiments may change in the ini key autoresearch_editable",
     "autoresearch_metric = best": "autoresearch_metric = best: an experiment has something else of that name: "

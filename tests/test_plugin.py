@@ -11,7 +11,7 @@ from repo import Repo
 
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
-HEAVY = ("torch", "pyarrow", "anthropic", "git", "optuna", "ray", "psutil", "numpy", "tokenizers")
+HEAVY = ("torch", "pyarrow", "anthropic", "git", "optuna", "ray", "psutil", "numpy", "tokenizers", "pynvml")
 
 
 def test_off_it_imports_nothing_heavy_and_collects_no_experiment(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

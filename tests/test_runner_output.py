@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import random
+from xml.etree import ElementTree
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.runners.output import LINE_BYTES, BoundedLog, Output, sanitise
+from pytest_autoresearch.runners.output import CUT_BYTES, Output, sanitise
 
 
-def heard(*chunks: bytes) -> Output:
-    output = Output()
+def heard(*chunks: bytes, head_bytes: int = 10_000, tail_bytes: int = 10_000) -> Output:
+    output = Output(head_bytes, tail_bytes)
     for chunk in chunks:
-        output.feed(chunk)
-    output.finish()
+        output.hear(chunk)
     return output
+
+
+def cut(whole: bytes, data: st.DataObject) -> list[bytes]:
+    """The bytes in pieces, as they may arrive."""
+    at = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    return [whole[start:end] for start, end in zip([0, *at], [*at, len(whole)], strict=True)]
 
 
 def test_terminal_escapes_and_control_characters_are_removed() -> None:
@@ -34,13 +42,14 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
     assert sanitise(text) == text
 
 
-@given(st.lists(st.text("abc\r\n é", max_size=12)), st.data())
-def test_lines_are_the_same_however_the_bytes_arrive(texts: list[str], data: st.DataObject) -> None:
-    whole = "".join(texts).encode()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    chunks = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert list(heard(*chunks).lines) == list(heard(whole).lines)
-    assert heard(*chunks).log() == heard(whole).log()
+@given(st.binary(max_size=400), st.integers(0, 50), st.integers(1, 50), st.data())
+def test_log_and_lines_are_the_same_however_the_bytes_arrive(
+    whole: bytes, head: int, tail: int, data: st.DataObject
+) -> None:
+    once = heard(whole, head_bytes=head, tail_bytes=tail)
+    pieces = heard(*cut(whole, data), head_bytes=head, tail_bytes=tail)
+    assert pieces.log() == once.log()
+    assert pieces.lines == once.lines
 
 
 def test_progress_that_a_terminal_overwrites_is_one_line_at_the_end_and_whole_on_disk() -> None:
@@ -50,18 +59,21 @@ def test_progress_that_a_terminal_overwrites_is_one_line_at_the_end_and_whole_on
 
 
 def test_a_line_end_that_comes_in_two_reads_is_one() -> None:
-    assert list(heard(b"one\r", b"\ntwo\r", b"\n", b"three").lines) == ["one", "two", "three"]
+    assert heard(b"one\r", b"\ntwo\r", b"\n", b"three").lines == ["one", "two", "three"]
 
 
 def test_bytes_that_are_no_text_are_replaced() -> None:
     assert heard(b"caf\xc3", b"\xa9 \xff\xfe end").tail() == "café \ufffd\ufffd end"
 
 
-def test_a_line_without_end_is_cut_and_not_waited_for() -> None:
-    output = Output()
-    lines = [line for _ in range(100) for line in output.feed(b"x" * 1000)]
-    assert all(len(line) <= LINE_BYTES + 1000 for line in lines)
-    assert sum(map(len, lines)) >= 100_000 - LINE_BYTES
+def test_whatever_is_printed_the_log_is_text_that_an_xml_file_can_hold() -> None:
+    printed = bytes(range(256)) * 4 + "\ufffe\uffff\ud7ff\U0001fffe".encode() + random.Random(1).randbytes(4000)
+    output = heard(printed + b"\nthe end")
+    for text in (output.log().decode(), output.tail()):
+        element = ElementTree.Element("log")
+        element.text = text
+        assert ElementTree.fromstring(ElementTree.tostring(element)).text == text
+    assert output.tail().endswith("the end")
 
 
 def test_the_useful_end_is_short() -> None:
@@ -76,32 +88,24 @@ def test_the_useful_end_is_short() -> None:
 LINES = st.lists(st.text("ab é", max_size=20).map(lambda text: f"{text}\n".encode()), max_size=60)
 
 
-@given(LINES, st.integers(0, 100), st.integers(25, 100))
-def test_a_bounded_log_keeps_both_ends_and_counts_the_rest(lines: list[bytes], head: int, tail: int) -> None:
-    log = BoundedLog(head, tail)
-    for line in lines:
-        log.add(line)
+@given(LINES, st.integers(45, 120), st.integers(45, 120))
+def test_a_log_keeps_both_ends_and_counts_the_rest(lines: list[bytes], head: int, tail: int) -> None:
     whole = b"".join(lines)
-    if len(whole) <= head:
-        assert log.bytes() == whole
-    before, note, after = log.bytes().partition(b"[... ")
+    log = heard(*lines, head_bytes=head, tail_bytes=tail).log()
+    before, note, after = log.partition(b"[... ")
     if not note:
-        assert log.bytes() == whole
+        assert log == whole
         return
     count, _, after = after.partition(b" bytes left out ...]\n")
     assert whole.startswith(before)
     assert whole.endswith(after)
     assert len(before) + int(count.replace(b",", b"")) + len(after) == len(whole)
     assert len(before) <= head
-    assert len(after) <= tail
-    assert len(after) > tail - 45, "no more is dropped than one line beyond the bound"
+    assert tail - 45 < len(after) <= tail, "no more is dropped than one line"
     assert not before or before.endswith(b"\n")
     (before + after).decode()
 
 
-@given(st.binary(max_size=400), st.integers(0, 50), st.integers(1, 50))
-def test_a_bounded_log_is_bounded_whatever_it_is_given(data: bytes, head: int, tail: int) -> None:
-    log = BoundedLog(head, tail)
-    for start in range(0, len(data), 7):
-        log.add(data[start : start + 7])
-    assert len(log.bytes()) <= head + tail + 40
+def test_an_output_without_line_ends_is_kept_at_both_ends_too() -> None:
+    log = heard(b"a" * 20_000, b"b" * 90_000, head_bytes=100, tail_bytes=3 * CUT_BYTES).log()
+    assert log == b"a" * 100 + b"\n[... 97,612 bytes left out ...]\n" + b"b" * 3 * CUT_BYTES + b"\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runner_bench import SCORER, Bench, crash
+from runner_bench import SCORER, Bench, crash, runs
 
 from pytest_autoresearch.errors import Stopped
 from pytest_autoresearch.experiment import Progress, Run
@@ -27,13 +27,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     bench.runner.close()
-
-
-def runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 # What a process gets

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_autoresearch.experiment import Crash
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
 from pytest_autoresearch.runners.environment import passes
-from pytest_autoresearch.runners.summary import KEPT_NAMES, Summary
+from pytest_autoresearch.runners.summary import FULL_BYTES, KEPT_NAMES, LINE_BYTES, Summary
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True).filter(lambda name: name != "METRIC")
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -21,8 +21,14 @@ CHATTER = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_charact
 
 
 def read(*lines: str, metric_name: str = "val_bpb") -> Summary:
-    summary = Summary(metric_name)
-    summary.read(lines)
+    return heard("".join(f"{line}\n" for line in lines).encode(), summary=Summary(metric_name))
+
+
+def heard(*chunks: bytes, summary: Summary | None = None) -> Summary:
+    summary = summary or Summary("val_bpb")
+    for chunk in chunks:
+        summary.hear(chunk)
+    summary.finish()
     return summary
 
 
@@ -115,6 +121,60 @@ def test_a_flood_of_names_is_bounded_and_does_not_hide_the_metric() -> None:
 )
 def test_no_line_takes_long_to_read(line: str) -> None:
     assert read(line, "val_bpb: 1").metric() == 1.0
+
+
+@pytest.mark.parametrize("line", ["\x1b[1mval_bpb:\x1b[0m \x1b[32;1m1.5\x1b[0m", "\x07val_bpb:\t1.5", "val_bpb: 1.5\r"])
+def test_colours_and_tabs_around_a_number_do_not_hide_it(line: str) -> None:
+    assert read("depth: 8", line).numbers() == {"depth": 8.0, "val_bpb": 1.5}
+
+
+def test_a_line_that_came_last_and_has_no_end_counts() -> None:
+    assert heard(b"METRIC val", b"_bpb=2").metric() == 2.0
+
+
+# However much is printed, and however it is cut
+
+WORDS = [b"val_bpb: 1.5", b"val_bpb: nan", b"METRIC val_bpb=2", b"---", b"depth: 8", b"METRIC depth=3", b"step 3"]
+PARTS = [b"val_bpb", b"METRIC ", b" ", b"\x1b[32m", b"\xff", b"x", b"y" * 40, b"z" * (LINE_BYTES + 1), b"\r", b"\r\n"]
+FRAGMENTS = st.sampled_from([*WORDS, *PARTS, *[b"\n"] * 8])
+
+
+@given(st.lists(FRAGMENTS, max_size=40), st.integers(0, 60), st.integers(1, 60), st.data())
+def test_a_metric_is_judged_as_if_every_line_had_been_read_at_once(
+    fragments: list[bytes], full: int, window: int, data: st.DataObject
+) -> None:
+    whole = b"".join(fragments)
+    at = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    pieces = [whole[start:end] for start, end in zip([0, *at], [*at, len(whole)], strict=True)]
+    every_line, once = heard(whole), heard(whole, summary=Summary("val_bpb", full, window))
+    cut = heard(*pieces, summary=Summary("val_bpb", full, window))
+    assert same(cut.metric(), once.metric())
+    assert cut.numbers() == once.numbers()
+    assert same(once.metric(), every_line.metric())
+
+
+def same(one: float | Crash, other: float | Crash) -> bool:
+    """Whether both are the same number, or crashes of the same kind; which other numbers there were is left aside."""
+    if isinstance(one, Crash) and isinstance(other, Crash):
+        return (one.reason, one.message.split(";")[0]) == (other.reason, other.message.split(";")[0])
+    return one == other
+
+
+@pytest.mark.parametrize("line", ["val_bpb: 9.0", "---", "epoch 1 val_bpb: 9", "-----", "depth: 1", "METRIC val_bpb"])
+def test_a_flood_hides_nothing_of_what_a_program_says_at_its_end(line: str) -> None:
+    flood = f"{line}\n".encode() * 5000
+    summary = Summary("val_bpb", full_bytes=1000, window_bytes=1000)
+    heard(b"METRIC first=1\n", flood, flood, b"step 7 loss: 2.5\n---\nval_bpb: 0.5\ndepth: 8\n", summary=summary)
+    assert summary.numbers() == {"first": 1.0, "val_bpb": 0.5, "depth": 8.0}
+    assert (summary.metric(), summary.step, summary.loss) == (0.5, 7, 2.5)
+
+
+def test_a_metric_amid_a_flood_is_found_and_so_is_a_second_one() -> None:
+    flood = [b"x" * 99_999 + b"\n"] * (FULL_BYTES // 100_000 + 1) + [b"METRIC val_bpb=3\n"] + [b"y" * 9999 + b"\n"] * 20
+    assert heard(*flood).metric() == 3.0
+    doubled = heard(*flood, *flood[-21:]).metric()
+    assert isinstance(doubled, Crash)
+    assert "more than once" in doubled.message
 
 
 # Crashes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,20 +17,34 @@ from signal import SIGKILL, SIGTERM
 
 from pytest_autoresearch.errors import Stopped
 from pytest_autoresearch.experiment import Crash, Progress, Run
+from pytest_autoresearch.gpu import Gpu
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment
 from pytest_autoresearch.runners.fences import Fence, scoring_fence, training_fence
+from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import Said, reported_run, scored_run, with_score
+from pytest_autoresearch.runners.plain import PlainTree
 from pytest_autoresearch.runners.process import ProcessTree
-from pytest_autoresearch.runners.watch import Clock, Ended, watch
+from pytest_autoresearch.runners.supervised import SupervisedTree
+from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 
 CLOSE_SECONDS = 1.0
+PROCESS_LIMIT = 1000  # data loaders and compile workers of eight devices stay far below it
+PYTHON = ("python", "python3")
+TREE = SupervisedTree if sys.platform == "linux" else PlainTree
 
 
 class LocalRunner:
-    """Trains on this machine; any number of lane threads may call `run` at once."""
+    """Trains on this machine; any number of lane threads may call `run` at once.
 
-    def __init__(self) -> None:
+    Args:
+        gpu: What training is held to; None where it does without one.
+        process_limit: With more processes at a time than this a run is ended.
+    """
+
+    def __init__(self, gpu: Gpu | None = None, *, process_limit: int = PROCESS_LIMIT) -> None:
+        self._gpu = gpu
+        self._process_limit = process_limit
         self._lock = threading.Lock()
         self._trees: set[ProcessTree] = set()
         self._closed = False
@@ -43,11 +58,13 @@ class LocalRunner:
         said = Said(job.metric_name)
         with Clock() as clock:
             environment = training_environment(os.environ, job, clock.child_fd)
+            limit_mb = job.limits.memory_limit_mb
+            memory = Resident(limit_mb) if self._gpu is None else OnDevice(self._gpu, limit_mb)
             try:
                 tree = self._start(job.command, job.folder, environment, (clock.child_fd,))
             except OSError as error:
                 return Run(job.seed, None, lane=job.lane, crash=_not_started(job.command, error))
-            ended = self._train(job, tree, clock, said, on_progress)
+            ended = self._train(job, tree, memory, clock, said, on_progress)
         settle = reported_run if job.score is None else scored_run
         run = settle(job, clock, ended, said)
         log = said.output.log()
@@ -73,7 +90,13 @@ class LocalRunner:
                 tree.gone.wait(max(0.0, until - time.monotonic()))
 
     def _train(
-        self, job: Job, tree: ProcessTree, clock: Clock, said: Said, on_progress: Callable[[Progress], None]
+        self,
+        job: Job,
+        tree: ProcessTree,
+        memory: Memory,
+        clock: Clock,
+        said: Said,
+        on_progress: Callable[[Progress], None],
     ) -> Ended:
         progress = _TrainingProgress(job, clock, said)
         clock.handed_over(tree.started)
@@ -82,7 +105,7 @@ class LocalRunner:
             said,
             fence=lambda: training_fence(job.limits, scored=job.score is not None, begun=clock.begun),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
-            memory_limit_mb=job.limits.memory_limit_mb,
+            memory=memory,
             clock=clock,
         )
 
@@ -98,7 +121,7 @@ class LocalRunner:
             said,
             fence=lambda: scoring_fence(job.limits),
             tick=lambda seconds, memory_mb: on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb)),
-            memory_limit_mb=math.inf,
+            memory=Resident(math.inf),
         )
         return with_score(run, ended, said)
 
@@ -108,7 +131,8 @@ class LocalRunner:
         # Under the lock, so that `close` either finds the tree or keeps it from being started.
         with self._lock:
             self._check_open()
-            tree = ProcessTree(command, folder, environment, pass_fds)
+            program = sys.executable if command[0] in PYTHON else command[0]
+            tree = TREE([program, *command[1:]], folder, environment, pass_fds)
             self._trees.add(tree)
             return tree
 
@@ -119,11 +143,12 @@ class LocalRunner:
         *,
         fence: Callable[[], Fence],
         tick: Callable[[float, float], None],
-        memory_limit_mb: float,
+        memory: Memory,
         clock: Clock | None = None,
     ) -> Ended:
+        bounds = Bounds(fence, memory, self._process_limit)
         try:
-            ended = watch(tree, hear=said.hear, fence=fence, tick=tick, memory_limit_mb=memory_limit_mb, clock=clock)
+            ended = watch(tree, bounds, hear=said.hear, tick=tick, clock=clock)
         finally:
             with self._lock:
                 self._trees.discard(tree)

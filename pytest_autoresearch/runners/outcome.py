@@ -29,11 +29,12 @@ class Said:
 
     def hear(self, data: bytes) -> None:
         """Take more of it, as it was read."""
-        self.summary.read(self.output.feed(data))
+        self.output.hear(data)
+        self.summary.hear(data)
 
     def finish(self) -> None:
         """It will say no more."""
-        self.summary.read(self.output.finish())
+        self.summary.finish()
 
 
 def reported_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
@@ -113,7 +114,12 @@ def _run(
         training_seconds=training_seconds,
         startup_seconds=startup_seconds,
         total_seconds=ended.seconds,
-        peak_memory_mb=ended.peak_memory_mb,
+        peak_memory_mb=ended.usage.peak_mb,
+        memory_from=ended.usage.measured,
+        resident_mb=ended.usage.resident_mb,
+        device=ended.usage.device,
+        others=ended.usage.others,
+        throttling=ended.usage.throttling,
         allocator_mb=printed.get("peak_vram_mb") or None,  # a program without a device to ask prints 0
         lane=job.lane,
         exit_status=ended.exit_status,

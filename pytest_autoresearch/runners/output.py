@@ -1,7 +1,7 @@
-"""What a process says, read as it comes and kept in bounded memory, whatever and however much it is.
+"""What a process says, kept in bounded memory, whatever and however much it is.
 
-Bytes go in; out come plain printable lines, a log for the disk and the end of it for a person. Knows text alone:
-no processes, no clocks, no files.
+Bytes go in as they are, at the speed of a copy; plain printable text comes out when it is asked for: a log for the disk
+and the end of it for a person. Knows text alone: no processes, no clocks, no files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
-LINE_BYTES = 8 * 1024
+CUT_BYTES = 4 * 1024  # as far a line end is looked for, to cut there
 KEPT_LINES = 400
 TAIL_LINES = 40
 TAIL_CHARACTERS = 4000
@@ -21,6 +21,7 @@ _ESCAPE = re.compile(
     r"|\x1b[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?"  # titles, links: a string with an end of its own
     r"|\x1b[ -/]*[0-Z\\`-~]"  # the rest: a letter or two
 )
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 _UNUSUAL = re.compile(r"[^ -~\r\n]+")
 
 
@@ -34,109 +35,80 @@ def _printable(match: re.Match[str]) -> str:
     return "".join(kept)
 
 
-class BoundedLog:
-    """The first and the last of a text, with a line between them that says how much was left out."""
+class Output:
+    """One process's output: the first and the last bytes of it.
+
+    Args:
+        head_bytes: How much of the beginning is kept.
+        tail_bytes: How much of the end is kept.
+    """
 
     def __init__(self, head_bytes: int = HEAD_BYTES, tail_bytes: int = TAIL_BYTES) -> None:
         self._head_bytes = head_bytes
         self._tail_bytes = tail_bytes
         self._head = bytearray()
         self._tail = bytearray()
-        self._head_full = False
-        self._left_out = 0
+        self._total = 0
 
-    def add(self, data: bytes) -> None:
-        """Take more of the text; whole lines, so that the two cuts fall between lines where they can."""
-        if not self._head_full:
-            room = self._head_bytes - len(self._head)
-            if len(data) <= room:
-                self._head += data
-                return
-            cut = data.rfind(b"\n", 0, room) + 1
-            self._head += data[:cut]
-            self._head_full = True
-            data = data[cut:]
+    def hear(self, data: bytes) -> None:
+        """Take more of it, as it was read."""
+        self._total += len(data)
+        if room := self._head_bytes - len(self._head):
+            self._head += data[:room]
+            data = data[room:]
         self._tail += data
         # Twice the size before anything is dropped: each byte is then moved at most once.
         if len(self._tail) > 2 * self._tail_bytes:
             self._shorten()
 
-    def _shorten(self) -> None:
-        excess = len(self._tail) - self._tail_bytes
-        if excess <= 0:
-            return
-        line_end = self._tail.find(b"\n", excess - 1)
-        cut = line_end + 1 if 0 <= line_end < len(self._tail) - 1 else excess
-        self._left_out += cut
-        del self._tail[:cut]
-
-    def bytes(self) -> bytes:
-        """At most both bounds together, and the line between them."""
-        self._shorten()
-        note = f"[... {self._left_out:,} bytes left out ...]\n".encode() if self._left_out else b""
-        return bytes(self._head) + note + bytes(self._tail)
-
-
-class Output:
-    """One process's output: its log and its last lines.
-
-    Attributes:
-        lines: The last lines, at most `KEPT_LINES`; of a run of lines that a terminal would overwrite (they end in
-            a carriage return) the last one alone.
-    """
-
-    def __init__(self) -> None:
-        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._log = BoundedLog()
-        self._unfinished = b""
-        self._returned = False  # the last line ended in a carriage return
-
-    def feed(self, data: bytes) -> list[str]:
-        """Take bytes as they were read; returns the lines that they complete."""
-        data = self._unfinished + data
-        # A carriage return at the very end may be half of a line end: what follows decides.
-        end = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
-        if len(data) - end > LINE_BYTES:
-            # No line is waited for without end: a long one is cut into several.
-            complete, self._unfinished = data + b"\n", b""
-        else:
-            complete, self._unfinished = data[:end], data[end:]
-        return self._take(complete) if complete else []
-
-    def finish(self) -> list[str]:
-        """The process is gone: what it said last may have no line end."""
-        data, self._unfinished = self._unfinished, b""
-        return self._take(data if data.endswith(b"\r") else data + b"\n") if data else []
-
-    def _take(self, complete: bytes) -> list[str]:
-        text = sanitise(complete.decode("utf-8", "replace"))
-        taken: list[str] = []
-        for ended in text.splitlines(keepends=True):  # at CR, LF and CRLF: nothing else of the kind is printable
-            line, returned = ended.rstrip("\r\n"), ended[-1] == "\r"
-            if returned and not line:
-                continue  # some begin a progress line with the carriage return
-            if returned and self._returned and self.lines:
-                self.lines[-1] = line
-            else:
-                self.lines.append(line)
-            self._returned = returned
-            taken.append(line)
-        if taken:
-            self._log.add(("\n".join(taken) + "\n").encode())
-        return taken
-
     def log(self) -> bytes:
-        """The whole output in UTF-8 as far as it is kept: the first 64 KiB and the last 256 KiB."""
-        return self._log.bytes()
+        """The output as far as it is kept, plain and in UTF-8, with a line that says how many bytes were left out."""
+        head, left_out, tail = self._kept()
+        note = [f"[... {left_out:,} bytes left out ...]"] if left_out else []
+        lines = [line for line, _ in _lines(head)] + note + [line for line, _ in _lines(tail)]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines, at most `KEPT_LINES`; of lines that a terminal would overwrite one another the last alone."""
+        kept: deque[str] = deque(maxlen=KEPT_LINES)
+        overwritten = False
+        for line, returned in _lines(self._kept()[2]):
+            if overwritten and returned:
+                kept[-1] = line
+            else:
+                kept.append(line)
+            overwritten = returned
+        return list(kept)
 
     def tail(self) -> str:
         """The useful end: at most 40 lines and 4,000 characters."""
-        lines = [line.rstrip() for line in self.lines]
-        while lines and not lines[-1]:
-            lines.pop()
-        text = "\n".join(lines[-TAIL_LINES:])
+        text = "\n".join(line.rstrip() for line in self.lines).rstrip("\n")
+        text = "\n".join(text.split("\n")[-TAIL_LINES:])
         if len(text) <= TAIL_CHARACTERS:
             return text
         text = text[-TAIL_CHARACTERS:]
-        line_end = text.find("\n")
-        return text[line_end + 1 :]
+        return text[text.find("\n") + 1 :]
+
+    def _shorten(self) -> None:
+        del self._tail[: max(0, len(self._tail) - self._tail_bytes)]
+
+    def _kept(self) -> tuple[bytes, int, bytes]:
+        """The beginning, the number of bytes that are left out, and the end; all of it is the end when none is."""
+        self._shorten()
+        head, tail = bytes(self._head), bytes(self._tail)
+        if len(head) + len(tail) == self._total:
+            return b"", 0, head + tail
+        near = max(0, len(head) - CUT_BYTES)
+        head = head[: max(head.rfind(b"\n", near), head.rfind(b"\r", near)) + 1] or head
+        if line_end := _LINE_END.search(tail, 0, CUT_BYTES):
+            tail = tail[line_end.end() :] or tail
+        return head, self._total - len(head) - len(tail), tail
+
+
+def _lines(data: bytes) -> list[tuple[str, bool]]:
+    """The lines, plain; and of each whether it ends in a carriage return, so that a terminal would overwrite it."""
+    text = sanitise(data.decode("utf-8", "replace"))
+    # At CR, LF and CRLF: nothing else of the kind is printable. Some programs begin a line with the carriage return.
+    ended = ((line.rstrip("\r\n"), line.endswith("\r")) for line in text.splitlines(keepends=True))
+    return [(line, returned) for line, returned in ended if line or not returned]

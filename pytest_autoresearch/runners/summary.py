@@ -1,6 +1,7 @@
 """The numbers in a process's output: upstream's summary block, `METRIC name=value` lines, and how far training is.
 
-Lines go in as they come, so nothing is missed that the bounded log leaves out. Knows text alone, and trusts none of it:
+Bytes go in as they are read, and are searched as bytes: a program may print faster than its lines could be looked at
+one by one. What is found depends on the bytes alone, never on how they were cut when they were read. Trusts none of it:
 what is kept has a bound, and a metric that is missing, doubled or not finite is a crash.
 """
 
@@ -8,66 +9,109 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections import deque
 
 from pytest_autoresearch.experiment import Crash
 
-RULE = "---"
 KEPT_NAMES = 200
-LINE_CHARACTERS = 500
+FULL_BYTES = 4 * 1024 * 1024
+WINDOW_BYTES = 64 * 1024
+GLANCE_BYTES = 2 * 1024
+LINE_BYTES = 8 * 1024  # more than any line that the patterns below can match
 
-_NAME = r"([A-Za-z_][\w./-]*)"
-_NUMBER = r"([+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?))"
-_FLAGS = re.ASCII | re.IGNORECASE
-_NAMED = re.compile(rf"\s*{_NAME}\s*:\s*{_NUMBER}\s*", _FLAGS)
-_METRIC = re.compile(rf"\s*METRIC\s+{_NAME}\s*=\s*{_NUMBER}\s*", _FLAGS)
-_STEP = re.compile(r"(?<![A-Za-z_])step[\s:=#]{0,8}(\d{1,18})", _FLAGS)
-_LOSS = re.compile(rf"(?<![A-Za-z])loss[\s:=]{{1,8}}{_NUMBER}", _FLAGS)
+# Every count has a bound, and nothing is tried twice: no line takes long. A line end is always LF here.
+_SPACE = rb"[\x00-\x09\x0b-\x1a\x1c-\x20\x7f]{0,99}+"
+_BLANK = _SPACE + rb"(?:\x1b\[[0-?]{0,20}+[ -/]{0,2}+[@-~]" + _SPACE + rb"){0,9}+"  # colours are removed from a log
+_NAME = rb"[A-Za-z_][\w./-]{0,99}+"
+_NUMBER = rb"([+-]?(?:(?:\d{1,99}+(?:\.\d{0,99}+)?|\.\d{1,99}+)(?:[eE][+-]?\d{1,9}+)?|(?i:nan|inf(?:inity)?)))"
+_RULE = rb"---"
+
+
+def _line(content: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"\n" + _BLANK + rb"(?:" + content + rb")" + _BLANK + rb"(?=\n)")
+
+
+def _named(name: bytes) -> bytes:
+    return rb"(" + name + rb")" + _BLANK + rb":" + _BLANK + _NUMBER
+
+
+def _metric(name: bytes) -> bytes:
+    return rb"METRIC[ \t]{1,99}+(" + name + rb")" + _BLANK + rb"=" + _BLANK + _NUMBER
+
+
+_ANY = _line(rb"(" + _RULE + rb")|" + _metric(_NAME) + rb"|" + _named(_NAME))
+_RULES = _line(_RULE)
+_COLOUR = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
+# In lower case, and with what may not stand before a word after it: a search for a plain word is the fastest there is.
+# The first of a line counts: the rest of the line is passed over.
+_STEP = re.compile(rb"step(?<![a-z_]step)[\s:=#]{0,8}(\d{1,18})[^\n]*+")
+_LOSS = re.compile(rb"loss(?<![a-z]loss)[\s:=]{1,8}" + _NUMBER + rb"[^\n]*+")
 
 
 class Summary:
     """What a process printed about itself, as far as it has come.
 
     A line `name: value` counts when its whole value is one number and it comes after the last line `---`, or anywhere
-    while there is no such line. A line `METRIC name=value` counts anywhere.
+    while there is no such line. A line `METRIC name=value` counts anywhere. All lines are read of the beginning of an
+    output and of its end; of what lies between them, where there is so much, the lines `---` and those of the metric
+    itself, so that a metric is always judged as if every line had been read.
+
+    Args:
+        metric_name: The metric.
+        full_bytes: How much is a beginning.
+        window_bytes: How much is an end.
 
     Attributes:
-        step: The last training step that a line named, or None.
+        step: The last training step that a line named, or None. This and the loss are for display: when much is
+            printed at a time only the last lines of it are looked at.
         loss: The last loss that a line named, or None.
     """
 
-    def __init__(self, metric_name: str) -> None:
+    def __init__(self, metric_name: str, full_bytes: int = FULL_BYTES, window_bytes: int = WINDOW_BYTES) -> None:
         self.step: int | None = None
         self.loss: float | None = None
         self._metric_name = metric_name
+        self._needle = metric_name.encode()
+        # Only a name that `_ANY` can read is looked for.
+        name = re.escape(self._needle) if re.fullmatch(_NAME, self._needle) else rb"(?!)"
+        self._metric_named, self._metric_line = _line(_named(name)), _line(_metric(name))
+        self._full_left: int | None = full_bytes  # None from then on
+        self._window_bytes = window_bytes
+        self._unread = b"\n"  # begins with the line end before what is unread, or amid a line that is too long
         self._block: dict[str, list[float]] = {}
         self._lines: dict[str, list[float]] = {}
 
-    def read(self, lines: Iterable[str]) -> None:
-        """Take the next lines."""
-        for line in lines:
-            if len(line) > LINE_CHARACTERS:
-                continue  # no summary and no progress looks like this, and a search in it may take long
-            if ":" in line and (named := _NAMED.fullmatch(line)):
-                self._put(self._block, named)
-            elif line.strip() == RULE:
-                self._block.clear()
-            elif metric := _METRIC.fullmatch(line):
-                self._put(self._lines, metric)
-            if step := _STEP.search(line):
-                self.step = int(step[1])
-            if loss := _LOSS.search(line):
-                self.loss = float(loss[1])
+    def hear(self, data: bytes) -> None:
+        """Take more of it, as it was read."""
+        self._unread += data.replace(b"\r", b"\n")
+        end = self._unread.rfind(b"\n")
+        self._glance(end)
+        if self._full_left is not None and end >= 0:
+            if end < self._full_left:
+                self._full_left -= end
+            else:
+                end, self._full_left = self._unread.find(b"\n", max(self._full_left, 0)), None
+            self._read(0, end + 1)
+            self._unread = self._unread[end:]
+        if self._full_left is None:
+            leaving = self._unread.rfind(b"\n", 0, max(0, len(self._unread) - self._window_bytes))
+            if leaving > 0:
+                self._search(leaving + 1)
+                self._unread = self._unread[leaving:]
+        if len(self._unread) > LINE_BYTES and self._unread.rfind(b"\n") <= 0:
+            if self._full_left is not None:
+                self._full_left -= len(self._unread) - 1
+            self._unread = b"."
 
-    def _put(self, into: dict[str, list[float]], match: re.Match[str]) -> None:
-        name = match[1]
-        if name not in into and name != self._metric_name and len(into) >= KEPT_NAMES:
-            return
-        # Two values are all that a doubled metric needs, and the second is the last.
-        into[name] = [*into.get(name, [])[:1], float(match[2])]
-
-    def _values(self, name: str) -> list[float]:
-        return self._block.get(name, []) + self._lines.get(name, [])
+    def finish(self) -> None:
+        """It will say no more."""
+        window = 0 if self._full_left is not None else max(0, len(self._unread) - self._window_bytes)
+        self._unread += b"\n"
+        first = self._unread.find(b"\n", window)
+        if window:
+            self._search(first + 1)
+        self._read(first, len(self._unread))
+        self._unread = b"\n"
 
     def numbers(self) -> dict[str, float]:
         """Every finite number by its printed name; of one that was printed twice the last."""
@@ -83,7 +127,56 @@ class Summary:
             said = f"; it printed {others}" if others else ""
             return Crash("no-metric", f"no line `{name}: NUMBER` or `METRIC {name}=NUMBER` was printed{said}")
         if len(values) > 1:
-            return Crash("no-metric", f"{name} was printed more than once; print it once, after a line `{RULE}`")
+            return Crash("no-metric", f"{name} was printed more than once; print it once, after a line `---`")
         if not math.isfinite(values[0]):
             return Crash("nan", f"{name} is {values[0]}")
         return values[0]
+
+    def _glance(self, end: int) -> None:
+        """Bring the step and the loss up to date from the last lines before `end`."""
+        text = self._unread[max(0, end - GLANCE_BYTES) : max(0, end)].lower()
+        if b"\x1b" in text:
+            text = _COLOUR.sub(b"", text)
+        for step in deque(_STEP.finditer(text), 1):
+            self.step = int(step[1])
+        for loss in deque(_LOSS.finditer(text), 1):
+            self.loss = float(loss[1])
+
+    def _read(self, start: int, end: int) -> None:
+        """Take every number from these unread lines, from the line end before the first to that of the last."""
+        for rule, *fields in (found.groups() for found in _ANY.finditer(self._unread, start, end)):
+            if rule:
+                self._block.clear()
+            elif fields[0]:
+                self._put(self._lines, fields[0], fields[1])
+            else:
+                self._put(self._block, fields[2], fields[3])
+
+    def _search(self, end: int) -> None:
+        """Take the metric alone from the unread lines up to `end`, in the order of what can undo what."""
+        start = 0
+        if self._unread.rfind(_RULE, 0, end) >= 0 and (rules := self._last(_RULES, 0, end)):
+            start = rules[-1].end()
+            self._block.clear()
+        if self._unread.rfind(self._needle, 0, end) < 0:
+            return
+        for found in self._last(self._metric_named, start, end):
+            self._put(self._block, found[1], found[2])
+        if self._unread.rfind(b"METRIC", 0, end) >= 0:
+            for found in self._last(self._metric_line, 0, end):
+                self._put(self._lines, found[1], found[2])
+
+    def _last(self, pattern: re.Pattern[bytes], start: int, end: int) -> list[re.Match[bytes]]:
+        """The last two of the matching lines: a third changes nothing. Where they abound they are found at once."""
+        near = list(pattern.finditer(self._unread, max(start, end - GLANCE_BYTES), end))
+        return near[-2:] if len(near) > 1 else list(deque(pattern.finditer(self._unread, start, end), 2))
+
+    def _put(self, into: dict[str, list[float]], name: bytes, number: bytes) -> None:
+        known = name.decode()
+        if known not in into and known != self._metric_name and len(into) >= KEPT_NAMES:
+            return
+        # Two values are all that a doubled metric needs, and the second is the last.
+        into[known] = [*into.get(known, [])[:1], float(number)]
+
+    def _values(self, name: str) -> list[float]:
+        return self._block.get(name, []) + self._lines.get(name, [])

@@ -5,6 +5,7 @@ All times are this process's own monotonic clock. Knows neither what the process
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import socket
@@ -16,13 +17,15 @@ from typing import Self
 
 from pytest_autoresearch.experiment import Crash
 from pytest_autoresearch.runners.fences import Fence
+from pytest_autoresearch.runners.memory import Memory, Usage
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
 
 LOOK_SECONDS = 0.1  # between two looks at the tree's memory
 TICK_SECONDS = 0.2  # between two reports of progress
-EXIT_SECONDS = 0.005  # between two looks for the end of a process that has closed its output
-READ_BYTES = 32 * 1024
-LAST_READS = 64
+NO_BELL_SECONDS = 0.02  # between two looks for the end of a process that rings no bell
+READ_BYTES = 256 * 1024  # what a fast core still has at hand when it searches it
+LAST_READS = 16
+AT_ONCE = ("over-memory", "over-processes")  # what grows gets no time to grow on
 
 
 class Clock:
@@ -85,45 +88,58 @@ class Ended:
     """How a tree came to its end.
 
     Attributes:
-        exit_status: Of its leader, negative for a signal; None when even KILL did not end it.
+        exit_status: Of its leader, negative for a signal; None when even KILL did not end it, or nobody saw its end.
         crash: Why it was ended, or None where it ended by itself.
         seconds: From its start until nothing of it was left.
-        peak_memory_mb: Its largest resident memory, in MiB.
+        usage: The memory that it held.
     """
 
     exit_status: int | None
     crash: Crash | None
     seconds: float
-    peak_memory_mb: float
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a tree may use.
+
+    Attributes:
+        fence: The next limit in time; asked again and again, because the clock moves it.
+        memory: How its memory is measured, and its limit.
+        process_limit: With more processes than this the tree is ended.
+    """
+
+    fence: Callable[[], Fence]
+    memory: Memory
+    process_limit: int
 
 
 def watch(
     tree: ProcessTree,
+    bounds: Bounds,
     *,
     hear: Callable[[bytes], object],
-    fence: Callable[[], Fence],
     tick: Callable[[float, float], None],
-    memory_limit_mb: float,
     clock: Clock | None = None,
 ) -> Ended:
     """Watch a tree until nothing of it is left; it is ended, too, when something here fails.
 
     Args:
         tree: Just started.
+        bounds: What it may use.
         hear: Takes the output as it comes.
-        fence: The next limit in time; asked again and again, because the clock moves it.
         tick: Called with the tree's seconds and its memory in MiB, at most five times a second.
-        memory_limit_mb: Above it the tree is ended.
         clock: Answered when the process asks.
     """
     try:
         with selectors.DefaultSelector() as selector:
             ears = _Ears(selector, tree, hear, clock)
-            crash, peak = _until_exit(tree, ears, fence, tick, memory_limit_mb)
-            # What outgrows its memory gets no time to grow on.
-            patience = 0.0 if crash is None or crash.reason == "over-memory" else TERM_SECONDS
-            exit_status = tree.end(patience, ears.listen)
-            ended = Ended(exit_status, crash, tree.seconds, peak)
+            crash = _until_exit(tree, bounds, ears, tick)
+            tree.end(TERM_SECONDS if crash and crash.reason not in AT_ONCE else 0.0, ears.listen)
+            if crash is None and tree.lost and tree.exit_status is None:
+                crash = Crash("unwatched", "it ended the process that watches over it, so how it ended is not known")
+            ended = Ended(tree.exit_status, crash, tree.seconds, bounds.memory.usage())
             ears.listen_to_the_end()
             return ended
     finally:
@@ -131,37 +147,33 @@ def watch(
         tree.pipe.close()
 
 
-def _until_exit(
-    tree: ProcessTree,
-    ears: _Ears,
-    fence: Callable[[], Fence],
-    tick: Callable[[float, float], None],
-    memory_limit_mb: float,
-) -> tuple[Crash | None, float]:
-    """Why the tree has to be ended, or None when its leader has exited; and its peak memory in MiB."""
-    peak = look_at = tick_at = 0.0
+def _until_exit(tree: ProcessTree, bounds: Bounds, ears: _Ears, tick: Callable[[float, float], None]) -> Crash | None:
+    """Why the tree has to be ended, or None when its leader has exited."""
+    look_at = tick_at = 0.0
     while not tree.exited():
         now = tree.seconds
-        limit = fence()
+        limit = bounds.fence()
         if now >= limit.at:
-            return limit.crash, peak
+            return limit.crash
         if now >= look_at:
-            memory_mb = tree.memory_mb()
-            peak = max(peak, memory_mb)
-            if memory_mb > memory_limit_mb:
-                message = f"used {memory_mb:,.0f} MiB of memory; the limit is {memory_limit_mb:,.0f} MiB"
-                return Crash("over-memory", message), peak
+            processes = tree.look()
+            if len(processes) > bounds.process_limit:
+                message = f"ran {len(processes):,} processes at a time; the limit is {bounds.process_limit:,}"
+                return Crash("over-processes", message)
+            memory_mb = bounds.memory.look(processes)
+            if message := bounds.memory.over():
+                return Crash("over-memory", message)
             # More often at first: a short process has a peak, too.
             look_at = now + min(LOOK_SECONDS, 0.01 + now / 4)
             if now >= tick_at:
                 tick(now, memory_mb)
                 tick_at = now + TICK_SECONDS
         ears.listen(max(0.0, min(look_at, limit.at) - tree.seconds))
-    return None, peak
+    return None
 
 
 class _Ears:
-    """What a tree can be heard by: its output and its clock."""
+    """What a tree can be heard by: its output, its bell and its clock."""
 
     def __init__(
         self, selector: selectors.BaseSelector, tree: ProcessTree, hear: Callable[[bytes], object], clock: Clock | None
@@ -170,16 +182,17 @@ class _Ears:
         self._hear = hear
         self._pipe = tree.pipe.fileno()
         self._open = True
+        self._longest = math.inf if tree.bell is not None else NO_BELL_SECONDS
         os.set_blocking(self._pipe, False)
         selector.register(self._pipe, selectors.EVENT_READ, self._heard)
+        if tree.bell is not None:
+            selector.register(tree.bell, selectors.EVENT_READ, tree.answer_bell)
         if clock:
             selector.register(clock, selectors.EVENT_READ, clock.answer)
 
     def listen(self, seconds: float) -> None:
         """Wait for that long at most, and take what there is."""
-        if not self._open:
-            seconds = min(seconds, EXIT_SECONDS)
-        for key, _ in self._selector.select(seconds):
+        for key, _ in self._selector.select(min(seconds, self._longest)):
             if not key.data():
                 self._selector.unregister(key.fileobj)
 

@@ -1,0 +1,100 @@
+"""A process tree where there is no supervisor to be had: on other systems than Linux.
+
+A child that made a session of its own and lost its parent between two looks is not found there, and training outlives
+a plugin that is killed: nothing tells a process that its parent has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from pytest_autoresearch.runners.process import ProcessTree
+from pytest_autoresearch.runners.supervisor import Process
+
+REAP_SECONDS = 0.1
+
+
+class PlainTree(ProcessTree):
+    """See `ProcessTree`. The leader is reaped last: until then its number means nobody else.
+
+    Raises:
+        OSError: The program cannot be started.
+    """
+
+    def __init__(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        self.started = time.monotonic()
+        assert self._process.stdout is not None
+        self.pipe = self._process.stdout
+        self._leader = psutil.Process(self._process.pid)
+        self._members = {self._leader.pid: self._leader}
+        self._strangers: set[int] = set()
+
+    def exited(self) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return self._leader.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return True
+
+    def _find(self) -> dict[int, Process]:
+        """Members of the session, whoever their parent is by now, and children of members."""
+        pids = set(psutil.pids())
+        self._strangers &= pids
+        unknown = sorted(pids - self._strangers - self._members.keys())
+        while kin := [pid for pid in unknown if self._is_kin(pid)]:
+            unknown = [pid for pid in unknown if pid not in kin]
+            with suppress(psutil.NoSuchProcess):
+                self._members |= {pid: psutil.Process(pid) for pid in kin}
+        self._strangers |= set(unknown)
+        found = {pid: process for pid, member in self._members.items() if (process := _look(member))}
+        self._members = {pid: self._members[pid] for pid in found}
+        return found
+
+    def _is_kin(self, pid: int) -> bool:
+        with suppress(OSError, psutil.Error):
+            return os.getsid(pid) == self._leader.pid or psutil.Process(pid).ppid() in self._members
+        return False
+
+    def _look_afresh(self) -> None:
+        self._strangers.clear()
+
+    def _over(self) -> bool:
+        with self._lock:
+            return not any(process.runs for process in self._find().values())
+
+    def _close(self) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.exit_status = self._process.wait(REAP_SECONDS)
+
+
+def _look(member: psutil.Process) -> Process | None:
+    """What it is now; None when its number means another process, or none."""
+    resident_bytes = 0
+    try:
+        if not member.is_running():
+            return None
+        with suppress(psutil.AccessDenied, psutil.ZombieProcess):
+            resident_bytes = member.memory_info().rss
+        runs = member.status() != psutil.STATUS_ZOMBIE
+        return Process(member.pid, member.ppid(), os.getpgid(member.pid), runs, member.create_time(), resident_bytes)
+    except (OSError, psutil.NoSuchProcess):
+        return None

@@ -1,0 +1,147 @@
+"""A process tree on Linux: under a supervisor that its descendants cannot leave, and that ends them when we are gone.
+
+A candidate may kill or stop its supervisor, being the same user. Then its leader dies with the supervisor, and what was
+seen at the last look, descends from that or carries the run's mark is ended; what has left the leader, cleaned its
+environment and killed the supervisor between two looks is not found.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pytest_autoresearch.runners import supervisor
+from pytest_autoresearch.runners.marks import MARK, marked, new_mark
+from pytest_autoresearch.runners.process import ProcessTree
+from pytest_autoresearch.runners.supervisor import Family, Process, look
+
+PIPE_BYTES = 1024 * 1024
+START_SECONDS = 60.0
+REAP_SECONDS = 1.0
+
+
+class SupervisedTree(ProcessTree):
+    """See `ProcessTree`. The supervisor itself is not of the tree.
+
+    Raises:
+        OSError: The program cannot be started.
+    """
+
+    def __init__(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self._mark = new_mark()
+        self._seen: dict[int, Process] = {}
+        self._socket, theirs = socket.socketpair()
+        self._unread = b""
+        self._failed = 0
+        self._all_gone = False
+        # Isolated: neither the candidate's folder nor its variables change what the supervisor imports.
+        script = [sys.executable, "-I", "-S", supervisor.__file__, str(theirs.fileno()), str(os.getpid())]
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*script, *command],
+                    cwd=folder,
+                    env={**environment, MARK: self._mark},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    bufsize=0,
+                    pass_fds=(theirs.fileno(), *pass_fds),
+                    start_new_session=True,
+                )
+        except OSError:
+            self._socket.close()
+            raise
+        assert self._process.stdout is not None
+        self.pipe = self._process.stdout
+        self._family = Family({self._process.pid})
+        self.bell = self._socket.fileno()
+        self._socket.setblocking(False)
+        self._await_start(command[0])
+        with suppress(OSError):  # where pipes hold as much as this user may have, this one stays small
+            fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def exited(self) -> bool:
+        with self._lock:
+            self._hear()
+            return self.exit_status is not None or self.lost
+
+    def answer_bell(self) -> bool:
+        with self._lock:
+            self._hear()
+            return not (self._all_gone or self.lost)
+
+    def _await_start(self, program: str) -> None:
+        until = time.monotonic() + START_SECONDS
+        while not (self.started or self._failed or self.lost) and (left := until - time.monotonic()) > 0:
+            select.select([self._socket], [], [], left)
+            self._hear()
+        if not self.started:
+            self._process.kill()
+            self._close()
+            os.set_blocking(self.pipe.fileno(), False)
+            said = (self.pipe.read() or b"").decode(errors="replace").strip().rpartition("\n")[2]
+            self.pipe.close()
+            if self._failed:
+                raise OSError(self._failed, os.strerror(self._failed), program)
+            raise OSError(
+                errno.ECHILD, f"what was to watch over it did not start: {said or 'it said nothing'}", program
+            )
+
+    def _hear(self) -> None:
+        """What the supervisor has said by now."""
+        with suppress(BlockingIOError):
+            while not (self._all_gone or self.lost):
+                said = self._socket.recv(256)
+                self.lost = not said
+                *lines, self._unread = (self._unread + said).split(b"\n")
+                for word, *numbers in (line.split() for line in lines):
+                    if word == b"started":
+                        self.started = int(numbers[0]) / 1e9
+                    elif word == b"failed":
+                        self._failed = int(numbers[0])
+                    elif word == b"exited":
+                        self.exit_status = int(numbers[0])
+                    else:
+                        self._all_gone = True
+
+    def _find(self) -> dict[int, Process]:
+        self._hear()
+        if self._all_gone:
+            self._seen = {}
+        elif self.lost:
+            # No ancestor holds them together any more.
+            now = ((each, look(each.pid)) for each in self._seen.values())
+            known = {process.pid: process for then, process in now if process and process.started == then.started}
+            known |= marked(self._mark)
+            self._seen = known | Family(known).find()
+        else:
+            self._seen = self._family.find()
+        return self._seen
+
+    def _look_afresh(self) -> None:
+        self._family = Family({self._process.pid})
+        self._process.send_signal(signal.SIGCONT)  # it may have been stopped
+
+    def _over(self) -> bool:
+        with self._lock:
+            self._hear()
+            return self._all_gone or (self.lost and not any(process.runs for process in self._find().values()))
+
+    def _close(self) -> None:
+        with suppress(subprocess.TimeoutExpired):  # what cannot be ended keeps its supervisor
+            self._process.wait(REAP_SECONDS)
+        self._socket.close()
