@@ -19,7 +19,7 @@ import numpy.typing as npt
 from harness.errors import HarnessError
 from harness.profiles import Profile
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same text would give other rows; data of another version are not read."""
 
 Rows = npt.NDArray[np.uint16]
@@ -35,7 +35,8 @@ class Data:
 
     Attributes:
         folder: Where they are.
-        command: What was typed to make them; typing it again with `--force` makes them anew.
+        source: What text they were made from; a dataset with the commit it was at.
+        command: What to type to make them; with `--force` it makes them anew.
         vocab_size: Entries of the token-bytes table; every token id is smaller.
         sequence_length: Tokens of a row, less one.
         evaluation_tokens: Targets of the metric; fewer than the profile asks for where the text held no more.
@@ -44,6 +45,7 @@ class Data:
     """
 
     folder: Path
+    source: str
     command: str
     vocab_size: int
     sequence_length: int
@@ -54,7 +56,7 @@ class Data:
     @property
     def data_hash(self) -> str:
         """One hash of all that training and scoring read; equal data anywhere have equal hashes."""
-        facts = asdict(self) | {"folder": None, "command": None, "format": FORMAT_VERSION}
+        facts = asdict(self) | {"folder": None, "source": None, "command": None, "format": FORMAT_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def open_training_rows(self) -> Rows:
@@ -128,9 +130,7 @@ def find(profile: Profile) -> Data:
     name = chosen(profile)
     data = load(root() / name) if name else None
     if data is None:
-        command = f"python -m harness.prepare --profile {profile.name} --seq-len {profile.sequence_length}"
-        remedy = f"unset AUTORESEARCH_DATA and type `{command}`" if _named_by_environment() else f"type `{command}`"
-        raise HarnessError(f"there is no {name or f'data for profile {profile.name}'} in {root()}; {remedy}.")
+        raise HarnessError(f"there is no {name or f'data for profile {profile.name}'} in {root()}; {_remedy(profile)}.")
     if (data.vocab_size, data.sequence_length) != (profile.vocab_size, profile.sequence_length):
         raise HarnessError(
             f"the data {name} do not fit profile {profile.name} with sequence length {profile.sequence_length}; "
@@ -148,8 +148,7 @@ def load(folder: Path) -> Data | None:
         return None
     except (ValueError, TypeError):
         raise HarnessError(
-            f"{folder / _MANIFEST} is damaged; type `rm -r {folder}` and make the data again "
-            "with `python -m harness.prepare`."
+            f"{folder / _MANIFEST} is damaged; type `rm -r {folder}` and prepare the data once more."
         ) from None
 
 
@@ -169,18 +168,26 @@ def select(profile: Profile, data: Data) -> None:
     """Make these the data that the profile uses from now on."""
     path = _selection(profile)
     with locked(path, on_wait=lambda: None):
-        write_atomically(path, lambda file: file.write(data.folder.name.encode() + b"\n"))
+        write_atomically(path, lambda file: file.write(f"{data.folder.name}\n{data.command}\n".encode()))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that it is there entire or not at all, whenever the process is killed. One writer at a time."""
+    """Write a file so that it is there entire or not at all, whenever the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    # A name of its own: a process that should have ended long ago must not write into what a later one writes.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder."""
+    for path in folder.rglob("*.partial"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -215,7 +222,20 @@ def _named_by_environment() -> str | None:
 
 
 def _selected(profile: Profile) -> str | None:
+    return next(iter(_selection_lines(profile)), None)
+
+
+def _selection_lines(profile: Profile) -> list[str]:
+    """The folder's name and the command that made it; empty when nothing was selected."""
     try:
-        return _selection(profile).read_text(encoding="utf-8").strip() or None
+        return _selection(profile).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return None
+        return []
+
+
+def _remedy(profile: Profile) -> str:
+    """What to type where data are missing. Never what would start a download that nobody asked for."""
+    options = f"--profile {profile.name} --seq-len {profile.sequence_length}"
+    made = _selection_lines(profile)[1:]
+    command = made[0] if made else f"python -m harness.prepare --source embedded {options}"
+    return f"unset AUTORESEARCH_DATA and type `{command}`" if _named_by_environment() else f"type `{command}`"

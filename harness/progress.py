@@ -3,6 +3,7 @@ know what is being prepared."""
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,33 +12,55 @@ from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
 
+# By itself tqdm makes a lock for several processes, and Python reports that lock as lost when one of them is killed.
+tqdm.set_lock(threading.RLock())
+
 
 def say(sentence: str) -> None:
-    """Tell one thing."""
-    print(f"harness: {sentence}", file=sys.stderr, flush=True)
+    """Tell one thing, above the bar where there is one."""
+    tqdm.write(f"harness: {sentence}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them, such as `2.1 GB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:,.1f} {unit}"
+    return f"{count:.0f} bytes"
 
 
 @contextmanager
-def counted(name: str, documents: int) -> Iterator[Callable[[int], object]]:
-    """Show a stage of work over documents; call what it gives with how many are done since the last call."""
+def counted(name: str, total: int, unit: str = "documents") -> Iterator[Callable[[int], object]]:
+    """Show a stage of work; call what it gives with how much is done since the last call, from any thread.
+
+    Args:
+        unit: What is counted: `documents` or `bytes`.
+    """
+    counts_bytes = unit == "bytes"
     if sys.stderr.isatty():
         # Asked of stderr, since stdout may be a pipe. A terminal inside a container may claim to be 0 columns wide, and
         # by itself tqdm then draws nothing.
-        size = os.get_terminal_size(sys.stderr.fileno())
-        columns, lines = size.columns or 80, size.lines or 24
-        with tqdm(total=documents, unit=" docs", desc=f"harness: {name}", ncols=columns, nrows=lines) as bar:
+        terminal = os.get_terminal_size(sys.stderr.fileno())
+        columns, lines = terminal.columns or 80, terminal.lines or 24
+        unit = "B" if counts_bytes else f" {unit}"
+        with tqdm(
+            total=total, unit=unit, unit_scale=counts_bytes, desc=f"harness: {name}", ncols=columns, nrows=lines
+        ) as bar:
             yield bar.update
         return
-    say(f"{name} {documents:,} documents")
+    say(f"{name}, {size(total) if counts_bytes else f'{total:,} {unit}'}")
     start = told = time.monotonic()
     done = 0
+    one_at_a_time = threading.Lock()
 
     def advance(count: int) -> None:
         nonlocal done, told
-        done += count
-        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
-            say(f"{name}: {done / documents:.0%}")
+        with one_at_a_time:
+            done += count
+            if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                say(f"{name}: {done / total:.0%}")
 
     yield advance
     say(f"{name}: done in {time.monotonic() - start:.1f} s")

@@ -1,7 +1,8 @@
-"""Text as parquet shards: files with one column `text`, of which the last by name is for validation. Writes them, lists
-them, reads them back, and says in a sentence when one is damaged. May not know where text comes from or goes to."""
+"""Text as parquet shards: one row a document, in a column of strings. Writes them, opens them, reads their documents
+back within a bounded memory, and says in a sentence when one is damaged. May not know where text comes from or goes
+to."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,33 @@ import pyarrow.parquet as pq
 
 from harness.errors import HarnessError
 
-_DOCUMENTS_AT_ONCE = 256
+TEXT_COLUMN = "text"
+"""The column that is read where nobody names one."""
+
+# What one call of the tokenizer gets. A token costs it near 200 bytes while it works, so this is some 15 MB.
+_CHARACTERS_AT_ONCE = 2**18
+_DOCUMENTS_AT_ONCE = 64
+# Pages are read as they are needed: some writers put a whole file into one row group.
+_READ_AHEAD_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A parquet file whose footer was read and holds text.
+
+    Attributes:
+        path: The file.
+        column: Its column of documents.
+        documents: Rows.
+        text_bytes: Size of that column, uncompressed.
+        remedy: What to type when the file turns out to be damaged.
+    """
+
+    path: Path
+    column: str
+    documents: int
+    text_bytes: int
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +48,10 @@ class Shards:
     Attributes:
         training: Shards to train the tokenizer and the model on, in order.
         validation: The shard that only the metric may read.
-        remedy: What to type when one of them is damaged.
     """
 
-    training: tuple[Path, ...]
-    validation: Path
-    remedy: str
-
-    def __iter__(self) -> Iterator[Path]:
-        yield from self.training
-        yield self.validation
+    training: tuple[Shard, ...]
+    validation: Shard
 
 
 def shard_name(number: int) -> str:
@@ -38,25 +59,37 @@ def shard_name(number: int) -> str:
     return f"shard_{number:05d}.parquet"
 
 
-def shards_in(folder: Path, remedy: str) -> Shards:
-    """The shards of a folder, the last by name for validation.
+def open_shards(paths: Sequence[Path], column: str | None, remedy: str) -> Shards:
+    """Check the files of a source, the last of them for validation. All have their documents in the same column.
 
     Raises:
-        HarnessError: There are fewer than two.
+        HarnessError: One of them is damaged or has no such column; names it and what to type.
     """
-    if not folder.is_dir():
-        raise HarnessError(f"there is no folder {folder}; give --source a folder of parquet files, or `embedded`.")
-    paths = sorted(folder.glob("*.parquet"))
-    if len(paths) < 2:
-        raise HarnessError(
-            f"{folder} holds {len(paths)} parquet files and at least 2 are needed: the last is for validation."
-        )
-    return Shards(tuple(paths[:-1]), paths[-1], remedy)
+    first = open_shard(paths[0], column, remedy)
+    *training, validation = (first, *(open_shard(path, first.column, remedy) for path in paths[1:]))
+    return Shards(tuple(training), validation)
+
+
+def open_shard(path: Path, column: str | None, remedy: str) -> Shard:
+    """Check a file by its footer.
+
+    Args:
+        column: The column of documents; None: `text`, else the only column of strings.
+
+    Raises:
+        HarnessError: The file is damaged or has no such column; names the file and what to type.
+    """
+    with _opened(path, remedy) as file:
+        column = _column(path, file.schema_arrow, column, remedy)
+        metadata = file.metadata
+        position = [metadata.schema.column(n).path for n in range(metadata.num_columns)].index(column)
+        groups = (metadata.row_group(n).column(position) for n in range(metadata.num_row_groups))
+        return Shard(path, column, metadata.num_rows, sum(group.total_uncompressed_size for group in groups), remedy)
 
 
 def write_shard(path: Path, texts: Iterable[str]) -> None:
     """Write documents as one shard; not atomically, so write it into a folder that counts once it is renamed."""
-    table = pa.table({"text": pa.array(texts, type=pa.large_string())})
+    table = pa.table({TEXT_COLUMN: pa.array(texts, type=pa.large_string())})
     pq.write_table(
         table,
         path,
@@ -69,33 +102,70 @@ def write_shard(path: Path, texts: Iterable[str]) -> None:
     )
 
 
-def count_documents(path: Path, remedy: str) -> int:
-    """Documents in a shard, from its footer."""
-    with _opened(path, remedy) as file:
-        return int(file.metadata.num_rows)
+def read_documents(shard: Shard, rows: Sequence[range] | None = None) -> Iterator[list[str]]:
+    """Documents in order, in lists of some 2^18 characters; empty ones are left out, and a longer one comes in pieces.
 
-
-def read_documents(path: Path, remedy: str) -> Iterator[list[str]]:
-    """The documents of a shard in order, some hundreds at a time; empty ones are left out.
+    Args:
+        rows: Which documents, as ascending ranges that do not overlap; None: all of them.
 
     Raises:
-        HarnessError: The shard is damaged or has no text in a column `text`; names the file and what to type.
+        HarnessError: The shard is damaged; names the file and what to type.
     """
-    with _opened(path, remedy) as file:
-        for batch in file.iter_batches(_DOCUMENTS_AT_ONCE, columns=["text"]):
-            yield [text for text in batch.column(0).to_pylist() if text]
+    found: list[str] = []
+    characters = 0
+    for text in _texts(shard, [range(shard.documents)] if rows is None else rows):
+        for start in range(0, len(text), _CHARACTERS_AT_ONCE):
+            found.append(text[start : start + _CHARACTERS_AT_ONCE])
+            characters += len(found[-1])
+            if characters >= _CHARACTERS_AT_ONCE:
+                yield found
+                found, characters = [], 0
+    if found:
+        yield found
+
+
+def _texts(shard: Shard, rows: Sequence[range]) -> Iterator[str]:
+    with _opened(shard.path, shard.remedy) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            wanted = [range(max(r.start, first) - first, min(r.stop, end) - first) for r in rows]
+            yield from _texts_of_group(file, group, shard.column, [r for r in wanted if r])
+            first = end
+
+
+def _texts_of_group(file: pq.ParquetFile, group: int, column: str, rows: Sequence[range]) -> Iterator[str]:
+    if not rows:
+        return
+    first = 0
+    for batch in file.iter_batches(_DOCUMENTS_AT_ONCE, row_groups=[group], columns=[column], use_threads=False):
+        for wanted in rows:
+            start, stop = max(wanted.start - first, 0), min(wanted.stop - first, len(batch))
+            if start < stop:
+                yield from (text or "" for text in batch.column(0).slice(start, stop - start).to_pylist())
+        first += len(batch)
+        if first >= rows[-1].stop:
+            return
 
 
 @contextmanager
 def _opened(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            if "text" not in schema.names or not _is_text(schema.field("text").type):
-                raise HarnessError(f"{path} has no column `text` of strings; {remedy}.")
+        options = {"page_checksum_verification": True, "pre_buffer": False, "buffer_size": _READ_AHEAD_BYTES}
+        with pq.ParquetFile(path, **options) as file:
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise HarnessError(f"{path} is damaged ({str(error).splitlines()[0].rstrip('.')}); {remedy}.") from error
+
+
+def _column(path: Path, schema: pa.Schema, wanted: str | None, remedy: str) -> str:
+    strings = [field.name for field in schema if _is_text(field.type)]
+    name = wanted or (TEXT_COLUMN if TEXT_COLUMN in schema.names or len(strings) != 1 else strings[0])
+    if name in strings:
+        return name
+    if strings:
+        remedy = f"name one of those that it has with --text-column: {', '.join(strings)}"
+    raise HarnessError(f"{path} has no column `{name}` of strings; {remedy}.")
 
 
 def _is_text(kind: pa.DataType) -> bool:

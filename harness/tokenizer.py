@@ -11,7 +11,8 @@ BOS_TEXT = "<|bos|>"
 
 
 def train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn at most `vocab_size` tokens from documents; the first, id 0, is BOS. Equal documents give equal tokens."""
+    """Learn at most `vocab_size` tokens from documents; the first, id 0, is BOS. Equal documents give equal tokens, on
+    any number of cores."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -26,7 +27,7 @@ def train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, documents: list[str]) -> list[npt.NDArray[np.uint16]]:
-    """The tokens of each document, without BOS, on all cores: uint16 [tokens] each."""
+    """The tokens of each document, without BOS: uint16 [tokens] each."""
     # A document that spells out the special token is text like any other: it must not end a document.
     tokenizer.encode_special_tokens = True
     return [

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -16,8 +17,9 @@ import pytest
 from harness_data import CHECKOUT, environment, run, start, values, write_folder
 from tokenizers import Tokenizer
 
-from harness import cache
+from harness import cache, rows, workers
 from harness.packing import BOS
+from harness.prepare import prepare as make
 from harness.profiles import named
 
 
@@ -42,12 +44,12 @@ def test_a_folder_of_parquet_files_becomes_rows_of_both_kinds(prepared: dict[str
     data = cache.load(Path(prepared["folder"]))
     assert data is not None
     training, evaluation = data.open_training_rows(), data.read_evaluation_rows()
-    for rows in (training, evaluation):
-        assert rows.dtype == np.uint16
-        assert rows.shape[1] == 33
-        assert (rows[:, 0] == BOS).all()
-        assert rows.max() < 2048
-        assert not rows.flags.writeable
+    for found in (training, evaluation):
+        assert found.dtype == np.uint16
+        assert found.shape[1] == 33
+        assert (found[:, 0] == BOS).all()
+        assert found.max() < 2048
+        assert not found.flags.writeable
     assert len(training) * 32 == int(prepared["training_tokens"])
     assert len(evaluation) * 32 == data.evaluation_tokens == int(prepared["evaluation_tokens"])
     assert data.read_token_bytes().shape == (2048,)
@@ -120,6 +122,34 @@ def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_
         assert any(f" {thousand}{hundred}" in row for row in text for hundred in range(10))
 
 
+def test_no_more_validation_text_is_read_than_the_metric_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "text"
+    source.mkdir()
+    pq.write_table(pa.table({"text": ["internationalisation " * 100] * 10}), source / "a.parquet")
+    # Two tokens for 21 bytes, fewer than a first look reckons with.
+    pq.write_table(
+        pa.table({"text": ["internationalisation " * 100] * 3000}), source / "b.parquet", use_dictionary=False
+    )
+    data = make(named("cpu", 32), str(source))
+    said = re.findall(r"tokenising and packing, ([\d,]+) documents", capsys.readouterr().err)
+    assert data.evaluation_tokens == 65_536
+    assert [250 < int(count.replace(",", "")) < 1500 for count in said] == [True, True]
+
+
+def test_the_data_do_not_depend_on_the_number_of_processes(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rows, "_PART_BYTES", 4000)
+    by_itself = make(named("cpu", 32), str(source))
+    monkeypatch.setattr(workers, "_TEXT_BYTES_OF_A_PROCESS", 1)
+    for processes in (1, 3):
+        assert make(named("cpu", 32), str(source), processes=processes, force=True) == by_itself
+
+
 def cut_short(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -131,10 +161,6 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-def replace_column(path: Path) -> None:
-    pq.write_table(pa.table({"body": ["text"]}), path)
-
-
 def replace_type(path: Path) -> None:
     pq.write_table(pa.table({"text": [1, 2]}), path)
 
@@ -144,7 +170,6 @@ def replace_type(path: Path) -> None:
     [
         (cut_short, "is damaged"),
         (flip_a_byte, "is damaged"),
-        (replace_column, "no column `text`"),
         (replace_type, "no column `text` of strings"),
     ],
 )
@@ -184,7 +209,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path) -> None:
     whole = values(prepare(source, tmp_path / "whole").stdout)
     process = start("harness.prepare", "--source", str(source), "--seq-len", "32", env=environment(tmp_path / "cache"))
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("cache/*/parts/shard_00000.bin")):
+    while not list(tmp_path.glob("cache/*/parts/00000-0000.bin")):
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
@@ -192,9 +217,8 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path) -> None:
     (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     assert cache.load(folder) is None
 
-    # The finished stages are done with this shard: were any of them done again, it would be found damaged.
-    shard = source / "shard_00000.parquet"
-    shard.write_bytes(bytes(shard.stat().st_size))
+    # The finished stages are done with this shard: were any of them done again, its text would be found damaged.
+    flip_a_byte(source / "shard_00000.parquet")
     done = prepare(source, tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     assert "learning" not in done.stderr
@@ -278,7 +302,15 @@ def test_the_data_prepared_last_are_used_unless_the_environment_names_others(
 def test_help_reads_like_a_tool(tmp_path: Path) -> None:
     done = run("harness.prepare", "--help", env=environment(tmp_path))
     assert done.returncode == 0
-    for words in ("--source", "--profile", "--seq-len", "--force", "default:", "examples:", "AUTORESEARCH_CACHE"):
+    for words in (
+        "--source",
+        "--workers",
+        "--force",
+        "default: climbmix",
+        "examples:",
+        "AUTORESEARCH_CACHE",
+        "HF_HOME",
+    ):
         assert words in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 90
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,153 @@
+"""Packed rows on disk: cuts shards into parts, has every part tokenised and packed by whichever process is free, and
+puts the parts together in their order, so that the rows do not depend on how many processes there were. May not know
+where shards come from, or what becomes of the rows."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from harness import cache, progress, tokenizer, workers
+from harness.errors import HarnessError
+from harness.packing import Tokens, pack
+from harness.profiles import Profile
+from harness.shards import Shard, Shards, read_documents
+
+# Some 8 million tokens and a few seconds of work. A part leaves less than one row over, a hundredth of a percent.
+_PART_BYTES = 2**25
+# Validation text is taken from that many places, as evenly spread over the shard as the rows are chosen afterwards.
+_PLACES = 32
+# More than any language needs, so that there are rows to choose from.
+_BYTES_PER_EVALUATION_TOKEN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Documents of one shard that become a file of rows by themselves.
+
+    Attributes:
+        path: Where the rows are to be; a file there is finished.
+        rows: Which documents, as ascending ranges of the shard's rows.
+    """
+
+    path: Path
+    shard: Shard
+    rows: tuple[range, ...]
+
+    @property
+    def documents(self) -> int:
+        return sum(map(len, self.rows))
+
+
+def make(folder: Path, shards: Shards, words: Tokenizer, profile: Profile, processes: int) -> tuple[list[Path], Path]:
+    """Tokenise and pack all training text and as much of the validation text as the metric needs.
+
+    Args:
+        folder: For the parts, which are files of uint16 rows; those that are there already are not made again.
+        processes: How many may share the work.
+
+    Returns:
+        The training parts in order, and the validation part.
+    """
+    training = [part for number, shard in enumerate(shards.training) for part in _training(folder, number, shard)]
+    wanted = profile.evaluation_tokens * _BYTES_PER_EVALUATION_TOKEN
+    validation = _validation(folder, shards.validation, wanted)
+    # The largest first: nothing should be left to wait for at the end.
+    _make([validation, *training], words, profile, processes)
+    while _rows(validation.path, profile) * profile.sequence_length < profile.evaluation_tokens:
+        if validation.documents == shards.validation.documents:
+            break
+        wanted *= 4
+        validation = _validation(folder, shards.validation, wanted)
+        _make([validation], words, profile, processes)
+    return [part.path for part in training], validation.path
+
+
+def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]:
+    """Join training parts to one file; returns its rows and its hash."""
+    digest = hashlib.sha256()
+
+    def write(file: BinaryIO) -> None:
+        for part in parts:
+            with part.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+                    file.write(block)
+
+    count = sum(_rows(part, profile) for part in parts)
+    if count == 0:
+        raise HarnessError(
+            f"the training shards hold too little text for one row of {profile.sequence_length + 1} tokens."
+        )
+    cache.write_atomically(path, write)
+    return count, digest.hexdigest()
+
+
+def choose(path: Path, part: Path, profile: Profile) -> int:
+    """Write the rows of the metric, spread evenly over the validation part; returns how many there are."""
+    rows = np.fromfile(part, dtype="<u2").reshape(-1, profile.sequence_length + 1)
+    wanted = profile.evaluation_tokens // profile.sequence_length
+    count = min(wanted, len(rows))
+    if count == 0:
+        raise HarnessError(f"the validation shard holds too little text for one row of {rows.shape[1]} tokens.")
+    if count < wanted:
+        progress.say(
+            f"the validation shard holds {count * profile.sequence_length:,} tokens, fewer than the "
+            f"{profile.evaluation_tokens:,} of profile {profile.name}; the metric is taken over all of them"
+        )
+    chosen = rows[np.arange(count) * len(rows) // count]
+    cache.write_atomically(path, lambda file: file.write(chosen.tobytes()))
+    return count
+
+
+def _training(folder: Path, number: int, shard: Shard) -> list[_Part]:
+    count = max(1, ceil(shard.text_bytes / _PART_BYTES))
+    edges = [shard.documents * n // count for n in range(count + 1)]
+    return [_Part(folder / f"{number:05d}-{n:04d}.bin", shard, (range(edges[n], edges[n + 1]),)) for n in range(count)]
+
+
+def _validation(folder: Path, shard: Shard, text_bytes: int) -> _Part:
+    share = min(1.0, text_bytes / max(1, shard.text_bytes))
+    edges = [shard.documents * n // _PLACES for n in range(_PLACES + 1)]
+    rows = tuple(range(edges[n], edges[n] + ceil((edges[n + 1] - edges[n]) * share)) for n in range(_PLACES))
+    return _Part(folder / f"validation-{sum(map(len, rows))}.bin", shard, rows)
+
+
+def _make(parts: list[_Part], words: Tokenizer, profile: Profile, processes: int) -> None:
+    missing = [part for part in parts if not part.path.exists()]
+    if not missing:
+        return
+    # What a part is of its shard, it is of the shard's bytes, near enough to say how much work there is.
+    text_bytes = sum(part.shard.text_bytes * part.documents // max(1, part.shard.documents) for part in missing)
+    with progress.counted("tokenising and packing", sum(part.documents for part in missing)) as advance:
+        workers.each(
+            partial(_make_part, words, profile.sequence_length),
+            missing,
+            advance,
+            processes=workers.worth(text_bytes, processes),
+        )
+
+
+def _make_part(words: Tokenizer, sequence_length: int, part: _Part) -> int:
+    """Write the rows of a part; returns its documents."""
+
+    def tokens() -> Iterator[Tokens]:
+        for documents in read_documents(part.shard, part.rows):
+            yield from tokenizer.encode(words, documents)
+
+    def write(file: BinaryIO) -> None:
+        for block in pack(tokens(), sequence_length):
+            file.write(block.astype("<u2").tobytes())
+
+    cache.write_atomically(part.path, write)
+    return part.documents
+
+
+def _rows(part: Path, profile: Profile) -> int:
+    return part.stat().st_size // (2 * (profile.sequence_length + 1))
