@@ -25,6 +25,7 @@ def describe() -> dict[str, object]:
         "vocab_size": profile.vocab_size,
         "evaluation_tokens": data.evaluation_tokens,
         "score": ["python", "-m", "harness.scorer"],
+        "training_rows": str(data.folder / cache.TRAINING),
         "environment": {
             "AUTORESEARCH_PROFILE": profile.name,
             "AUTORESEARCH_SEQ_LEN": str(profile.sequence_length),

@@ -200,7 +200,7 @@ class Campaign:
             command=self.settings.command, folder=tree.folder, out=tree.out,
             log=self.artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
             metric_name=self.settings.metric, score=self.harness.score, score_folder=self.settings.root,
-            environment={**self.harness.environment, **variables},
+            environment={**self.harness.environment, **variables}, rows=self.harness.training_rows,
         )  # fmt: skip
         run = self.runner.run(job, lambda now: self._note(experiment.number, now))
         return replace(run, variables=variables)

@@ -29,6 +29,7 @@ class Harness:
         hardware_key: Results are compared only within one.
         data_hash: Results are compared only within one.
         score: The trusted scorer's command; None where training reports the metric itself.
+        training_rows: A file that training is handed, open, when its clock starts; None where it finds its data itself.
         environment: Variables that training and scoring get for the whole campaign.
         retry_out_of_memory: Variables that make a run need less memory and still train on as many tokens a step, for
             one more try after it ran out; empty where the harness knows of none.
@@ -41,6 +42,7 @@ class Harness:
     hardware_key: str = ""
     data_hash: str = ""
     score: tuple[str, ...] | None = None
+    training_rows: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         hardware_key=str(answer.get("hardware_key", "")),
         data_hash=str(answer.get("data_hash", "")),
         score=tuple(str(word) for word in score) if score else None,
+        training_rows=Path(rows) if (rows := answer.get("training_rows")) else None,
         environment=_variables(answer.get("environment", {})),
         retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),
     )

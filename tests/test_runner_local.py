@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,28 @@ def test_a_process_that_reports_is_ended_after_startup_budget_and_grace(bench: B
     assert crash(run) == ("over-budget", "still running after 2.3 s (startup 0.1 s, budget 0.2 s, grace 2 s)")
     assert 2.3 <= run.total_seconds < 20.0
     assert run.exit_status == -signal.SIGTERM
+
+
+def test_training_has_its_rows_when_the_clock_starts_and_not_before(bench: Bench, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.bin"
+    rows.write_bytes(b"a row of tokens")
+    script = """
+        import os, socket
+        from contract import OUT, leave
+        before = [os.readlink(file) for file in map("/proc/self/fd/{}".format, range(100)) if os.path.exists(file)]
+        parent = socket.socket(fileno=int(os.environ["AUTORESEARCH_CLOCK_FD"]))
+        parent.sendall(b"begin\\n")
+        answer, (rows,), _, _ = socket.recv_fds(parent, 16, 4)
+        print("early:", int(any("rows.bin" in name for name in before)))
+        print("given:", int(os.read(rows, 100) == b"a row of tokens"))
+        try: os.write(rows, b"other")
+        except OSError: print("read_only: 1")
+        leave("1.5")
+        """
+    job = replace(bench.job(script, scorer=SCORER), rows=rows)
+    run = bench.runner.run(job, lambda progress: None)
+    assert run.metric == 1.5, run
+    assert (run.metrics["early"], run.metrics["given"], run.metrics["read_only"]) == (0, 1, 1)
 
 
 def test_the_deadline_ends_a_process_whatever_its_budget(bench: Bench) -> None:

@@ -26,6 +26,7 @@ class Job:
         score: The trusted scorer's command, or None where training reports the metric itself.
         score_folder: Where the scorer starts: the user's own checkout.
         environment: Variables for training and scoring beside the allowed ones of this process.
+        rows: The file of training rows, which training is handed when its clock starts; None where it has them.
     """
 
     command: tuple[str, ...]
@@ -39,6 +40,7 @@ class Job:
     score: tuple[str, ...] | None
     score_folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    rows: Path | None = None
 
 
 class Runner(Protocol):

@@ -56,7 +56,7 @@ class LocalRunner:
             Stopped: `close` was called before there was a result.
         """
         said = Said(job.metric_name)
-        with Clock() as clock:
+        with Clock(job.rows) as clock:
             environment = training_environment(os.environ, job, clock.child_fd)
             limit_mb = job.limits.memory_limit_mb
             memory = Resident(limit_mb) if self._gpu is None else OnDevice(self._gpu, limit_mb)

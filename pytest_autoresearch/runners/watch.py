@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -31,12 +32,19 @@ AT_ONCE = ("over-memory", "over-processes")  # what grows gets no time to grow o
 class Clock:
     """The parent's end of `harness.begin()`: the answer to the first `begin` is what starts the budget.
 
+    Args:
+        rows: The file of training rows; its descriptor goes with the answer, so that no process has it before.
+
     Attributes:
         begun: When, in seconds from the start of the process; None before.
         begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare files with.
+
+    Raises:
+        OSError: The file cannot be opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Path | None = None) -> None:
+        self._rows = [] if rows is None else [os.open(rows, os.O_RDONLY | os.O_CLOEXEC)]
         self.begun: float | None = None
         self.begun_ns = 0
         self._started = 0.0
@@ -52,6 +60,8 @@ class Clock:
     ) -> None:
         self._ours.close()
         self._theirs.close()
+        for rows in self._rows:
+            os.close(rows)
 
     @property
     def child_fd(self) -> int:
@@ -74,7 +84,7 @@ class Clock:
             if b"begin\n" in self._asked:
                 # Before the answer is sent: not one step may be free.
                 self.begun, self.begun_ns = time.monotonic() - self._started, time.time_ns()
-                self._ours.send(b"go\n")
+                socket.send_fds(self._ours, [b"go\n"], self._rows)
                 return False
         except BlockingIOError:
             return True
