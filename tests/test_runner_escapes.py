@@ -264,6 +264,9 @@ def test_a_sweep_leaves_alone_what_lives_and_what_is_not_its_own(bench: Bench) -
     sleepers = {mark: subprocess.Popen(["sleep", "60"], env={MARK: mark}, start_new_session=True) for mark in marks}
     try:
         sweep()
+        for mark, lives in marks.items():
+            if not lives:  # it is killed when the sweep returns, and may be on its way out
+                sleepers[mark].wait(10)
         assert {mark: sleeper.poll() is None for mark, sleeper in sleepers.items()} == marks
     finally:
         for sleeper in sleepers.values():
