@@ -1,70 +1,167 @@
 """The trusted scorer: a process of its own that measures what a training run left behind. The command
-`python -m harness.scorer`. It computes every loss itself; the candidate's code gives logits and nothing else. May not
-know of sessions, git or the keep rule."""
+`python -m harness.scorer`. It holds the validation rows and computes every loss itself; the candidate's code runs in
+another process, the model server, which gives logits and nothing else. May not know of sessions, git or the keep rule.
+"""
 
 import argparse
-import contextlib
-import importlib.util
+import math
 import os
-import sys
-import textwrap
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness import cache, profiles
 from harness.errors import HarnessError, run_command
+from harness.exchange import Stage
+from harness.server_process import Deadlines, NoAnswer, NotReady, ServerProcess, launch_of_environment
 
 if TYPE_CHECKING:
-    from harness.metric import Logits
+    from torch import Tensor
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
+    from harness.isolated import IsolatedModel
+    from harness.probe import Evidence
+
+_NOT_READY = {
+    Stage.IMPORT: "{train} cannot be imported: {words}.",
+    Stage.LOAD: "{train} cannot load {model}: {words}.",
+    Stage.CALL: "the model of {train} fails when called: {words}.",
+    Stage.ANSWER: "the model of {train} gave {words}.",
+}
+_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What was measured.
+
+    Attributes:
+        val_bpb: Bits per byte.
+        evaluation_tokens: Targets that it was taken over.
+        transport: How logits came from the model server, as `IsolatedModel` names it.
+        probe_threshold: In nats, of a model that was called trusted.
+        probe: What the probe found, where there was one and it let the model pass.
+    """
+
+    val_bpb: float
+    evaluation_tokens: int
+    transport: str
+    probe_threshold: float | None = None
+    probe: "Evidence | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a session wants beside the metric; nothing by hand.
+
+    Attributes:
+        nats: Where to write the loss of every target, float32 [rows, sequence] as `.npy`. No candidate may read it.
+        incumbent_nats: Such a file of the best model so far, which tells the probe where to look.
+        probe_below: A metric below this is believed after a probe alone.
+        probe_threshold: Beyond which difference the probe takes a loss for another, in nats.
+        calibrate: Whether the model is trusted, and its own differences are to give that threshold.
+    """
+
+    nats: Path | None = None
+    incumbent_nats: Path | None = None
+    probe_below: float | None = None
+    probe_threshold: float = math.inf
+    calibrate: bool = False
 
 
 def main() -> None:
     """The command line."""
     start = time.monotonic()
-    model_path, train_path = _arguments()
-    _keep_candidate_off_the_import_path(train_path.parent)
-    sys.dont_write_bytecode = True
-    with _prints_sent_to_stderr():
-        val_bpb, tokens = measure(model_path, train_path)
-    print(f"val_bpb: {val_bpb:.6f}")
+    score = measure(*_arguments(), wishes=wishes_of_environment())
+    print(f"val_bpb: {score.val_bpb:.6f}")
     print(f"score_seconds: {time.monotonic() - start:.1f}")
-    print(f"evaluation_tokens: {tokens}")
+    print(f"evaluation_tokens: {score.evaluation_tokens}")
+    print(f"score_transport: {score.transport}")
+    if score.probe_threshold is not None:
+        print(f"probe_threshold: {score.probe_threshold:.6f}")
+    if score.probe is not None:
+        print(f"probe_cuts: {score.probe.cuts}")
+        print(f"probe_leaks: {score.probe.leaks}")
+        print(f"probe_replayed: {score.probe.replayed}")
+        print(f"probe_changed: {score.probe.changed}")
 
 
-def measure(model_path: Path, train_path: Path) -> tuple[float, int]:
-    """Bits per byte of a model, as the training script beside it restores it, and the number of targets.
+def measure(
+    model_path: Path, train_path: Path, wishes: Wishes | None = None, deadlines: Deadlines | None = None
+) -> Score:
+    """Bits per byte of a model, as the training script beside it restores it.
 
     Raises:
-        HarnessError: Something is missing, cannot be loaded, or gives no score.
+        HarnessError: Something is missing, cannot be loaded, gives no score, or does not pass the probe.
     """
+    wishes, deadlines = wishes or Wishes(), deadlines or Deadlines()
     for path in (train_path, model_path):
         if not path.is_file():
             raise HarnessError(f"there is no {path} to score.")
-    # GNU OpenMP's threads spin while they wait, which beside another busy process makes scoring several times slower.
-    # Read once, when torch loads the library.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    import torch
-
-    from harness.metric import MetricError, evaluate
-
     profile = profiles.profile()
     data = cache.find(profile)
-    rows = torch.from_numpy(data.read_evaluation_rows().astype("int64")).to(profile.device)
-    token_bytes = torch.from_numpy(data.read_token_bytes()).to(profile.device)
-    batch_rows = max(1, _logits_at_once(profile) // (profile.sequence_length * profile.vocab_size))
-    torch.manual_seed(0)
-    logits_of = _candidate(model_path, train_path, profile.device)
-    with torch.inference_mode():
+    rows = data.read_evaluation_rows()
+    launch = launch_of_environment()
+    # The server imports torch while this process does: each takes seconds.
+    with ServerProcess(launch, deadlines) as process:
+        # Read once, when torch loads the library: its threads would spin while the server works.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        import torch
+
+        from harness.isolated import IsolatedModel
+        from harness.metric import MetricError, bits_per_byte
+        from harness.recheck import Again
+
+        token_bytes = torch.from_numpy(data.read_token_bytes())
+        evaluation_rows = torch.from_numpy(rows.astype("int64"))
+        sizes = token_bytes[evaluation_rows[:, 1:]]
+
+        def open_model(process: ServerProcess) -> IsolatedModel:
+            return IsolatedModel(process, train_path, model_path, profile, token_bytes, batch_rows_of(profile))
+
         try:
-            return evaluate(logits_of, rows, token_bytes, batch_rows), data.evaluation_tokens
-        except MetricError as error:
+            with torch.inference_mode():
+                with open_model(process) as model:
+                    nats = evaluate(model, evaluation_rows, batch_rows_of(profile))
+                score = Score(bits_per_byte(nats, sizes), data.evaluation_tokens, model.transport)
+                again = Again(
+                    lambda: open_model(ServerProcess(launch, deadlines)),
+                    evaluation_rows,
+                    sizes,
+                    nats,
+                    batch_rows_of(profile),
+                )
+                if wishes.calibrate:
+                    score = replace(score, probe_threshold=again.threshold())
+                if wishes.probe_below is not None and score.val_bpb < wishes.probe_below:
+                    score = replace(score, probe=again.probe(wishes.incumbent_nats, wishes.probe_threshold))
+                if wishes.nats:
+                    content = nats.numpy()
+                    cache.write_atomically(wishes.nats, lambda file: np.save(file, content))
+                return score
+        except NotReady as error:
+            raise HarnessError(_sentence(error, model_path, train_path)) from None
+        except (NoAnswer, MetricError) as error:
             raise HarnessError(f"{model_path} has no score: {error}.") from None
-        except (Exception, SystemExit) as error:
-            raise HarnessError(f"the model of {train_path} fails when called: {_in_words(error)}.") from error
+
+
+def evaluate(model: "IsolatedModel", rows: "Tensor", batch_rows: int) -> "Tensor":
+    """Loss of every target: float32 [rows, sequence].
+
+    Args:
+        rows: int64 [rows, sequence + 1]: each position but the last is an input, each but the first a target.
+    """
+    import torch
+
+    blocks = torch.split(rows, batch_rows)
+    return torch.cat([model.nats(block[:, :-1], block[:, 1:]) for block in blocks])
+
+
+def batch_rows_of(profile: profiles.Profile) -> int:
+    """Rows of every batch that a model server is asked."""
+    return max(1, _logits_at_once(profile) // (profile.sequence_length * profile.vocab_size))
 
 
 def _logits_at_once(profile: profiles.Profile) -> int:
@@ -75,28 +172,9 @@ def _logits_at_once(profile: profiles.Profile) -> int:
     return min(2**28, profile.memory_limit_mb * 2**20 // 4 // 20)
 
 
-def _candidate(model_path: Path, train_path: Path, device: str) -> "Logits":
-    """The candidate's model, as its own `load_model` restores it."""
-    from torch.nn import Module
-
-    spec = importlib.util.spec_from_file_location("candidate_train", train_path)
-    if spec is None or spec.loader is None:
-        raise HarnessError(f"{train_path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise HarnessError(f"{train_path} cannot be imported: {_in_words(error)}.") from error
-    if not hasattr(module, "load_model"):
-        raise HarnessError(f"{train_path} has no function load_model(path, device) that gives the trained model back.")
-    try:
-        model = module.load_model(model_path, device)
-    except (Exception, SystemExit) as error:
-        raise HarnessError(f"{train_path} cannot load {model_path}: {_in_words(error)}.") from error
-    if not isinstance(model, Module):
-        raise HarnessError(f"load_model of {train_path} gave {type(model).__name__} and not a torch Module.")
-    return model.eval()
+def _sentence(error: NotReady, model_path: Path, train_path: Path) -> str:
+    words = error.words if len(error.words) <= _WORDS else error.words[:_WORDS] + " [...]"
+    return _NOT_READY[error.stage].format(train=train_path, model=model_path, words=words.rstrip("."))
 
 
 def _arguments() -> tuple[Path, Path]:
@@ -118,30 +196,35 @@ def _below(variable: str, name: str, option: str) -> Path:
     raise HarnessError(f"nothing says which {name} to score; give {option} PATH or set {variable}.")
 
 
-def _keep_candidate_off_the_import_path(folder: Path) -> None:
-    """The candidate's tree has a copy of `harness`, and maybe files named like installed modules: let none be found."""
-    if folder != _CHECKOUT:
-        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder]
+def wishes_of_environment() -> Wishes:
+    """AUTORESEARCH_NATS, _INCUMBENT_NATS, _PROBE_BELOW with _PROBE_THRESHOLD, and _PROBE_CALIBRATE."""
+    below, threshold = _number("AUTORESEARCH_PROBE_BELOW"), _number("AUTORESEARCH_PROBE_THRESHOLD")
+    if below is not None and (threshold is None or threshold <= 0):
+        raise HarnessError(
+            "AUTORESEARCH_PROBE_BELOW is set without a threshold; set AUTORESEARCH_PROBE_THRESHOLD to the nats that "
+            "AUTORESEARCH_PROBE_CALIBRATE=1 prints for a trusted model."
+        )
+    nats, incumbent = (os.environ.get(f"AUTORESEARCH_{name}") for name in ("NATS", "INCUMBENT_NATS"))
+    return Wishes(
+        nats=Path(nats).absolute() if nats else None,
+        incumbent_nats=Path(incumbent).absolute() if incumbent else None,
+        probe_below=below,
+        probe_threshold=math.inf if threshold is None else threshold,
+        calibrate=os.environ.get("AUTORESEARCH_PROBE_CALIBRATE") == "1",
+    )
 
 
-@contextlib.contextmanager
-def _prints_sent_to_stderr() -> Iterator[None]:
-    """What the candidate prints may not be taken for the score."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+def _number(name: str) -> float | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
     try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _in_words(error: BaseException) -> str:
-    """An error of the candidate on one line, not too long for a report."""
-    message = textwrap.shorten(str(error), 300, placeholder=" [...]")
-    return f"{type(error).__name__}: {message.rstrip('.')}"
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise HarnessError(f"{name}={text!r} is no number; unset it or set it to, say, 0.5.")
+    return number
 
 
 if __name__ == "__main__":

@@ -35,5 +35,5 @@ def score(model_path: str | os.PathLike[str], train_path: str | os.PathLike[str]
             if said
             else f"the scorer ended with exit code {done.returncode}; type `{shlex.join(command)}` to see why."
         )
-    pairs = (line.partition(":") for line in done.stdout.splitlines())
-    return {name: float(value) for name, _, value in pairs}
+    printed = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    return {name: float(printed[name]) for name in ("val_bpb", "score_seconds", "evaluation_tokens")}

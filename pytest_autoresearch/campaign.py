@@ -58,6 +58,7 @@ class Campaign:
         harness: Harness,
         hooks: Hooks,
         runner: Runner,
+        sandbox: str,
         make_proposer: Callable[[], Proposer],
     ) -> None:
         self.settings = settings
@@ -70,6 +71,7 @@ class Campaign:
             hardware_key=harness.hardware_key,
             harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
             data_hash=harness.data_hash,
+            sandbox=sandbox,
         )
         self.why_over = ""
         self._began = time.monotonic()
@@ -201,6 +203,8 @@ class Campaign:
             log=self.artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
             metric_name=self.settings.metric, score=self.harness.score, score_folder=self.settings.root,
             environment={**self.harness.environment, **variables}, rows=self.harness.training_rows,
+            readable=(tree.top, *self.settings.readable_paths),
+            trusted=tuple(self.settings.root / path for path in self.settings.frozen),
         )  # fmt: skip
         run = self.runner.run(job, lambda now: self._note(experiment.number, now))
         return replace(run, variables=variables)

@@ -4,6 +4,7 @@
     ├── UserError           a mistake that one sentence and one command put right; nothing was touched
     ├── Refused             a proposal that the guard or its own form turned down; the proposer may repair it
     ├── Stopped             the session is ending; what was running has no result
+    ├── SandboxError        a sandbox that worked at the start of the session did not start a run
     └── GitError            git said no
         ├── NumberTaken     another session has recorded an experiment under this number
         └── BaseMoved       the branch is no longer where the verdict was made against
@@ -40,6 +41,10 @@ class Refused(AutoresearchError):
 
 class Stopped(AutoresearchError):
     """The session is ending."""
+
+
+class SandboxError(AutoresearchError):
+    """A run could not be started in its sandbox; the text is what that said."""
 
 
 class GitError(AutoresearchError):

@@ -83,7 +83,7 @@ class Crash:
 
     Attributes:
         reason: The class: `syntax`, `import`, `oom`, `nan`, `timeout`, `over-budget`, `over-memory`,
-            `over-processes`, `unwatched`, `no-metric`, `refused`, `exit N` or `signal N`.
+            `over-disk`, `over-processes`, `unwatched`, `no-metric`, `refused`, `exit N` or `signal N`.
         message: One sentence, or the line of the log that says it.
     """
 

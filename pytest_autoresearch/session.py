@@ -24,8 +24,12 @@ from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.junit import Junit
 from pytest_autoresearch.reports.terminal import Terminal
+from pytest_autoresearch.runners.environment import passed
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.runners.marks import sweep
+from pytest_autoresearch.sandbox import Sandbox, find
+from pytest_autoresearch.sandboxes.base import View
+from pytest_autoresearch.sandboxes.machine import gpu_devices
 from pytest_autoresearch.settings import Settings, read, this_python
 from pytest_autoresearch.slots import BUNDLED, Slots
 
@@ -63,8 +67,10 @@ def _begin(config: pytest.Config) -> None:
         return
     proposer = choose(settings, asks_hook=bool(config.hook.pytest_autoresearch_propose.get_hookimpls()))
     harness, gpu = _harness(settings)
+    box = _sandbox(settings, ratchet, harness, gpu)
     loop = Loop(config, slots, settings.lanes, settings.discard)
-    campaign = Campaign(settings, ratchet, records, harness, loop, LocalRunner(gpu), proposer.make)
+    runner = LocalRunner(gpu, box.backend)
+    campaign = Campaign(settings, ratchet, records, harness, loop, runner, box.words, proposer.make)
     campaign.open()
     if swept := sweep():
         campaign.ledger.notices.append(swept)
@@ -87,6 +93,18 @@ def _harness(settings: Settings) -> tuple[Harness, Gpu | None]:
     named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
     key = ", ".join([*named, gpu.key])
     return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), gpu
+
+
+def _sandbox(settings: Settings, ratchet: Ratchet, harness: Harness, gpu: Gpu | None) -> Sandbox:
+    """What training is started in, tried out with what it will see."""
+    view = View(
+        folder=settings.root,
+        environment=passed(os.environ),
+        readable=settings.readable_paths,
+        devices=gpu_devices(gpu.uuid) if gpu else (),
+    )
+    hidden = [ratchet.home.parent, *([harness.training_rows.parent] if harness.training_rows else [])]
+    return find(settings.sandbox, view, hidden)
 
 
 class Ending:
@@ -197,7 +215,8 @@ def _header(
         + ("scored by the harness" if harness.score else "as the training command reports it"),
         f"  rule:     {_rule(config, settings)}",
         f"  proposer: {proposer}",
-        f"  sandbox:  {campaign.setting.sandbox} (a proposal runs with your own rights)",
+        f"  sandbox:  {campaign.setting.sandbox}"
+        + ("; a proposal runs with your own rights" if campaign.setting.sandbox.startswith("none") else ""),
         f"  best:     {summary.best_line(campaign.ledger.records)}",
     ]
     edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]

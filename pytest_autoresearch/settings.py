@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import Direction, Experiment
 
+SANDBOXES = ("auto", "require", "off")
 PROPOSERS = ("auto", "queue", "commits:A..B", "search")
 
 
@@ -47,6 +48,8 @@ OPTIONS = (
     Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)"),
     Option("hours", "HOURS", "start nothing more after so many hours of this session (no limit)"),
     Option("target", "VALUE", "stop when the metric of the branch is at least as good as this (none)"),
+    Option("sandbox", "POLICY", "auto: the best that this machine has; require: no session without one that holds in "
+           "everything; off (auto)"),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)"),
     Option("exit", "POLICY", "exit status 0 when the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)"),
@@ -91,6 +94,7 @@ class Settings:
     memory_limit_mb: float | None
     hours: float | None
     target: float | None
+    sandbox: str
     discard: str
     exit: str
     lanes: int
@@ -106,6 +110,12 @@ class Settings:
     @property
     def experiments_folder(self) -> Path:
         return self.root / self.experiments
+
+    @property
+    def readable_paths(self) -> tuple[Path, ...]:
+        """What training may read beside its tree: files and folders that are there."""
+        paths = (self.root / Path(name).expanduser() for name in self.readable)
+        return tuple(path for path in paths if path.exists())
 
 
 def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini: Callable[[str], Any]) -> Settings:
@@ -132,6 +142,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         memory_limit_mb=None if vram is None else vram * 1024,
         hours=_number("hours", text("hours"), "hours, more than 0"),
         target=_number("target", text("target"), "the metric's unit", least=-math.inf),
+        sandbox=_choice("sandbox", text("sandbox") or "auto", SANDBOXES),
         discard=_choice("discard", text("discard") or "fail", ("fail", "xfail")),
         exit=_choice("exit", text("exit") or "session", ("session", "progress", "strict")),
         lanes=_count("lanes", get("autoresearch_lanes") or "1", 1, "1 or more"),

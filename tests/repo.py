@@ -147,7 +147,8 @@ class Repo:
     def arguments(self, *arguments: str) -> list[str]:
         """The command line of a campaign called t, after `pytest`."""
         given = ["--autoresearch", *arguments]
-        for flag, value in (("--autoresearch-tag", "t"), ("--autoresearch-lanes", LANES)):
+        defaults = (("--autoresearch-tag", "t"), ("--autoresearch-lanes", LANES), ("--autoresearch-sandbox", "off"))
+        for flag, value in defaults:
             if flag not in arguments:
                 given += [flag, value]
         strangers = [word for name in ("randomly", "hypothesispytest", "benchmark") for word in ("-p", f"no:{name}")]

@@ -1,7 +1,10 @@
 """The scorer as a session runs it: a process of its own, real files, models whose metric is known in closed form."""
 
+import json
 import math
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +12,9 @@ import pytest
 from harness_data import environment, run, values, write_folder
 
 import harness
-from harness import cache
-from harness.scorer import measure
+from harness import cache, model_server, probe
+from harness.exchange import Job
+from harness.scorer import Wishes, measure, wishes_of_environment
 
 VOCAB = 2048
 SEQUENCE = 32
@@ -87,11 +91,11 @@ def test_a_uniform_model_scores_log2_of_the_vocabulary(candidate: Path, data: ca
     code, out, err = scored(candidate, data)
     assert code == 0, err
     printed = values(out)
-    assert list(printed) == ["val_bpb", "score_seconds", "evaluation_tokens"]
+    assert list(printed) == ["val_bpb", "score_seconds", "evaluation_tokens", "score_transport"]
     assert printed["val_bpb"] == f"{closed_form(data, np.zeros(VOCAB)):.6f}"
     assert int(printed["evaluation_tokens"]) == data.evaluation_tokens
-    # What the candidate prints is not lost, and is not taken for the score.
-    assert err.count("val_bpb: 0.000001") == 2
+    # What the candidate prints goes nowhere: the model server has seen validation text.
+    assert err == ""
 
 
 @pytest.mark.usefixtures("under_profile")
@@ -101,9 +105,9 @@ def test_a_model_of_token_frequencies_scores_their_cross_entropy(candidate: Path
     counts = np.bincount(data.open_training_rows().ravel(), minlength=VOCAB) + 1.0
     logits = np.log(counts)
     torch.save(torch.from_numpy(logits).float(), candidate / "model.pt")
-    val_bpb, tokens = measure(candidate / "model.pt", candidate / "train.py")
-    assert val_bpb == pytest.approx(closed_form(data, logits), abs=2e-6)
-    assert tokens == data.evaluation_tokens
+    score = measure(candidate / "model.pt", candidate / "train.py")
+    assert score.val_bpb == pytest.approx(closed_form(data, logits), abs=2e-6)
+    assert score.evaluation_tokens == data.evaluation_tokens
     assert closed_form(data, logits) < closed_form(data, np.zeros(VOCAB)) - 0.5
 
 
@@ -138,21 +142,46 @@ FORWARD = "class M(torch.nn.Module):\n    def forward(self, tokens):\n        "
 LOAD = "\n\n\ndef load_model(path, device):\n    return M()\n"
 
 
+@pytest.mark.parametrize(
+    ("train", "stage", "words"),
+    [
+        ("def load_model(path, device)\n", "import", "SyntaxError"),
+        ("raise SystemExit(0)\n", "import", "SystemExit: 0"),
+        ("x = 1\n", "import", r"no function load_model\(path, device\)"),
+        ("def load_model(path, device):\n    return torch.load('nowhere')\n", "load", "FileNotFoundError"),
+        ("def load_model(path, device):\n    return 3\n", "load", "gave int and not a torch Module"),
+        (
+            FORWARD + "return torch.zeros(*tokens.shape, 5)" + LOAD,
+            "answer",
+            r"shape \[2, 32, 5\] and not \[2, 32, 2048\]",
+        ),
+        (FORWARD + "return torch.zeros(2, 32, 2048, dtype=int)" + LOAD, "answer", "logits of type torch.int64"),
+        (FORWARD + "return (tokens, None)" + LOAD, "answer", "tuple and not a tensor"),
+        (FORWARD + "return tokens @ tokens" + LOAD, "call", "RuntimeError"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_found_before_it_sees_text(
+    candidate: Path, train: str, stage: str, words: str
+) -> None:
+    (candidate / "train.py").write_text("import torch\n\n\n" + train)
+    job = Job(str(candidate / "train.py"), str(candidate / "model.pt"), "cpu", 2, SEQUENCE, VOCAB)
+    with pytest.raises(model_server.NotReady, match=words) as caught:
+        model_server.rehearse(model_server.load(job), job)
+    assert caught.value.stage == stage
+
+
 @pytest.mark.usefixtures("under_profile")
 @pytest.mark.parametrize(
     ("train", "words"),
     [
-        ("def load_model(path, device)\n", "cannot be imported: SyntaxError"),
-        ("raise SystemExit(0)\n", "cannot be imported: SystemExit: 0"),
-        ("x = 1\n", r"has no function load_model\(path, device\)"),
-        ("def load_model(path, device):\n    return torch.load('nowhere')\n", "cannot load .* FileNotFoundError"),
-        ("def load_model(path, device):\n    return 3\n", "gave int and not a torch Module"),
-        (FORWARD + "return torch.zeros(*tokens.shape, 5)" + LOAD, r"shape \[\d+, 32, 5\] and not \[\d+, 32, 2048\]"),
-        (FORWARD + "return torch.full((*tokens.shape, 2048), float('nan'))" + LOAD, "has no score: .* loss of nan"),
-        (FORWARD + "return tokens @ tokens" + LOAD, "fails when called: RuntimeError"),
         (
             "raise ValueError('first\\n  second ' + 'third ' * 100)\n",
-            r"ValueError: first second (third )+\[\.\.\.\]\.$",
+            r"train.py cannot be imported: ValueError: first second (third )+\[\.\.\.\]\.$",
+        ),
+        (
+            # Only text, unlike the made-up tokens of the rehearsal, is taken for NaN.
+            FORWARD + "return torch.full((*tokens.shape, 2048), float('nan') if tokens.any() else 0.0)" + LOAD,
+            r"model.pt has no score: the model's logits are not finite\.$",
         ),
     ],
 )
@@ -161,13 +190,6 @@ def test_a_model_that_cannot_be_scored_is_one_sentence(candidate: Path, train: s
     with pytest.raises(harness.HarnessError, match=words) as caught:
         measure(candidate / "model.pt", candidate / "train.py")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.usefixtures("under_profile")
-def test_a_model_that_was_cut_short_is_one_sentence(candidate: Path) -> None:
-    (candidate / "model.pt").write_bytes((candidate / "model.pt").read_bytes()[:100])
-    with pytest.raises(harness.HarnessError, match=f"cannot load {candidate / 'model.pt'}"):
-        measure(candidate / "model.pt", candidate / "train.py")
 
 
 def test_a_missing_model_is_one_sentence_and_exit_code_1(candidate: Path, data: cache.Data) -> None:
@@ -192,3 +214,67 @@ def test_validation_rows_that_were_changed_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(harness.HarnessError, match=f"{copied / cache.EVALUATION} is damaged"):
         measure(candidate / "model.pt", candidate / "train.py")
+
+
+@pytest.fixture
+def served_by(data: cache.Data, under_profile: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Chooses a server in place of the real one, from those that speak the protocol in numpy alone."""
+
+    def choose(name: str) -> None:
+        rogue = Path(__file__).with_name("rogue_server.py")
+        monkeypatch.setenv("AUTORESEARCH_SERVER_PREFIX", json.dumps([sys.executable, str(rogue), name]))
+
+    return choose
+
+
+def test_a_model_below_the_mark_is_believed_after_a_probe(
+    candidate: Path, data: cache.Data, tmp_path: Path, served_by: Callable[[str], None]
+) -> None:
+    served_by("behaves")
+    files = candidate / "model.pt", candidate / "train.py"
+    first = measure(*files, Wishes(nats=tmp_path / "nats.npy", calibrate=True, probe_below=0.0))
+    assert first.probe_threshold == probe.SMALLEST_THRESHOLD
+    assert first.probe is None
+    nats = np.load(tmp_path / "nats.npy")
+    sizes = data.read_token_bytes()[data.read_evaluation_rows()[:, 1:].astype(int)]
+    assert nats.dtype == np.float32
+    assert nats.shape == sizes.shape
+    assert first.val_bpb == pytest.approx(nats.astype(float).sum() / math.log(2) / sizes.sum(), rel=1e-9)
+
+    np.save(tmp_path / "incumbent.npy", nats + 0.1)
+    wishes = Wishes(incumbent_nats=tmp_path / "incumbent.npy", probe_below=math.inf, probe_threshold=1e-3)
+    second = measure(*files, wishes)
+    assert second.val_bpb == first.val_bpb
+    assert second.probe is not None
+    assert (second.probe.changed, second.probe.leaks) == (0, 0)
+    assert second.probe.cuts > len(nats) // 2
+
+    np.save(tmp_path / "incumbent.npy", nats[1:])
+    with pytest.raises(harness.HarnessError, match="losses of other data; unset AUTORESEARCH_INCUMBENT_NATS"):
+        measure(*files, wishes)
+
+
+@pytest.mark.parametrize("name", ["looks ahead", "keeps state"])
+def test_a_model_that_the_probe_rejects_has_no_score_and_leaves_nothing(
+    candidate: Path, tmp_path: Path, served_by: Callable[[str], None], name: str
+) -> None:
+    served_by(name)
+    wishes = Wishes(nats=tmp_path / "nats.npy", probe_below=math.inf, probe_threshold=1e-3)
+    with pytest.raises(harness.HarnessError, match=rf"^rejected: {name}: .*\.$"):
+        measure(candidate / "model.pt", candidate / "train.py", wishes)
+    assert not (tmp_path / "nats.npy").exists()
+
+
+def test_a_session_s_wishes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wishes_of_environment() == Wishes()
+    monkeypatch.setenv("AUTORESEARCH_PROBE_BELOW", "0.98")
+    with pytest.raises(harness.HarnessError, match="set AUTORESEARCH_PROBE_THRESHOLD"):
+        wishes_of_environment()
+    monkeypatch.setenv("AUTORESEARCH_PROBE_THRESHOLD", "0.002")
+    monkeypatch.setenv("AUTORESEARCH_NATS", "/nats.npy")
+    monkeypatch.setenv("AUTORESEARCH_INCUMBENT_NATS", "/best.npy")
+    expected = Wishes(Path("/nats.npy"), Path("/best.npy"), probe_below=0.98, probe_threshold=0.002)
+    assert wishes_of_environment() == expected
+    monkeypatch.setenv("AUTORESEARCH_PROBE_BELOW", "nan")
+    with pytest.raises(harness.HarnessError, match="AUTORESEARCH_PROBE_BELOW='nan' is no number"):
+        wishes_of_environment()

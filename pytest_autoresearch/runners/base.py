@@ -26,6 +26,8 @@ class Job:
         score: The trusted scorer's command, or None where training reports the metric itself.
         score_folder: Where the scorer starts: the user's own checkout.
         environment: Variables for training and scoring beside the allowed ones of this process.
+        trusted: What a scorer's own untrusted process may read beside that: the harness.
+        readable: What training may read, its tree among it; in a sandbox it sees nothing else of the user's.
         rows: The file of training rows, which training is handed when its clock starts; None where it has them.
     """
 
@@ -40,6 +42,8 @@ class Job:
     score: tuple[str, ...] | None
     score_folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    readable: tuple[Path, ...] = ()
+    trusted: tuple[Path, ...] = ()
     rows: Path | None = None
 
 

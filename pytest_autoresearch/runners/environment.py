@@ -45,10 +45,15 @@ def passes(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in ALLOWED)
 
 
+def passed(ours: Mapping[str, str]) -> dict[str, str]:
+    """The variables of `ours` that a candidate may see."""
+    return {name: value for name, value in ours.items() if passes(name)}
+
+
 def environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:
     """What training and scoring share: the allowed variables of `ours`, the job's, and the contract's."""
     return {
-        **{name: value for name, value in ours.items() if passes(name)},
+        **passed(ours),
         **job.environment,
         "AUTORESEARCH_SEED": str(job.seed),
         "AUTORESEARCH_BUDGET": str(job.limits.budget_seconds),

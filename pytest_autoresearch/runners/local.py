@@ -5,17 +5,18 @@ Knows neither git nor pytest. What a candidate prints or leaves behind is data: 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from pytest_autoresearch.errors import Stopped
+from pytest_autoresearch.errors import SandboxError, Stopped
 from pytest_autoresearch.experiment import Crash, Progress, Run
 from pytest_autoresearch.gpu import Gpu
 from pytest_autoresearch.runners.base import Job
@@ -27,8 +28,12 @@ from pytest_autoresearch.runners.plain import PlainTree
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.supervised import SupervisedTree
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
+from pytest_autoresearch.sandboxes.base import Backend, Prepared, Unconfined, View
+from pytest_autoresearch.sandboxes.disk import Written
+from pytest_autoresearch.sandboxes.machine import gpu_devices
 
 CLOSE_SECONDS = 1.0
+OUT_LIMIT_MB = 16 * 1024  # what training may leave: far more than a model of any profile
 PROCESS_LIMIT = 1000  # data loaders and compile workers of eight devices stay far below it
 PYTHON = ("python", "python3")
 TREE = SupervisedTree if sys.platform == "linux" else PlainTree
@@ -39,11 +44,15 @@ class LocalRunner:
 
     Args:
         gpu: What training is held to; None where it does without one.
+        sandbox: What training is started in.
         process_limit: With more processes at a time than this a run is ended.
     """
 
-    def __init__(self, gpu: Gpu | None = None, *, process_limit: int = PROCESS_LIMIT) -> None:
+    def __init__(
+        self, gpu: Gpu | None = None, sandbox: Backend | None = None, *, process_limit: int = PROCESS_LIMIT
+    ) -> None:
         self._gpu = gpu
+        self._sandbox = sandbox or Unconfined()
         self._process_limit = process_limit
         self._lock = threading.Lock()
         self._trees: set[ProcessTree] = set()
@@ -54,17 +63,21 @@ class LocalRunner:
 
         Raises:
             Stopped: `close` was called before there was a result.
+            SandboxError: The sandbox did not start it.
         """
         said = Said(job.metric_name)
-        with Clock(job.rows) as clock:
-            environment = training_environment(os.environ, job, clock.child_fd)
+        with Clock(job.rows) as clock, self._sandbox.prepare(self._view(job, clock)) as prepared:
             limit_mb = job.limits.memory_limit_mb
             memory = Resident(limit_mb) if self._gpu is None else OnDevice(self._gpu, limit_mb)
+            disk = Written(job.out, OUT_LIMIT_MB)
             try:
-                tree = self._start(job.command, job.folder, environment, (clock.child_fd,))
+                tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
                 return Run(job.seed, None, lane=job.lane, crash=_not_started(job.command, error))
-            ended = self._train(job, tree, memory, clock, said, on_progress)
+            ended = self._train(job, tree, (memory, disk), clock, said, on_progress)
+            if not prepared.entered and ended.crash is None:
+                raise SandboxError(f"the sandbox did not start the run: {said.output.tail() or 'it said nothing'}")
+            ended = replace(ended, exit_status=prepared.exit_status(ended.exit_status))
         settle = reported_run if job.score is None else scored_run
         run = settle(job, clock, ended, said)
         log = said.output.log()
@@ -93,11 +106,12 @@ class LocalRunner:
         self,
         job: Job,
         tree: ProcessTree,
-        memory: Memory,
+        use: tuple[Memory, Written],
         clock: Clock,
         said: Said,
         on_progress: Callable[[Progress], None],
     ) -> Ended:
+        memory, disk = use
         progress = _TrainingProgress(job, clock, said)
         clock.handed_over(tree.started)
         return self._watch(
@@ -106,33 +120,59 @@ class LocalRunner:
             fence=lambda: training_fence(job.limits, scored=job.score is not None, begun=clock.begun),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
             memory=memory,
+            disk=disk.over,
             clock=clock,
         )
 
     def _score(
         self, job: Job, command: Sequence[str], run: Run, said: Said, on_progress: Callable[[Progress], None]
     ) -> Run:
-        try:
-            tree = self._start(command, job.score_folder, scoring_environment(os.environ, job))
-        except OSError as error:
-            return replace(run, crash=_not_started(command, error))
-        ended = self._watch(
-            tree,
-            said,
-            fence=lambda: scoring_fence(job.limits),
-            tick=lambda seconds, memory_mb: on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb)),
-            memory=Resident(math.inf),
-        )
+        environment = scoring_environment(os.environ, job)
+        with self._sandbox.prepare(self._server_view(job, environment)) as server:
+            if server.argv_prefix:  # the scorer is trusted; what it starts to run the candidate's model is not
+                environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
+                environment["AUTORESEARCH_SERVER_FDS"] = json.dumps(server.pass_fds)
+            try:
+                tree = self._start(command, job.score_folder, Prepared((), (), environment), server.pass_fds)
+            except OSError as error:
+                return replace(run, crash=_not_started(command, error))
+            ended = self._watch(
+                tree,
+                said,
+                fence=lambda: scoring_fence(job.limits),
+                tick=lambda seconds, memory_mb: on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb)),
+                memory=Resident(math.inf),
+            )
         return with_score(run, ended, said)
 
+    def _view(self, job: Job, clock: Clock) -> View:
+        """What training may see."""
+        return View(
+            folder=job.folder,
+            environment=training_environment(os.environ, job, clock.child_fd),
+            readable=(job.folder, *job.readable),
+            writable=(job.out,),
+            devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
+        )
+
+    def _server_view(self, job: Job, environment: Mapping[str, str]) -> View:
+        """What a process may see that answers for the candidate's model: nothing that can be written."""
+        return View(
+            folder=job.folder,
+            environment=environment,
+            readable=(job.folder, job.out, *job.readable, *job.trusted),
+            devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
+        )
+
     def _start(
-        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+        self, command: Sequence[str], folder: Path, prepared: Prepared, pass_fds: Sequence[int] = ()
     ) -> ProcessTree:
         # Under the lock, so that `close` either finds the tree or keeps it from being started.
         with self._lock:
             self._check_open()
             program = sys.executable if command[0] in PYTHON else command[0]
-            tree = TREE([program, *command[1:]], folder, environment, pass_fds)
+            whole = [*prepared.argv_prefix, program, *command[1:]]
+            tree = TREE(whole, folder, prepared.environment, (*prepared.pass_fds, *pass_fds))
             self._trees.add(tree)
             return tree
 
@@ -144,9 +184,10 @@ class LocalRunner:
         fence: Callable[[], Fence],
         tick: Callable[[float, float], None],
         memory: Memory,
+        disk: Callable[[Iterable[int]], str] = lambda pids: "",
         clock: Clock | None = None,
     ) -> Ended:
-        bounds = Bounds(fence, memory, self._process_limit)
+        bounds = Bounds(fence, memory, self._process_limit, disk)
         try:
             ended = watch(tree, bounds, hear=said.hear, tick=tick, clock=clock)
         finally:

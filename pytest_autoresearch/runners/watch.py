@@ -10,7 +10,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ TICK_SECONDS = 0.2  # between two reports of progress
 NO_BELL_SECONDS = 0.02  # between two looks for the end of a process that rings no bell
 READ_BYTES = 256 * 1024  # what a fast core still has at hand when it searches it
 LAST_READS = 16
-AT_ONCE = ("over-memory", "over-processes")  # what grows gets no time to grow on
+AT_ONCE = ("over-memory", "over-processes", "over-disk")  # what grows gets no time to grow on
 
 
 class Clock:
@@ -118,11 +118,13 @@ class Bounds:
         fence: The next limit in time; asked again and again, because the clock moves it.
         memory: How its memory is measured, and its limit.
         process_limit: With more processes than this the tree is ended.
+        disk: Asked with the tree's process numbers; what it wrote too much of, in a sentence, or nothing.
     """
 
     fence: Callable[[], Fence]
     memory: Memory
     process_limit: int
+    disk: Callable[[Iterable[int]], str] = lambda pids: ""
 
 
 def watch(
@@ -173,6 +175,8 @@ def _until_exit(tree: ProcessTree, bounds: Bounds, ears: _Ears, tick: Callable[[
             memory_mb = bounds.memory.look(processes)
             if message := bounds.memory.over():
                 return Crash("over-memory", message)
+            if message := bounds.disk(process.pid for process in processes):
+                return Crash("over-disk", message)
             # More often at first: a short process has a peak, too.
             look_at = now + min(LOOK_SECONDS, 0.01 + now / 4)
             if now >= tick_at:

@@ -1,0 +1,1 @@
+"""The sandboxes there are: each makes a command out of what a process may see."""

@@ -1,0 +1,191 @@
+"""The bubblewrap backend: namespaces of its own, and a root that holds what the view names and nothing else.
+
+Its options travel in a memory file, since arguments can be read by everybody, and it is started with the environment
+of the command, since the first process inside keeps for all to see what it was started with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_autoresearch.sandboxes import enter, machine
+from pytest_autoresearch.sandboxes.base import HOME, Allowance, Prepared, View
+from pytest_autoresearch.sandboxes.cgroup import Group
+
+_MIB = 1024 * 1024
+_KNOWS_SIZES = (0, 7)
+_KNOWS_USER_NAMESPACES = (0, 8)
+_NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+_READ, _WRITE, _COVER = range(3)  # of several for one place the last holds
+# Joins the groups, and ignores TERM: what runs inside is to have its moment, and would end with bubblewrap.
+_JOIN = 'trap "" TERM; while [ "$1" != -- ]; do echo 0 2>/dev/null >"$1"; shift; done; shift; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Bubblewrap:
+    """Sandboxes made by bubblewrap.
+
+    Attributes:
+        program: Where it is.
+        version: Its version.
+        forbids_user_namespaces: Whether it is asked to keep the command from making user namespaces. Where /proc/sys
+            cannot be written, as in most containers, it cannot.
+    """
+
+    program: str
+    version: tuple[int, ...]
+    forbids_user_namespaces: bool
+
+    name = "bubblewrap"
+
+    def prepare(self, view: View) -> Prepared:
+        return _Boxed(self, view)
+
+    def options(self, view: View) -> list[str]:
+        """What bubblewrap is told."""
+        places = [*machine.python(view.environment), Path(enter.__file__), *view.readable]
+        readable = dict.fromkeys(shown for place in places for shown in (place.resolve(), place.absolute()))
+        unneeded = machine.unneeded((machine.LIBRARIES, machine.LIBRARIES / "local", *readable))
+        mounts = [(path, _READ) for path in readable]
+        mounts += [(shown, _WRITE) for path in view.writable for shown in (path.resolve(), path.absolute())]
+        mounts += [(path, _COVER) for path in _covers((machine.LIBRARIES, *readable), (*unneeded, *view.covered))]
+        return [
+            *_NAMESPACES,
+            *(() if view.network else ("--unshare-net",)),
+            *(("--disable-userns",) if self.forbids_user_namespaces else ()),
+            *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+            *_root(view),
+            # Read-only: to root it would offer the settings of the whole machine.
+            *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"),
+            *self._scratch("/dev/shm", view.allowance.shm_mb),
+            *self._scratch("/tmp", view.allowance.tmp_mb),
+            *("--dir", HOME),
+            *(word for path, kind in sorted(set(mounts)) for word in _mount(path, kind)),
+            *_devices(view.devices),
+            *_at_home(view),
+            *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(view.folder.absolute())),
+        ]
+
+    def _scratch(self, place: str, size_mb: float) -> Iterator[str]:
+        if self.version >= _KNOWS_SIZES:
+            yield from ("--size", str(int(size_mb * _MIB)))
+        yield from ("--tmpfs", place)
+
+
+def installed() -> Bubblewrap | None:
+    """The bubblewrap on PATH, asked for its version."""
+    program = shutil.which("bwrap")
+    if program is None:
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        if numbers := re.search(r"\d+(\.\d+)+", said):
+            version = tuple(map(int, numbers[0].split(".")))
+            return Bubblewrap(program, version, version >= _KNOWS_USER_NAMESPACES)
+    return None
+
+
+class _Boxed(Prepared):
+    """Options in a sealed memory file, a second memory file that a command signs once it is inside, and a group."""
+
+    def __init__(self, backend: Bubblewrap, view: View) -> None:
+        self._group = Group(view.allowance)
+        self._options = os.memfd_create("options", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._sign = os.memfd_create("sign", os.MFD_CLOEXEC)
+        try:
+            os.write(self._options, b"".join(os.fsencode(option) + b"\0" for option in backend.options(view)))
+            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(self._options, fcntl.F_ADD_SEALS, seals)
+            self.rewind()
+        except BaseException:
+            self.close()
+            raise
+        prefix = [
+            *("/bin/sh", "-c", _JOIN, "sh", *self._group.entrances, "--"),
+            *(backend.program, "--args", str(self._options), "--"),
+            *(sys.executable, "-I", "-S", enter.__file__, str(self._sign), *_limits(view.allowance), "--"),
+        ]
+        super().__init__(prefix, (self._options, self._sign), _environment(view.environment))
+
+    @property
+    def entered(self) -> bool:
+        return os.fstat(self._sign).st_size > 0
+
+    def rewind(self) -> None:
+        os.lseek(self._options, 0, os.SEEK_SET)
+
+    def exit_status(self, status: int | None) -> int | None:
+        """As a shell does, bubblewrap exits with 128 and the number of the signal."""
+        return 128 - status if status is not None and 128 < status < 128 + 65 else status
+
+    def close(self) -> None:
+        os.close(self._options)
+        os.close(self._sign)
+        self._group.close()
+
+
+def _root(view: View) -> Iterator[str]:
+    yield from ("--ro-bind", str(machine.LIBRARIES), str(machine.LIBRARIES))
+    for place in machine.ROOT_LINKS:
+        if os.path.islink(place):
+            yield from ("--symlink", os.readlink(place), place)
+        else:
+            yield from ("--ro-bind-try", place, place)
+    for place in (*machine.SETTINGS, *(machine.NETWORK_SETTINGS if view.network else ())):
+        yield from ("--ro-bind-try", place, place)
+
+
+def _covers(readable: Iterable[Path], covered: Iterable[Path]) -> Iterator[Path]:
+    """Where something that is to be covered would be seen; a place may be shown under several names."""
+    for shown in readable:
+        real = shown.resolve()
+        for path in covered:
+            if path.exists() and path.resolve().is_relative_to(real):
+                yield shown / path.resolve().relative_to(real)
+
+
+def _mount(path: Path, kind: int) -> tuple[str, ...]:
+    name = str(path)
+    if kind == _COVER:
+        return ("--tmpfs", name, "--remount-ro", name) if path.is_dir() else ("--ro-bind", os.devnull, name)
+    return ("--bind" if kind == _WRITE else "--ro-bind", name, name)
+
+
+def _devices(devices: Iterable[Path]) -> Iterator[str]:
+    for device in devices:
+        yield from ("--dev-bind", str(device), str(device))
+    if devices:
+        yield from ("--ro-bind", "/sys", "/sys")  # where the driver's library finds its card
+
+
+def _at_home(view: View) -> Iterator[str]:
+    """What of the home folder may be seen is found from the sandbox's own, too: programs look under `~`."""
+    home = view.environment.get("HOME", "")
+    inside = dict.fromkeys(path for path in view.readable if home and Path(home) in path.parents)
+    for path in inside:
+        if not any(other in path.parents for other in inside):
+            yield from ("--symlink", str(path), str(HOME / path.relative_to(home)))
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in environment.items() if not name.startswith("XDG_")}
+    # Some programs ask for the user's name, and there is no list of users to look in.
+    return {"USER": "nobody", "LOGNAME": "nobody", **kept, "HOME": HOME, "TMPDIR": "/tmp"}
+
+
+def _limits(allowance: Allowance) -> Iterator[str]:
+    yield f"nproc={allowance.processes}"
+    yield f"nofile={allowance.open_files}"
+    yield f"fsize={int(allowance.file_mb * _MIB)}"
+    yield "core=0"
+    if allowance.cpu_seconds is not None:
+        yield f"cpu={max(1, int(allowance.cpu_seconds))}"

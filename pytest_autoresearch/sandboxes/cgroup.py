@@ -1,0 +1,97 @@
+"""Control groups that hold the processes of one sandbox, where this user is root and the kernel lets him make some.
+
+Nothing here raises on account of the machine: without a group the limits that a process carries itself are left, and
+of those the kernel does not hold root to the number of processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pytest_autoresearch.sandboxes.base import Allowance
+
+_PREFIX = "autoresearch-"
+_FORGOTTEN_SECONDS = 24 * 3600
+_numbers = itertools.count()
+
+
+class Group:
+    """One group, in as many hierarchies as its limits need.
+
+    Attributes:
+        entrances: Files that a process joins by writing 0.
+    """
+
+    def __init__(self, allowance: Allowance) -> None:
+        wanted = {"pids": ("pids.max", "pids.max", allowance.processes)}
+        if allowance.memory_mb is not None:
+            wanted["memory"] = ("memory.max", "memory.limit_in_bytes", int(allowance.memory_mb * 1024 * 1024))
+        name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+        self._folders: set[Path] = set()
+        for controller, (second, first, value) in wanted.items() if os.geteuid() == 0 else ():
+            with suppress(OSError):
+                for parent in _parents(controller):
+                    _sweep(parent)
+                    folder = parent / name
+                    folder.mkdir(exist_ok=True)
+                    self._folders.add(folder)
+                    (folder / (second if (folder / second).exists() else first)).write_text(str(value))
+        self.entrances = tuple(str(folder / "cgroup.procs") for folder in sorted(self._folders))
+
+    def close(self) -> None:
+        """Remove it; what has just ended may stay in it for a moment."""
+        for _ in range(50):
+            for folder in tuple(self._folders):
+                with suppress(OSError):
+                    folder.rmdir()
+                    self._folders.discard(folder)
+            if not self._folders:
+                return
+            time.sleep(0.002)
+
+
+def _parents(controller: str) -> Iterator[Path]:
+    """The group to make a child of: this process's own, or the nearest above it whose children can have this limit."""
+    lines = (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())
+    paths = {name: path for _, names, path in lines for name in names.split(",")}  # version 2 has no name
+    first, second = _mounted("cgroup", controller), _mounted("cgroup2")
+    if controller in paths and first:
+        yield _inside(first, paths[controller])
+    elif "" in paths and second:
+        own = _inside(second, paths[""])
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(second[0]):
+                return
+            if controller in (folder / "cgroup.subtree_control").read_text().split():
+                yield folder
+                return
+
+
+def _mounted(kind: str, option: str = "") -> tuple[Path, str] | None:
+    """Where a hierarchy is mounted, and which of its groups that shows."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (found, _, options) = before.split(), after.split(" ", 2)
+        if found == kind and (not option or option in options.split(",")):
+            return Path(fields[4]), fields[3]
+    return None
+
+
+def _inside(mounted: tuple[Path, str], path: str) -> Path:
+    place, shown = mounted
+    inside = path.removeprefix(shown) if shown != "/" else path
+    folder = place / inside.lstrip("/")
+    return folder if folder.is_dir() else place
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed sessions have left. A group without processes is used within a run or never."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS:
+                folder.rmdir()

@@ -1,0 +1,81 @@
+"""How much a run has written into its folder: a bind has no quota, so it is looked at while the run goes on.
+
+Between two looks a run can write as much as the disk takes; the size of one file is limited inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_MIB = 1024 * 1024
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system
+_MOST_FILES = 10_000  # a look stays short
+
+
+class Written:
+    """The files of one folder, and those that were deleted and are still held open.
+
+    Args:
+        folder: Empty, and on a file system that others may use, too.
+        limit_mb: How much may be in it, in MiB.
+    """
+
+    def __init__(self, folder: Path, limit_mb: float) -> None:
+        self._folder = folder
+        self._limit_mb = limit_mb
+        self._free_mb = self._free()
+
+    def over(self, pids: Iterable[int]) -> str:
+        """Why the run has to be ended, or nothing.
+
+        Args:
+            pids: The run's processes.
+        """
+        held = _files_below(self._folder)
+        if len(held) > _MOST_FILES:
+            return f"left more than {_MOST_FILES:,} files in its folder"
+        if self._free_mb - self._free() > self._limit_mb:  # rare, and then worth a look at every open file
+            held |= _deleted(pids, self._folder.stat().st_dev)
+        size_mb = sum(held.values()) / _MIB
+        if size_mb <= self._limit_mb:
+            return ""
+        return f"wrote {size_mb:,.0f} MiB into its folder; the limit is {self._limit_mb:,.0f} MiB"
+
+    def _free(self) -> float:
+        said = os.statvfs(self._folder)
+        return said.f_bfree * said.f_frsize / _MIB
+
+
+def _files_below(folder: Path) -> dict[int, int]:
+    """Bytes on disk by inode, folders included; stops when there are too many."""
+    found: dict[int, int] = {}
+    folders = [os.fspath(folder)]
+    while folders and len(found) <= _MOST_FILES:
+        # What is there may be gone, or closed to us, at any moment.
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    said = entry.stat(follow_symlinks=False)
+                    found[said.st_ino] = said.st_blocks * _BLOCK_BYTES
+                    if stat.S_ISDIR(said.st_mode):
+                        folders.append(entry.path)
+                if len(found) > _MOST_FILES:
+                    break
+    return found
+
+
+def _deleted(pids: Iterable[int], device: int) -> dict[int, int]:
+    """Bytes on this device, by inode, of files without a name that these processes hold open."""
+    found: dict[int, int] = {}
+    for pid in pids:
+        with suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    said = os.stat(f"/proc/{pid}/fd/{name}")
+                    if stat.S_ISREG(said.st_mode) and said.st_nlink == 0 and said.st_dev == device:
+                        found[said.st_ino] = said.st_blocks * _BLOCK_BYTES
+    return found

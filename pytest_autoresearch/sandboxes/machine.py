@@ -1,0 +1,93 @@
+"""What of this machine a Python program needs to run, and what of that holds validation text.
+
+Knows paths alone, no backend. Everything else on the machine is left out of a sandbox by not being named.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+LIBRARIES = Path("/usr")
+ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # into /usr on today's systems
+SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+NETWORK_SETTINGS = (
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
+    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/passwd"),
+)
+UNNEEDED = ("test", "idlelib", "turtledemo", "pydoc_data")
+"""Folders of the standard library that no training needs; an embedded corpus takes its validation text from them."""
+
+_SITES = ("site-packages", "dist-packages")
+_ENVIRONMENTS = ("", "envs/*/", "pkgs/*/")  # conda keeps environments and packages inside its own folder
+
+
+def python(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The folders of this interpreter and of its packages, and of the libraries that the variables name.
+
+    Interpreters of pyenv and uv lie in the home folder, and virtual environments reach them through links. A folder of
+    PYTHONPATH counts when it is one of packages: source code has to be named by who wants it seen.
+    """
+    found = [Path(prefix) for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)]
+    found += [program.parent.parent for program in _links(Path(sys.executable))]
+    if site.ENABLE_USER_SITE:
+        found.append(Path(site.getusersitepackages()))
+    found += [path for path in _folders(environment, "PYTHONPATH") if path.name in _SITES]
+    found += _folders(environment, "LD_LIBRARY_PATH")
+    return tuple(path for path in dict.fromkeys(found) if path.is_dir() and not _too_wide(path))
+
+
+def unneeded(places: Iterable[Path]) -> tuple[Path, ...]:
+    """The folders of UNNEEDED in every standard library under these places."""
+    found: dict[Path, None] = {}
+    for place in places:
+        for inside in _ENVIRONMENTS:
+            for library in place.glob(f"{inside}lib*/python3*"):
+                if not library.parent.is_symlink():
+                    found |= dict.fromkeys(path for name in UNNEEDED if (path := library / name).is_dir())
+    return tuple(found)
+
+
+def gpu_devices(uuid: str, root: Path = Path("/")) -> tuple[Path, ...]:
+    """The device files that CUDA opens for one GPU.
+
+    Those of every GPU, and of every MIG instance, where the driver does not say which file is this one's.
+
+    Args:
+        uuid: `GPU-…` or `MIG-…`.
+        root: Where the file system begins.
+    """
+    shared = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"]
+    cards = [f"nvidia{minor}" for minor in _minors(uuid, root)]
+    if not cards:
+        cards = ["nvidia[0-9]*", "nvidia-caps/*"]
+    return tuple(path for name in (*shared, *cards) for path in sorted((root / "dev").glob(name)))
+
+
+def _minors(uuid: str, root: Path) -> Iterator[int]:
+    for file in (root / "proc/driver/nvidia/gpus").glob("*/information"):
+        lines = (line.partition(":") for line in file.read_text(errors="replace").splitlines())
+        said = {name.strip(): value.strip() for name, _, value in lines}
+        if said.get("GPU UUID") == uuid and said.get("Device Minor", "").isdecimal():
+            yield int(said["Device Minor"])
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """Where a chain of symbolic links leads, each step."""
+    while path.is_symlink():
+        path = Path(os.path.normpath(path.parent / os.readlink(path)))
+        yield path
+    yield path.resolve()
+
+
+def _folders(environment: Mapping[str, str], name: str) -> list[Path]:
+    return [Path(entry) for entry in environment.get(name, "").split(":") if entry.startswith("/")]
+
+
+def _too_wide(path: Path) -> bool:
+    """Whether a folder holds more than programs: the root, the home folder or what that lies in."""
+    home = Path(os.path.expanduser("~"))
+    return path.resolve() == Path("/") or any(wide.is_relative_to(path.resolve()) for wide in (home, home.resolve()))

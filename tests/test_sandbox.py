@@ -1,0 +1,276 @@
+"""The sandbox, attacked from inside: as root and as an ordinary user, and without it, where every attack succeeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.runners.supervised import SupervisedTree
+from pytest_autoresearch.sandbox import find
+from pytest_autoresearch.sandboxes.base import Allowance, Prepared, View
+from pytest_autoresearch.sandboxes.bubblewrap import Bubblewrap, installed
+from pytest_autoresearch.sandboxes.selftest import try_out
+
+PACKAGE = Path(__file__).parent.parent / "pytest_autoresearch"
+ORDINARY = 12345  # a user that has no name, as in many containers
+SECRET = {"ANTHROPIC_API_KEY": "sk-something-long"}
+
+TRIED = """
+import dataclasses, json, os, sys
+from pathlib import Path
+from typing import Any
+from pytest_autoresearch.sandbox import find
+from pytest_autoresearch.sandboxes.base import Unconfined, View
+from pytest_autoresearch.sandboxes.selftest import try_out
+
+names = ("PATH", "LD_LIBRARY_PATH")
+view = View(Path("/"), {name: os.environ[name] for name in names if name in os.environ})
+hidden = [Path(sys.argv[1])]
+with_it = find("auto", view, hidden)
+without = try_out(Unconfined(), view, hidden)
+print(json.dumps([os.geteuid(), with_it.words, without.failed, without.broken]))
+"""
+
+
+@pytest.fixture(scope="module")
+def bubblewrap() -> Bubblewrap:
+    """The one that is installed and starts; where there is none, CI fails and others skip."""
+    backend = installed()
+    why = "bubblewrap is not installed (apt install bubblewrap)"
+    if backend is not None:
+        why = try_out(backend, view()).failed
+    if backend is None or why:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"the sandbox cannot be tested: {why}")
+    return backend
+
+
+def view(**given: Any) -> View:
+    return replace(View(Path("/"), {"PATH": os.environ["PATH"], "HOME": str(Path.home())}), **given)
+
+
+def start(prepared: Prepared, *command: str, fds: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
+    prepared.rewind()
+    return subprocess.run(
+        [*prepared.argv_prefix, *command], env=dict(prepared.environment), pass_fds=(*prepared.pass_fds, *fds),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def shell(backend: Bubblewrap, seen: View, script: str) -> str:
+    """What a shell script inside says on both streams."""
+    with backend.prepare(seen) as prepared:
+        done = start(prepared, "sh", "-c", script)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can read, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def as_user(user: str, script: Path, folder: Path) -> list[str]:
+    """The command that runs a Python script as root, or as an ordinary user who may not read root's interpreter."""
+    if user == "root" or os.geteuid() != 0:
+        return [sys.executable, str(script)]
+    inside = folder / "python"
+    inside.mkdir()
+    program = inside / Path(os.path.realpath(sys.executable)).relative_to(os.path.realpath(sys.base_prefix))
+    become = f"setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups {program} {script}"
+    # A shared libpython is looked for where the interpreter was built to lie.
+    moved = f"mount --bind {sys.base_prefix} {inside} && LD_LIBRARY_PATH={inside}/lib"
+    return ["unshare", "--mount", "sh", "-c", f'{moved} exec {become} "$@"', "sh"]
+
+
+# What holds
+
+
+@pytest.mark.parametrize("user", ["root", "ordinary"])
+def test_every_attack_succeeds_without_the_sandbox_and_fails_inside(
+    bubblewrap: Bubblewrap, open_folder: Path, user: str
+) -> None:
+    if user == "root" and os.geteuid() != 0:
+        pytest.skip("this is not root")
+    shutil.copytree(PACKAGE, open_folder / "pytest_autoresearch", ignore=shutil.ignore_patterns("__pycache__"))
+    (open_folder / "tried.py").write_text(TRIED)
+    shard = open_folder / "shard"
+    shard.write_text("validation")
+    for path in (open_folder, *open_folder.rglob("*")):
+        path.chmod(0o755)
+    done = subprocess.run(
+        [*as_user(user, open_folder / "tried.py", open_folder), str(shard)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(open_folder), "PYTHONDONTWRITEBYTECODE": "1", **SECRET},
+        cwd="/", capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    uid, words, failed, broken = json.loads(done.stdout)
+    assert (uid == 0) == (user == "root")
+    assert not failed
+    expected = {
+        "variables of other processes can be read",
+        "a file outside can be read",
+        f"{shard} can be read",
+        "a port of this machine can be connected to",
+        "an abstract socket of this machine can be connected to",
+        "a hidden folder can be written to",
+        "a read-only folder can be written to",
+        "a process outside can be ended",
+        "user namespaces can be made",
+        "the number of processes has no limit",
+        "/tmp and /dev/shm have no limit of size",
+    }
+    expected |= {"settings of the whole machine can be changed"} if user == "root" else set()
+    assert expected <= set(broken)
+    assert words == "bubblewrap"
+
+
+def test_what_does_not_hold_is_said(bubblewrap: Bubblewrap) -> None:
+    older = replace(bubblewrap, version=(0, 6, 1), forbids_user_namespaces=False)
+    findings = try_out(older, view(allowance=Allowance(tmp_mb=64, shm_mb=64)))
+    assert findings.broken == ("user namespaces can be made", "/tmp and /dev/shm have no limit of size")
+
+
+def test_a_broken_promise_of_the_view_is_said(bubblewrap: Bubblewrap, tmp_path: Path) -> None:
+    shard = tmp_path / "data" / "shard"
+    shard.parent.mkdir()
+    shard.write_text("validation")
+    findings = try_out(bubblewrap, view(readable=(shard.parent,)), [shard])
+    assert findings.broken == (f"{shard} can be read",)
+    assert try_out(bubblewrap, view(readable=(shard.parent,), covered=(shard,)), [shard]).held
+
+
+# Finding one
+
+
+def test_no_sandbox_says_why_and_is_refused_where_one_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert find("auto", view()).words.startswith("none (bubblewrap is not installed: `apt install bubblewrap`")
+    with pytest.raises(UserError, match="--autoresearch-sandbox=require: bubblewrap is not installed"):
+        find("require", view())
+    assert find("off", view()).words == "none (switched off)"
+
+
+def test_refused_user_namespaces_are_said(bubblewrap: Bubblewrap) -> None:
+    ask = "from tests.test_sandbox import *; print(find('auto', view()).words)"
+    none_more = 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-c", none_more, "sh", sys.executable, "-c", ask],
+        cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == (
+        "none (bubblewrap may not make user namespaces here, since user.max_user_namespaces is 0)"
+    ), done.stderr
+
+
+# Commands inside
+
+
+def test_the_end_of_a_command_is_told_from_that_of_the_sandbox(bubblewrap: Bubblewrap) -> None:
+    ends = {"exit 3": 3, "kill -SEGV $$": -signal.SIGSEGV, "kill -KILL $$": -signal.SIGKILL, "exit 0": 0}
+    with bubblewrap.prepare(view()) as prepared:
+        for script, status in ends.items():
+            assert prepared.exit_status(start(prepared, "sh", "-c", script).returncode) == status
+        done = start(prepared, "no-such-program")
+        assert (done.returncode, done.stderr) == (
+            127, "no-such-program could not be started: No such file or directory\n",
+        )  # fmt: skip
+        assert prepared.entered
+    with bubblewrap.prepare(view(folder=Path("/no/such/folder"))) as prepared:
+        assert "/no/such/folder" in start(prepared, "true").stderr
+        assert not prepared.entered
+
+
+def test_a_command_inside_has_its_moment_after_term_and_nothing_is_left(bubblewrap: Bubblewrap) -> None:
+    script = 'trap "echo asked; exit 0" TERM; setsid sleep 60 & echo ready; while :; do sleep 0.01; done'
+    with bubblewrap.prepare(view()) as prepared:
+        command = [*prepared.argv_prefix, "sh", "-c", script]
+        tree = SupervisedTree(command, Path("/"), prepared.environment, prepared.pass_fds)
+        assert tree.pipe.read(6) == b"ready\n"
+        family = tree.look()
+        assert len(family) >= 4  # bubblewrap twice, the shell and what has left its session
+        tree.end(10.0, time.sleep)
+        os.set_blocking(tree.pipe.fileno(), False)
+        assert tree.pipe.read().endswith(b"asked\n")
+        tree.pipe.close()
+        assert prepared.exit_status(tree.exit_status) == 0
+    assert not any(Path("/proc", str(process.pid)).exists() for process in family)
+
+
+def test_only_what_was_handed_over_is_open_inside(bubblewrap: Bubblewrap, tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text("rows")
+    with (tmp_path / "rows").open() as rows, bubblewrap.prepare(view()) as prepared:
+        number = rows.fileno()
+        script = f"import os; print(os.read({number}, 9), *sorted(map(int, os.listdir('/proc/self/fd'))))"
+        done = start(prepared, sys.executable, "-I", "-S", "-c", script, fds=[number])
+    content, *numbers = done.stdout.split()
+    assert content == "b'rows'"
+    assert len(numbers) == 5, "stdin, stdout, stderr, the rows, and the listing itself"
+    assert {"0", "1", "2", str(number)} < set(numbers)
+
+
+def test_limits_hold_inside(bubblewrap: Bubblewrap) -> None:
+    allowance = Allowance(file_mb=1, tmp_mb=4, open_files=64, cpu_seconds=7)
+    said = shell(
+        bubblewrap,
+        view(allowance=allowance),
+        "ulimit -n; ulimit -c; ulimit -t; cd /tmp; head -c 2000000 /dev/zero >a; stat -c %s a;"
+        "for i in 1 2 3 4 5; do head -c 1000000 /dev/zero >$i; done; touch /x /dev/x; env | grep -c XDG",
+    )
+    lines = said.splitlines()
+    assert lines[:4] == ["64", "0", "7", str(1024 * 1024)]
+    assert "No space left on device" in said
+    assert said.count("Read-only file system") == 2
+
+
+def test_a_place_is_seen_under_its_names_and_what_is_covered_under_none(bubblewrap: Bubblewrap, tmp_path: Path) -> None:
+    real, home = tmp_path / "real", tmp_path / "home"
+    (real / "data" / "test").mkdir(parents=True)
+    (real / "data" / "test" / "answers").write_text("answers")
+    (real / "data" / "rows").write_text("rows\n")
+    home.mkdir()
+    (home / "cache").symlink_to(real)
+    seen = view(
+        environment={"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(home)},
+        readable=(home / "cache" / "data",),
+        covered=(home / "cache" / "data" / "test",),
+    )
+    places = f"~/cache/data {home}/cache/data {real}/data"
+    said = shell(
+        bubblewrap, seen, f"for place in {places}; do cat $place/rows; ls -A $place/test; done; echo ~ $TMPDIR"
+    )
+    assert said.splitlines() == ["rows", "rows", "rows", "/tmp/home /tmp"]
+
+
+def test_a_wider_view_reaches_the_network(bubblewrap: Bubblewrap) -> None:
+    names = "cat /proc/net/dev | wc -l; ls /etc"
+    wide, narrow = shell(bubblewrap, view(network=True), names), shell(bubblewrap, view(), names)
+    assert "resolv.conf" in wide
+    assert "resolv.conf" not in narrow
+    assert not try_out(bubblewrap, view(network=True)).broken
+
+
+def test_devices_are_there_when_named(bubblewrap: Bubblewrap) -> None:
+    listing = "ls /dev /sys/class 2>/dev/null"
+    assert "mem" not in shell(bubblewrap, view(), listing).split()
+    device = Path("/dev/kmsg")
+    if not device.exists():
+        pytest.skip("this machine has no device file to show")
+    said = shell(bubblewrap, view(devices=(device,)), f"test -c {device} && echo there; ls /sys; touch /sys/x")
+    assert said.startswith("there\n")
+    assert "class" in said.split()

@@ -1,0 +1,132 @@
+"""What a sandbox is made from: the paths of this machine, control groups, and the look at what a run has written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.corpus import VALIDATION_FOLDERS
+from pytest_autoresearch.sandboxes import disk, machine
+from pytest_autoresearch.sandboxes.base import Allowance
+from pytest_autoresearch.sandboxes.cgroup import Group
+from pytest_autoresearch.sandboxes.disk import Written
+
+# Paths
+
+
+def test_what_the_embedded_corpus_validates_on_is_what_a_sandbox_covers() -> None:
+    assert set(machine.UNNEEDED) == set(VALIDATION_FOLDERS)
+
+
+def test_every_standard_library_in_sight_is_found(tmp_path: Path) -> None:
+    libraries = [
+        tmp_path / place / "python3.12" for place in ("lib", "lib64", "envs/other/lib", "pkgs/python-3.12/lib")
+    ]
+    for library in libraries:
+        (library / "test").mkdir(parents=True)
+        (library / "json").mkdir()
+    assert set(machine.unneeded([tmp_path])) == {library / "test" for library in libraries}
+
+
+def test_the_interpreter_comes_with_its_packages_but_never_with_a_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages, source = tmp_path / "site-packages", tmp_path / "source"
+    packages.mkdir()
+    source.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = machine.python({"PYTHONPATH": f"{packages}:{source}:", "LD_LIBRARY_PATH": f"{tmp_path}:{source}:/"})
+    assert {Path(sys.prefix), Path(sys.base_prefix), packages} <= set(found)
+    assert found.count(source) == 1, "for its libraries"
+    assert not {tmp_path, Path("/")} & set(found)
+
+
+def test_a_gpu_has_its_own_device_file_and_a_mig_instance_all(tmp_path: Path) -> None:
+    devices = tmp_path / "dev"
+    (devices / "nvidia-caps").mkdir(parents=True)
+    names = (
+        "nvidiactl",
+        "nvidia-uvm",
+        "nvidia-uvm-tools",
+        "nvidia-modeset",
+        "nvidia0",
+        "nvidia1",
+        "nvidia-caps/nvidia-cap1",
+    )
+    for name in names:
+        (devices / name).touch()
+    for minor in (0, 1):
+        card = tmp_path / f"proc/driver/nvidia/gpus/0000:0{minor}:00.0"
+        card.mkdir(parents=True)
+        (card / "information").write_text(
+            f"Model: \t\t NVIDIA H200\nGPU UUID: \t GPU-{minor}\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n"
+        )
+    shared = {devices / name for name in ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")}
+    assert set(machine.gpu_devices("GPU-1", tmp_path)) == {*shared, devices / "nvidia1"}
+    everything = {*shared, devices / "nvidia0", devices / "nvidia1", devices / "nvidia-caps/nvidia-cap1"}
+    assert set(machine.gpu_devices("MIG-1", tmp_path)) == everything
+
+
+# Control groups
+
+
+def test_a_group_holds_what_joins_it_and_is_gone_afterwards() -> None:
+    group = Group(Allowance(processes=5))
+    if not group.entrances:
+        pytest.skip("this user cannot make control groups here")
+    (entrance,) = group.entrances
+    forks = "import os\nfor _ in range(9): os.fork() or os._exit(os.system('sleep 0.2'))"
+    join = 'echo 0 >"$0" && exec "$@"'
+    done = subprocess.run(
+        ["/bin/sh", "-c", join, entrance, sys.executable, "-c", forks], capture_output=True, text=True, check=False
+    )
+    assert "BlockingIOError" in done.stderr
+    group.close()
+    assert not Path(entrance).parent.exists()
+
+
+# What a run has written
+
+
+def written(folder: Path, limit_mb: float = 1.0) -> Written:
+    folder.mkdir()
+    return Written(folder, limit_mb)
+
+
+def test_files_in_subfolders_count_and_what_links_point_at_does_not(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(4 * 1024 * 1024))
+    out = tmp_path / "out"
+    look = written(out)
+    (out / "link").symlink_to(tmp_path / "large")
+    (out / "a" / "b").mkdir(parents=True)
+    (out / "a" / "b" / "model.pt").write_bytes(os.urandom(512 * 1024))
+    assert look.over([]) == ""
+    (out / "a" / "more").write_bytes(os.urandom(1024 * 1024))
+    assert look.over([]) == "wrote 2 MiB into its folder; the limit is 1 MiB"
+
+
+def test_a_deleted_file_that_is_held_open_counts(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    look = written(out, 16.0)
+    script = "import os, sys; file = open('x', 'wb'); os.unlink('x'); file.write(bytes(64 << 20)); file.flush()"
+    script += "; print('.', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=out, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        os.sync()  # some file systems take the space late
+        assert look.over([process.pid]) == "wrote 64 MiB into its folder; the limit is 16 MiB"
+        process.communicate()
+
+
+def test_a_look_at_very_many_files_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "_MOST_FILES", 20)
+    look = written(tmp_path / "out")
+    for number in range(30):
+        (tmp_path / "out" / str(number)).touch()
+    assert look.over([]) == "left more than 20 files in its folder"
