@@ -185,5 +185,4 @@ def measure_in(cache: Path, model: Path) -> float:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(cache).items():
             patch.setenv(name, value)
-        val_bpb = measure(model, TRAIN).val_bpb
-    return val_bpb
+        return measure(model, TRAIN).val_bpb
