@@ -1,6 +1,6 @@
 """A candidate's model as the scorer sees it: a process that was asked for logits, of which losses are computed here.
-Logits lie in memory that the other process can write at any time, so they are copied, row by row, before they are
-looked at; what it did not write is NaN. May not know of the metric's sums, of files or of the probe."""
+Logits lie in memory that the other process can write at any time, so they are copied, some rows at a time, before they
+are looked at; where it wrote nothing a NaN is left. May not know of the metric's sums, of files or of the probe."""
 
 from pathlib import Path
 from typing import Self
@@ -15,6 +15,8 @@ from harness.profiles import Profile
 from harness.server_process import NoAnswer, Reason, ServerProcess
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Logits that are copied at once: on a CPU they stay in its cache, on a GPU they keep it busy for a while.
+_PRIVATE_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 
 
 class IsolatedModel:
@@ -66,7 +68,8 @@ class IsolatedModel:
             self.transport = "memory"
         self._tokens = torch.from_numpy(self._token_memory.array.view(TOKEN)).view(batch_rows, length)
         self._logits = shared.view(_TYPES[ready.logit_type])[: job.logits].view(batch_rows, length, vocab)
-        self._private = torch.empty((length, vocab), dtype=torch.float32, device=profile.device)
+        part = min(batch_rows, max(1, _PRIVATE_LOGITS[profile.device] // (length * vocab)))
+        self._private = torch.empty((part, length, vocab), dtype=torch.float32, device=profile.device)
 
     def nats(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each target, 0 for special tokens: float32 [rows, sequence] on the CPU, finite.
@@ -81,22 +84,24 @@ class IsolatedModel:
         rows = len(inputs)
         self._tokens[:rows] = inputs
         self._tokens[rows:] = inputs[-1]
-        self._logits.fill_(float("nan"))
+        # One logit of a token is enough: its loss is NaN as long as that is.
+        self._logits[..., 0] = float("nan")
         if self._logits.is_cuda:
             torch.cuda.synchronize()
         self._process.ask()
-        targets = targets.to(self._private.device)
-        sizes = self._token_bytes[targets]
-        nats = torch.empty(targets.shape, device=self._private.device)
-        for row in range(rows):
-            self._private.copy_(self._logits[row])
-            nats[row] = text_nats(self._private, targets[row], sizes[row])
-        nats = nats.cpu()
+        nats = torch.cat([self._losses(first, targets) for first in range(0, rows, len(self._private))]).cpu()
         if nats.isnan().any():
             raise NoAnswer(Reason.NOT_FINITE)
         if nats.isinf().any():
             raise NoAnswer(Reason.IMPOSSIBLE)
         return nats
+
+    def _losses(self, first: int, targets: Tensor) -> Tensor:
+        """Losses of some rows of the batch, the first of them and as many as are copied at once: [rows, sequence]."""
+        wanted = targets[first : first + len(self._private)].to(self._private.device)
+        logits = self._private[: len(wanted)].copy_(self._logits[first : first + len(wanted)])
+        sizes = self._token_bytes[wanted]
+        return text_nats(logits.flatten(0, 1), wanted.flatten(), sizes.flatten()).view(wanted.shape)
 
     def __enter__(self) -> Self:
         return self

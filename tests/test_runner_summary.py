@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pytest_autoresearch.experiment import Crash
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
 from pytest_autoresearch.runners.environment import passes
+from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.summary import FULL_BYTES, KEPT_NAMES, LINE_BYTES, Summary
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True).filter(lambda name: name != "METRIC")
@@ -200,6 +201,21 @@ def test_words_that_only_look_like_a_class_do_not_make_one() -> None:
     assert exit_crash(1, ["ImportError: said by the script itself"]).reason == "exit 1"
     assert exit_crash(2, ["FAIL"]).reason == "exit 2"
     assert exit_crash(1, ["FAIL", "done"]).reason == "exit 1"
+
+
+def test_an_exception_is_found_above_hundreds_of_lines_of_its_message() -> None:
+    message = [f"  args[{n}]: TensorBox(..." for n in range(1000)]
+    found_from = [
+        "Found from:",
+        '   File "train.py", line 3, in loss_of',
+        '  File "train.py", line 2, in forward',
+        "    x",
+    ]
+    said = Output()
+    said.hear(
+        "\n".join([*TRACEBACK[:-1], "E: no compiler", *message, *found_from, "", "Set VERBOSE=1 for more"]).encode()
+    )
+    assert exit_crash(1, said.lines) == Crash("exit 1", "E: no compiler")
 
 
 def test_an_abort_for_want_of_memory_is_out_of_memory() -> None:

@@ -265,6 +265,13 @@ def test_a_wider_view_reaches_the_network(bubblewrap: Bubblewrap) -> None:
     assert not try_out(bubblewrap, view(network=True)).broken
 
 
+def test_threads_can_be_named_as_cuda_does_and_what_is_the_machines_stays_as_it_is(bubblewrap: Bubblewrap) -> None:
+    script = "echo named >/proc/$$/comm && cat /proc/$$/comm; find /proc -maxdepth 1 -writable"
+    named, *writable = shell(bubblewrap, view(), script).splitlines()
+    assert named == "named"
+    assert all(path.removeprefix("/proc/").isdecimal() or Path(path).is_symlink() for path in filter(None, writable))
+
+
 def test_devices_are_there_when_named(bubblewrap: Bubblewrap) -> None:
     listing = "ls /dev /sys/class 2>/dev/null"
     assert "mem" not in shell(bubblewrap, view(), listing).split()

@@ -45,6 +45,17 @@ def test_the_interpreter_comes_with_its_packages_but_never_with_a_home_folder(
     assert not {tmp_path, Path("/")} & set(found)
 
 
+def test_a_compiler_that_a_variable_names_comes_with_its_installation(tmp_path: Path) -> None:
+    real, named = tmp_path / "gcc-14", tmp_path / "gcc"
+    for place in (real, named, tmp_path / "cuda"):
+        (place / "bin").mkdir(parents=True)
+    (real / "bin" / "gcc").touch()
+    (named / "bin" / "cc").symlink_to(real / "bin" / "gcc")
+    found = machine.python({"CC": f"{named}/bin/cc -O2", "CXX": "g++", "CUDA_HOME": str(tmp_path / "cuda")})
+    assert {named, real, tmp_path / "cuda"} <= set(found)
+    assert Path() not in found
+
+
 def test_a_gpu_has_its_own_device_file_and_a_mig_instance_all(tmp_path: Path) -> None:
     devices = tmp_path / "dev"
     (devices / "nvidia-caps").mkdir(parents=True)

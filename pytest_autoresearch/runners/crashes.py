@@ -64,7 +64,10 @@ def _exception(lines: list[str]) -> tuple[str, int]:
         if line.startswith(("Traceback (most recent call last)", '  File "')):
             inside = True
         elif inside and not line.startswith(" "):
-            raised, found_at, inside = line.strip(), index, False
+            # A compiler's message may show places of the program, too, and goes on in its own words below them.
+            if not raised or _EXCEPTION.fullmatch(line.strip()):
+                raised, found_at = line.strip(), index
+            inside = False
     return raised, found_at
 
 

@@ -12,7 +12,7 @@ from collections import deque
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
 CUT_BYTES = 4 * 1024  # as far a line end is looked for, to cut there
-KEPT_LINES = 400
+KEPT_LINES = 5000  # the message of a compiler's error has hundreds below the line that names it
 TAIL_LINES = 40
 TAIL_CHARACTERS = 4000
 

@@ -64,8 +64,11 @@ class Bubblewrap:
             *(("--disable-userns",) if self.forbids_user_namespaces else ()),
             *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
             *_root(view),
-            # Read-only: to root it would offer the settings of the whole machine.
-            *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"),
+            *("--proc", "/proc"),
+            # To root they would offer the settings of the whole machine. Not all of /proc, since CUDA names its threads
+            # there and does not start where it cannot.
+            *(word for path in machine.kernel_settings() for word in ("--ro-bind", str(path), str(path))),
+            *("--dev", "/dev"),
             *self._scratch("/dev/shm", view.allowance.shm_mb),
             *self._scratch("/tmp", view.allowance.tmp_mb),
             *("--dir", HOME),

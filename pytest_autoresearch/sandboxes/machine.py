@@ -29,7 +29,8 @@ def python(environment: Mapping[str, str]) -> tuple[Path, ...]:
     """The folders of this interpreter and of its packages, and of the libraries that the variables name.
 
     Interpreters of pyenv and uv lie in the home folder, and virtual environments reach them through links. A folder of
-    PYTHONPATH counts when it is one of packages: source code has to be named by who wants it seen.
+    PYTHONPATH counts when it is one of packages: source code has to be named by who wants it seen. The compiler and the
+    toolkit that torch.compile is told to call may lie anywhere, too.
     """
     found = [Path(prefix) for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)]
     found += [program.parent.parent for program in _links(Path(sys.executable))]
@@ -37,6 +38,7 @@ def python(environment: Mapping[str, str]) -> tuple[Path, ...]:
         found.append(Path(site.getusersitepackages()))
     found += [path for path in _folders(environment, "PYTHONPATH") if path.name in _SITES]
     found += _folders(environment, "LD_LIBRARY_PATH")
+    found += _tools(environment)
     return tuple(path for path in dict.fromkeys(found) if path.is_dir() and not _too_wide(path))
 
 
@@ -49,6 +51,12 @@ def unneeded(places: Iterable[Path]) -> tuple[Path, ...]:
                 if not library.parent.is_symlink():
                     found |= dict.fromkeys(path for name in UNNEEDED if (path := library / name).is_dir())
     return tuple(found)
+
+
+def kernel_settings(root: Path = Path("/")) -> tuple[Path, ...]:
+    """What of /proc is the machine's and not a process's, and may offer something to write."""
+    found = [path for path in sorted((root / "proc").iterdir()) if not path.name.isdecimal() and not path.is_symlink()]
+    return tuple(path for path in found if path.is_dir() or path.stat().st_mode & 0o222)
 
 
 def gpu_devices(uuid: str, root: Path = Path("/")) -> tuple[Path, ...]:
@@ -73,6 +81,16 @@ def _minors(uuid: str, root: Path) -> Iterator[int]:
         said = {name.strip(): value.strip() for name, _, value in lines}
         if said.get("GPU UUID") == uuid and said.get("Device Minor", "").isdecimal():
             yield int(said["Device Minor"])
+
+
+def _tools(environment: Mapping[str, str]) -> Iterator[Path]:
+    """The installations of the compilers and of CUDA that variables name; a program lies in the `bin` of its own."""
+    for name in ("CC", "CXX", "CUDAHOSTCXX"):
+        program = Path(environment.get(name, "").split(" ")[0])
+        if program.is_absolute() and program.is_file():
+            yield from (link.parent.parent for link in (program, *_links(program)) if link.parent.name == "bin")
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        yield from _folders(environment, name)
 
 
 def _links(path: Path) -> Iterator[Path]:
