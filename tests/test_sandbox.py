@@ -257,6 +257,16 @@ def test_a_place_is_seen_under_its_names_and_what_is_covered_under_none(bubblewr
     assert said.splitlines() == ["rows", "rows", "rows", "/tmp/home /tmp"]
 
 
+def test_a_link_within_a_place_that_is_shown_leads_on(bubblewrap: Bubblewrap, tmp_path: Path) -> None:
+    toolkit, place = tmp_path / "cuda-13", tmp_path / "local"
+    toolkit.mkdir()
+    place.mkdir()
+    (toolkit / "version").write_text("13\n")
+    (place / "cuda").symlink_to(toolkit)
+    seen = view(environment={"PATH": os.environ["PATH"], "CUDA_HOME": f"{place}/cuda"}, readable=(place,))
+    assert shell(bubblewrap, seen, f"cat {place}/cuda/version") == "13\n"
+
+
 def test_a_wider_view_reaches_the_network(bubblewrap: Bubblewrap) -> None:
     names = "cat /proc/net/dev | wc -l; ls /etc"
     wide, narrow = shell(bubblewrap, view(network=True), names), shell(bubblewrap, view(), names)

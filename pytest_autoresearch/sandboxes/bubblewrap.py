@@ -53,10 +53,10 @@ class Bubblewrap:
     def options(self, view: View) -> list[str]:
         """What bubblewrap is told."""
         places = [*machine.python(view.environment), Path(enter.__file__), *view.readable]
-        readable = dict.fromkeys(shown for place in places for shown in (place.resolve(), place.absolute()))
+        readable = _shown(places)
         unneeded = machine.unneeded((machine.LIBRARIES, machine.LIBRARIES / "local", *readable))
         mounts = [(path, _READ) for path in readable]
-        mounts += [(shown, _WRITE) for path in view.writable for shown in (path.resolve(), path.absolute())]
+        mounts += [(shown, _WRITE) for shown in _shown(view.writable)]
         mounts += [(path, _COVER) for path in _covers((machine.LIBRARIES, *readable), (*unneeded, *view.covered))]
         return [
             *_NAMESPACES,
@@ -145,6 +145,13 @@ def _root(view: View) -> Iterator[str]:
             yield from ("--ro-bind-try", place, place)
     for place in (*machine.SETTINGS, *(machine.NETWORK_SETTINGS if view.network else ())):
         yield from ("--ro-bind-try", place, place)
+
+
+def _shown(places: Iterable[Path]) -> tuple[Path, ...]:
+    """Each place under its real name and under the one that it was given, where that is no link in something shown."""
+    given = dict.fromkeys(shown for place in places for shown in (place.resolve(), place.absolute()))
+    above = {machine.LIBRARIES, *given}
+    return tuple(path for path in given if path == path.resolve() or above.isdisjoint(path.parents))
 
 
 def _covers(readable: Iterable[Path], covered: Iterable[Path]) -> Iterator[Path]:
