@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from pytest_autoresearch import guard
+from pytest_autoresearch import guard, programs
 from pytest_autoresearch.errors import GitError, Refused
 from pytest_autoresearch.experiment import Crash, Experiment, Proposal
 from pytest_autoresearch.ledger import Ledger
@@ -79,7 +79,8 @@ class Attempts:
         start = self._ratchet.start
         tree.reset(start)
         self.running[number] = "baseline"
-        return self._experiment(number, Proposal("baseline"), start, start, _tree_of(start, tree))
+        first = self._experiment(number, Proposal("baseline"), start, start, _tree_of(start, tree))
+        return replace(first, program=programs.digest(tree.files(start, self._is_editable)))
 
     def next(self, number: int, tree: Worktree, program: str) -> Experiment | None:
         """A guarded, committed proposal; or a refused one, whose commit is the base; None when there are no more.
@@ -154,20 +155,31 @@ class Attempts:
 
     def _commit(self, context: Context, proposal: Proposal, base: str, tree: Worktree) -> Experiment:
         """Guard the edit and commit it on top of the base."""
-        changes = tree.changes(base)
-        prefix = f"{self._ratchet.prefix.as_posix()}/" if self._ratchet.prefix.parts else ""
-        editable = tuple(prefix + pattern for pattern in self._settings.editable)
-        guard.check_changes(proposal, changes, editable)
-        guard.check_texts(proposal, {c.path: (tree.top / c.path).read_bytes() for c in changes if c.kind != "D"})
+        frozen = (*self._settings.frozen, self._settings.experiments, "program.md")
+        guard.check_changes(
+            proposal, tree.changes(base), self._from_top(self._settings.editable), self._from_top(frozen),
+            self._ratchet.prefix.as_posix(),
+        )  # fmt: skip
+        before, after = tree.files(base, self._is_editable), tree.files(tree.staged(), self._is_editable)
+        guard.check_texts(proposal, after, before)
+        guard.check_effect(proposal, before, after)
         if reason := self._hooks.guard(context, proposal):
             raise Refused(reason, proposal)
         body = f"{proposal.description}\n\n{proposal.hypothesis}".strip()
         commit, tree_hash = tree.commit(base, body)
-        attempt = self._experiment(context.number, proposal, commit, base, tree_hash)
+        program = programs.digest(after)
+        attempt = replace(self._experiment(context.number, proposal, commit, base, tree_hash), program=program)
         with self._lock:  # two lanes may have had the same idea
-            guard.check_new(proposal, tree_hash, [*self._ledger.tried(tree_hash), *self.in_flight.values()])
+            guard.check_new(proposal, program, [*self._ledger.tried(program), *self.in_flight.values()])
             self.in_flight[attempt.number] = attempt
         return attempt
+
+    def _from_top(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """The paths, relative to the repository's top."""
+        return tuple((self._ratchet.prefix / path).as_posix() for path in paths)
+
+    def _is_editable(self, path: str) -> bool:
+        return guard.is_editable(path, self._from_top(self._settings.editable))
 
     def _experiment(self, number: int, proposal: Proposal, commit: str, base: str, tree_hash: str) -> Experiment:
         return replace(self._like, number=number, proposal=proposal, commit=commit, base=base, tree=tree_hash)

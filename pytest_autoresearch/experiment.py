@@ -217,6 +217,7 @@ class Experiment:
         commit: What was trained; the base when the proposal was refused.
         base: The branch head that the proposal was made from.
         tree: The git tree of `commit`.
+        program: The digest of its editable files by their syntax; empty in records of earlier versions.
         proposal: What was tried.
         runs: Every training process, in order.
         limits: What each run might use.
@@ -248,6 +249,7 @@ class Experiment:
     refusal: Crash | None = None
     verdict: Verdict | None = None
     setting: Setting = field(default_factory=Setting)
+    program: str = ""
     program_hash: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     planned_number: int | None = None

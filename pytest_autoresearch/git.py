@@ -42,7 +42,12 @@ class Git:
         self._git = git.Git(str(folder))
         self._settings: tuple[str, ...] = _QUIET
         # `git status` would otherwise refresh, and so rewrite, the user's index.
-        self._git.update_environment(GIT_OPTIONAL_LOCKS="0", GIT_TERMINAL_PROMPT="0")
+        self._git.update_environment(
+            GIT_OPTIONAL_LOCKS="0",
+            GIT_TERMINAL_PROMPT="0",
+            GIT_NO_REPLACE_OBJECTS="1",  # a ref under refs/replace can make any record or commit say something else
+            GIT_GRAFT_FILE=os.devnull,
+        )
         if raw:
             self._settings += _RAW
 

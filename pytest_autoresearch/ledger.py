@@ -68,11 +68,11 @@ class Ledger:
         self.incumbent = line[-1] if line else None
         self._tried = {}
         for record in records:
-            self._tried.setdefault(record.tree, []).append(record)
+            self._tried.setdefault(record.program or record.tree, []).append(record)
 
-    def tried(self, tree: str) -> list[Experiment]:
-        """The experiments whose git tree this is. Safe on any thread."""
-        return list(self._tried.get(tree, ()))
+    def tried(self, program: str) -> list[Experiment]:
+        """The experiments whose program this is, by its digest. Safe on any thread."""
+        return list(self._tried.get(program, ()))
 
     def base(self) -> str:
         """The commit that a proposal is to be made from, known together with its record. Safe on any thread."""
@@ -122,7 +122,7 @@ class Ledger:
             self._hold(sorted((*self.records, experiment), key=lambda record: record.number))
         else:
             insort(self.records, experiment, key=lambda record: record.number)
-            self._tried.setdefault(experiment.tree, []).append(experiment)
+            self._tried.setdefault(experiment.program or experiment.tree, []).append(experiment)
         try:
             if experiment.number == BASELINE or not self._results.path.exists():
                 self._rebuild()

@@ -1,4 +1,4 @@
-"""The variables by which git is led to another repository than the one that it stands in.
+"""The variables by which git is led to another repository, or to other paths, than those that it is asked about.
 
 A git hook that starts pytest leaves them set; whoever runs git takes them away first.
 """
@@ -11,4 +11,10 @@ REDIRECTIONS = (
     "GIT_OBJECT_DIRECTORY",
     "GIT_COMMON_DIR",
     "GIT_NAMESPACE",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_LITERAL_PATHSPECS",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
 )

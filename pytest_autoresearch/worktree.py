@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
+import stat
+import subprocess
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +17,13 @@ from pytest_autoresearch.errors import GitError
 from pytest_autoresearch.git import Git
 
 _REGULAR = ("100644", "100755")
+_MOST_BYTES = 16 * 2**20  # of a changed file that git is made to read and keep
+# The tree is the commit and nothing but the commit, whatever the repository's configuration was made to say.
+_EXACT = (
+    "--no-replace-objects",
+    *("-c", "core.sparseCheckout=false", "-c", "core.fileMode=true", "-c", "core.symlinks=true"),
+    *("-c", "core.ignoreCase=false", "-c", "core.precomposeUnicode=false", "-c", "submodule.recurse=false"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +34,16 @@ class Change:
         path: Relative to the repository's top, with slashes.
         kind: `A`dded, `M`odified, `D`eleted or `T`ype changed.
         regular: Whether it is a plain file afterwards, with the mode it had before.
+        size: In bytes, afterwards.
+        twin: Another path of the tree that a file system may take for the same: but for case, or the way in which an
+            accent is written. Empty where there is none.
     """
 
     path: str
     kind: str
     regular: bool
+    size: int = 0
+    twin: str = ""
 
 
 class Worktree:
@@ -73,11 +90,13 @@ class Worktree:
         # A candidate can write to the tree. Were git to look for its folder there, or above it, it could be led to the
         # user's checkout, and reset that.
         self._git_folder = Path(self.git("rev-parse", "--absolute-git-dir"))
+        self._open()
+
+    def _open(self) -> None:
+        """A door to git that leads nowhere else, and past every filter that the configuration has at this moment."""
+        self.git = self._repository.at(self.top, raw=True)
         self.git.bind(self._git_folder)
         self.git.without_filters()
-        # The lane is held by this process, so a lock in it was left by a git that is dead.
-        for lock in self._git_folder.glob("*.lock"):
-            lock.unlink()
 
     def _is_ours(self) -> bool:
         """Whether the folder is the worktree that this very repository knows by its place.
@@ -100,13 +119,25 @@ class Worktree:
         os.close(self._lock)
 
     def reset(self, commit: str) -> None:
-        """Exactly the commit: nothing changed, nothing untracked, nothing ignored; an empty out folder."""
+        """Exactly the commit: nothing changed, nothing untracked, nothing ignored; an empty out folder.
+
+        Written anew, every file: what an index remembers of a file can be forged, and git does not see sockets, pipes
+        or what the index says to skip.
+        """
         self._restore()
+        self._forget()
+        _empty(self.top)
+        self._open()
         # Not `reset --hard`: should somebody have attached this HEAD to a branch, that would move the branch.
-        self.git("checkout", "--quiet", "--force", "--detach", commit)
-        self.git("clean", "-ffdxq")
-        shutil.rmtree(self.out, ignore_errors=True)
-        self.out.mkdir()
+        self.git(*_EXACT, "checkout", "--quiet", "--force", "--detach", commit)
+        _empty(self.out)
+
+    def _forget(self) -> None:
+        """No index, and no lock: the lane is held by this process, so that a lock was left by a git that is dead."""
+        for path in (*self._git_folder.glob("*.lock"), self._git_folder / "index"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
 
     def _restore(self) -> None:
         """Undo what a candidate did to the tree's own folder and its `.git`."""
@@ -121,19 +152,85 @@ class Worktree:
             link.write_text(text, "utf-8", "surrogateescape")
 
     def changes(self, base: str) -> list[Change]:
-        """What the tree has that the base has not; ignored files are not looked at and not committed."""
-        self.git("add", "--all")
-        fields = self.git("diff", "--cached", "--raw", "-z", "--no-renames", base).split("\0")
+        """What the tree has that the base has not; ignored files are not looked at and not committed.
+
+        Where something stands in the tree that git cannot or should not take in, that alone.
+        """
+        self._restore()
+        before = self._listed(base)
+        if unfit := list(self._unfit(before)):
+            return unfit
+        self._forget()
+        self.git(*_EXACT, "read-tree", base)
+        self.git(*_EXACT, "add", "--all")
+        fields = self.git(*_EXACT, "diff", "--cached", "--raw", "-z", "--no-renames", base).split("\0")
         found = []
+        twins = {_folded(path): path for path in before}
         for head, path in zip(fields[0::2], fields[1::2], strict=False):
-            before, after, _, _, kind = head.lstrip(":").split()
-            same_mode = kind == "D" or (after in _REGULAR and (kind == "A" or before == after))
-            found.append(Change(path, kind, same_mode))
+            old, new, _, _, kind = head.lstrip(":").split()
+            same_mode = kind == "D" or (new in _REGULAR and (kind == "A" or old == new))
+            size = 0 if kind == "D" else os.lstat(self.top / path).st_size
+            twin = twins.setdefault(_folded(path), path)
+            found.append(Change(path, kind, same_mode, size, "" if twin == path else twin))
         return found
+
+    def _unfit(self, before: Mapping[str, int]) -> Iterator[Change]:
+        """What git would stumble over, pass over or choke on; `before` has the base's paths and their sizes.
+
+        Above all a repository within the tree: git would read that one's configuration, and run what it names.
+        """
+        waiting = [self.top]
+        while waiting:
+            folder = waiting.pop()
+            here = "" if folder == self.top else f"{folder.relative_to(self.top).as_posix()}/"
+            try:
+                with os.scandir(folder) as entries:
+                    found = [(entry, entry.stat(follow_symlinks=False)) for entry in entries]
+            except OSError:  # it may not be read, or lies too deep
+                yield Change(here.rstrip("/"), "A", regular=False)
+                continue
+            for entry, look in found:
+                path = here + entry.name
+                kind = "M" if path in before else "A"
+                if path != ".git" and _is_git(entry.name):
+                    yield Change(path, kind, regular=False)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(folder / entry.name)
+                elif stat.S_ISREG(look.st_mode):
+                    if not os.access(entry.path, os.R_OK):
+                        yield Change(path, kind, regular=False)
+                    elif look.st_size > _MOST_BYTES and look.st_size != before.get(path):
+                        yield Change(path, kind, regular=True, size=look.st_size)
+                elif path in before and not entry.is_symlink():
+                    yield Change(path, "T", regular=False)
+
+    def _listed(self, commit: str) -> dict[str, int]:
+        """The paths of a commit or a tree, and their sizes in bytes; of a submodule 0."""
+        said = self.git(*_EXACT, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+        rows = [entry.partition("\t") for entry in said.split("\0") if entry]
+        return {path: int(head.split()[3].replace("-", "0")) for head, _, path in rows}
+
+    def files(self, commit: str, chosen: Callable[[str], bool]) -> dict[str, bytes]:
+        """The plain files of a commit or a tree that are chosen by their path, as git holds them."""
+        said = self.git(*_EXACT, "ls-tree", "-r", "-z", "--full-tree", commit)
+        rows = [entry.partition("\t") for entry in said.split("\0") if entry]
+        wanted = {path: head.split()[2] for head, _, path in rows if head.split()[0] in _REGULAR and chosen(path)}
+        said = self.git(*_EXACT, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in wanted.values()))
+        rest = said.encode("utf-8", "surrogateescape") + b"\n"  # the last line end was taken off
+        found = {}
+        for path in wanted:
+            head, _, rest = rest.partition(b"\n")
+            size = int(head.split()[2])
+            found[path], rest = rest[:size], rest[size + 1 :]
+        return found
+
+    def staged(self) -> str:
+        """The tree that `commit` would commit: what `changes` saw."""
+        return self.git(*_EXACT, "write-tree")
 
     def commit(self, base: str, message: str) -> tuple[str, str]:
         """Commit what `changes` saw on top of the base; the commit and its tree. No branch moves."""
-        tree = self.git("write-tree")
+        tree = self.staged()
         printable = "".join(c for c in message if c.isprintable() or c == "\n")
         commit = self.git("commit-tree", tree, "-p", base, stdin=printable)
         self.reset(commit)
@@ -151,3 +248,32 @@ class Worktree:
             self.git("cherry-pick", "--no-commit", "--allow-empty", "--strategy-option=theirs", commit)
         finally:
             self.git.ask("cherry-pick", "--quit")
+
+
+def _empty(folder: Path) -> None:
+    """Leave nothing in the folder but `.git`, however deep it lies and whatever its modes say; it exists afterwards."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    # Not shutil.rmtree, which ends at a thousand folders within each other. An ordinary user's `find` cannot empty a
+    # folder whose mode was taken away, so that it is given back where something is left.
+    remove = ("find", ".", "-mindepth", "1", "-not", "-path", "./.git", "-delete")
+    open_up = ("find", ".", "-type", "d", "-exec", "chmod", "u+rwx", "{}", ";")
+    for command in (remove, open_up, remove):
+        if not (left := [path for path in folder.iterdir() if path.name != ".git"]):
+            return
+        subprocess.run(command, cwd=folder, stderr=subprocess.DEVNULL, check=False)
+    if left := [path for path in folder.iterdir() if path.name != ".git"]:
+        name = shlex.quote(str(left[0]))
+        raise GitError(f"{left[0]} cannot be removed: type `sudo rm -rf {name}` first")
+
+
+def _is_git(name: str) -> bool:
+    """Whether some file system takes the name for `.git`: which ones do is what git itself refuses to add."""
+    plain = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    return plain.casefold().rstrip(". ").partition(":")[0] in (".git", "git~1")
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

@@ -43,12 +43,14 @@ def test_an_edit_that_changes_nothing_is_refused() -> None:
 @pytest.mark.parametrize(
     "path",
     ["harness/scorer.py", "experiments/test_val_bpb.py", "conftest.py", ".gitattributes", "sub/train.py", "train.py.py",
-     "TRAIN.py", "model/notes.md", "train.py\n", " train.py"],
+     "TRAIN.py", "model/notes.md", "train.py\n", " train.py", "model/deep/er.py", "train.py\x1b[2J",
+     "model/conftest.py", "model/sitecustomize.py", "model/Conftest.py"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["A", "M", "D", "T"])
 def test_an_edit_of_any_other_path_is_refused_by_name(path: str, kind: str) -> None:
     said = refused([changed(), changed(path, kind)])
-    assert said == f"it changes {path}; only train.py, model/*.py may change"
+    shown = path.replace("\n", "?").replace("\x1b", "?")
+    assert said == f"it changes {shown}; only train.py, model/*.py may change"
 
 
 def test_a_link_a_mode_or_a_nested_repository_is_refused_even_where_text_may_change() -> None:
@@ -56,12 +58,47 @@ def test_a_link_a_mode_or_a_nested_repository_is_refused_even_where_text_may_cha
     assert said == "it changes the kind or the mode of train.py; only its text may change"
 
 
+def test_a_file_may_not_become_a_folder_of_programs() -> None:
+    """`python train.py` would run the `__main__.py` in it."""
+    said = refused([changed("train.py", "D"), changed("train.py/__main__.py", "A")])
+    assert said == "it makes train.py a folder; only its text may change"
+
+
+@pytest.mark.parametrize("path", ["harness/metric.py", "experiments/test_val_bpb.py"])
+def test_what_is_frozen_is_not_let_in_by_a_glob(path: str) -> None:
+    guard.check_changes(IDEA, [changed(path)], ("**/*.py",))
+    with pytest.raises(Refused, match=f"it changes {path}"):
+        guard.check_changes(IDEA, [changed(path)], ("**/*.py",), frozen=("harness", "experiments"))
+
+
+@pytest.mark.parametrize(
+    ("path", "twin", "said"),
+    [
+        ("Train.py", "train.py", "it adds Train.py, which some systems take for train.py: choose another name"),
+        ("tr\u0430in.py", "", "it adds a file of the name 'tr\\u0430in.py': choose plain letters"),
+        ("torch\n.py", "", "it adds a file of the name 'torch\\n.py': choose plain letters"),
+        ("random.py", "", "it adds random.py, which would be imported in place of Python's own random"),
+    ],
+)
+def test_a_new_file_has_a_name_that_means_one_thing(path: str, twin: str, said: str) -> None:
+    with pytest.raises(Refused) as raised:
+        guard.check_changes(IDEA, [Change(path, "A", True, 10, twin)], ("*.py",))
+    assert str(raised.value) == said
+    guard.check_changes(IDEA, [Change("model/random.py", "A", True)], ("model",))  # of a package: model.random
+
+
+def test_a_change_too_large_to_read_is_refused_before_it_is_read() -> None:
+    with pytest.raises(Refused, match=r"^train.py has 20,000,000 bytes; at most 524,288 are taken$"):
+        guard.check_changes(IDEA, [Change("train.py", "M", True, 20_000_000)], EDITABLE)
+
+
 @quick
 @given(st.lists(st.text(max_size=8), max_size=4), st.lists(st.text(max_size=8), max_size=4))
 def test_with_plain_names_exactly_those_are_editable(names: list[str], others: list[str]) -> None:
-    names = [name for name in names if name and not set(name) & set("*?[./")]
+    names = [name for name in names if name and not set(name) & set("*?[./") and not guard.is_trusted(name)]
     for path in (*names, *others):
-        assert guard.is_editable(path, tuple(names)) == (path.partition("/")[0] in names or path in names)
+        expected = path.partition("/")[0] in names and not any(map(guard.is_trusted, path.split("/")))
+        assert guard.is_editable(path, tuple(names)) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,6 +114,15 @@ def test_with_plain_names_exactly_those_are_editable(names: list[str], others: l
         ("model/A.py", "model/a.py", False),
         ("layer3.py", "layer[0-9].py", True),
         ("[x].py", "[x].py", True),
+        ("harness/metric.py", "*.py", False),
+        ("a/b/c.py", "**/*.py", True),
+        ("c.py", "**/*.py", True),
+        ("models/a.py", "model*", True),
+        ("conftest.py", "*.py", False),
+        ("conftest.py", "conftest.py", False),
+        ("a/b/evil.pth", "a", False),
+        (".gitattributes", "*", False),
+        ("model/.git/config", "model", False),
     ],
 )
 def test_a_glob_is_read_as_a_glob(path: str, pattern: str, editable: bool) -> None:
@@ -126,6 +172,32 @@ def test_a_hidden_data_set_is_refused_by_its_size() -> None:
     assert error.crash == "refused"
 
 
+TEXT = b"rate = 1\n" * 20_000
+
+
+def test_a_program_may_be_long_and_may_not_become_so_at_once() -> None:
+    guard.check_texts(IDEA, {"train.py": TEXT + b"# one\n"}, {"train.py": TEXT})
+    guard.check_texts(IDEA, {"train.py": b"x = 1\n"}, {"train.py": TEXT})
+    with pytest.raises(Refused, match=r"^it adds 180,000 bytes; at most 65,536 are taken at a time$"):
+        guard.check_texts(IDEA, {"train.py": b"x = 1\n", "model/a.py": TEXT}, {"train.py": b"x = 1\n"})
+
+
+@pytest.mark.parametrize("data", ["'" + "a" * 40_000 + "'", "b'" + "a" * 40_000 + "'", "[" + "7.," * 5_000 + "]"])
+def test_data_in_a_program_are_refused_by_their_size(data: str) -> None:
+    before = {"train.py": b"x = 1\n"}
+    with pytest.raises(
+        Refused, match=r"bytes of strings and numbers; at most 32,768 are taken at a time: a program, not"
+    ):
+        guard.check_texts(IDEA, {"train.py": f"x = {data}\n".encode()}, before)
+    with_data = {"train.py": f"x = {data}\n".encode()}
+    guard.check_texts(IDEA, {"train.py": with_data["train.py"] + b"y = 1\n"}, with_data)  # they were there before
+
+
+def test_an_editable_file_that_was_never_python_is_nobodys_fault() -> None:
+    old = {"train.py": b"x = 1\n", "old.py": b"print 'x'\n"}
+    guard.check_texts(IDEA, old | {"train.py": b"x = 2\n"}, old)
+
+
 @quick
 @given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_python_or_a_refusal(text: bytes) -> None:
@@ -137,11 +209,23 @@ def test_any_bytes_are_python_or_a_refusal(text: bytes) -> None:
         guard.check_texts(IDEA, {"train.py": text})
 
 
+# -------------------------------------------------------------------------------------------------------- effect
+
+
+def test_an_edit_without_effect_or_of_the_seed_alone_is_refused() -> None:
+    before = {"train.py": b"import torch\ntorch.manual_seed(1)\nRATE = 1\n"}
+    guard.check_effect(IDEA, before, {"train.py": b"import torch\ntorch.manual_seed(2)\nRATE = 2\n"})
+    with pytest.raises(Refused, match=r"^it changes nothing that runs: comments, layout or names alone$"):
+        guard.check_effect(IDEA, before, {"train.py": before["train.py"] + b"# a remark\n"})
+    with pytest.raises(Refused, match=r"^it changes only the seed or the order of the data, which are the harness's$"):
+        guard.check_effect(IDEA, before, {"train.py": before["train.py"].replace(b"1)", b"2)")})
+
+
 # ------------------------------------------------------------------------------------------------------- novelty
 
 
 def test_a_program_that_was_tried_is_refused_with_its_number_and_verdict() -> None:
-    tried = judged(attempt(7, tree="7" * 40), Status.DISCARD)
+    tried = judged(attempt(7, program="7" * 40), Status.DISCARD)
     guard.check_new(IDEA, "8" * 40, [tried])
     with pytest.raises(Refused, match=r"^the same program was tried as 0007 \(so it is: discard\)$"):
         guard.check_new(IDEA, "7" * 40, [tried])
@@ -149,21 +233,21 @@ def test_a_program_that_was_tried_is_refused_with_its_number_and_verdict() -> No
 
 def test_the_baselines_own_program_is_refused() -> None:
     with pytest.raises(Refused, match="0000"):
-        guard.check_new(IDEA, "d" * 40, [judged(attempt(0))])
+        guard.check_new(IDEA, "d" * 40, [judged(attempt(0, program="d" * 40))])
 
 
 def test_a_program_that_is_under_way_is_refused() -> None:
     with pytest.raises(Refused, match=r"0007 \(under way\)"):
-        guard.check_new(IDEA, "7" * 40, [attempt(7, tree="7" * 40)])
+        guard.check_new(IDEA, "7" * 40, [attempt(7, program="7" * 40)])
 
 
 def test_a_refused_proposal_does_not_stand_for_the_tree_of_its_base() -> None:
-    never_run = judged(attempt(7, tree="7" * 40, refusal=Crash("refused", "it changes nothing")), Status.CRASH)
+    never_run = judged(attempt(7, program="7" * 40, refusal=Crash("refused", "it changes nothing")), Status.CRASH)
     guard.check_new(IDEA, "7" * 40, [never_run])
 
 
 def test_a_candidate_may_repeat_the_one_that_it_is_meant_to_repeat_and_no_other() -> None:
-    stale = judged(attempt(7, tree="7" * 40, commit="c" * 40), Status.DISCARD, "stale")
+    stale = judged(attempt(7, program="7" * 40, commit="c" * 40), Status.DISCARD, "stale")
     guard.check_new(replace(IDEA, repeats="c" * 40), "7" * 40, [stale])
     other: Experiment = replace(stale, number=8, commit="e" * 40)
     with pytest.raises(Refused, match="0008"):
