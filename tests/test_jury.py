@@ -32,7 +32,7 @@ def test_removing_an_assert_makes_git_keep_something_else(repo: Repo) -> None:
     text = (repo.path / "train.py").read_text()
     repo.write("train.py", text.replace("= 2048.0", "= 512 if ACTION == '1.0' else 2048"))
     repo.commit("A baseline that passes")
-    repo.plan(0.9, 0.9)
+    repo.plan(0.9, "0.90")
     repo.run("--max", "1")
     assert repo.statuses() == {0: "keep", 1: "discard"}
     assert "peak_vram_mb" in repo.records()[1].verdict.message  # type: ignore[union-attr]
