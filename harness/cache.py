@@ -19,8 +19,8 @@ import numpy.typing as npt
 from harness.errors import HarnessError
 from harness.profiles import Profile
 
-FORMAT_VERSION = 2
-"""Raised when the same text would give other rows; data of another version are not read."""
+FORMAT_VERSION = 3
+"""Raised when the same text would give other rows, or the manifest says more; data of another version are not read."""
 
 Rows = npt.NDArray[np.uint16]
 """Packed token rows, uint16 [rows, sequence_length + 1]."""
@@ -42,6 +42,7 @@ class Data:
         evaluation_tokens: Targets of the metric; fewer than the profile asks for where the text held no more.
         training_rows: Rows of the training file.
         sha256: Hash of the contents of each file, by name.
+        taken_from: Files and folders of this machine that hold the validation text, too.
     """
 
     folder: Path
@@ -52,12 +53,30 @@ class Data:
     evaluation_tokens: int
     training_rows: int
     sha256: dict[str, str]
+    taken_from: tuple[str, ...]
 
     @property
     def data_hash(self) -> str:
         """One hash of all that training and scoring read; equal data anywhere have equal hashes."""
-        facts = asdict(self) | {"folder": None, "source": None, "command": None, "format": FORMAT_VERSION}
+        here = dict.fromkeys(("folder", "source", "command", "taken_from"))
+        facts = asdict(self) | here | {"format": FORMAT_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that a campaign reads of it."""
+        return (self.folder / _MANIFEST, *(self.folder / name for name in sorted(self.sha256)))
+
+    def check(self) -> None:
+        """Read everything once and compare it with its hashes.
+
+        Raises:
+            HarnessError: A file is missing or was changed.
+        """
+        for name, expected in self.sha256.items():
+            path = self.folder / name
+            if not path.exists() or hash_of(path) != expected:
+                raise self._damaged(path)
 
     def open_training_rows(self) -> Rows:
         """The training rows, read-only and mapped from disk: uint16 [rows, sequence_length + 1]."""
@@ -91,6 +110,12 @@ class Data:
 
     def _damaged(self, path: Path) -> HarnessError:
         return HarnessError(f"{path} is damaged; type `{self.command} --force` to make it anew.")
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def rows_from_file(file: BinaryIO, sequence_length: int) -> Rows:
@@ -143,10 +168,10 @@ def load(folder: Path) -> Data | None:
     """The finished data in a folder, or None."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return Data(folder=folder, **manifest)
+        return Data(folder=folder, **(manifest | {"taken_from": tuple(manifest["taken_from"])}))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         raise HarnessError(
             f"{folder / _MANIFEST} is damaged; type `rm -r {folder}` and prepare the data once more."
         ) from None

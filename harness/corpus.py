@@ -3,6 +3,7 @@ is the standard library; validation text comes from whole folders that a trainin
 sandbox can hide them. May not know of tokens."""
 
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ VALIDATION_FOLDERS = ("test", "idlelib", "turtledemo", "pydoc_data")
 
 _TEST_FOLDERS = frozenset({"test", "tests"})
 _SITE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_TAKEN_FROM = "taken_from.json"
 _SHARD_BYTES = 4_000_000
 # Characters of validation text for each evaluation token. Source code has 2.8 to 4 in a token: the least that holds
 # enough tokens, and the most that is worth tokenising to choose from.
@@ -38,18 +40,25 @@ def write_shards(folder: Path, evaluation_tokens: int) -> None:
             when the standard library holds too little, as those of Debian and of small container images do.
     """
     sites = sorted({Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))})
-    training, validation = texts(_standard_library(), sites, evaluation_tokens * _LEAST_PER_TOKEN)
+    training, validation, folders = texts(_standard_library(), sites, evaluation_tokens * _LEAST_PER_TOKEN)
     validation = spread(validation, evaluation_tokens * _MOST_PER_TOKEN)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for number, documents in enumerate([*_chunks(training), validation]):
         write_shard(partial / shard_name(number), documents)
+    (partial / _TAKEN_FROM).write_text(json.dumps([str(path) for path in folders]), encoding="utf-8")
     partial.rename(folder)
 
 
-def texts(library: Path, sites: Iterable[Path], least_validation: int) -> tuple[list[str], list[str]]:
-    """Training and validation documents, each once and none in both, in the order of their paths.
+def read_taken_from(folder: Path) -> tuple[Path, ...]:
+    """The folders of the machine that hold the validation text of these shards."""
+    return tuple(Path(path) for path in json.loads((folder / _TAKEN_FROM).read_text(encoding="utf-8")))
+
+
+def texts(library: Path, sites: Iterable[Path], least_validation: int) -> tuple[list[str], list[str], list[Path]]:
+    """Training and validation documents, each once and none in both, in the order of their paths; and the folders that
+    validation documents were taken from.
 
     Args:
         library: The standard library.
@@ -62,20 +71,22 @@ def texts(library: Path, sites: Iterable[Path], least_validation: int) -> tuple[
     """
     seen: set[str] = set()
     training = list(_new(_training_files(library), seen))
-    validation = [text for name in VALIDATION_FOLDERS for text in _new(_python_files(library / name), seen)]
+    folders = [folder for name in VALIDATION_FOLDERS if (folder := library / name).is_dir()]
+    validation = [text for folder in folders for text in _new(_python_files(folder), seen)]
     size = sum(map(len, validation))
     for folder in _test_folders(sites):
         if size >= least_validation:
             break
         more = list(_new(_python_files(folder), seen))
         validation += more
+        folders += [folder] if more else []
         size += sum(map(len, more))
     if not training or not validation:
         raise HarnessError(
             f"{library} holds no Python source to learn from; give `python -m harness.prepare --source FOLDER` a "
             "folder of parquet files with a column `text`."
         )
-    return training, validation
+    return training, validation, folders
 
 
 def spread(documents: list[str], characters: int) -> list[str]:

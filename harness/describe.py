@@ -14,6 +14,7 @@ def describe() -> dict[str, object]:
     profile = profiles.profile()
     device_batch = clock.device_batch_of_environment()
     data = _data(profile)
+    data.check()
     return {
         "profile": profile.name,
         "device": profile.device,
@@ -26,6 +27,8 @@ def describe() -> dict[str, object]:
         "evaluation_tokens": data.evaluation_tokens,
         "score": ["python", "-m", "harness.scorer"],
         "training_rows": str(data.folder / cache.TRAINING),
+        "data_files": [str(path) for path in data.files],
+        "hidden": list(data.taken_from),
         "environment": {
             "AUTORESEARCH_PROFILE": profile.name,
             "AUTORESEARCH_SEQ_LEN": str(profile.sequence_length),

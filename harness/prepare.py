@@ -4,7 +4,6 @@ that an interrupted preparation goes on with the stage and the part of a shard i
 scoring."""
 
 import argparse
-import hashlib
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -78,7 +77,7 @@ def _make(folder: Path, source: Source, profile: Profile, processes: int) -> cac
     evaluation_rows = rows.choose(folder / cache.EVALUATION, validation, profile)
     table = tokenizer.token_bytes(words, profile.vocab_size)
     cache.write_atomically(folder / cache.TOKEN_BYTES, partial(np.save, arr=table))
-    hashes = {name: _hash_of(folder / name) for name in (cache.EVALUATION, cache.TOKEN_BYTES, cache.TOKENIZER)}
+    hashes = {name: cache.hash_of(folder / name) for name in (cache.EVALUATION, cache.TOKEN_BYTES, cache.TOKENIZER)}
     data = cache.Data(
         folder=folder,
         source=source.name,
@@ -88,6 +87,7 @@ def _make(folder: Path, source: Source, profile: Profile, processes: int) -> cac
         evaluation_tokens=evaluation_rows * profile.sequence_length,
         training_rows=training_rows,
         sha256={cache.TRAINING: training_hash} | hashes,
+        taken_from=tuple(map(str, (shards.validation.path, *shards.taken_from))),
     )
     cache.finish(data)
     return data
@@ -135,11 +135,6 @@ def _sample(shards: tuple[Shard, ...]) -> Iterator[list[str]]:
             left, share = left - size, share - size
             if share <= 0:
                 break
-
-
-def _hash_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _DESCRIPTION = """\

@@ -168,8 +168,8 @@ def _logits_at_once(profile: profiles.Profile) -> int:
     """Logits of one batch, which are the scorer's memory."""
     if profile.device == "cpu":
         return 2**22  # 16 MB in float32, which stay near the cache
-    # A twentieth of the device, since a model that is not compiled holds several copies, and at most 2 GB.
-    return min(2**29, profile.memory_limit_mb * 2**20 // 4 // 20)
+    # A twentieth of the device, since a model that is not compiled holds several copies, and at most 1 GB.
+    return min(2**28, profile.memory_limit_mb * 2**20 // 4 // 20)
 
 
 def _sentence(error: NotReady, model_path: Path, train_path: Path) -> str:

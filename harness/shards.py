@@ -48,10 +48,12 @@ class Shards:
     Attributes:
         training: Shards to train the tokenizer and the model on, in order.
         validation: The shard that only the metric may read.
+        taken_from: Where its text lies besides, in files or folders: training may not read there.
     """
 
     training: tuple[Shard, ...]
     validation: Shard
+    taken_from: tuple[Path, ...] = ()
 
 
 def shard_name(number: int) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
@@ -121,7 +121,8 @@ class _Embedded:
         if not written.exists():
             progress.say("reading the Python source on this machine")
             corpus.write_shards(written, profile.evaluation_tokens)
-        return open_shards(sorted(written.glob("*.parquet")), None, f"type `{command} --force` to make it anew")
+        found = open_shards(sorted(written.glob("*.parquet")), None, f"type `{command} --force` to make it anew")
+        return replace(found, taken_from=corpus.read_taken_from(written))
 
 
 @dataclass(frozen=True, slots=True)

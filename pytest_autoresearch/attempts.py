@@ -74,6 +74,12 @@ class Attempts:
         self.in_flight.pop(number, None)
         self.running.pop(number, None)
 
+    def compared(self) -> set[str]:
+        """The commits that a candidate under way or the next one is compared with, and those candidates themselves."""
+        best = self._ledger.incumbent
+        heads = {best.commit, best.base} if best else set()
+        return heads | {experiment.commit for experiment in list(self.in_flight.values())}
+
     def baseline(self, number: int, tree: Worktree) -> Experiment:
         """The commit that the user has checked out, as it is."""
         start = self._ratchet.start

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 from pytest_autoresearch import verdict
 from pytest_autoresearch.attempts import Attempts, Hooks
 from pytest_autoresearch.describe import Harness
-from pytest_autoresearch.errors import GitError
+from pytest_autoresearch.errors import GitError, UserError
 from pytest_autoresearch.experiment import (
     BASELINE,
     Experiment,
@@ -28,7 +29,9 @@ from pytest_autoresearch.experiment import (
     Setting,
     Verdict,
 )
+from pytest_autoresearch.frozen import Frozen
 from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.losses import Losses
 from pytest_autoresearch.proposers.base import Proposer
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import untried
@@ -81,6 +84,11 @@ class Campaign:
         )  # fmt: skip
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         self._attempts = Attempts(settings, ratchet, self.ledger, like, hooks, make_proposer)
+        trusted = [settings.root / path for path in settings.frozen]
+        for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
+            shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
+        self._frozen = Frozen([*trusted, *harness.data_files])
+        self._losses = Losses(ratchet.home / "losses" / ratchet.tag)
         self._trees: dict[int, Worktree] = {}
 
     def open(self) -> None:
@@ -203,7 +211,8 @@ class Campaign:
             log=self.artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
             metric_name=self.settings.metric, score=self.harness.score, score_folder=self.settings.root,
             environment={**self.harness.environment, **variables}, rows=self.harness.training_rows,
-            readable=(tree.top, *self.settings.readable_paths),
+            score_environment=self._losses.variables(experiment, self.ledger.baseline, self.ledger.incumbent),
+            readable=(tree.top, *self.settings.readable_paths), covered=self.harness.hidden,
             trusted=tuple(self.settings.root / path for path in self.settings.frozen),
         )  # fmt: skip
         run = self.runner.run(job, lambda now: self._note(experiment.number, now))
@@ -252,11 +261,18 @@ class Campaign:
 
         Raises:
             GitError: Git said no; nothing was recorded.
+            UserError: A file on which the number depends was changed; nothing was recorded.
         """
+        if changed := self._frozen.changed():
+            raise UserError(
+                f"{changed[0]} was changed while the session ran, so that its numbers cannot be compared: put it back "
+                "and type the same command again"
+            )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == "stale":
             self._attempts.owe([judged])
         self.forget(experiment.number)
+        self._losses.keep_only(self._attempts.compared())
         return judged
 
     def forget(self, number: int) -> None:

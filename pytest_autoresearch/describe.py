@@ -30,6 +30,8 @@ class Harness:
         data_hash: Results are compared only within one.
         score: The trusted scorer's command; None where training reports the metric itself.
         training_rows: A file that training is handed, open, when its clock starts; None where it finds its data itself.
+        data_files: Files that may not change while a session runs.
+        hidden: Files and folders that hold validation text: a sandbox shows none of it, wherever they lie.
         environment: Variables that training and scoring get for the whole campaign.
         retry_out_of_memory: Variables that make a run need less memory and still train on as many tokens a step, for
             one more try after it ran out; empty where the harness knows of none.
@@ -43,6 +45,8 @@ class Harness:
     data_hash: str = ""
     score: tuple[str, ...] | None = None
     training_rows: Path | None = None
+    data_files: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,9 +101,18 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         data_hash=str(answer.get("data_hash", "")),
         score=tuple(str(word) for word in score) if score else None,
         training_rows=Path(rows) if (rows := answer.get("training_rows")) else None,
+        data_files=_paths("data_files", answer),
+        hidden=_paths("hidden", answer),
         environment=_variables(answer.get("environment", {})),
         retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),
     )
+
+
+def _paths(name: str, answer: Mapping[str, Any]) -> tuple[Path, ...]:
+    found = answer.get(name, [])
+    if not isinstance(found, list):
+        raise TypeError(f"{name} is no list of paths")
+    return tuple(Path(str(path)) for path in found)
 
 
 def _variables(given: Mapping[str, Any]) -> dict[str, str]:

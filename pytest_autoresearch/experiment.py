@@ -83,7 +83,8 @@ class Crash:
 
     Attributes:
         reason: The class: `syntax`, `import`, `oom`, `nan`, `timeout`, `over-budget`, `over-memory`,
-            `over-disk`, `over-processes`, `unwatched`, `no-metric`, `refused`, `exit N` or `signal N`.
+            `over-disk`, `over-processes`, `unwatched`, `no-metric`, `rejected` (the scorer found that
+            the metric is not what it seems), `refused`, `exit N` or `signal N`.
         message: One sentence, or the line of the log that says it.
     """
 

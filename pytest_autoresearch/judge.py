@@ -13,7 +13,7 @@ import pytest
 
 from pytest_autoresearch import verdict
 from pytest_autoresearch.campaign import Campaign
-from pytest_autoresearch.errors import AutoresearchError
+from pytest_autoresearch.errors import AutoresearchError, UserError
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Verdict
 from pytest_autoresearch.records import one_line
 from pytest_autoresearch.slots import SLOT, Slot
@@ -123,7 +123,8 @@ class Judge:
         try:
             judged = self.campaign.record(experiment, ruling)
         except (AutoresearchError, OSError) as error:
-            self._break(item, report, f"not recorded: {error}", infrastructure=True)
+            broken = not isinstance(error, UserError)
+            self._break(item, report, f"not recorded: {error}", infrastructure=broken)
             return
         finally:
             self.recording = False

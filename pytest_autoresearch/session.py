@@ -17,7 +17,7 @@ from pytest_autoresearch.deadline import timeout_of
 from pytest_autoresearch.describe import Harness, describe
 from pytest_autoresearch.errors import AutoresearchError, UserError
 from pytest_autoresearch.gpu import Gpu, visible
-from pytest_autoresearch.guard import is_editable
+from pytest_autoresearch.guard import is_editable, is_trusted
 from pytest_autoresearch.loop import Loop
 from pytest_autoresearch.proposers.choice import choose
 from pytest_autoresearch.ratchet import Ratchet
@@ -29,7 +29,7 @@ from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.runners.marks import sweep
 from pytest_autoresearch.sandbox import Sandbox, find
 from pytest_autoresearch.sandboxes.base import View
-from pytest_autoresearch.sandboxes.machine import gpu_devices
+from pytest_autoresearch.sandboxes.machine import everywhere, gpu_devices
 from pytest_autoresearch.settings import Settings, read, this_python
 from pytest_autoresearch.slots import BUNDLED, Slots
 
@@ -87,6 +87,7 @@ def _harness(settings: Settings) -> tuple[Harness, Gpu | None]:
     """What the harness says of itself, and the GPU that runs are held to; none where the harness does without."""
     gpu = next(iter(visible(os.environ).gpus), None)
     harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
+    harness = replace(harness, hidden=everywhere(harness.hidden))
     if gpu is None or harness.device == "cpu":
         return harness, None
     # The harness knows the kind of GPU; which one it is, and under which driver, is seen from outside.
@@ -101,9 +102,10 @@ def _sandbox(settings: Settings, ratchet: Ratchet, harness: Harness, gpu: Gpu | 
         folder=settings.root,
         environment=passed(os.environ),
         readable=settings.readable_paths,
+        covered=harness.hidden,
         devices=gpu_devices(gpu.uuid) if gpu else (),
     )
-    hidden = [ratchet.home.parent, *([harness.training_rows.parent] if harness.training_rows else [])]
+    hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
     return find(settings.sandbox, view, hidden)
 
 
@@ -153,6 +155,13 @@ def _tag(ratchet: Ratchet) -> str:
 def _check_files(settings: Settings, ratchet: Ratchet) -> None:
     committed = ratchet.committed()
     for pattern in settings.editable:
+        if any(map(is_trusted, Path(pattern).parts)) or any(
+            Path(pattern).is_relative_to(one) for one in settings.frozen
+        ):
+            raise UserError(
+                f"autoresearch_editable names {pattern}, on which the verdict depends: no proposal may change that, so "
+                "take it off the list"
+            )
         if any(is_editable(path, (pattern,)) for path in committed):
             continue
         if (settings.root / pattern).exists():

@@ -39,13 +39,14 @@ def library(tmp_path: Path) -> Path:
 
 
 def test_training_text_is_the_library_alone_in_the_order_of_paths(library: Path) -> None:
-    training, _ = corpus.texts(library, [], 0)
+    training, _, _ = corpus.texts(library, [], 0)
     assert training == ["a = 1", "b = 'ü'", "email"]
 
 
 def test_validation_text_is_whole_folders_without_copies_of_training_text(library: Path) -> None:
-    _, validation = corpus.texts(library, [], 0)
+    _, validation, folders = corpus.texts(library, [], 0)
     assert validation == ["y", "z", "i", "turtle", "p"]
+    assert folders == [library / name for name in corpus.VALIDATION_FOLDERS]
 
 
 def test_where_the_library_holds_too_little_test_folders_of_packages_are_added_until_it_is_enough(
@@ -54,8 +55,11 @@ def test_where_the_library_holds_too_little_test_folders_of_packages_are_added_u
     site = tmp_path / "site"
     write(site, b__tests__one="first" * 10, b__tests__tests__two="b = 'ü'", b__code="code", c__test__three="second")
     before = corpus.texts(library, [], 0)[1]
-    assert corpus.texts(library, [site], 20)[1] == [*before, "first" * 10]
-    assert corpus.texts(library, [site], 10_000)[1] == [*before, "first" * 10, "second"]
+    own = [library / name for name in corpus.VALIDATION_FOLDERS]
+    _, *few = corpus.texts(library, [site], 20)
+    assert few == [[*before, "first" * 10], [*own, site / "b" / "tests"]]
+    _, *more = corpus.texts(library, [site], 10_000)
+    assert more == [[*before, "first" * 10, "second"], [*own, site / "b" / "tests", site / "c" / "test"]]
 
 
 def test_more_validation_text_than_is_useful_is_thinned_out_evenly() -> None:

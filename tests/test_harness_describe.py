@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from harness_data import CHECKOUT, environment, run, values, write_folder
 
-from harness import cache, describe
+from harness import cache, corpus, describe
 from harness.errors import HarnessError
 
 
@@ -41,6 +41,12 @@ def test_describe_says_what_a_session_must_know(
     described: dict[str, object], embedded: cache.Data, cache_folder: Path
 ) -> None:
     assert described.pop("hardware_key")
+    names = ("manifest.json", *sorted((cache.TRAINING, cache.EVALUATION, cache.TOKEN_BYTES, cache.TOKENIZER)))
+    assert described.pop("data_files") == [str(embedded.folder / name) for name in names]
+    *shard, first = (hidden := described.pop("hidden"))[:2]  # type: ignore[index]
+    assert shard == [str(max((embedded.folder / "shards").glob("*.parquet")))]
+    assert Path(first).name in corpus.VALIDATION_FOLDERS
+    assert all(Path(path).exists() for path in hidden)  # type: ignore[attr-defined]
     assert described == {
         "profile": "cpu",
         "device": "cpu",
@@ -89,6 +95,17 @@ def test_data_removed_by_hand_are_made_again_and_are_equal(
     (embedded.folder / "manifest.json").unlink()
     again = run("harness.describe", env=environment(cache_folder))
     assert json.loads(again.stdout)["data_hash"] == described["data_hash"]
+
+
+def test_data_that_were_changed_are_not_described(embedded: cache.Data, cache_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / embedded.folder.name
+    shutil.copytree(embedded.folder, copied)
+    rows = bytearray((copied / cache.TRAINING).read_bytes())
+    rows[1000] ^= 1
+    (copied / cache.TRAINING).write_bytes(rows)
+    done = run("harness.describe", env=environment(tmp_path, AUTORESEARCH_DATA=embedded.folder.name))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{copied / cache.TRAINING} is damaged; type `" in done.stderr
 
 
 def test_no_document_is_in_both_training_and_validation(embedded: cache.Data) -> None:

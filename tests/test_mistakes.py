@@ -153,6 +153,8 @@ SETTINGS = {
     "autoresearch_proposer = claude": "--autoresearch-proposer claude: choose auto, queue, commits:A..B or search",
     "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "
     "experiments may change in the ini key autoresearch_editable",
+    "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, on which the verdict "
+    "depends: no proposal may change that, so take it off the list",
     "autoresearch_metric = best": "autoresearch_metric = best: an experiment has something else of that name: "
     "choose another",
     "autoresearch_describe = no-such-program --json": "autoresearch_describe: No such file or directory "

@@ -173,7 +173,7 @@ def test_memory_that_processes_share_counts_once(bench: Bench) -> None:
         for _ in range(4):
             if os.fork() == 0:
                 time.sleep(60)
-        time.sleep(0.5)
+        time.sleep(1.5)
         print("val_bpb: 1")
         """,
         memory_limit_mb=200.0,

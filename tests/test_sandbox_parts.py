@@ -45,6 +45,19 @@ def test_the_interpreter_comes_with_its_packages_but_never_with_a_home_folder(
     assert not {tmp_path, Path("/")} & set(found)
 
 
+def test_validation_text_is_hidden_among_the_packages_of_every_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (tmp_path / f"{name}/lib/python3.12/site-packages" for name in ("one", "other"))
+    for site in (one, other):
+        (site / "numbers" / "tests").mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "one"))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "other"))
+    shard = tmp_path / "shard_7.parquet"
+    found = machine.everywhere([shard, one / "numbers" / "tests"])
+    assert set(found) == {shard, one / "numbers" / "tests", other / "numbers" / "tests"}
+
+
 def test_a_compiler_that_a_variable_names_comes_with_its_installation(tmp_path: Path) -> None:
     real, named = tmp_path / "gcc-14", tmp_path / "gcc"
     for place in (real, named, tmp_path / "cuda"):

@@ -27,7 +27,9 @@ class Job:
         score_folder: Where the scorer starts: the user's own checkout.
         environment: Variables for training and scoring beside the allowed ones of this process.
         trusted: What a scorer's own untrusted process may read beside that: the harness.
+        score_environment: Variables for the scorer alone.
         readable: What training may read, its tree among it; in a sandbox it sees nothing else of the user's.
+        covered: What lies in readable places and may not be read: validation text.
         rows: The file of training rows, which training is handed when its clock starts; None where it has them.
     """
 
@@ -42,7 +44,9 @@ class Job:
     score: tuple[str, ...] | None
     score_folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    score_environment: Mapping[str, str] = field(default_factory=dict)
     readable: tuple[Path, ...] = ()
+    covered: tuple[Path, ...] = ()
     trusted: tuple[Path, ...] = ()
     rows: Path | None = None
 

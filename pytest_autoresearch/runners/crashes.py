@@ -25,6 +25,7 @@ _CLASSES = {
 }
 _EXCEPTION = re.compile(r"(?:\w+\.)*(\w+)(?::.*)?")
 _OUT_OF_MEMORY = re.compile(r"CUDA out of memory|DefaultCPUAllocator: can't allocate memory|std::bad_alloc")
+_REJECTED = re.compile(r"(?:\w+: )?rejected: (.+)")  # behind the name of a program that speaks with its name
 _NOT_FINITE = re.compile(r"\bnan\b|\binf\b|infinit|not finite|non-finite", re.IGNORECASE)
 
 
@@ -53,6 +54,8 @@ def score_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
     """Why the scorer, which failed, gave no metric: in its own sentence."""
     failed = exit_crash(exit_status, lines)
     sentence = failed.message
+    if rejected := _REJECTED.fullmatch(sentence):
+        return Crash("rejected", rejected[1])
     return Crash("nan" if failed.reason == "nan" or _NOT_FINITE.search(sentence) else "no-metric", sentence)
 
 

@@ -33,6 +33,11 @@ OWN = (
     "AUTORESEARCH_OUT",
     "AUTORESEARCH_CLOCK_FD",
     "AUTORESEARCH_CANDIDATE",
+    "AUTORESEARCH_NATS",
+    "AUTORESEARCH_INCUMBENT_NATS",
+    "AUTORESEARCH_PROBE_BELOW",
+    "AUTORESEARCH_PROBE_THRESHOLD",
+    "AUTORESEARCH_PROBE_CALIBRATE",
     "AUTORESEARCH_HALVE_BATCH",
     "AUTORESEARCH_SESSION",
 )
@@ -70,4 +75,4 @@ def training_environment(ours: Mapping[str, str], job: Job, clock: int) -> dict[
 
 def scoring_environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:
     """For the scorer, which is told where the candidate's tree is."""
-    return {**environment(ours, job), "AUTORESEARCH_CANDIDATE": str(job.folder.absolute())}
+    return {**environment(ours, job), **job.score_environment, "AUTORESEARCH_CANDIDATE": str(job.folder.absolute())}

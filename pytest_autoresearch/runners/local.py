@@ -151,6 +151,7 @@ class LocalRunner:
             folder=job.folder,
             environment=training_environment(os.environ, job, clock.child_fd),
             readable=(job.folder, *job.readable),
+            covered=job.covered,
             writable=(job.out,),
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
         )
@@ -161,6 +162,7 @@ class LocalRunner:
             folder=job.folder,
             environment=environment,
             readable=(job.folder, job.out, *job.readable, *job.trusted),
+            covered=job.covered,
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
         )
 

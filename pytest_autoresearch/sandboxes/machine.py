@@ -53,6 +53,21 @@ def unneeded(places: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def everywhere(hidden: Iterable[Path]) -> tuple[Path, ...]:
+    """The same, and what is called so among the packages of every interpreter in sight: there may be copies."""
+    places = (LIBRARIES, LIBRARIES / "local", *python(os.environ))
+    patterns = [f"{inside}lib*/python3*/{name}" for inside in _ENVIRONMENTS for name in _SITES]
+    sites = [site for place in places for pattern in patterns for site in place.glob(pattern)]
+    found = dict.fromkeys(hidden)
+    for path in tuple(found):
+        names = [number for number, part in enumerate(path.parts) if part in _SITES]
+        if names:
+            found |= dict.fromkeys(
+                copy for site in sites if (copy := site.joinpath(*path.parts[names[-1] + 1 :])).exists()
+            )
+    return tuple(found)
+
+
 def kernel_settings(root: Path = Path("/")) -> tuple[Path, ...]:
     """What of /proc is the machine's and not a process's, and may offer something to write."""
     found = [path for path in sorted((root / "proc").iterdir()) if not path.name.isdecimal() and not path.is_symlink()]

@@ -1,0 +1,55 @@
+"""What the scorer wrote of each commit that may matter again: the loss of every token, by which it later looks where a
+candidate is suspiciously better. Kept in the git folder, which no candidate sees; lost, the scorer looks anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment
+
+_THRESHOLD = "probe_threshold"  # what a scorer prints that wants to be asked to probe
+
+
+class Losses:
+    """The files of one campaign.
+
+    Args:
+        folder: Where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, commit: str) -> Path:
+        """The file of a commit, there or not."""
+        return self._folder / f"{commit}.npy"
+
+    def variables(
+        self, experiment: Experiment, baseline: Experiment | None, incumbent: Experiment | None
+    ) -> dict[str, str]:
+        """What the scorer of an experiment is told: where to write, and below which metric it is to be suspicious."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        told = {"AUTORESEARCH_NATS": str(self.of(experiment.commit))}
+        if experiment.number == BASELINE:
+            return {**told, "AUTORESEARCH_PROBE_CALIBRATE": "1"}
+        threshold = _threshold(baseline)
+        if incumbent is None or threshold is None or experiment.direction is not Direction.MINIMIZE:
+            return told
+        told["AUTORESEARCH_PROBE_BELOW"] = repr(incumbent.metric - experiment.margin)
+        told["AUTORESEARCH_PROBE_THRESHOLD"] = repr(threshold)
+        if self.of(incumbent.commit).exists():
+            told["AUTORESEARCH_INCUMBENT_NATS"] = str(self.of(incumbent.commit))
+        return told
+
+    def keep_only(self, commits: Container[str]) -> None:
+        """Remove the files of all other commits."""
+        for path in self._folder.glob("*.npy"):
+            if path.stem not in commits:
+                path.unlink(missing_ok=True)
+
+
+def _threshold(baseline: Experiment | None) -> float | None:
+    runs = baseline.runs if baseline else ()
+    return next((run.metrics[_THRESHOLD] for run in reversed(runs) if _THRESHOLD in run.metrics), None)
