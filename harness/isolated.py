@@ -1,7 +1,9 @@
 """A candidate's model as the scorer sees it: a process that was asked for logits, of which losses are computed here.
-Logits lie in memory that the other process can write at any time, so they are copied, some rows at a time, before they
-are looked at; where it wrote nothing a NaN is left. May not know of the metric's sums, of files or of the probe."""
+Logits lie in memory that the other process can write at any time, so each is read once alone, on a CPU into a private
+copy of some rows; where the other wrote nothing a NaN is left. May not know of the metric's sums, of files or of the
+probe."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -10,13 +12,16 @@ from torch import Tensor
 
 from harness import device_buffer
 from harness.exchange import LOGIT_BYTES, TOKEN, Job, Memory
-from harness.metric import text_nats
+from harness.metric import of_text, target_nats
 from harness.profiles import Profile
 from harness.server_process import NoAnswer, Reason, ServerProcess
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Logits that are copied at once: on a CPU they stay in its cache, on a GPU they keep it busy for a while.
 _PRIVATE_LOGITS = {"cpu": 2**20, "cuda": 2**26}
+
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""Logits [rows, sequence, vocab] and targets int64 [rows, sequence] to the loss of each target, float32."""
 
 
 class IsolatedModel:
@@ -68,8 +73,9 @@ class IsolatedModel:
             self.transport = "memory"
         self._tokens = torch.from_numpy(self._token_memory.array.view(TOKEN)).view(batch_rows, length)
         self._logits = shared.view(_TYPES[ready.logit_type])[: job.logits].view(batch_rows, length, vocab)
-        part = min(batch_rows, max(1, _PRIVATE_LOGITS[profile.device] // (length * vocab)))
-        self._private = torch.empty((part, length, vocab), dtype=torch.float32, device=profile.device)
+        self._losses = (_read_once(self._logits) if self._logits.is_cuda else None) or self._copied
+        self._part = min(batch_rows, max(1, _PRIVATE_LOGITS[profile.device] // (length * vocab)))
+        self._private = torch.empty(0, device=profile.device)
 
     def nats(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each target, 0 for special tokens: float32 [rows, sequence] on the CPU, finite.
@@ -89,19 +95,23 @@ class IsolatedModel:
         if self._logits.is_cuda:
             torch.cuda.synchronize()
         self._process.ask()
-        nats = torch.cat([self._losses(first, targets) for first in range(0, rows, len(self._private))]).cpu()
+        targets = targets.to(self._token_bytes.device)
+        nats = of_text(self._losses(self._logits[:rows], targets), self._token_bytes[targets]).cpu()
         if nats.isnan().any():
             raise NoAnswer(Reason.NOT_FINITE)
         if nats.isinf().any():
             raise NoAnswer(Reason.IMPOSSIBLE)
         return nats
 
-    def _losses(self, first: int, targets: Tensor) -> Tensor:
-        """Losses of some rows of the batch, the first of them and as many as are copied at once: [rows, sequence]."""
-        wanted = targets[first : first + len(self._private)].to(self._private.device)
-        logits = self._private[: len(wanted)].copy_(self._logits[first : first + len(wanted)])
-        sizes = self._token_bytes[wanted]
-        return text_nats(logits.flatten(0, 1), wanted.flatten(), sizes.flatten()).view(wanted.shape)
+    def _copied(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Losses from private copies of some rows at a time."""
+        if not len(self._private):
+            self._private = self._private.new_empty((self._part, *logits.shape[1:]))
+        found = []
+        for shared, wanted in zip(torch.split(logits, self._part), torch.split(targets, self._part), strict=True):
+            private = self._private[: len(shared)].copy_(shared)
+            found.append(target_nats(private.flatten(0, 1), wanted.flatten()).view(wanted.shape))
+        return torch.cat(found)
 
     def __enter__(self) -> Self:
         return self
@@ -116,3 +126,14 @@ class IsolatedModel:
         self._logit_memory.close()
         if self._buffer:
             self._buffer.close()
+
+
+def _read_once(logits: Tensor) -> Losses | None:
+    """A kernel that needs no copy, compiled for these logits; None where it cannot be."""
+    try:
+        from harness.device_loss import losses
+
+        losses(logits[:1, :1], torch.zeros((1, 1), dtype=torch.int64, device=logits.device))
+    except Exception:  # Triton is missing, or the compiler that it calls: what it raises is its own
+        return None
+    return losses

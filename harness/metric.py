@@ -23,7 +23,16 @@ def text_nats(logits: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
         targets: int64 [tokens].
         sizes: int64 [tokens], bytes of text of each target, 0 for special tokens.
     """
-    nats = F.cross_entropy(logits.float(), targets, reduction="none")
+    return of_text(target_nats(logits, targets), sizes)
+
+
+def target_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss of each target, text or not; as `text_nats`."""
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def of_text(nats: Tensor, sizes: Tensor) -> Tensor:
+    """The losses with those of special tokens set to 0, in place; NaN stays."""
     return nats.masked_fill_((sizes == 0) & ~nats.isnan(), 0.0)
 
 

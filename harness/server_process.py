@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -114,10 +114,12 @@ class Launch:
     Attributes:
         prefix: Words before the command, such as those of a sandbox; none by hand.
         descriptors: Open files that the prefix reads, each from its beginning.
+        variables: What its environment has beside ours: a home folder of the sandbox's.
     """
 
     prefix: tuple[str, ...] = ()
     descriptors: tuple[int, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class ServerProcess:
@@ -137,7 +139,7 @@ class ServerProcess:
         try:
             self._process = subprocess.Popen(
                 command,
-                env=server_environment(os.environ),
+                env={**server_environment(os.environ), **launch.variables},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -247,9 +249,14 @@ class ServerProcess:
 
 
 def launch_of_environment() -> Launch:
-    """AUTORESEARCH_SERVER_PREFIX, a JSON list of words, and AUTORESEARCH_SERVER_FDS, a JSON list of descriptors."""
+    """AUTORESEARCH_SERVER_PREFIX, a JSON list of words, _FDS, one of descriptors, and _VARIABLES, one of NAME=VALUE."""
     prefix = _list_of_environment("AUTORESEARCH_SERVER_PREFIX", str)
-    return Launch(tuple(prefix), tuple(_list_of_environment("AUTORESEARCH_SERVER_FDS", int)))
+    variables = (text.partition("=") for text in _list_of_environment("AUTORESEARCH_SERVER_VARIABLES", str))
+    return Launch(
+        tuple(prefix),
+        tuple(_list_of_environment("AUTORESEARCH_SERVER_FDS", int)),
+        {name: value for name, _, value in variables},
+    )
 
 
 def server_environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ time. The servers are real processes; those that misbehave speak the protocol in
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,16 @@ from torch import Tensor
 
 from harness import isolated, profiles
 from harness.isolated import IsolatedModel
-from harness.server_process import Deadlines, Launch, NoAnswer, NotReady, Reason, ServerProcess, server_environment
+from harness.server_process import (
+    Deadlines,
+    Launch,
+    NoAnswer,
+    NotReady,
+    Reason,
+    ServerProcess,
+    launch_of_environment,
+    server_environment,
+)
 
 ROGUE = (sys.executable, str(Path(__file__).with_name("rogue_server.py")))
 PROFILE = profiles.Profile(
@@ -155,14 +165,14 @@ def test_logits_that_change_after_they_were_copied_change_nothing(monkeypatch: p
     monkeypatch.setattr(isolated, "_PRIVATE_LOGITS", {"cpu": PROFILE.sequence_length * PROFILE.vocab_size})  # one row
     with start("behaves") as model:
 
-        def rewrite_first(logits: Tensor, *more: Tensor) -> Tensor:
+        def rewrite_first(logits: Tensor, targets: Tensor) -> Tensor:
             """At the worst moment: the row was taken, and its loss is not computed yet."""
             model._logits[seen[-1]] = float("nan")
             seen.append(seen[-1] + 1)
-            return losses(logits, *more)
+            return losses(logits, targets)
 
-        seen, losses = [0], isolated.text_nats
-        monkeypatch.setattr(isolated, "text_nats", rewrite_first)
+        seen, losses = [0], isolated.target_nats
+        monkeypatch.setattr(isolated, "target_nats", rewrite_first)
         nats = model.nats(inputs, targets)
     torch.testing.assert_close(nats.double(), true_nats(inputs, targets), rtol=0, atol=1e-6)
     assert seen[-1] == BATCH_ROWS
@@ -178,6 +188,16 @@ def test_a_server_sees_neither_keys_nor_where_the_data_are(monkeypatch: pytest.M
     assert {"PATH", "AUTORESEARCH_PROFILE"} <= seen
     assert seen <= set(server_environment(os.environ)) | {"LC_CTYPE"}  # which Python sets for itself
     assert "/secret" not in server_environment(os.environ).values()
+
+
+def test_a_server_in_a_sandbox_has_the_sandbox_s_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTORESEARCH_SERVER_VARIABLES", '["HOME=/tmp/home", "AUTORESEARCH_X=a=b"]')
+    launch = launch_of_environment()
+    assert launch.variables == {"HOME": "/tmp/home", "AUTORESEARCH_X": "a=b"}
+    process = ServerProcess(replace(launch, prefix=(*ROGUE, "tells its environment")), Deadlines())
+    with pytest.raises(NotReady) as caught:
+        IsolatedModel(process, Path("train.py"), Path("model.pt"), PROFILE, TOKEN_BYTES, BATCH_ROWS)
+    assert "AUTORESEARCH_X" in caught.value.words.split()
 
 
 def test_a_second_server_is_started_with_the_same_open_files() -> None:

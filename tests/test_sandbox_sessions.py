@@ -124,6 +124,8 @@ def test_the_scorer_can_start_its_own_process_in_a_sandbox(tmp_path: Path, bubbl
             model = os.environ["AUTORESEARCH_OUT"] + "/model.pt"
             command = [*prefix, sys.executable, "-c", look, {str(secret)!r}, model]
             print(subprocess.run(command, pass_fds=fds, capture_output=True, text=True, check=True).stdout)
+        variables = dict(one.split("=", 1) for one in json.loads(os.environ["AUTORESEARCH_SERVER_VARIABLES"]))
+        assert variables["HOME"] == "/tmp/home" and variables["USER"] == "nobody", variables
         print("val_bpb: 1.5")
         """
     try:

@@ -132,6 +132,10 @@ class LocalRunner:
             if server.argv_prefix:  # the scorer is trusted; what it starts to run the candidate's model is not
                 environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
                 environment["AUTORESEARCH_SERVER_FDS"] = json.dumps(server.pass_fds)
+                own = [
+                    f"{name}={value}" for name, value in server.environment.items() if environment.get(name) != value
+                ]
+                environment["AUTORESEARCH_SERVER_VARIABLES"] = json.dumps(own)
             try:
                 tree = self._start(command, job.score_folder, Prepared((), (), environment), server.pass_fds)
             except OSError as error:
