@@ -7,13 +7,13 @@ is part of what the header, the records and the report say.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.sandboxes.base import Backend, Unconfined, View
-from pytest_autoresearch.sandboxes.bubblewrap import installed
+from pytest_autoresearch.sandboxes.bubblewrap import Bubblewrap, installed
 from pytest_autoresearch.sandboxes.selftest import Findings, try_out
 
 _USER_NAMESPACES = "bubblewrap may not make user namespaces here"
@@ -72,14 +72,18 @@ def _best(view: View, hidden: Sequence[Path]) -> Sandbox:
         return Sandbox(Unconfined(), "there is one for Linux alone")
     if backend is None:
         return Sandbox(Unconfined(), "bubblewrap is not installed: `apt install bubblewrap`, or your system's like")
-    findings = try_out(backend, view, hidden)
-    if findings.failed and backend.forbids_user_namespaces:
-        # Most containers let nobody write /proc/sys, which this takes.
-        backend = replace(backend, forbids_user_namespaces=False)
-        findings = try_out(backend, view, hidden)
-    if findings.failed:
-        return Sandbox(Unconfined(), _refusal(findings))
-    return Sandbox(backend, f"inside, {'; '.join(findings.broken)}" if findings.broken else "")
+    for tried in _from_the_strongest(backend):
+        findings = try_out(tried, view, hidden)
+        if not findings.failed:
+            return Sandbox(tried, f"inside, {'; '.join(findings.broken)}" if findings.broken else "")
+    return Sandbox(Unconfined(), _refusal(findings))
+
+
+def _from_the_strongest(backend: Bubblewrap) -> Iterator[Bubblewrap]:
+    """As it is, and without what most containers do not let it do: mount as root, and write to /proc/sys."""
+    for guards in sorted({backend.guards_devices, False}, reverse=True):
+        for forbids in sorted({backend.forbids_user_namespaces, False}, reverse=True):
+            yield replace(backend, guards_devices=guards, forbids_user_namespaces=forbids)
 
 
 def _refusal(findings: Findings) -> str:

@@ -131,6 +131,8 @@ class Worktree:
         # Not `reset --hard`: should somebody have attached this HEAD to a branch, that would move the branch.
         self.git(*_EXACT, "checkout", "--quiet", "--force", "--detach", commit)
         _empty(self.out)
+        self.out.rmdir()  # a folder keeps attributes
+        self.out.mkdir(mode=0o700)
 
     def _forget(self) -> None:
         """No index, and no lock: the lane is held by this process, so that a lock was left by a git that is dead."""

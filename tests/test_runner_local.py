@@ -117,7 +117,7 @@ def test_a_process_that_reports_is_ended_after_startup_budget_and_grace(bench: B
     )
     assert crash(run) == ("over-budget", "still running after 2.3 s (startup 0.1 s, budget 0.2 s, grace 2 s)")
     assert 2.3 <= run.total_seconds < 20.0
-    assert run.exit_status == -signal.SIGTERM
+    assert run.exit_status == -signal.SIGKILL
 
 
 def test_training_has_its_rows_when_the_clock_starts_and_not_before(bench: Bench, tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_process_that_lingers_over_a_finished_model_is_ended_and_scored(bench:
     )
     assert run.crash is None
     assert run.metric == 1.5
-    assert run.training_seconds < 2.0, "its last two seconds were no training"
-    assert 2.2 <= run.total_seconds - run.score_seconds < 20.0
+    assert run.training_seconds < 0.2
+    assert 0.5 <= run.total_seconds - run.score_seconds < 2.2, "its model was there, and there is no grace for more"
 
 
 @pytest.mark.parametrize(

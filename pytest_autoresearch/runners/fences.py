@@ -1,12 +1,15 @@
-"""The limits in time: when a process is ended if it has not ended by itself, and what that is called. Pure."""
+"""The limits in time: when a process is ended if it has not ended by itself, and what that is called."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from pytest_autoresearch.experiment import Crash, Limits
 
 MODEL = "model.pt"
+SETTLED_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,23 @@ def grace_seconds(limits: Limits) -> float:
     return max(2.0, 0.05 * limits.budget_seconds)
 
 
-def training_fence(limits: Limits, *, scored: bool, begun: float | None) -> Fence:
+def has_left(out: Path) -> bool:
+    """Whether a model lies there that nobody has written to for a moment."""
+    try:
+        return time.time() - (out / MODEL).lstat().st_ctime > SETTLED_SECONDS
+    except OSError:
+        return False
+
+
+def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: bool = False) -> Fence:
     """The first limit that training meets.
 
     Args:
         limits: What the run may use.
         scored: Whether training only leaves a model, and so has to say when it begins.
         begun: When it said so, in seconds from the start of the process; None before.
+        left: Whether its model is there already: then the grace is for nothing but training on. What is written through
+            a mapping does not show in the file's times.
     """
     deadline = Fence(limits.deadline_seconds, Crash("timeout", f"killed after {limits.deadline_seconds:g} s"))
     startup, budget, grace = limits.startup_seconds, limits.budget_seconds, grace_seconds(limits)
@@ -45,7 +58,7 @@ def training_fence(limits: Limits, *, scored: bool, begun: float | None) -> Fenc
         message = f"training did not begin within {startup:g} s; it begins by calling harness.begin()"
         fence = Fence(startup, Crash("timeout", message))
     else:
-        fence = Fence(begun + budget + grace, over_budget(limits))
+        fence = Fence(begun + budget + (0.0 if left else grace), over_budget(limits))
     return min(deadline, fence, key=lambda each: each.at)
 
 

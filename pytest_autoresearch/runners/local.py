@@ -17,22 +17,23 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 from pytest_autoresearch.errors import SandboxError, Stopped
-from pytest_autoresearch.experiment import Crash, Progress, Run
+from pytest_autoresearch.experiment import Crash, Limits, Progress, Run
 from pytest_autoresearch.gpu import Gpu
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment
-from pytest_autoresearch.runners.fences import Fence, scoring_fence, training_fence
+from pytest_autoresearch.runners.fences import Fence, has_left, scoring_fence, training_fence
 from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import Said, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.plain import PlainTree
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.supervised import SupervisedTree
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
-from pytest_autoresearch.sandboxes.base import Backend, Prepared, Unconfined, View
+from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
 
 CLOSE_SECONDS = 1.0
+GROUP_SHARE, GROUP_MB = 1.1, 64  # of the memory limit, and beside that, until the kernel steps in
 OUT_LIMIT_MB = 16 * 1024  # what training may leave: far more than a model of any profile
 PROCESS_LIMIT = 1000  # data loaders and compile workers of eight devices stay far below it
 PYTHON = ("python", "python3")
@@ -66,9 +67,14 @@ class LocalRunner:
             SandboxError: The sandbox did not start it.
         """
         said = Said(job.metric_name)
-        with Clock(job.rows) as clock, self._sandbox.prepare(self._view(job, clock)) as prepared:
-            limit_mb = job.limits.memory_limit_mb
-            memory = Resident(limit_mb) if self._gpu is None else OnDevice(self._gpu, limit_mb)
+        rows = self._sandbox.open_read_only(job.rows) if job.rows else None
+        with Clock(rows) as clock, self._sandbox.prepare(self._view(job, clock)) as prepared:
+            limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
+            memory = (
+                Resident(limit_mb, sandboxed=inside)
+                if self._gpu is None
+                else OnDevice(self._gpu, limit_mb, sandboxed=inside)
+            )
             disk = Written(job.out, OUT_LIMIT_MB)
             try:
                 tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
@@ -117,7 +123,9 @@ class LocalRunner:
         return self._watch(
             tree,
             said,
-            fence=lambda: training_fence(job.limits, scored=job.score is not None, begun=clock.begun),
+            fence=lambda: training_fence(
+                job.limits, scored=job.score is not None, begun=clock.begun, left=has_left(job.out)
+            ),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
             memory=memory,
             disk=disk.over,
@@ -157,7 +165,20 @@ class LocalRunner:
             readable=(job.folder, *job.readable),
             covered=job.covered,
             writable=(job.out,),
+            allowance=self._allowance(job.limits),
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
+        )
+
+    def _allowance(self, limits: Limits) -> Allowance:
+        """What training may use: on a CPU its memory limit holds for whatever its processes make of it, too."""
+        limit_mb, usual = limits.memory_limit_mb, Allowance()
+        if self._gpu or limit_mb == math.inf:
+            return usual
+        # The group's limit ends a process without a word: the look from outside should be first.
+        return Allowance(
+            tmp_mb=min(usual.tmp_mb, limit_mb),
+            shm_mb=min(usual.shm_mb, limit_mb),
+            memory_mb=GROUP_SHARE * limit_mb + GROUP_MB,
         )
 
     def _server_view(self, job: Job, environment: Mapping[str, str]) -> View:

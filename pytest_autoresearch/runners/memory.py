@@ -14,6 +14,7 @@ import psutil
 from pytest_autoresearch.gpu import Gpu
 from pytest_autoresearch.gpu_watch import GpuWatch
 from pytest_autoresearch.runners.supervisor import Process
+from pytest_autoresearch.runners.unheld import unheld_bytes
 
 MIB = 1024 * 1024
 MACHINE_SHARE = 0.9  # of the machine's memory at most: with more, the kernel would choose what to end
@@ -65,12 +66,18 @@ class Resident:
     the kernel walks over all pages, 12 ms a GB of each process: too long for every look. A look in between returns the
     last exact number, but the limit is never overstepped unseen: when it and the sum's growth since then are above the
     limit, the tree is measured at once. What a fork copies as it writes to it shows with the next exact number.
+
+    Args:
+        limit_mb: In MiB.
+        sandboxed: Whether the tree has a /tmp and a /dev/shm of its own. What it keeps there, or in memory files, and
+            has not mapped, is its memory, too.
     """
 
-    def __init__(self, limit_mb: float) -> None:
+    def __init__(self, limit_mb: float, *, sandboxed: bool = False) -> None:
+        self._sandboxed = sandboxed
         self._limit = min(limit_mb * MIB, MACHINE_SHARE * psutil.virtual_memory().total)
         self._peak = 0
-        self._exact = 0
+        self._exact = self._held = 0
         self._sum_then = 0
         self._next = 0.0
 
@@ -82,11 +89,12 @@ class Resident:
             self._exact, self._sum_then = sum(map(_proportional_bytes, processes)), held
             now = time.monotonic()
             self._next = now + max(WEIGHING_SECONDS, (now - begun) / WEIGHING_SHARE)
-        self._peak = max(self._peak, self._exact)
-        return self._exact / MIB
+        self._held = self._exact + (unheld_bytes(processes) if self._sandboxed else 0)
+        self._peak = max(self._peak, self._held)
+        return self._held / MIB
 
     def over(self) -> str:
-        return "" if self._exact <= self._limit else _over("memory", self._exact / MIB, self._limit / MIB)
+        return "" if self._held <= self._limit else _over("memory", self._held / MIB, self._limit / MIB)
 
     def usage(self) -> Usage:
         return Usage(peak_mb=self._peak / MIB, resident_mb=self._peak / MIB)
@@ -98,12 +106,12 @@ class OnDevice:
     Make it before the tree is started.
     """
 
-    def __init__(self, gpu: Gpu, limit_mb: float) -> None:
+    def __init__(self, gpu: Gpu, limit_mb: float, *, sandboxed: bool = False) -> None:
         self._gpu = gpu
         self._limit_mb = limit_mb
         self._held_mb = 0.0
         self._watch = GpuWatch(gpu)
-        self._resident = Resident(float("inf"))
+        self._resident = Resident(float("inf"), sandboxed=sandboxed)
 
     def look(self, processes: Collection[Process]) -> float:
         resident_mb = self._resident.look(processes)

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -26,25 +25,23 @@ TICK_SECONDS = 0.2  # between two reports of progress
 NO_BELL_SECONDS = 0.02  # between two looks for the end of a process that rings no bell
 READ_BYTES = 256 * 1024  # what a fast core still has at hand when it searches it
 LAST_READS = 16
-AT_ONCE = ("over-memory", "over-processes", "over-disk")  # what grows gets no time to grow on
+# What grows gets no time to grow on, and what has had its time none to train on.
+AT_ONCE = ("over-memory", "over-processes", "over-disk", "over-budget")
 
 
 class Clock:
     """The parent's end of `harness.begin()`: the answer to the first `begin` is what starts the budget.
 
     Args:
-        rows: The file of training rows; its descriptor goes with the answer, so that no process has it before.
+        rows: A descriptor of the training rows, taken over; it goes with the answer, so that no process has it before.
 
     Attributes:
         begun: When, in seconds from the start of the process; None before.
         begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare files with.
-
-    Raises:
-        OSError: The file cannot be opened.
     """
 
-    def __init__(self, rows: Path | None = None) -> None:
-        self._rows = [] if rows is None else [os.open(rows, os.O_RDONLY | os.O_CLOEXEC)]
+    def __init__(self, rows: int | None = None) -> None:
+        self._rows = [] if rows is None else [rows]
         self.begun: float | None = None
         self.begun_ns = 0
         self._started = 0.0

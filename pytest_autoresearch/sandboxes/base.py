@@ -5,6 +5,7 @@ Knows neither what the process is for nor any backend.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,14 @@ class Backend(Protocol):
         """Make ready to start commands that see this."""
         ...
 
+    def open_read_only(self, path: Path) -> int:
+        """A descriptor of a file to hand over, by which nobody inside can write to the file or change it.
+
+        Raises:
+            SandboxError: It cannot be opened in this way.
+        """
+        ...
+
 
 class Unconfined:
     """No sandbox: a command sees what its user sees, but for the environment, which is the view's."""
@@ -125,3 +134,6 @@ class Unconfined:
 
     def prepare(self, view: View) -> Prepared:
         return Prepared((), (), view.environment)
+
+    def open_read_only(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

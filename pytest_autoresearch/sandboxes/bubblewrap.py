@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_autoresearch.errors import SandboxError
 from pytest_autoresearch.sandboxes import enter, machine
 from pytest_autoresearch.sandboxes.base import HOME, Allowance, Prepared, View
 from pytest_autoresearch.sandboxes.cgroup import Group
@@ -28,6 +30,13 @@ _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-ut
 _READ, _WRITE, _COVER = range(3)  # of several for one place the last holds
 # Joins the groups, and ignores TERM: what runs inside is to have its moment, and would end with bubblewrap.
 _JOIN = 'trap "" TERM; while [ "$1" != -- ]; do echo 0 2>/dev/null >"$1"; shift; done; shift; exec "$@"'
+# Root owns the machine's device files inside as well, and could take them from everybody: shown from read-only mounts.
+_GUARD = 'while [ "$1" != -- ]; do mount -o bind,ro "$1" "$1" || exit; shift; done; shift; exec "$@" <"/dev/null"'
+_DEVICES = tuple(Path("/dev", name) for name in ("null", "zero", "full", "random", "urandom", "tty"))
+_SEND = """
+import os, socket, sys
+socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [os.open(sys.argv[2], os.O_RDONLY)])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +48,39 @@ class Bubblewrap:
         version: Its version.
         forbids_user_namespaces: Whether it is asked to keep the command from making user namespaces. Where /proc/sys
             cannot be written, as in most containers, it cannot.
+        guards_devices: Whether it is started where the machine's device files are read-only: for root alone, and where
+            root may mount.
     """
 
     program: str
     version: tuple[int, ...]
     forbids_user_namespaces: bool
+    guards_devices: bool = False
 
     name = "bubblewrap"
 
     def prepare(self, view: View) -> Prepared:
         return _Boxed(self, view)
+
+    def open_read_only(self, path: Path) -> int:
+        # The file behind a descriptor can be opened anew through /proc, to write, unless it lies on a read-only mount.
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [self.program, "--unshare-user", "--ro-bind", "/", "/", "--", sys.executable, "-I", "-S", "-c"]
+            command += [_SEND, str(theirs.fileno()), str(path.resolve())]
+            done = subprocess.run(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise SandboxError(f"{path} could not be handed over: {done.stderr.strip().rpartition(chr(10))[2]}")
+            (file,) = socket.recv_fds(ours, 1, 1)[1]
+        os.set_inheritable(file, False)
+        return file
 
     def options(self, view: View) -> list[str]:
         """What bubblewrap is told."""
@@ -93,7 +125,7 @@ def installed() -> Bubblewrap | None:
         said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
         if numbers := re.search(r"\d+(\.\d+)+", said):
             version = tuple(map(int, numbers[0].split(".")))
-            return Bubblewrap(program, version, version >= _KNOWS_USER_NAMESPACES)
+            return Bubblewrap(program, version, version >= _KNOWS_USER_NAMESPACES, guards_devices=os.geteuid() == 0)
     return None
 
 
@@ -114,6 +146,7 @@ class _Boxed(Prepared):
             raise
         prefix = [
             *("/bin/sh", "-c", _JOIN, "sh", *self._group.entrances, "--"),
+            *(_guard(view.devices) if backend.guards_devices else ()),
             *(backend.program, "--args", str(self._options), "--"),
             *(sys.executable, "-I", "-S", enter.__file__, str(self._sign), *_limits(view.allowance), "--"),
         ]
@@ -134,6 +167,12 @@ class _Boxed(Prepared):
         os.close(self._options)
         os.close(self._sign)
         self._group.close()
+
+
+def _guard(devices: Iterable[Path]) -> Iterator[str]:
+    yield from ("unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-c", _GUARD, "sh")
+    yield from (str(path) for path in (*_DEVICES, *devices) if path.exists())
+    yield "--"
 
 
 def _root(view: View) -> Iterator[str]:
@@ -187,7 +226,9 @@ def _at_home(view: View) -> Iterator[str]:
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in environment.items() if not name.startswith("XDG_")}
+    # What names a cache of the user's names a place that is not there, or not to be written to.
+    own = ("XDG_", "TORCHINDUCTOR_CACHE", "TRITON_CACHE", "TRITON_HOME", "TRITON_DUMP", "TRITON_OVERRIDE")
+    kept = {name: value for name, value in environment.items() if not name.startswith(own)}
     # Some programs ask for the user's name, and there is no list of users to look in.
     return {"USER": "nobody", "LOGNAME": "nobody", **kept, "HOME": HOME, "TMPDIR": "/tmp"}
 

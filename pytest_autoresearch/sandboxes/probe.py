@@ -101,6 +101,15 @@ def _opens(path: str) -> bool:
     return True
 
 
+def change_device() -> bool:
+    """Whether a device file of the machine can be changed; it gets the mode that it has."""
+    try:
+        os.chmod("/dev/null", os.stat("/dev/null").st_mode & 0o7777)
+    except OSError:
+        return False
+    return True
+
+
 def make_user_namespace() -> bool:
     """Whether a process can make one, and be root in it."""
     pid = os.fork()
@@ -149,6 +158,7 @@ def _main(given: dict[str, Any]) -> dict[str, Any]:
         "write": lambda: [write(path) for path in given["writes"]],
         "kill": lambda: kill(given["pid"]),
         "setting": change_setting,
+        "device": change_device,
         "user_namespace": make_user_namespace,
         "fork": lambda: fork(given["forks"]),
         "sizes": lambda: [size_mb(place) for place in ("/tmp", "/dev/shm")],

@@ -127,6 +127,8 @@ class _Outside:
             found.append("a process outside can be ended")
         if said["setting"]:
             found.append("settings of the whole machine can be changed")
+        if said["device"]:
+            found.append("device files of the machine can be changed")
         if said["user_namespace"]:
             found.append("user namespaces can be made")
         if said["fork"]:

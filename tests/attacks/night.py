@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -127,7 +127,7 @@ class Attack:
         return float((folder / "model.pt").read_text())
 
 
-EVERY = 4  # attacks before an honest proposal
+EVERY = 4
 
 
 def honest(number: int) -> str:
@@ -137,20 +137,50 @@ def honest(number: int) -> str:
     )
 
 
-class Night:
-    """A campaign of attacks, run to its end."""
+def checkout(folder: Path, files: Mapping[str, str]) -> Repo:
+    """A repository worth attacking, committed.
 
-    def __init__(self, folder: Path, attacks: Sequence[Attack]) -> None:
-        self.repo = Repo(SimpleNamespace(path=folder))  # type: ignore[arg-type]  # all that it asks of a pytester
+    Args:
+        files: In place of its own, or beside them.
+    """
+    repo = Repo(SimpleNamespace(path=folder))  # type: ignore[arg-type]  # all that it asks of a pytester
+    own = {
+        "train.py": TRAIN, "trusted/metric.py": METRIC, "score.py": SCORER, "describe.py": DESCRIBE,
+        "conftest.py": PROPOSE, "model/layers.py": "WIDTH = 8\n",
+        "pytest.ini": CONFIG + "autoresearch_describe = python -S describe.py\n"
+        "autoresearch_editable = train.py *.py model\nautoresearch_frozen = trusted score.py describe.py\n",
+    }  # fmt: skip
+    for name, text in {**own, **files}.items():
+        repo.write(name, text)
+    repo.commit("A place worth attacking")
+    return repo
+
+
+class Night:
+    """A campaign of attacks, run to its end.
+
+    Args:
+        folder: An empty one.
+        attacks: In their order.
+        files: Of the repository, in place of its own or beside them.
+        environment: Variables of the session, beside those of this process.
+        sandbox: The policy.
+        every: Attacks before an honest proposal.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        attacks: Sequence[Attack],
+        *,
+        files: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        sandbox: str = "off",
+        every: int = EVERY,
+    ) -> None:
+        self.repo = checkout(folder, files or {})
         self.attacks = attacks
-        for name, text in {
-            "train.py": TRAIN, "trusted/metric.py": METRIC, "score.py": SCORER, "describe.py": DESCRIBE,
-            "conftest.py": PROPOSE, "model/layers.py": "WIDTH = 8\n",
-            "pytest.ini": CONFIG + "autoresearch_describe = python -S describe.py\n"
-            "autoresearch_editable = train.py *.py model\nautoresearch_frozen = trusted score.py describe.py\n",
-        }.items():  # fmt: skip
-            self.repo.write(name, text)
-        self.start = self.repo.commit("A place worth attacking")
+        self.start = self.repo.git("rev-parse", "HEAD")
         plan = folder / ".git" / "plan"
         plan.mkdir()
         self._numbers: dict[str, int] = {}
@@ -158,15 +188,17 @@ class Night:
         for at, attack in enumerate(attacks, 1):
             programs.append(attack.program())
             self._numbers[attack.name] = len(programs)
-            if at % EVERY == 0 or at == len(attacks):
+            if at % every == 0 or at == len(attacks):
                 programs.append(honest(at))
         for number, program in enumerate(programs, 1):
             (plan / f"{number:04d}.py").write_text(program)
         before = self.repo.checkout_hash()
-        arguments = self.repo.arguments("--max", str(len(programs)), "--autoresearch-lanes", "1")
+        arguments = self.repo.arguments(
+            "--max", str(len(programs)), "--autoresearch-lanes", "1", "--autoresearch-sandbox", sandbox
+        )
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *arguments, *UNUSED], cwd=folder, text=True, check=False, timeout=120,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
         )  # fmt: skip
         self.output = done.stdout
         assert done.returncode == 0, done.stdout
