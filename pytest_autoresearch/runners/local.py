@@ -188,6 +188,9 @@ class LocalRunner:
             environment=environment,
             readable=(job.folder, job.out, *job.readable, *job.trusted),
             covered=job.covered,
+            allowance=replace(
+                self._allowance(job.limits), cpu_seconds=job.limits.deadline_seconds * (os.cpu_count() or 1)
+            ),
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
         )
 
