@@ -28,6 +28,7 @@ class Judge:
         broken: The report that stops the campaign, nothing being recorded of its experiment: of a rule that raised
             something else than an assertion, of a failure of git or of a proposer, of a baseline that did not pass.
         reason: Why it stops, in a sentence.
+        baseline_crashed: Whether that was a baseline without a metric.
         infrastructure: Whether it was git or a proposer.
         teardown_errors: How many fixtures failed after their verdict.
         kept: How many experiments were kept, the baseline not counted.
@@ -37,6 +38,7 @@ class Judge:
         self.campaign = campaign
         self.broken: pytest.TestReport | None = None
         self.reason = ""
+        self.baseline_crashed = False
         self.infrastructure = False
         self.teardown_errors = 0
         self.kept = 0
@@ -117,6 +119,7 @@ class Judge:
             # Without a baseline there is no campaign: nothing is recorded, and the next session measures it again.
             self.campaign.forget(BASELINE)
             slot.verdict = ruling
+            self.baseline_crashed = ruling.status is Status.CRASH
             self._break(item, report, f"the baseline did not pass: {ruling}", infrastructure=False)
             return
         self.recording = True  # a second signal must not tear this apart

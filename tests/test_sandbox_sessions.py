@@ -83,6 +83,22 @@ def test_a_sandboxed_candidate_reaches_nothing_but_its_out_folder(
         repo.check_ledger()
 
 
+def test_a_baseline_that_needs_what_the_sandbox_hides_is_told_where_to_name_it(repo: Repo, tmp_path: Path) -> None:
+    corpus = tmp_path.parent / f"{tmp_path.name}-corpus"
+    corpus.write_text("text")
+    action = f"do:open({str(corpus)!r}); print('val_bpb: 1.0')"
+    repo.write("train.py", (repo.path / "train.py").read_text().replace('"1.0"', repr(action)))
+    repo.commit("It reads a file that lies elsewhere")
+    result = repo.run("--max", "1", "--autoresearch-sandbox", "require")
+    hint = "it ran in a sandbox: what training needs *belongs into autoresearch_readable*"
+    result.stdout.fnmatch_lines([f"crash: exit 1: FileNotFoundError*{corpus}*", hint])
+    repo.write("pytest.ini", (repo.path / "pytest.ini").read_text() + f"autoresearch_readable = {corpus}\n")
+    repo.commit("It is named")
+    result = repo.run("--max", "1", "--autoresearch-sandbox", "require")
+    assert repo.statuses()[0] == "keep"
+    result.stdout.no_fnmatch_line("*it ran in a sandbox*")
+
+
 @pytest.fixture(scope="module")
 def bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> Backend:
     return find("require", View(tmp_path_factory.mktemp("view"), {"PATH": os.environ["PATH"]})).backend

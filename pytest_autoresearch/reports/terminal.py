@@ -109,6 +109,11 @@ class Terminal:
             out.write_line(judge.broken.longreprtext)
             out.write_line(judge.reason, red=True)
             out.write_line("nothing was recorded of this experiment: put it right and type the same command again")
+            if judge.baseline_crashed and not campaign.setting.sandbox.startswith("none"):
+                out.write_line(
+                    "it ran in a sandbox: what training needs beside its tree and the installed packages belongs into "
+                    "autoresearch_readable; --autoresearch-sandbox off shows whether that is the reason (docs/trust.md)"
+                )
         out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
         for line in summary.summary_lines(
             campaign.ledger.records, self._announced, f"autoresearch/{campaign.ratchet.tag}"
