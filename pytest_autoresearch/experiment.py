@@ -118,6 +118,7 @@ class Run:
         throttling: Why its clock was held down during training, and in which share of the looks, 0 to 1; None where
             there is no telling.
         variables: What it was given beyond the campaign's variables: those for a run that follows one out of memory.
+        score_transport: How the model's answers reached the scorer, as it says; empty where it says nothing.
         exit_status: Of the training process; negative for a signal, None when it was never started.
         crash: Why there is no metric, or None.
         log: The end of the output.
@@ -140,6 +141,7 @@ class Run:
     others: tuple[str, ...] | None = None
     throttling: Mapping[str, float] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    score_transport: str = ""
     exit_status: int | None = None
     crash: Crash | None = None
     log: str = ""
@@ -287,7 +289,10 @@ class Experiment:
     def metric(self) -> float:
         """The estimate over all runs: their mean. NaN when there is none."""
         values = [run.metric for run in self.runs if run.metric is not None]
-        return math.fsum(values) / len(values) if values else math.nan
+        try:
+            return math.fsum(values) / len(values) if values else math.nan
+        except OverflowError:  # the sum is larger than any number, the mean is not
+            return math.fsum(value / len(values) for value in values)
 
     @property
     def best(self) -> float:

@@ -69,6 +69,7 @@ RUNS = st.builds(
     others=st.none() | st.lists(TEXTS, max_size=2).map(tuple),
     throttling=st.none() | st.dictionaries(NAMES, NUMBERS, max_size=2),
     variables=st.dictionaries(NAMES, TEXTS, max_size=2),
+    score_transport=st.sampled_from(["", "cuda-ipc"]),
     exit_status=st.none() | st.integers(-64, 255),
     crash=st.none() | CRASHES,
     log=TEXTS,

@@ -90,6 +90,7 @@ def with_score(run: Run, ended: Ended, said: Said) -> Run:
         metric=metric,
         metrics={**run.metrics, **said.summary.numbers()},
         score_seconds=ended.seconds,
+        score_transport=_transport(said),
         total_seconds=run.total_seconds + ended.seconds,
         crash=crash,
     )
@@ -126,6 +127,11 @@ def _run(
         crash=crash,
         log=said.output.tail(),
     )
+
+
+def _transport(said: Said) -> str:
+    words = (line.partition(": ") for line in said.output.lines)
+    return next((value for name, _, value in words if name == "score_transport"), "")
 
 
 def _metric_or_crash(said: Said) -> tuple[Crash | None, float | None]:
