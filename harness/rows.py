@@ -45,7 +45,9 @@ class _Part:
         return sum(map(len, self.rows))
 
 
-def make(folder: Path, shards: Shards, words: Tokenizer, profile: Profile, processes: int) -> tuple[list[Path], Path]:
+def make(
+    folder: Path, shards: Shards, words: Tokenizer, profile: Profile, processes: int
+) -> tuple[list[Path], list[Path]]:
     """Tokenise and pack all training text and as much of the validation text as the metric needs.
 
     Args:
@@ -53,20 +55,19 @@ def make(folder: Path, shards: Shards, words: Tokenizer, profile: Profile, proce
         processes: How many may share the work.
 
     Returns:
-        The training parts in order, and the validation part.
+        The training parts and the validation parts, both in order.
     """
     training = [part for number, shard in enumerate(shards.training) for part in _training(folder, number, shard)]
     wanted = profile.evaluation_tokens * _BYTES_PER_EVALUATION_TOKEN
     validation = _validation(folder, shards.validation, wanted)
-    # The largest first: nothing should be left to wait for at the end.
-    _make([validation, *training], words, profile, processes)
-    while _rows(validation.path, profile) * profile.sequence_length < profile.evaluation_tokens:
-        if validation.documents == shards.validation.documents:
+    _make([*validation, *training], words, profile, processes)
+    while sum(_rows(part.path, profile) for part in validation) * profile.sequence_length < profile.evaluation_tokens:
+        if sum(part.documents for part in validation) == shards.validation.documents:
             break
         wanted *= 4
         validation = _validation(folder, shards.validation, wanted)
-        _make([validation], words, profile, processes)
-    return [part.path for part in training], validation.path
+        _make(validation, words, profile, processes)
+    return [part.path for part in training], [part.path for part in validation]
 
 
 def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]:
@@ -89,9 +90,10 @@ def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]
     return count, digest.hexdigest()
 
 
-def choose(path: Path, part: Path, profile: Profile) -> int:
-    """Write the rows of the metric, spread evenly over the validation part; returns how many there are."""
-    rows = np.fromfile(part, dtype="<u2").reshape(-1, profile.sequence_length + 1)
+def choose(path: Path, parts: Sequence[Path], profile: Profile) -> int:
+    """Write the rows of the metric, spread evenly over the validation parts; returns how many there are."""
+    tokens = np.concatenate([np.fromfile(part, dtype="<u2") for part in parts])
+    rows = tokens.reshape(-1, profile.sequence_length + 1)
     wanted = profile.evaluation_tokens // profile.sequence_length
     count = min(wanted, len(rows))
     if count == 0:
@@ -112,11 +114,14 @@ def _training(folder: Path, number: int, shard: Shard) -> list[_Part]:
     return [_Part(folder / f"{number:05d}-{n:04d}.bin", shard, (range(edges[n], edges[n + 1]),)) for n in range(count)]
 
 
-def _validation(folder: Path, shard: Shard, text_bytes: int) -> _Part:
+def _validation(folder: Path, shard: Shard, text_bytes: int) -> list[_Part]:
     share = min(1.0, text_bytes / max(1, shard.text_bytes))
     edges = [shard.documents * n // _PLACES for n in range(_PLACES + 1)]
-    rows = tuple(range(edges[n], edges[n] + ceil((edges[n + 1] - edges[n]) * share)) for n in range(_PLACES))
-    return _Part(folder / f"validation-{sum(map(len, rows))}.bin", shard, rows)
+    rows = [range(edges[n], edges[n] + ceil((edges[n + 1] - edges[n]) * share)) for n in range(_PLACES)]
+    taken = sum(map(len, rows))
+    count = min(_PLACES, max(1, ceil(share * shard.text_bytes / _PART_BYTES)))
+    groups = [rows[_PLACES * n // count : _PLACES * (n + 1) // count] for n in range(count)]
+    return [_Part(folder / f"validation-{taken}-{n:02d}.bin", shard, tuple(group)) for n, group in enumerate(groups)]
 
 
 def _make(parts: list[_Part], words: Tokenizer, profile: Profile, processes: int) -> None:

@@ -21,6 +21,7 @@ from harness import cache, rows, workers
 from harness.packing import BOS
 from harness.prepare import prepare as make
 from harness.profiles import named
+from harness.shards import Shard
 
 
 def prepare(source: Path, cache_folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
@@ -335,3 +336,16 @@ def test_a_bar_is_drawn_on_a_terminal(tmp_path: Path) -> None:
     os.close(terminal)
     assert process.wait(timeout=60) == 0
     assert b"tokenising and packing: 100%|" in printed
+
+
+def test_validation_text_is_shared_out_in_parts_that_hold_the_same_documents_in_the_same_order() -> None:
+    def taken(text_bytes: int) -> tuple[int, list[int]]:
+        shard = Shard(Path("shard"), "text", documents=1000, text_bytes=text_bytes, remedy="")
+        parts = rows._validation(Path("parts"), shard, text_bytes // 2)
+        assert len({part.path for part in parts}) == len(parts)
+        return len(parts), [document for part in parts for one in part.rows for document in one]
+
+    few, many = taken(rows._PART_BYTES), taken(20 * rows._PART_BYTES)
+    assert (few[0], many[0]) == (1, 10)
+    assert few[1] == many[1]
+    assert taken(10_000 * rows._PART_BYTES)[0] == 32
