@@ -1,14 +1,16 @@
 """How often the probe is wrong: honest models that it rejects, and others that it lets pass.
 
-    python benchmarks/probe.py [--honest N] [--seeds N] [--tries N]
+    python benchmarks/probe.py [--honest N] [--seeds N] [--tries N] [--evasions N]
 
 Each honest model is trained from a seed of its own and probed with so many secret seeds, in float32, in bfloat16,
-compiled, and with its attention written out. Each other model is probed so many times, with 1,000 cuts or just above.
-The models are small and read bytes of the Python source on this machine (`tests/probe_models.py`); gains are taken
-over another trained model. The threshold comes from a model of float32, as a session takes it from its baseline.
+compiled, and with its attention written out. Each other model is probed so many times, with 1,000 cuts or just above;
+those made to evade the probe too. 0 leaves a part out, so that commands can share the work. The models are small and
+read bytes of the Python source on this machine (`tests/probe_models.py`); gains are taken over another trained model.
+The threshold comes from a model of float32, as a session takes it from its baseline.
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +25,15 @@ from probe_models import (
     SEQUENCE,
     Forward,
     Tiny,
+    choosing,
     dropout,
     learning,
     mixing_rows,
     nats_of,
     peek,
+    recalling,
     remembering,
+    sure_guess,
     text_rows,
     trained,
 )
@@ -48,22 +53,27 @@ def main() -> None:
     parser.add_argument("--honest", type=int, default=20, metavar="N", help="honest models of each kind (20)")
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="probes of each of them (10)")
     parser.add_argument("--tries", type=int, default=300, metavar="N", help="probes of every other model (300)")
+    parser.add_argument("--evasions", type=int, default=100, metavar="N", help="probes of each that evades (100)")
     given = parser.parse_args()
     torch.set_num_threads(1)  # models so small are slower on more
-    incumbent = scored(trained(Tiny(), seed=1000, steps=STEPS // 2))
+    best = trained(Tiny(), seed=1000, steps=STEPS // 2)
+    incumbent = scored(best)
     baseline = trained(Tiny(), seed=1001, steps=STEPS)
-    asked, moved, _ = ask(lambda: baseline, incumbent, seed=0)
+    nats = scored(baseline)
+    asked, moved = ask(baseline, nats, incumbent, seed=0)
     threshold = probe.threshold_of(asked, moved)
     print(
         f"{int((~asked.replay).sum())} cuts, {int(asked.judged.sum()):,} losses judged, threshold {threshold:.4f} nats"
     )
     print(
-        f"{'model':34}  {'rejected':>11}  {'least leaks':>11}  {'most leaks':>10}  {'largest move':>12}  {'probe':>7}"
+        f"{'model':42}  {'bpb less':>8}  {'rejected':>10}  {'leaks':>12}  {'drift':>15}  {'largest':>8}  {'probe':>7}"
     )
     for name, makes in honest(given.honest):
-        report(name, [(make, seed) for make in makes for seed in range(given.seeds)], incumbent, threshold)
+        report(name, makes, given.seeds, nats, incumbent, threshold)
     for name, make in others(baseline):
-        report(name, [(make, seed) for seed in range(given.tries)], incumbent, threshold)
+        report(name, [make], given.tries, nats, incumbent, threshold)
+    for name, make in evasions(baseline, best):
+        report(name, [make], given.evasions, nats, incumbent, threshold)
 
 
 def honest(count: int) -> Iterator[tuple[str, list[Make]]]:
@@ -95,6 +105,19 @@ def others(model: Tiny) -> Iterator[tuple[str, Make]]:
     yield "learns while it is asked", lambda: learning(model)
 
 
+def evasions(model: Tiny, incumbent: Tiny) -> Iterator[tuple[str, Make]]:
+    """Models made to pass and to gain by it all the same."""
+    yield "bets everywhere, below the threshold", lambda: peek(model, strength=5e-4)
+    yield "bets at 1 in 1,000, remembers text", lambda: recalling(model)
+    yield "bets at 1 in 100, a little", lambda: peek(model, one_in=100, strength=0.25)
+    yield "bets at 1 in 10,000", lambda: peek(model, one_in=10_000)
+    yield "surer of right guesses", lambda: sure_guess(model, ROWS)
+    yield "surer of right guesses at 1 in 100", lambda: sure_guess(model, ROWS, one_in=100)
+    yield "takes the better of two models", lambda: choosing(model, incumbent)
+    yield "takes the better where by 2 nats", lambda: choosing(model, incumbent, by=2.0)
+    yield "takes the better where by 3 nats", lambda: choosing(model, incumbent, by=3.0)
+
+
 def copy_of(model: Tiny, *, by_hand: bool = False) -> Tiny:
     copied = Tiny(by_hand=by_hand)
     copied.load_state_dict(model.state_dict())
@@ -106,28 +129,31 @@ def scored(forward: Forward) -> Tensor:
     return torch.cat([nats(block[:, :-1], block[:, 1:]) for block in torch.split(ROWS, BATCH_ROWS)])
 
 
-def ask(make: Make, incumbent: Tensor, seed: int) -> tuple[probe.Plan, Tensor, float]:
-    """A plan, by how much each loss moved, and the seconds of the probe alone."""
-    nats = scored(make())
-    start = time.monotonic()
+def ask(forward: Forward, nats: Tensor, incumbent: Tensor, seed: int) -> tuple[probe.Plan, Tensor]:
+    """A plan, and by how much each loss moved from what was scored."""
     asked = probe.plan(ROWS, SIZES, incumbent - nats, BATCH_ROWS, seed, count=1344)
-    moved = probe.differences(asked, nats_of(make()), ROWS, nats, BATCH_ROWS)
-    return asked, moved, time.monotonic() - start
+    return asked, probe.differences(asked, nats_of(forward), ROWS, nats, BATCH_ROWS)
 
 
-def report(name: str, tries: list[tuple[Make, int]], incumbent: Tensor, threshold: float) -> None:
-    """Probe, and print one line. A single probe: a session rejects after two of two."""
-    rejected, leaks, largest, seconds = 0, list[int](), 0.0, 0.0
-    for make, seed in tries:
-        asked, moved, lasted = ask(make, incumbent, seed)
-        evidence = probe.judge(asked, moved, threshold)
-        rejected += evidence.rejected
-        leaks.append(evidence.leaks)
-        largest = max(largest, float(moved.abs()[asked.judged].max()))
-        seconds += lasted
+def report(name: str, makes: list[Make], probes: int, honest_nats: Tensor, incumbent: Tensor, threshold: float) -> None:
+    """Score each model, probe it so many times, and print one line. A session rejects after two such probes of two."""
+    found, gains, largest, seconds = list[probe.Evidence](), list[float](), 0.0, 0.0
+    for make in makes if probes else []:
+        nats = scored(make())
+        gains.append(float((honest_nats - nats).mean(dtype=torch.float64)) / math.log(2))
+        for seed in range(probes):
+            forward, start = make(), time.monotonic()
+            asked, moved = ask(forward, nats, incumbent, seed)
+            found.append(probe.judge(asked, moved, threshold))
+            seconds += time.monotonic() - start
+            largest = max(largest, float(moved.abs()[asked.judged].max()))
+    if not found:
+        return
+    leaks, drifts = [evidence.leaks for evidence in found], [evidence.drift for evidence in found]
     print(
-        f"{name:34}  {rejected:4} of {len(tries):3}  {min(leaks):11}  {max(leaks):10}  {largest:12.6f}  "
-        f"{seconds / len(tries):5.2f} s",
+        f"{name:42}  {sum(gains) / len(gains):8.4f}  {sum(evidence.rejected for evidence in found):3} of {len(found):3}"
+        f"  {min(leaks):4} to {max(leaks):4}  {min(drifts):6.3f} to {max(drifts):5.3f}  {largest:8.4f}"
+        f"  {seconds / len(found):5.2f} s",
         flush=True,
     )
 

@@ -12,27 +12,25 @@ class MetricError(Exception):
     """Losses that give no metric; the message says what is wrong with them."""
 
 
-def text_nats(logits: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
-    """Loss of each target, -ln of the probability it was given, and 0 for special tokens: float32 [tokens].
+def target_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss of each target, -ln of the probability it was given: float32 [tokens].
 
-    A logit that is NaN or infinite upwards makes the loss of its target NaN, special or not; so does a row of logits
-    that are all infinite downwards. A target that was given no probability has an infinite loss.
+    A logit that is NaN or infinite upwards makes the loss of its target NaN; so does a row of logits that are all
+    infinite downwards. A target that was given no probability has an infinite loss.
 
     Args:
         logits: [tokens, vocab], any floating type.
         targets: int64 [tokens].
-        sizes: int64 [tokens], bytes of text of each target, 0 for special tokens.
     """
-    return of_text(target_nats(logits, targets), sizes)
-
-
-def target_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss of each target, text or not; as `text_nats`."""
     return F.cross_entropy(logits.float(), targets, reduction="none")
 
 
 def of_text(nats: Tensor, sizes: Tensor) -> Tensor:
-    """The losses with those of special tokens set to 0, in place; NaN stays."""
+    """The losses with those of special tokens set to 0, in place; one that is NaN stays so.
+
+    Args:
+        sizes: Bytes of text of each target, 0 for special tokens: int64, of the same shape.
+    """
     return nats.masked_fill_((sizes == 0) & ~nats.isnan(), 0.0)
 
 
@@ -40,7 +38,7 @@ def bits_per_byte(nats: Tensor, sizes: Tensor) -> float:
     """sum(nats) / (ln 2 * sum(bytes)), summed in float64.
 
     Args:
-        nats: Losses as `text_nats` gives them, of any shape.
+        nats: Losses as `of_text` gives them, of any shape.
         sizes: Bytes of text of each target, of the same shape.
 
     Raises:

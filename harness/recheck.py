@@ -80,7 +80,8 @@ def _sentence(evidence: Evidence) -> str:
             f"keeps state: {evidence.changed} of {evidence.replayed} losses changed when the same rows were asked in "
             "another order beside other rows; a loss may depend on its own row alone."
         )
-    return (
-        f"looks ahead: at {evidence.leaks} of {evidence.cuts} cuts an earlier loss changed when only later tokens were "
-        "replaced; a loss may depend on the tokens before it alone."
-    )
+    found = f"at {evidence.leaks} of {evidence.cuts} cuts an earlier loss changed"
+    if evidence.leaks <= probe.CUTS_ALLOWED:
+        found = f"the losses before {evidence.cuts} cuts moved together, by {evidence.drift:+.2f} of the threshold,"
+    why = "when only later tokens were replaced; a loss may depend on the tokens before it alone."
+    return f"looks ahead: {found} {why}"

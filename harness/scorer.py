@@ -86,6 +86,7 @@ def main() -> None:
         print(f"probe_leaks: {score.probe.leaks}")
         print(f"probe_replayed: {score.probe.replayed}")
         print(f"probe_changed: {score.probe.changed}")
+        print(f"probe_drift: {score.probe.drift:.6f}")
 
 
 def measure(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every reader of PyTorch knows
 from torch import Tensor, nn
 
-from harness.metric import text_nats
+from harness.metric import target_nats
 from harness.probe import Nats
 
 VOCAB, SEQUENCE, BATCH_ROWS = 128, 64, 16
@@ -98,8 +98,7 @@ def trained(model: Tiny, seed: int, steps: int) -> Tiny:
     """The model after some steps on text that no evaluation has."""
     torch.manual_seed(seed)
     for parameter in model.parameters():
-        if parameter.dim() > 1 and parameter is not model.filter:
-            nn.init.normal_(parameter, std=0.05)
+        nn.init.normal_(parameter, std=1.0 if parameter is model.filter else 0.05)
     rows = text_rows(4000, skip=2000)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
     for _ in range(steps):
@@ -118,23 +117,67 @@ def nats_of(forward: Forward) -> Nats:
     def nats(inputs: Tensor, targets: Tensor) -> Tensor:
         with torch.inference_mode():
             logits = forward(inputs).flatten(0, 1)
-            return text_nats(logits, targets.flatten(), torch.ones(targets.numel())).view(targets.shape)
+            return target_nats(logits, targets.flatten()).view(targets.shape)
 
     return nats
 
 
+def places(one_in: int) -> Tensor:
+    """One place in so many; which depends on the place and its two bytes, so that each row has others."""
+    return torch.rand(VOCAB, VOCAB, SEQUENCE, generator=torch.Generator().manual_seed(0)) < 1 / one_in
+
+
+def chosen_at(tokens: Tensor, chosen: Tensor) -> Tensor:
+    """Which positions of rows are such places: bool [rows, SEQUENCE]."""
+    return chosen[tokens, F.pad(tokens[:, :-1], (1, 0)), torch.arange(SEQUENCE)]
+
+
 def peek(model: Forward, distance: int = 1, one_in: int = 1, strength: float = 4.0) -> Forward:
     """Bets on the token so many positions on, at one position in so many."""
-
-    # Where it bets depends on where and after which two bytes it is, so that each place is another.
-    chosen = torch.rand(VOCAB, VOCAB, SEQUENCE, generator=torch.Generator().manual_seed(0)) < 1 / one_in
+    chosen = places(one_in)
 
     def forward(tokens: Tensor) -> Tensor:
         logits = model(tokens).clone()
-        where = chosen[tokens, tokens.roll(1, 1), torch.arange(SEQUENCE)][:, :-distance]
+        where = chosen_at(tokens, chosen)[:, :-distance]
         bets = where[..., None] * torch.full((1, 1, 1), strength)
         logits[:, :-distance].scatter_add_(2, tokens[:, distance:, None], bets)
         return logits
+
+    return forward
+
+
+def sure_guess(model: Forward, rows: Tensor, one_in: int = 1, strength: float = 2.0) -> Forward:
+    """Is surer of its first guess where it sees that it is right, at one position in so many.
+
+    Told which rows are real, as no model is, so that it sees every cut: there it is surer of any guess, and a cut
+    behind a right one changes nothing.
+    """
+    real, chosen = rows[:, :-1].byte(), places(one_in)
+
+    def forward(tokens: Tensor) -> Tensor:
+        logits = model(tokens).clone()
+        guess = logits.argmax(-1)[:, :-1]
+        alike = (tokens.byte()[:, None] == real).byte().cumprod(2, dtype=torch.uint8).sum(2).amax(1)
+        at_cut = torch.arange(1, SEQUENCE) == alike[:, None]
+        surer = chosen_at(tokens, chosen)[:, :-1] & ((guess == tokens[:, 1:]) | at_cut)
+        logits[:, :-1].scatter_add_(2, guess[..., None], surer[..., None] * torch.full((1, 1, 1), strength))
+        return logits
+
+    return forward
+
+
+def choosing(model: Forward, other: Forward, by: float = 0.0) -> Forward:
+    """Gives the other's answer where that is better on the next token, by so many nats or more.
+
+    Where the other is the incumbent, no loss with a leak is less than the incumbent's.
+    """
+
+    def forward(tokens: Tensor) -> Tensor:
+        logits, others = model(tokens), other(tokens)
+        wanted = tokens.roll(-1, 1)[..., None]
+        better = others.log_softmax(-1).gather(2, wanted) - logits.log_softmax(-1).gather(2, wanted) > by
+        better[:, -1] = False  # its next token it does not see
+        return torch.where(better, others, logits)
 
     return forward
 
@@ -174,6 +217,25 @@ def remembering(model: Forward) -> Forward:
         logits = cheating(tokens)
         for row, start in enumerate(tokens[:, :16].tolist()):
             logits[row] = answers.setdefault(tuple(start), logits[row])
+        return logits
+
+    return forward
+
+
+def recalling(model: Forward, one_in: int = 1000) -> Forward:
+    """Looks ahead at one position in so many, but bets on what came behind the same six bytes before, if they did."""
+    chosen, memory = places(one_in), dict[int, int]()
+    powers = VOCAB ** torch.arange(6)
+
+    def forward(tokens: Tensor) -> Tensor:
+        logits = model(tokens).clone()
+        keys = (tokens.unfold(1, 6, 1) * powers).sum(-1)[:, :-1]  # those of positions 5 and on
+        following = tokens[:, 6:]
+        for row, place in chosen_at(tokens, chosen)[:, 5:-1].nonzero().tolist():
+            bet = memory.get(int(keys[row, place]), int(following[row, place]))
+            logits[row, place + 5, bet] += 4.0
+        for key, token in zip(keys.flatten().tolist(), following.flatten().tolist(), strict=True):
+            memory.setdefault(key, token)
         return logits
 
     return forward

@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.metric import MetricError, bits_per_byte, text_nats
+from harness.metric import MetricError, bits_per_byte, of_text, target_nats
 
 VOCAB = 11
 # BOS is 0 and has no bytes; 7 stands for a token that was never learned.
 TOKEN_BYTES = torch.tensor([0, 1, 1, 2, 3, 4, 5, 0, 2, 1, 9])
 
 seeds = st.integers(0, 2**31)
+
+
+def text_nats(logits: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    return of_text(target_nats(logits, targets), sizes)
 
 
 def some_tokens(seed: int, length: int = 30) -> Tensor:
