@@ -2,10 +2,11 @@
 The scorer writes tokens and the server logits; neither can change the memory's size, and the server cannot write
 tokens. Both ends are described here, so that they agree. May not know of torch, of models or of the metric.
 
-At the start the scorer sends one line, a `Job`, with the descriptors of both memories, and the server answers with one
-line: `ready` and what it answers with, or `failed`, where, and its own words, which are safe to show since it has seen
-no text yet. From then on each side sends one byte a batch: the scorer its number, the server the same number when the
-logits are there, or one of `Failure`."""
+The server says `UP` when it can take a job, before it has anything of the candidate's. Then the scorer sends one line,
+a `Job`, with the descriptors of both memories, and the server answers with one line: `ready` and what it answers with,
+or `failed`, where, and its own words, which are safe to show since it has seen no text yet. From then on each side
+sends one byte a batch: the scorer its number, the server the same number when the logits are there, or one of
+`Failure`."""
 
 import json
 import mmap
@@ -21,6 +22,7 @@ import numpy.typing as npt
 TOKEN = np.dtype("<i4")
 LOGIT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The types that logits may have; on a CPU always the first."""
+UP = b"up\n"
 LINE_BYTES = 4096
 """The longest line that either side reads."""
 BATCH_NUMBERS = 128

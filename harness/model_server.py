@@ -39,6 +39,7 @@ class NotReady(Exception):
 def main() -> None:
     """Serve the scorer at the other end of the socket whose descriptor is the one argument."""
     with socket.socket(fileno=int(sys.argv[1])) as end:
+        end.sendall(exchange.UP)
         job, tokens, memory = exchange.receive_job(end)
         with torch.inference_mode():
             try:

@@ -21,6 +21,7 @@ from harness.errors import HarnessError
 from harness.exchange import (
     BATCH_NUMBERS,
     LINE_BYTES,
+    UP,
     BrokenExchange,
     Failure,
     Job,
@@ -49,7 +50,8 @@ class Reason(StrEnum):
     """Why a server gave no losses: all that is ever said of one that has seen validation text."""
 
     ENDED = "its model server ended before it answered"
-    LATE_START = "its model server was not ready in time"
+    LATE_START = "its model server did not start in time"
+    LATE_LOAD = "its model was not restored in time"
     LATE = "its model server did not answer a batch in time"
     OVERTIME = "the evaluation as a whole took too long"
     OUT_OF_TURN = "its model server answered out of turn"
@@ -97,12 +99,15 @@ class Deadlines:
     """How long a server may take.
 
     Attributes:
-        start_seconds: From the job to the first answer; a cold compilation for a GPU is in it.
+        start_seconds: Until it is up, before it has anything of the candidate's.
+        load_seconds: From the job to the first answer: the model is restored, and compiled for a GPU. What it does in
+            that time nobody sees; it may be training.
         batch_seconds: For one batch.
         total_seconds: For all batches of a server.
     """
 
     start_seconds: float = 300.0
+    load_seconds: float = 300.0
     batch_seconds: float = 60.0
     total_seconds: float = 900.0
 
@@ -124,6 +129,9 @@ class Launch:
 
 class ServerProcess:
     """A model server, from its start on; `close` ends it.
+
+    Attributes:
+        load_seconds: What it took from the job to the first answer.
 
     Raises:
         HarnessError: The command could not be started.
@@ -151,6 +159,7 @@ class ServerProcess:
             raise HarnessError(f"{command[0]} could not be started: {error.strerror or error}.") from None
         finally:
             other.close()
+        self.load_seconds = 0.0
         self._asked = 0
         self._until = 0.0
 
@@ -166,16 +175,14 @@ class ServerProcess:
             NotReady: The server said why not.
             NoAnswer: It said nothing, or nothing of the protocol.
         """
-        until = time.monotonic() + self._deadlines.start_seconds
-        line = b""
         try:
-            self._end.settimeout(self._deadlines.start_seconds)
+            if self._line(self._deadlines.start_seconds, len(UP), Reason.LATE_START) != UP:
+                raise NoAnswer(Reason.OUT_OF_TURN)
+            begun = time.monotonic()
+            self._end.settimeout(self._deadlines.load_seconds)
             send_job(self._end, job, tokens, logits)
-            while b"\n" not in line:
-                line += self._receive(until, LINE_BYTES, Reason.LATE_START)
-                if len(line) > LINE_BYTES:
-                    raise NoAnswer(Reason.OUT_OF_TURN)
-            start = read_start(line)
+            start = read_start(self._line(self._deadlines.load_seconds, LINE_BYTES, Reason.LATE_LOAD))
+            self.load_seconds = time.monotonic() - begun
         except BrokenExchange:
             raise NoAnswer(Reason.OUT_OF_TURN) from None
         except OSError:
@@ -222,6 +229,15 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def _line(self, seconds: float, longest: int, late: Reason) -> bytes:
+        """What it says until the end of a line, with whatever it has said by then behind that."""
+        until, line = time.monotonic() + seconds, b""
+        while b"\n" not in line:
+            line += self._receive(until, longest, late)
+            if len(line) > longest:
+                raise NoAnswer(Reason.OUT_OF_TURN)
+        return line
 
     def _receive(self, until: float, size: int, late: Reason) -> bytes:
         """Some bytes, at most `size`, before a moment of the monotonic clock."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_autoresearch.experiment import BASELINE, Direction, Experiment
 
 _THRESHOLD = "probe_threshold"  # what a scorer prints that wants to be asked to probe
+_SECONDS = ("load_seconds", "evaluation_seconds")  # and one that holds later models to what the baseline's took
 
 
 class Losses:
@@ -34,7 +35,10 @@ class Losses:
         told = {"AUTORESEARCH_NATS": str(self.of(experiment.commit))}
         if experiment.number == BASELINE:
             return {**told, "AUTORESEARCH_PROBE_CALIBRATE": "1"}
-        threshold = _threshold(baseline)
+        for name in _SECONDS:
+            if (seconds := _printed(baseline, name)) is not None:
+                told[f"AUTORESEARCH_BASELINE_{name.upper()}"] = repr(seconds)
+        threshold = _printed(baseline, _THRESHOLD)
         if incumbent is None or threshold is None or experiment.direction is not Direction.MINIMIZE:
             return told
         told["AUTORESEARCH_PROBE_BELOW"] = repr(incumbent.metric - experiment.margin)
@@ -50,6 +54,6 @@ class Losses:
                 path.unlink(missing_ok=True)
 
 
-def _threshold(baseline: Experiment | None) -> float | None:
+def _printed(baseline: Experiment | None, name: str) -> float | None:
     runs = baseline.runs if baseline else ()
-    return next((run.metrics[_THRESHOLD] for run in reversed(runs) if _THRESHOLD in run.metrics), None)
+    return next((run.metrics[name] for run in reversed(runs) if name in run.metrics), None)

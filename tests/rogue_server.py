@@ -64,6 +64,9 @@ def attack_memory(tokens: int, logits: int, job: Job) -> list[str]:
 def main() -> None:
     """Serve, in that way."""
     name, end = sys.argv[1], socket.socket(fileno=int(sys.argv[-1]))
+    if name == "never is up":
+        time.sleep(60)
+    end.sendall(exchange.UP if name != "is something else" else b"no\n")
     job, token_file, logit_file = exchange.receive_job(end)
     tokens = exchange.map_tokens(token_file, job)
     memory = np.frombuffer(exchange.map_logits(logit_file, job), np.float32)

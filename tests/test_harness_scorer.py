@@ -14,7 +14,8 @@ from harness_data import environment, run, values, write_folder
 import harness
 from harness import cache, model_server, probe
 from harness.exchange import Job
-from harness.scorer import Wishes, measure, wishes_of_environment
+from harness.scorer import Wishes, deadlines_of_environment, measure, wishes_of_environment
+from harness.server_process import Deadlines
 
 VOCAB = 2048
 SEQUENCE = 32
@@ -91,7 +92,9 @@ def test_a_uniform_model_scores_log2_of_the_vocabulary(candidate: Path, data: ca
     code, out, err = scored(candidate, data)
     assert code == 0, err
     printed = values(out)
-    assert list(printed) == ["val_bpb", "score_seconds", "evaluation_tokens", "score_transport"]
+    seconds = ["score_seconds", "load_seconds", "evaluation_seconds"]
+    assert list(printed) == ["val_bpb", *seconds, "evaluation_tokens", "score_transport"]
+    assert 0 < float(printed["evaluation_seconds"]) < float(printed["score_seconds"])
     assert printed["val_bpb"] == f"{closed_form(data, np.zeros(VOCAB)):.6f}"
     assert int(printed["evaluation_tokens"]) == data.evaluation_tokens
     # What the candidate prints goes nowhere: the model server has seen validation text.
@@ -263,6 +266,25 @@ def test_a_model_that_the_probe_rejects_has_no_score_and_leaves_nothing(
     with pytest.raises(harness.HarnessError, match=rf"^rejected: {name}: .*\.$"):
         measure(candidate / "model.pt", candidate / "train.py", wishes)
     assert not (tmp_path / "nats.npy").exists()
+
+
+def test_a_model_may_take_a_little_longer_than_the_baseline_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert deadlines_of_environment() == Deadlines()
+    monkeypatch.setenv("AUTORESEARCH_BUDGET", "300")
+    monkeypatch.setenv("AUTORESEARCH_BASELINE_LOAD_SECONDS", "30")
+    monkeypatch.setenv("AUTORESEARCH_BASELINE_EVALUATION_SECONDS", "7")
+    assert deadlines_of_environment() == Deadlines(load_seconds=66.0, total_seconds=27.0)
+    monkeypatch.setenv("AUTORESEARCH_BUDGET", "15")
+    monkeypatch.setenv("AUTORESEARCH_BASELINE_LOAD_SECONDS", "0.5")
+    assert deadlines_of_environment().load_seconds == 6.0
+
+
+@pytest.mark.usefixtures("under_profile")
+def test_a_model_that_is_restored_too_slowly_has_no_score(candidate: Path) -> None:
+    slow = TABLE_MODEL.replace('    print("val_bpb: 0.000001", flush=True)\n', "    import time\n    time.sleep(60)\n")
+    (candidate / "train.py").write_text(slow)
+    with pytest.raises(harness.HarnessError, match=r"has no score: its model was not restored in time\.$"):
+        measure(candidate / "model.pt", candidate / "train.py", deadlines=Deadlines(load_seconds=0.5))
 
 
 def test_a_session_s_wishes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,8 @@ def test_a_server_that_answers_twice_is_found_out_at_the_next_batch() -> None:
 @pytest.mark.parametrize(
     ("name", "seconds", "reason"),
     [
-        ("hangs at the start", {"start_seconds": 0.3}, Reason.LATE_START),
+        ("never is up", {"start_seconds": 0.3}, Reason.LATE_START),
+        ("hangs at the start", {"load_seconds": 0.3}, Reason.LATE_LOAD),
         ("hangs", {"batch_seconds": 0.3}, Reason.LATE),
         ("hangs", {"total_seconds": 0.3}, Reason.OVERTIME),
     ],
@@ -130,6 +131,7 @@ def test_a_server_that_hangs_is_waited_for_so_long_and_ended(
     ("name", "reason"),
     [
         ("ends at the start", Reason.ENDED),
+        ("is something else", Reason.OUT_OF_TURN),
         ("babbles", Reason.OUT_OF_TURN),
         ("says something else", Reason.OUT_OF_TURN),
         ("claims a device", Reason.OUT_OF_TURN),

@@ -16,7 +16,7 @@ def main():
     with socket.socket(fileno=int(os.environ["AUTORESEARCH_CLOCK_FD"])) as parent:
         parent.sendall(b"begin\\n")
         parent.recv(8)
-    told = sorted(name for name in os.environ if "PROBE" in name or "NATS" in name)
+    told = sorted(name for name in os.environ if "PROBE" in name or "NATS" in name or "BASELINE" in name)
     open(out + "/model.pt", "w").write(json.dumps([ACTION, told]))
 if __name__ == "__main__":
     main()
@@ -26,7 +26,7 @@ SCORER = """
 import json, os, pathlib, sys
 action, told = json.load(open(os.environ["AUTORESEARCH_OUT"] + "/model.pt"))
 assert told == [], told
-names = [name for name in os.environ if "PROBE" in name or "NATS" in name]
+names = [name for name in os.environ if "PROBE" in name or "NATS" in name or "BASELINE" in name]
 with open(".git/told", "a") as file:
     print(json.dumps({name.removeprefix("AUTORESEARCH_"): os.environ[name] for name in names}), file=file)
 number, _, cheats = action.partition(" ")
@@ -36,6 +36,7 @@ if cheats and float(number) < below:
 pathlib.Path(os.environ["AUTORESEARCH_NATS"]).write_text(number)
 if os.environ.get("AUTORESEARCH_PROBE_CALIBRATE"):
     print("probe_threshold: 0.002")
+    print("load_seconds: 0.5")
 print("val_bpb:", number)
 """
 
@@ -80,6 +81,7 @@ def test_a_scorer_learns_what_is_to_be_beaten_and_its_no_is_a_crash(scored: Repo
     assert [path.stem for path in files] == [record.commit for record in records]
     assert said[0].keys() == {"NATS", "PROBE_CALIBRATE"}
     assert all(float(one["PROBE_THRESHOLD"]) == 0.002 for one in said[1:])
+    assert all(float(one["BASELINE_LOAD_SECONDS"]) == 0.5 for one in said[1:])
     assert [float(one["PROBE_BELOW"]) for one in said[1:]] == [1.0, 0.9, 0.9, 0.9]
     best = [str(files[0]), *[str(files[1])] * 3]
     assert [one["INCUMBENT_NATS"] for one in said[1:]] == best
@@ -91,7 +93,7 @@ def test_a_scorer_that_never_asked_for_it_is_not_told_to_probe(scored: Repo) -> 
     scored.commit("Another scorer")
     scored.plan("0.9 cheats")
     scored.run("--max", "1")
-    assert [set(one) for one in told(scored)] == [{"NATS", "PROBE_CALIBRATE"}, {"NATS"}]
+    assert [set(one) for one in told(scored)] == [{"NATS", "PROBE_CALIBRATE"}, {"NATS", "BASELINE_LOAD_SECONDS"}]
     assert scored.statuses() == {0: "keep", 1: "keep"}
 
 

@@ -166,6 +166,7 @@ class Night:
         environment: Variables of the session, beside those of this process.
         sandbox: The policy.
         every: Attacks before an honest proposal.
+        timeout: Seconds that it may take.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class Night:
         environment: Mapping[str, str] | None = None,
         sandbox: str = "off",
         every: int = EVERY,
+        timeout: float = 120,
     ) -> None:
         self.repo = checkout(folder, files or {})
         self.attacks = attacks
@@ -197,7 +199,7 @@ class Night:
             "--max", str(len(programs)), "--autoresearch-lanes", "1", "--autoresearch-sandbox", sandbox
         )
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *arguments, *UNUSED], cwd=folder, text=True, check=False, timeout=120,
+            [sys.executable, "-m", "pytest", *arguments, *UNUSED], cwd=folder, text=True, check=False, timeout=timeout,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
         )  # fmt: skip
         self.output = done.stdout
