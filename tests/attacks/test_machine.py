@@ -16,7 +16,7 @@ from shutil import copytree
 from textwrap import indent
 
 import pytest
-from machine import FILES, Around, Place
+from machine import BUDGET_SECONDS, FILES, Around, Place
 from night import Attack, Night, checkout
 from repo import Repo
 
@@ -381,7 +381,7 @@ def failure(night: Night, around: Around, attack: Blow) -> str:
     record = night.of(attack)
     if attack.reason == "not-improved" and record.metric != 1.5:
         return f"the number is {record.metric}"
-    if attack.reason == "assertion" and not 0.7 <= record.runs[0].training_seconds < 10:
+    if attack.reason == "assertion" and not BUDGET_SECONDS < record.runs[0].training_seconds < 10:
         return f"it was charged with {record.runs[0].training_seconds} seconds"
     return "it did harm" if attack.harm is not None and attack.harm(Place(night.repo, around)) else ""
 
