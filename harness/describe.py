@@ -1,8 +1,10 @@
 """What a session must know of this harness, as one JSON object: the command `python -m harness.describe`. Makes the
 embedded data first where the profile has none. May not know what a session does with it."""
 
+import inspect
 import json
 
+import harness
 from harness import cache, clock, profiles
 from harness.errors import run_command
 from harness.profiles import Profile
@@ -37,7 +39,19 @@ def describe() -> dict[str, object]:
             **({"AUTORESEARCH_DEVICE_BATCH": str(device_batch)} if device_batch else {}),
         },
         "retry_out_of_memory": {"AUTORESEARCH_HALVE_BATCH": "1"},
+        "interface": interface(),
     }
+
+
+def interface() -> str:
+    """What a training script may use, for whoever writes one: the page of the package, then each name of it."""
+    parts = [inspect.getdoc(harness) or ""]
+    for name in harness.__all__:
+        thing = getattr(harness, name)
+        said = (inspect.getdoc(thing) or "") if callable(thing) else f"= {thing!r}"
+        head = f"harness.{name}{inspect.signature(thing) if inspect.isfunction(thing) else ''}"
+        parts.append(head + "".join(f"\n    {line}".rstrip() for line in said.splitlines()))
+    return "\n\n".join(parts)
 
 
 def hardware_key(profile: Profile) -> str:

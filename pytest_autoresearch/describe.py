@@ -35,6 +35,7 @@ class Harness:
         environment: Variables that training and scoring get for the whole campaign.
         retry_out_of_memory: Variables that make a run need less memory and still train on as many tokens a step, for
             one more try after it ran out; empty where the harness knows of none.
+        interface: What a training script may use of it, as text for whoever writes one.
     """
 
     profile: str = ""
@@ -49,6 +50,7 @@ class Harness:
     hidden: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
+    interface: str = ""
 
 
 def describe(command: tuple[str, ...] | None, folder: Path, environment: Mapping[str, str]) -> Harness:
@@ -105,6 +107,7 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         hidden=_paths("hidden", answer),
         environment=_variables(answer.get("environment", {})),
         retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),
+        interface=str(answer.get("interface", "")),
     )
 
 

@@ -3,6 +3,8 @@
     AutoresearchError
     ├── UserError           a mistake that one sentence and one command put right; nothing was touched
     ├── Refused             a proposal that the guard or its own form turned down; the proposer may repair it
+    ├── ProposerError       a proposer can propose nothing more, for a reason that is no proposal's; ends the session
+    ├── Spent               the user's budget for proposals is used up; ends the session as a limit does
     ├── Stopped             the session is ending; what was running has no result
     ├── SandboxError        a sandbox that worked at the start of the session did not start a run
     └── GitError            git said no
@@ -37,6 +39,14 @@ class Refused(AutoresearchError):
         super().__init__(reason)
         self.proposal = proposal
         self.crash = crash
+
+
+class ProposerError(AutoresearchError):
+    """A proposer cannot go on: a key that expired, a service that stays away. The text says what to type next."""
+
+
+class Spent(AutoresearchError):
+    """The next request might cost more than is left of the user's budget; the text says how much that is."""
 
 
 class Stopped(AutoresearchError):

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from pytest_autoresearch.usage import Usage
+
 BASELINE = 0
 
 
@@ -67,6 +69,8 @@ class Proposal:
         source: What it was made from, such as a queued file and its hash; how a proposer knows its own again.
         parameters: The constants that a search set, by name.
         repeats: The commit of an earlier candidate that this one repeats on another base, else empty.
+        expected: What it should do to the metric, in the proposer's words.
+        area: The direction of `program.md` that it belongs to, in the proposer's words.
     """
 
     description: str
@@ -75,6 +79,8 @@ class Proposal:
     source: str = ""
     parameters: Mapping[str, float | int | bool] = field(default_factory=dict)
     repeats: str = ""
+    expected: str = ""
+    area: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,22 @@ class Crash:
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One failure of an experiment that went back to its proposer.
+
+    Attributes:
+        stage: `proposal` (it could not be put into the tree, or a guard refused it), `preflight` (before its clock
+            was started) or `run`.
+        crash: What was wrong.
+        commit: What had been committed by then; empty where nothing was.
+    """
+
+    stage: str
+    crash: Crash
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +174,7 @@ class Progress:
     """Where a running experiment is, as far as its output says.
 
     Attributes:
-        phase: `proposing`, `starting`, `training` or `scoring`.
+        phase: `proposing`, `preflight`, `training` or `scoring`.
         step: The last training step printed, or None.
         loss: The last loss printed, or None.
         seconds: Seconds inside the phase.
@@ -232,6 +254,11 @@ class Experiment:
         verdict: None until it is judged.
         setting: What it can be compared with.
         program_hash: Of `program.md` when the proposal was made.
+        repairs: The failures that went back to the proposer before this came of it.
+        usage: What its proposer has used for it.
+        constants: The constants that its edit set, by name, where it did nothing else.
+        lines_added: Lines of the editable files that it has and its base has not; `lines_removed` the other way round.
+        notes: The proposer's notes as it rewrote them with this experiment; empty where it left them alone.
         timings: Seconds by stage.
         planned_number: What it was to be called, where another session took that number first; else None.
         finished_at: When it was judged, in seconds since the epoch.
@@ -254,6 +281,12 @@ class Experiment:
     setting: Setting = field(default_factory=Setting)
     program: str = ""
     program_hash: str = ""
+    repairs: tuple[Repair, ...] = ()
+    usage: Usage = Usage()
+    constants: Mapping[str, float | int | bool] = field(default_factory=dict)
+    lines_added: int = 0
+    lines_removed: int = 0
+    notes: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     planned_number: int | None = None
     finished_at: float = 0.0

@@ -29,7 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         flags = [option.flag, *(["--max"] if option.name == "max" else [])]
         text = argparse.SUPPRESS if option.hidden else option.help
-        group.addoption(*flags, dest=option.key, metavar=option.metavar, default=None, help=text)
+        if option.switch:
+            group.addoption(*flags, dest=option.key, action="store_true", default=None, help=text)
+        else:
+            group.addoption(*flags, dest=option.key, metavar=option.metavar, default=None, help=text)
         if not option.hidden:
             parser.addini(option.key, option.help, type="string", default="")
     for key in INI_KEYS:

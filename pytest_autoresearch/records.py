@@ -22,11 +22,13 @@ from pytest_autoresearch.experiment import (
     Experiment,
     Limits,
     Proposal,
+    Repair,
     Run,
     Setting,
     Status,
     Verdict,
 )
+from pytest_autoresearch.usage import Usage
 
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # a crash is explained by its record alone; everything else is in the artifacts
@@ -61,6 +63,12 @@ def encode(experiment: Experiment) -> str:
         "limits": asdict(experiment.limits),
         "setting": asdict(experiment.setting),
         "program_hash": experiment.program_hash,
+        "repairs": [asdict(repair) for repair in experiment.repairs],
+        "usage": asdict(experiment.usage),
+        "constants": dict(experiment.constants),
+        "lines_added": experiment.lines_added,
+        "lines_removed": experiment.lines_removed,
+        "notes": experiment.notes,
         "planned_number": experiment.planned_number,
         "timings": dict(experiment.timings),
         "finished_at": experiment.finished_at,
@@ -107,6 +115,12 @@ def _experiment(document: Mapping[str, Any]) -> Experiment:
         verdict=verdict,
         setting=Setting(**document["setting"]),
         program_hash=document["program_hash"],
+        repairs=tuple(_repair(repair) for repair in document.get("repairs", ())),
+        usage=Usage(**document.get("usage", {})),
+        constants={name: _value(value) for name, value in document.get("constants", {}).items()},
+        lines_added=document.get("lines_added", 0),
+        lines_removed=document.get("lines_removed", 0),
+        notes=document.get("notes", ""),
         planned_number=document["planned_number"],
         timings={name: float(value) for name, value in document["timings"].items()},
         finished_at=float(document["finished_at"]),
@@ -114,8 +128,12 @@ def _experiment(document: Mapping[str, Any]) -> Experiment:
 
 
 def _proposal(document: Mapping[str, Any]) -> Proposal:
-    given = {name: document[name] for name in Proposal.__slots__}
+    given = {name: document[name] for name in Proposal.__slots__ if name in document}
     return Proposal(**given | {"parameters": {name: _value(value) for name, value in given["parameters"].items()}})
+
+
+def _repair(document: Mapping[str, Any]) -> Repair:
+    return Repair(document["stage"], Crash(**document["crash"]), document["commit"])
 
 
 def _run(document: Mapping[str, Any]) -> Run:

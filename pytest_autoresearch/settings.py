@@ -17,7 +17,9 @@ from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import Direction, Experiment
 
 SANDBOXES = ("auto", "require", "off")
-PROPOSERS = ("auto", "queue", "commits:A..B", "search")
+PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
+REPAIRS = 3
+AGENT_SECONDS = 900.0
 
 
 class Option(NamedTuple):
@@ -27,6 +29,7 @@ class Option(NamedTuple):
     metavar: str
     help: str
     hidden: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -34,7 +37,7 @@ class Option(NamedTuple):
 
     @property
     def key(self) -> str:
-        return f"autoresearch_{self.name}"
+        return f"autoresearch_{self.name.replace('-', '_')}"
 
 
 OPTIONS = (
@@ -42,7 +45,12 @@ OPTIONS = (
     Option("total", "N", "stop when the campaign has N experiments, whoever ran them (no limit)"),
     Option("tag", "TAG", "the campaign, whose branch is autoresearch/TAG; one that exists is continued (today's date, "
            "such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
-    Option("proposer", "NAME", "where proposals come from: auto, queue, commits:A..B or search (auto: search)"),
+    Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
+           "checkout or search (auto: anthropic where a key is set, else search)"),
+    Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
+    Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)"),
+    Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)"),
+    Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)"),
     Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)"),
     Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)"),
     Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)"),
@@ -53,6 +61,7 @@ OPTIONS = (
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)"),
     Option("exit", "POLICY", "exit status 0 when the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)"),
+    Option("json", "", "one line of JSON for each experiment, too (off)", switch=True),
     Option("lanes", "N", "experiments at a time (1)", hidden=True),
 )  # fmt: skip
 
@@ -76,6 +85,12 @@ INI_KEYS = (
     ),
     IniKey("autoresearch_experiments", "string", "the folder of acceptance rules (experiments)"),
     IniKey("autoresearch_readable", "args", "untracked files and folders that training needs (none)"),
+    IniKey("autoresearch_prices", "args", "MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ, in US dollars for a "
+           "million tokens (those of the models that are known)"),
+    IniKey("autoresearch_agent_files", "args", "files and folders that an agent may read and write, beside the settings "
+           "of those that are known (none)"),
+    IniKey("autoresearch_agent_environment", "args", "variables that an agent is given, globs allowed, beside those of "
+           "the agents that are known (none)"),
 )
 
 
@@ -89,6 +104,11 @@ class Settings:
     total: int | None
     tag: str | None
     proposer: str
+    model: str
+    cost_usd: float | None
+    repairs: int
+    agent_seconds: float
+    json: bool
     description: str
     budget_seconds: float | None
     memory_limit_mb: float | None
@@ -106,6 +126,9 @@ class Settings:
     frozen: tuple[str, ...]
     experiments: str
     readable: tuple[str, ...]
+    prices: tuple[str, ...]
+    agent_files: tuple[str, ...]
+    agent_environment: tuple[str, ...]
 
     @property
     def experiments_folder(self) -> Path:
@@ -129,6 +152,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         given = get(f"autoresearch_{name}")
         return given if given is not None else getini(f"autoresearch_{name}") or None
 
+    repairs = text("repairs")
     vram = _number("vram", text("vram"), "gigabytes, more than 0")
     return Settings(
         root=root,
@@ -137,6 +161,11 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         total=_count("total", text("total"), 1, "1 or more") if text("total") is not None else None,
         tag=text("tag"),
         proposer=_proposer(text("proposer") or "auto"),
+        model=text("model") or "",
+        cost_usd=_number("cost", text("cost"), "US dollars, more than 0"),
+        repairs=REPAIRS if repairs is None else _count("repairs", repairs, 0, "0 for never"),
+        agent_seconds=_number("agent-seconds", text("agent_seconds"), "seconds, more than 0") or AGENT_SECONDS,
+        json=bool(get("autoresearch_json")) or getini("autoresearch_json").casefold() in ("1", "true", "yes", "on"),
         description=text("description") or "",
         budget_seconds=_number("budget", text("budget"), "seconds, more than 0"),
         memory_limit_mb=None if vram is None else vram * 1024,
@@ -156,6 +185,9 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         frozen=tuple(getini("autoresearch_frozen")),
         experiments=getini("autoresearch_experiments") or "experiments",
         readable=tuple(getini("autoresearch_readable")),
+        prices=tuple(getini("autoresearch_prices")),
+        agent_files=tuple(getini("autoresearch_agent_files")),
+        agent_environment=tuple(getini("autoresearch_agent_environment")),
     )
 
 
@@ -199,8 +231,8 @@ def _choice(name: str, given: str, known: tuple[str, ...], prefix: str = "--auto
 
 
 def _proposer(given: str) -> str:
-    """One of the names; a range of commits stands behind its own."""
-    return given if given.startswith("commits:") else _choice("proposer", given, PROPOSERS)
+    """One of the names; a range of commits, or a command, stands behind its own."""
+    return given if given.startswith(("commits:", "command:")) else _choice("proposer", given, PROPOSERS)
 
 
 def _command(given: str, key: str) -> tuple[str, ...]:

@@ -219,9 +219,9 @@ def test_progress_goes_from_starting_over_training_to_scoring(bench: Bench) -> N
     begun = time.monotonic()
     bench.runner.run(job, said.append)
     assert len(said) <= 5 * (time.monotonic() - begun) + 3
-    assert list(dict.fromkeys(progress.phase for progress in said)) == ["starting", "training", "scoring"]
-    starting = [progress for progress in said if progress.phase == "starting"]
-    assert all(progress.remaining_seconds is None and progress.step is None for progress in starting)
+    assert list(dict.fromkeys(progress.phase for progress in said)) == ["preflight", "training", "scoring"]
+    preflight = [progress for progress in said if progress.phase == "preflight"]
+    assert all(progress.remaining_seconds is None and progress.step is None for progress in preflight)
     training = [progress for progress in said if progress.phase == "training"]
     assert training[-1].step is not None
     assert training[-1].loss == pytest.approx(3 - training[-1].step / 100)
@@ -241,7 +241,7 @@ def test_training_that_only_reports_is_training_from_its_first_step_on(bench: Be
     said: list[Progress] = []
     script = "import time; time.sleep(0.3); print('step 1', flush=True); time.sleep(0.5); print('val_bpb: 1')"
     bench.runner.run(bench.job(script), said.append)
-    assert [said[0].phase, said[-1].phase] == ["starting", "training"]
+    assert [said[0].phase, said[-1].phase] == ["preflight", "training"]
     assert said[-1].step == 1
 
 

@@ -2,11 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pytest_autoresearch.experiment import Experiment, Proposal
+from pytest_autoresearch.experiment import Direction, Experiment, Limits, Proposal
+from pytest_autoresearch.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every experiment of the session.
+
+    Attributes:
+        metric_name: What decides.
+        direction: Which way it improves.
+        limits: What a run may use.
+        command: The training command, as a person would type it.
+        hardware: What it runs on, for people.
+        interface: What the harness offers to training, as text; empty where it says nothing of it.
+    """
+
+    metric_name: str = "val_bpb"
+    direction: Direction = Direction.MINIMIZE
+    limits: Limits = Limits(300.0, 30.0, 600.0)
+    command: str = "python train.py"
+    hardware: str = ""
+    interface: str = ""
+
+
+class Desk(Protocol):
+    """What a proposer may ask of its session, and tell it, while it works on one experiment."""
+
+    def spent(self, usage: Usage) -> None:
+        """This much was used just now: told at once, so that no end of the session loses it."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A sentence for the person who watches: that it waits, and what for."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Rewrite the notes that are shown with every later proposal; cut at 4,000 bytes."""
+        ...
+
+    def look(self, number: int) -> str:
+        """An earlier experiment's record, diff, curve and end of the log, in at most 12,000 characters.
+
+        One sentence where there is none of that number.
+        """
+        ...
+
+
+class NoDesk:
+    """Nobody listens and nobody answers: for tests, and for whoever uses a proposer by itself."""
+
+    def spent(self, usage: Usage) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def look(self, number: int) -> str:
+        return f"there is no experiment {number:04d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +80,10 @@ class Context:
         running: Descriptions of the experiments under way, by number.
         root: The user's checkout; to read, never to write.
         experiments: The folder of acceptance rules and of the queue, inside `root`.
+        terms: What holds for every experiment.
+        notes: What a proposer wrote down for later ones.
+        desk: To ask and to tell.
+        lane: Which lane it is for.
     """
 
     number: int
@@ -32,6 +94,10 @@ class Context:
     running: tuple[tuple[int, str], ...]
     root: Path
     experiments: Path
+    terms: Terms = Terms()
+    notes: str = ""
+    desk: Desk = field(default_factory=NoDesk)
+    lane: int = 0
 
 
 class Proposer(Protocol):
@@ -40,14 +106,28 @@ class Proposer(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def listens(self) -> bool:
+        """Whether it can be told what is wrong with a proposal and make a better one of it."""
+        ...
+
     def propose(self, context: Context) -> Proposal | None:
         """Edit the files in `context.folder`; None when there is nothing left to try, which ends the campaign.
 
         Raises:
             Refused: There is a proposal but it cannot be put into the tree; it carries the proposal and says why.
+            Spent: The user's budget for proposals is used up, which ends the campaign as well.
+            ProposerError: It cannot go on.
         """
         ...
 
     def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
-        """Edit again after a refusal, the tree being fresh; None gives the idea up, which makes it a crash."""
+        """Edit again after a refusal or a crash, the tree being the branch head again, without the earlier edit.
+
+        None gives the idea up, which makes it a crash. Raises as `propose` does.
+        """
+        ...
+
+    def settled(self, number: int) -> None:
+        """The experiment of this number needs no more of it: what was kept to repair it can go."""
         ...

@@ -72,6 +72,7 @@ class CommitsProposer:
     """The commits that `resolve` found, in order."""
 
     name = "commits"
+    listens = False
 
     def __init__(self, commits: Iterable[Commit]) -> None:
         self._commits = tuple(commits)
@@ -100,6 +101,9 @@ class CommitsProposer:
     def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
         """None: somebody else's commit is not ours to change."""
         return None
+
+    def settled(self, number: int) -> None:
+        """Nothing is kept."""
 
 
 def _find(given: str, name: str, root: Path) -> str:

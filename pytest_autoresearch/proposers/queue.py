@@ -27,6 +27,7 @@ class QueueProposer:
     """The `*.patch` and `*.diff` files of the folder `queue` beside the acceptance rules, in sorted order."""
 
     name = "queue"
+    listens = False
 
     def __init__(self) -> None:
         self._handed_out: set[str] = set()
@@ -57,6 +58,9 @@ class QueueProposer:
     def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
         """None: a queued patch is not ours to change."""
         return None
+
+    def settled(self, number: int) -> None:
+        """Nothing is kept."""
 
 
 def described(patch: bytes, stem: str) -> tuple[str, str]:

@@ -79,6 +79,7 @@ class SearchProposer:
     """
 
     name = "search"
+    listens = False
 
     def __init__(self, seed: int) -> None:
         import optuna  # heavy, and no other proposer needs it
@@ -135,6 +136,9 @@ class SearchProposer:
         """Propose something else; what was turned down counts as tried."""
         self._tried.add(frozenset(proposal.parameters.items()))
         return self.propose(context)
+
+    def settled(self, number: int) -> None:
+        """Nothing is kept."""
 
     def _learn(self, records: Iterable[Experiment]) -> None:
         """Take in what was judged since the last proposal: a long campaign is not read again each time."""

@@ -252,7 +252,7 @@ class _TrainingProgress:
             self.first_step = seconds
         begun = self.first_step if self.clock.begun is None else self.clock.begun
         if begun is None or (self.job.score is not None and self.clock.begun is None):
-            return Progress("starting", step, loss, seconds, None, memory_mb)
+            return Progress("preflight", step, loss, seconds, None, memory_mb)
         trained = seconds - begun
         remaining = max(0.0, self.job.limits.budget_seconds - trained)
         return Progress("training", step, loss, trained, remaining, memory_mb)
