@@ -1,21 +1,19 @@
-"""One campaign: how an experiment is conducted, what became of it, when to stop.
+"""One campaign: what it is made of, what became of its experiments, when to stop.
 
-`Campaign.conduct` is the life of an experiment up to its result, and runs on a lane's thread; everything else is
-called from the main thread. It is told what the verdict is; it knows nothing of items, reports or pytest.
+`Campaign.conduct` runs on a lane's thread; everything else is called from the main thread. It is told what the verdict
+is; it knows nothing of items, reports or pytest.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from pytest_autoresearch import verdict
 from pytest_autoresearch.attempts import Attempts, Hooks
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.errors import GitError, UserError
@@ -25,23 +23,21 @@ from pytest_autoresearch.experiment import (
     Limits,
     Progress,
     Proposal,
-    Run,
     Setting,
     Verdict,
 )
 from pytest_autoresearch.frozen import Frozen
 from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.life import Life
 from pytest_autoresearch.losses import Losses
-from pytest_autoresearch.proposers.base import Proposer
+from pytest_autoresearch.proposers.base import Proposer, Terms
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import untried
-from pytest_autoresearch.runners.base import Job, Runner
+from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.worktree import Worktree
+from pytest_autoresearch.usage import Usage
 
-SEED = 42
 LEAST_STARTUP_SECONDS = 30.0
-_OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 
 
 class Campaign:
@@ -51,6 +47,8 @@ class Campaign:
         ledger: Every judged experiment.
         progress: Everything under way, and where it is, by number.
         why_over: Why nothing more is started, where it is not the number of slots.
+        failed: Whether that is because the proposer cannot go on.
+        news: Sentences for the person who watches, as they come; whoever shows them takes them away.
     """
 
     def __init__(
@@ -77,19 +75,25 @@ class Campaign:
             sandbox=sandbox,
         )
         self.why_over = ""
+        self.failed = False
+        self.news: deque[str] = deque()
         self._began = time.monotonic()
         like = Experiment(
             BASELINE, ratchet.tag, "", "", "", Proposal(""), limits=Limits(self.budget, 0, 0),
             metric_name=settings.metric, direction=settings.direction, setting=self.setting,
         )  # fmt: skip
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
-        self._attempts = Attempts(settings, ratchet, self.ledger, like, hooks, make_proposer)
+        terms = Terms(
+            settings.metric, settings.direction, self.limits(None), shlex.join(settings.command),
+            harness.hardware_key or harness.device, harness.interface,
+        )  # fmt: skip
+        self._attempts = Attempts(settings, ratchet, self.ledger, like, terms, hooks, make_proposer)
         trusted = [settings.root / path for path in settings.frozen]
         for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
             shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
         self._frozen = Frozen([*trusted, *harness.data_files])
         self._losses = Losses(ratchet.home / "losses" / ratchet.tag)
-        self._trees: dict[int, Worktree] = {}
+        self._life = Life(settings, ratchet, harness, self.ledger, self._attempts, runner, self._losses, self)
 
     def open(self) -> None:
         """Take part: recover what a killed session left, and take up what it owes."""
@@ -105,9 +109,7 @@ class Campaign:
         with contextlib.suppress(GitError):  # where git fails, this is not the first to say so
             for experiment in list(self._attempts.in_flight.values()):
                 self.ratchet.leave_waiting(experiment)
-        for lane, tree in list(self._trees.items()):
-            if lane not in held:
-                tree.release()
+        self._life.release(held)
         self.ratchet.close()
 
     def over(self) -> bool:
@@ -135,9 +137,23 @@ class Campaign:
         return self._attempts.running
 
     @property
+    def usage(self) -> Usage:
+        """What this session's proposals have used so far."""
+        return self._attempts.usage
+
+    @property
     def budget(self) -> float:
         """Training seconds of one run."""
         return self.settings.budget_seconds or self.harness.budget_seconds
+
+    def conduct(self, number: int, lane: int, deadline_seconds: float | None) -> Experiment | None:
+        """One experiment up to its result; what is left is to judge it. See `Life.conduct`."""
+        return self._life.conduct(number, lane, self.limits(deadline_seconds))
+
+    def end(self, why: str, failed: bool = False) -> None:
+        """Start nothing more; the first reason stands."""
+        self.why_over = self.why_over or why
+        self.failed = self.failed or failed
 
     def take(self, number: int) -> None:
         """The number is under way from now on."""
@@ -153,101 +169,6 @@ class Campaign:
         if first is not None:
             startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in first.runs))
         return Limits(budget, min(startup, deadline), deadline, memory)
-
-    # ------------------------------------------------------------------------------------- the life of an experiment
-
-    def conduct(self, number: int, lane: int, deadline_seconds: float | None) -> Experiment | None:
-        """Propose, guard, commit, run and score one experiment; what is left is to judge it.
-
-        Returns:
-            The experiment with its runs, or with a refusal; None when there is nothing left to propose.
-
-        Raises:
-            Stopped: The session is ending.
-            AutoresearchError: Git or a proposer failed, which says nothing of any candidate.
-        """
-        timings: dict[str, float] = {}
-        limits = self.limits(deadline_seconds)
-        program = self._program()
-        tree = self._tree(lane)
-        with _stage(timings, "propose"):
-            if number == BASELINE:
-                attempt: Experiment | None = self._attempts.baseline(number, tree)
-            else:
-                attempt = self._attempts.next(number, tree, program)
-        if attempt is None:
-            self.why_over = "there is nothing left to propose"
-            return None
-        experiment = replace(
-            attempt, limits=limits, margin=verdict.margin(),
-            program_hash=hashlib.sha256(program.encode()).hexdigest()[:16],
-        )  # fmt: skip
-        if experiment.refusal is None:
-            self._show_readable(tree)
-            with _stage(timings, "run"):
-                experiment = replace(experiment, runs=self._runs(experiment, tree, lane))
-        return replace(experiment, timings=timings)
-
-    def _runs(self, experiment: Experiment, tree: Worktree, lane: int) -> tuple[Run, ...]:
-        """One run; and where it ran out of memory and the harness knows a way to need less, one more in that way.
-
-        What follows a program that needed the way is given it from the start: it would run out all the same.
-        """
-        incumbent = self.ledger.incumbent
-        variables = incumbent.runs[-1].variables if incumbent and incumbent.runs else {}
-        runs = [self._run(experiment, tree, lane, variables, "train.log")]
-        crash, less = runs[0].crash, self.harness.retry_out_of_memory
-        if crash is not None and crash.reason in _OUT_OF_MEMORY and less and variables != less:
-            tree.reset(experiment.commit)
-            self._show_readable(tree)
-            runs.append(self._run(experiment, tree, lane, less, "train-2.log"))
-        return tuple(runs)
-
-    def _run(
-        self, experiment: Experiment, tree: Worktree, lane: int, variables: Mapping[str, str], log: str
-    ) -> Run:  # fmt: skip
-        job = Job(
-            command=self.settings.command, folder=tree.folder, out=tree.out,
-            log=self.artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
-            metric_name=self.settings.metric, score=self.harness.score, score_folder=self.settings.root,
-            environment={**self.harness.environment, **variables}, rows=self.harness.training_rows,
-            score_environment=self._losses.variables(experiment, self.ledger.baseline, self.ledger.incumbent),
-            readable=(tree.top, *self.settings.readable_paths), covered=self.harness.hidden,
-            trusted=tuple(self.settings.root / path for path in self.settings.frozen),
-        )  # fmt: skip
-        run = self.runner.run(job, lambda now: self._note(experiment.number, now))
-        return replace(run, variables=variables)
-
-    def artifacts(self, number: int) -> Path:
-        """The folder for what an experiment leaves for people; git ignores it."""
-        runs = self.settings.experiments_folder / "runs"
-        folder = runs / self.ratchet.tag / f"{number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        ignore = runs / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-        return folder
-
-    def _tree(self, lane: int) -> Worktree:
-        if lane not in self._trees:
-            self._trees[lane] = self.ratchet.worktree(lane)
-        return self._trees[lane]
-
-    def _show_readable(self, tree: Worktree) -> None:
-        """Untracked things that training needs appear in the lane's tree where they are in the checkout."""
-        for name in self.settings.readable:
-            path = Path(name).expanduser()
-            if not path.is_absolute() and (self.settings.root / path).exists():
-                link = tree.folder / path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to(self.settings.root / path)
-
-    def _program(self) -> str:
-        return (self.settings.root / "program.md").read_text("utf-8", "replace")
-
-    def _note(self, number: int, now: Progress) -> None:
-        self.progress[number] = now
 
     # --------------------------------------------------------------------------------------------- after the verdict
 
@@ -279,12 +200,3 @@ class Campaign:
         """The experiment is no longer under way."""
         self._attempts.forget(number)
         self.progress.pop(number, None)
-
-
-@contextmanager
-def _stage(timings: dict[str, float], name: str) -> Iterator[None]:
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        timings[name] = time.monotonic() - began

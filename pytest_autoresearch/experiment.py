@@ -282,7 +282,7 @@ class Experiment:
     program: str = ""
     program_hash: str = ""
     repairs: tuple[Repair, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     constants: Mapping[str, float | int | bool] = field(default_factory=dict)
     lines_added: int = 0
     lines_removed: int = 0

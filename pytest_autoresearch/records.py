@@ -127,8 +127,11 @@ def _experiment(document: Mapping[str, Any]) -> Experiment:
     )
 
 
+_LATER = ("expected", "area")  # which the proposals of earlier versions do not have
+
+
 def _proposal(document: Mapping[str, Any]) -> Proposal:
-    given = {name: document[name] for name in Proposal.__slots__ if name in document}
+    given = {name: document[name] for name in Proposal.__slots__ if name in document or name not in _LATER}
     return Proposal(**given | {"parameters": {name: _value(value) for name, value in given["parameters"].items()}})
 
 

@@ -85,12 +85,18 @@ INI_KEYS = (
     ),
     IniKey("autoresearch_experiments", "string", "the folder of acceptance rules (experiments)"),
     IniKey("autoresearch_readable", "args", "untracked files and folders that training needs (none)"),
-    IniKey("autoresearch_prices", "args", "MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ, in US dollars for a "
-           "million tokens (those of the models that are known)"),
-    IniKey("autoresearch_agent_files", "args", "files and folders that an agent may read and write, beside the settings "
-           "of those that are known (none)"),
-    IniKey("autoresearch_agent_environment", "args", "variables that an agent is given, globs allowed, beside those of "
-           "the agents that are known (none)"),
+    IniKey(
+        "autoresearch_prices",
+        "args",
+        "MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ, in US dollars for a "
+        "million tokens (those of the models that are known)",
+    ),
+    IniKey("autoresearch_agent_files", "args", "files and folders that an agent may read and write (none)"),
+    IniKey(
+        "autoresearch_agent_environment",
+        "args",
+        "variables that an agent is given, globs allowed, beside those of the agents that are known (none)",
+    ),
 )
 
 

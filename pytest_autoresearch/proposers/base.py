@@ -25,7 +25,7 @@ class Terms:
 
     metric_name: str = "val_bpb"
     direction: Direction = Direction.MINIMIZE
-    limits: Limits = Limits(300.0, 30.0, 600.0)
+    limits: Limits = field(default_factory=lambda: Limits(300.0, 30.0, 600.0))
     command: str = "python train.py"
     hardware: str = ""
     interface: str = ""
@@ -94,7 +94,7 @@ class Context:
     running: tuple[tuple[int, str], ...]
     root: Path
     experiments: Path
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     notes: str = ""
     desk: Desk = field(default_factory=NoDesk)
     lane: int = 0

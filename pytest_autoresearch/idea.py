@@ -1,0 +1,199 @@
+"""One experiment on its way from a proposal to a commit, and back to its proposer after a failure.
+
+Called on the thread of the lane whose tree it edits. Knows the proposer, the guard and the tree; nothing of how a
+candidate is run, only that it failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pytest_autoresearch import guard, novelty, programs
+from pytest_autoresearch.attempts import Attempts
+from pytest_autoresearch.desk import SessionDesk
+from pytest_autoresearch.errors import GitError, Refused
+from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Repair
+from pytest_autoresearch.proposers.base import Context, Proposer
+from pytest_autoresearch.records import one_line
+from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.worktree import Worktree
+
+_FAILURE_CHARACTERS = 6000
+
+
+class Idea:
+    """One experiment's proposal and what becomes of it until it has a metric.
+
+    Args:
+        base: The branch's head, which it is made from.
+
+    Attributes:
+        repairs: The failures that went back to the proposer.
+    """
+
+    def __init__(
+        self, attempts: Attempts, settings: Settings, base: str, tree: Worktree, desk: SessionDesk,
+        context: Context,
+    ) -> None:  # fmt: skip
+        self.repairs: list[Repair] = []
+        self._attempts = attempts
+        self._settings = settings
+        self._base = base
+        self._tree = tree
+        self._desk = desk
+        self._context = context
+        self._owed = attempts.owed()
+        self._proposal = Proposal("")
+        self._failure = ""
+        self._by_proposer = False  # and not by a user's hook, or an earlier session
+        self._told: Experiment | None = None  # what an earlier proposal of this experiment was nearly
+
+    def begin(self) -> Experiment | None:
+        """A guarded, committed proposal; or a refused one, whose commit is the base; None when there are no more.
+
+        Raises:
+            Spent: Nothing more may be spent on proposals.
+            AutoresearchError: Git or a proposer failed, which says nothing of any candidate.
+        """
+        made, crash = self._advance()
+        if made is not None or crash is None:
+            return made
+        self._tree.reset(self._base)
+        proposal = self._described(self._proposal)
+        refused = self._attempts.experiment(self._context.number, proposal, self._base, self._base, self._tree)
+        return replace(refused, refusal=crash)
+
+    def again(self, failed: Experiment, crash: Crash, stage: str, log: str) -> Experiment | None:
+        """The candidate as its proposer has repaired it; None where it is given up, or cannot be sent back.
+
+        Args:
+            failed: It, with its commit.
+            crash: What became of it.
+            stage: `preflight` or `run`.
+            log: The end of what it said.
+        """
+        if not self._by_proposer or len(self.repairs) >= self._settings.repairs:
+            return None
+        proposer = self._attempts.proposer
+        if proposer is None or not proposer.listens:
+            return None
+        self.repairs.append(Repair(stage, crash, failed.commit))
+        self._failure = f"in its {stage}: {crash}\n{log}".strip()[-_FAILURE_CHARACTERS:]
+        return self._advance()[0]
+
+    def settle(self, experiment: Experiment) -> Experiment:
+        """The experiment with what its proposal took; the proposer hears that it is done with."""
+        if proposer := self._attempts.proposer:
+            proposer.settled(experiment.number)
+        return replace(experiment, repairs=tuple(self.repairs), usage=self._desk.usage, notes=self._desk.notes)
+
+    def _advance(self) -> tuple[Experiment | None, Crash | None]:
+        """Ask until something can be committed: that, or why the last proposal could not be; neither where there is
+        none."""
+        while True:
+            self._tree.reset(self._base)
+            try:
+                proposal = self._next()
+                if proposal is None:
+                    last = self.repairs[-1] if self.repairs else None
+                    return None, last.crash if last else None
+                self._proposal = proposal
+                self._attempts.running[self._context.number] = proposal.description
+                return self._commit(proposal), None
+            except Refused as error:
+                crash = Crash(error.crash, str(error))
+                self._proposal, self._failure, self._owed = error.proposal, str(error), None
+                if len(self.repairs) >= self._settings.repairs:
+                    return None, crash
+                self.repairs.append(Repair("proposal", crash))
+
+    def _next(self) -> Proposal | None:
+        """What an earlier session owes, else what the user's hook proposes, else the proposer."""
+        if self._owed is not None:
+            return self._once_more(self._owed)
+        first = not self._failure
+        proposal = None
+        if first or not self._by_proposer:
+            proposal = self._attempts.hooks.propose(self._context, self._failure)
+            self._by_proposer = proposal is None
+        if proposal is None:
+            proposal = self._attempts.ask(self._question)
+        if proposal is None:
+            return None
+        if not first:  # a repaired candidate answers for the one that it came from
+            proposal = replace(proposal, repeats=self._proposal.repeats)
+        return self._described(proposal)
+
+    def _question(self, proposer: Proposer) -> Proposal | None:
+        if not self._failure:
+            return proposer.propose(self._context)
+        return proposer.repair(self._context, self._proposal, self._failure)
+
+    def _described(self, proposal: Proposal) -> Proposal:
+        """With the session's prefix, on one line."""
+        prefix = self._settings.description
+        given = proposal.description
+        said = one_line(given if prefix and given.startswith(prefix) else f"{prefix} {given}")
+        return replace(proposal, description=said or f"experiment {self._context.number:04d}")
+
+    def _once_more(self, owed: Experiment) -> Proposal:
+        """The change of an earlier candidate, brought to the branch's head."""
+        proposal = replace(owed.proposal, repeats=owed.commit)
+        try:
+            self._tree.bring(owed.commit)
+        except GitError as error:
+            raise Refused(f"it does not apply to {self._base[:7]} ({error})", proposal) from None
+        return self._described(proposal)
+
+    def _commit(self, proposal: Proposal) -> Experiment:
+        """Guard the edit and commit it on top of the base."""
+        attempts, base, tree = self._attempts, self._base, self._tree
+        frozen = (*self._settings.frozen, self._settings.experiments, "program.md")
+        root = attempts.from_top(["."])[0]
+        guard.check_changes(
+            proposal, tree.changes(base), attempts.from_top(self._settings.editable), attempts.from_top(frozen), root
+        )
+        before, after = tree.files(base, attempts.is_editable), tree.files(tree.staged(), attempts.is_editable)
+        guard.check_texts(proposal, after, before)
+        guard.check_effect(proposal, before, after)
+        if reason := attempts.hooks.guard(self._context, proposal):
+            raise Refused(reason, proposal)
+        changes = self._novel(proposal, before, after)
+        commit, _ = tree.commit(base, f"{proposal.description}\n\n{proposal.hypothesis}".strip())
+        added, removed = self._lines(commit)
+        attempt = replace(
+            attempts.experiment(self._context.number, proposal, commit, base, tree), program=programs.digest(after),
+            constants=changes, lines_added=added, lines_removed=removed,
+        )  # fmt: skip
+        with attempts.lock:
+            guard.check_new(proposal, attempt.program, attempts.rivals(attempt.program))
+            attempts.in_flight[attempt.number] = attempt
+        return attempt
+
+    def _novel(
+        self, proposal: Proposal, before: Mapping[str, bytes], after: Mapping[str, bytes]
+    ) -> dict[str, float | int | bool]:
+        """The constants that it sets, where it does nothing else.
+
+        Raises:
+            Refused: It is nearly what was tried, which its proposer has not been told.
+        """
+        changes = novelty.changed_constants(before, after)
+        proposer = self._attempts.proposer
+        listens = self._by_proposer and proposer is not None and proposer.listens
+        if listens and not self._told and len(self.repairs) < self._settings.repairs:
+            self._told = novelty.like(proposal.description, changes, self._context.records)
+            if self._told:
+                raise Refused(novelty.told(self._told), proposal)
+        return changes
+
+    def _lines(self, commit: str) -> tuple[int, int]:
+        """How many lines were added and removed; none of a file that is no text."""
+        added = removed = 0
+        for row in self._tree.git("diff", "--numstat", "--no-renames", self._base, commit).splitlines():
+            with contextlib.suppress(ValueError):
+                more, less, _ = row.split("\t", 2)
+                added, removed = added + int(more), removed + int(less)
+        return added, removed

@@ -1,0 +1,242 @@
+"""The life of an experiment up to its result: propose, guard, commit, preflight, run, score, and back after a crash.
+
+Runs on a lane's thread. Knows nothing of items, verdicts or reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from pytest_autoresearch import verdict
+from pytest_autoresearch.attempts import Attempts
+from pytest_autoresearch.describe import Harness
+from pytest_autoresearch.desk import SessionDesk
+from pytest_autoresearch.errors import ProposerError, Spent
+from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Limits, Progress, Run
+from pytest_autoresearch.idea import Idea
+from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.losses import Losses
+from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.runners.base import Job, Runner
+from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.worktree import Worktree
+
+SEED = 42
+_OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
+# What goes back to nobody: whoever is told how a number was found out learns how not to be.
+_FINAL = ("rejected", "unwatched", "over-disk", "over-processes")
+_CHEAP = 0.1  # a run that failed after more than this share of its budget is repaired once, and no more
+
+
+class Watcher(Protocol):
+    """Whoever follows the experiments from outside: the campaign.
+
+    Attributes:
+        progress: Where each of them is, by number.
+        news: Sentences for a person.
+    """
+
+    progress: dict[int, Progress]
+    news: deque[str]
+
+    def end(self, why: str, failed: bool = False) -> None: ...
+
+
+class Life:
+    """Conducts experiments, each in the tree of its lane."""
+
+    def __init__(
+        self, settings: Settings, ratchet: Ratchet, harness: Harness, ledger: Ledger, attempts: Attempts,
+        runner: Runner, losses: Losses, watcher: Watcher,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._ratchet = ratchet
+        self._harness = harness
+        self._ledger = ledger
+        self._attempts = attempts
+        self._runner = runner
+        self._losses = losses
+        self._watcher = watcher
+        self._trees: dict[int, Worktree] = {}
+
+    def conduct(self, number: int, lane: int, limits: Limits) -> Experiment | None:
+        """Propose, guard, commit, run and score one experiment; what is left is to judge it.
+
+        A crash goes back to its proposer as often as the settings allow. There is no process of its own for the
+        preflight: the run's is at work on made-up tokens until it asks for its data, and whatever fails by then has
+        cost seconds.
+
+        Returns:
+            The experiment with its runs, or with a refusal; None when there is nothing left to propose.
+
+        Raises:
+            Stopped: The session is ending.
+            AutoresearchError: Git failed, which says nothing of any candidate.
+        """
+        timings: dict[str, float] = {}
+        program = (self._settings.root / "program.md").read_text("utf-8", "replace")
+        tree = self._tree(lane)
+
+        def measured(attempt: Experiment) -> Experiment:
+            dressed = replace(attempt, limits=limits, margin=verdict.margin(), program_hash=_hash(program))
+            if attempt.refusal is not None:
+                return dressed
+            self._show_readable(tree)
+            with _stage(timings, "run"):
+                return replace(dressed, runs=self._runs(dressed, tree, lane))
+
+        if number == BASELINE:
+            with _stage(timings, "propose"):
+                first = self._attempts.baseline(number, tree)
+            return replace(measured(first), timings=timings)
+        idea = self._idea(number, tree, lane, program)
+        with _stage(timings, "propose"):
+            attempt = self._ask(idea.begin)
+        if attempt is None:
+            self._watcher.end("there is nothing left to propose")
+            return None
+        experiment = measured(attempt)
+        while (crash := experiment.crash) is not None and (stage := self._stage_of(experiment, idea)):
+            self._keep_failed(experiment, tree, len(idea.repairs) + 1)
+            self._watcher.progress[number] = Progress("proposing")
+            with _stage(timings, "propose"):
+                attempt = self._send_back(idea, experiment, crash, stage)
+            if attempt is None:
+                break
+            experiment = measured(attempt)
+        return replace(idea.settle(experiment), timings=timings)
+
+    def release(self, held: Container[int]) -> None:
+        """Let other sessions have the lanes' trees, but for the lanes that are still held."""
+        for lane, tree in list(self._trees.items()):
+            if lane not in held:
+                tree.release()
+
+    # ------------------------------------------------------------------------------------------------- proposing
+
+    def _idea(self, number: int, tree: Worktree, lane: int, program: str) -> Idea:
+        base = self._ledger.base()
+        desk = SessionDesk(
+            self._ledger.records, lambda record: _diff(record, tree), self._campaign_folder(), self._attempts.spent,
+            lambda text: self._watcher.news.append(f"{number:04d}: {text}"),
+        )  # fmt: skip
+        context = self._attempts.context(number, tree, lane, program, desk)
+        return Idea(self._attempts, self._settings, base, tree, desk, context)
+
+    def _ask(self, question: Callable[[], Experiment | None]) -> Experiment | None:
+        """The answer; None, and the campaign is over, where the proposer cannot go on or may spend no more."""
+        try:
+            return question()
+        except (Spent, ProposerError) as error:
+            self._watcher.end(str(error), failed=isinstance(error, ProposerError))
+            return None
+
+    def _send_back(self, idea: Idea, failed: Experiment, crash: Crash, stage: str) -> Experiment | None:
+        return self._ask(lambda: idea.again(failed, crash, stage, failed.runs[-1].log))
+
+    def _stage_of(self, experiment: Experiment, idea: Idea) -> str:
+        """The stage that a crash came in, if it may go back to the proposer; else nothing."""
+        crash, run = experiment.crash, experiment.runs[-1] if experiment.runs else None
+        if crash is None or run is None or crash.reason in _FINAL:
+            return ""
+        if self._harness.score and run.training_seconds == 0:
+            return "preflight"
+        dear = run.training_seconds > _CHEAP * experiment.budget_seconds
+        return "" if dear and any(repair.stage == "run" for repair in idea.repairs) else "run"
+
+    def _keep_failed(self, experiment: Experiment, tree: Worktree, count: int) -> None:
+        """What goes back is replaced by what comes of it: its change and its log stay for people."""
+        folder = self._artifacts(experiment.number)
+        (folder / f"failed-{count}.patch").write_text(_diff(experiment, tree), "utf-8", "surrogateescape")
+        for log in folder.glob("train*.log"):
+            log.replace(folder / log.name.replace("train", f"failed-{count}", 1))
+
+    # --------------------------------------------------------------------------------------------------- running
+
+    def _runs(self, experiment: Experiment, tree: Worktree, lane: int) -> tuple[Run, ...]:
+        """One run; and where it ran out of memory and the harness knows a way to need less, one more in that way.
+
+        What follows a program that needed the way is given it from the start: it would run out all the same.
+        """
+        incumbent = self._ledger.incumbent
+        variables = incumbent.runs[-1].variables if incumbent and incumbent.runs else {}
+        runs = [self._run(experiment, tree, lane, variables, "train.log")]
+        crash, less = runs[0].crash, self._harness.retry_out_of_memory
+        if crash is not None and crash.reason in _OUT_OF_MEMORY and less and variables != less:
+            tree.reset(experiment.commit)
+            self._show_readable(tree)
+            runs.append(self._run(experiment, tree, lane, less, "train-2.log"))
+        return tuple(runs)
+
+    def _run(
+        self, experiment: Experiment, tree: Worktree, lane: int, variables: Mapping[str, str], log: str
+    ) -> Run:  # fmt: skip
+        settings, harness = self._settings, self._harness
+        job = Job(
+            command=settings.command, folder=tree.folder, out=tree.out,
+            log=self._artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
+            metric_name=settings.metric, score=harness.score, score_folder=settings.root,
+            environment={**harness.environment, **variables}, rows=harness.training_rows,
+            score_environment=self._losses.variables(experiment, self._ledger.baseline, self._ledger.incumbent),
+            readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
+            trusted=tuple(settings.root / path for path in settings.frozen),
+        )  # fmt: skip
+        run = self._runner.run(job, lambda now: self._watcher.progress.__setitem__(experiment.number, now))
+        return replace(run, variables=variables)
+
+    def _artifacts(self, number: int) -> Path:
+        """The folder for what an experiment leaves for people; git ignores it."""
+        folder = self._campaign_folder() / f"{number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _campaign_folder(self) -> Path:
+        runs = self._settings.experiments_folder / "runs"
+        folder = runs / self._ratchet.tag
+        folder.mkdir(parents=True, exist_ok=True)
+        ignore = runs / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+        return folder
+
+    def _tree(self, lane: int) -> Worktree:
+        if lane not in self._trees:
+            self._trees[lane] = self._ratchet.worktree(lane)
+        return self._trees[lane]
+
+    def _show_readable(self, tree: Worktree) -> None:
+        """Untracked things that training needs appear in the lane's tree where they are in the checkout."""
+        for name in self._settings.readable:
+            path = Path(name).expanduser()
+            if not path.is_absolute() and (self._settings.root / path).exists():
+                link = tree.folder / path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(self._settings.root / path)
+
+
+@contextmanager
+def _stage(timings: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        timings[name] = timings.get(name, 0.0) + time.monotonic() - began
+
+
+def _hash(program: str) -> str:
+    return hashlib.sha256(program.encode()).hexdigest()[:16]
+
+
+def _diff(experiment: Experiment, tree: Worktree) -> str:
+    """The experiment's change as a patch; empty where nothing was committed."""
+    if experiment.commit == experiment.base:
+        return ""
+    return tree.git.ask("diff", "--no-renames", "--no-ext-diff", experiment.base, experiment.commit) or ""
