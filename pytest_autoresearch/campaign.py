@@ -193,7 +193,9 @@ class Campaign:
         if judged.verdict is not None and judged.verdict.reason == "stale":
             self._attempts.owe([judged])
         self.forget(experiment.number)
-        self._losses.keep_only(self._attempts.compared())
+        compared = self._attempts.compared()
+        self._losses.keep_only(compared)
+        self._life.keep_compiled(compared)
         return judged
 
     def forget(self, number: int) -> None:

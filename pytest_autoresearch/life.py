@@ -6,6 +6,7 @@ Runs on a lane's thread. Knows nothing of items, verdicts or reports.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -25,6 +26,7 @@ from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.losses import Losses
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.runners.base import Job, Runner
+from pytest_autoresearch.runners.compiled import fill
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 
@@ -179,6 +181,10 @@ class Life:
         self, experiment: Experiment, tree: Worktree, lane: int, variables: Mapping[str, str], log: str
     ) -> Run:  # fmt: skip
         settings, harness = self._settings, self._harness
+        clocked, baseline = harness.score is not None, self._ledger.baseline
+        kept = self._compiled(experiment.commit)
+        if clocked:  # where nobody asks for the clock, nothing would be kept, and the user's own cache is better
+            fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else experiment.commit)])
         job = Job(
             command=settings.command, folder=tree.folder, out=tree.out,
             log=self._artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
@@ -187,9 +193,21 @@ class Life:
             score_environment=self._losses.variables(experiment, self._ledger.baseline, self._ledger.incumbent),
             readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
             trusted=tuple(settings.root / path for path in settings.frozen),
+            cache=tree.cache if clocked else None, keep_cache=kept,
         )  # fmt: skip
         run = self._runner.run(job, lambda now: self._watcher.progress.__setitem__(experiment.number, now))
         return replace(run, variables=variables)
+
+    def _compiled(self, commit: str) -> Path:
+        """Where what compilers made of a commit is kept, from before it had seen data."""
+        return self._ratchet.home / "compiled" / self._ratchet.tag / commit
+
+    def keep_compiled(self, commits: Container[str]) -> None:
+        """Remove what is kept of all other commits but the baseline."""
+        baseline = self._ledger.baseline
+        for folder in self._compiled("").glob("*"):
+            if folder.name not in commits and (baseline is None or folder.name != baseline.commit):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _artifacts(self, number: int) -> Path:
         """The folder for what an experiment leaves for people; git ignores it."""

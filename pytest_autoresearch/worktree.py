@@ -52,7 +52,7 @@ class Worktree:
     Attributes:
         top: The worktree's own folder.
         folder: The same place inside it as pytest's root inside the user's checkout; training starts here.
-        out: The folder for what training leaves behind, beside the worktree.
+        out: The folder for what training leaves behind, beside the worktree; `cache` for what compilers keep meanwhile.
     """
 
     def __init__(self, repository: Git, top: Path, prefix: Path, lock: int) -> None:
@@ -61,6 +61,7 @@ class Worktree:
         self.top = top
         self.folder = top / prefix
         self.out = top.with_name(f"{top.name}-out")
+        self.cache = top.with_name(f"{top.name}-cache")
         self.git = repository.at(top, raw=True)
         self._git_folder = top / ".git"
 
@@ -119,7 +120,7 @@ class Worktree:
         os.close(self._lock)
 
     def reset(self, commit: str) -> None:
-        """Exactly the commit: nothing changed, nothing untracked, nothing ignored; an empty out folder.
+        """Exactly the commit: nothing changed, nothing untracked, nothing ignored; empty folders beside it.
 
         Written anew, every file: what an index remembers of a file can be forged, and git does not see sockets, pipes
         or what the index says to skip.
@@ -130,9 +131,10 @@ class Worktree:
         self._open()
         # Not `reset --hard`: should somebody have attached this HEAD to a branch, that would move the branch.
         self.git(*_EXACT, "checkout", "--quiet", "--force", "--detach", commit)
-        _empty(self.out)
-        self.out.rmdir()  # a folder keeps attributes
-        self.out.mkdir(mode=0o700)
+        for folder in (self.out, self.cache):
+            _empty(folder)
+            folder.rmdir()  # a folder keeps attributes
+            folder.mkdir(mode=0o700)
 
     def _forget(self) -> None:
         """No index, and no lock: the lane is held by this process, so that a lock was left by a git that is dead."""

@@ -31,6 +31,8 @@ class Job:
         readable: What training may read, its tree among it; in a sandbox it sees nothing else of the user's.
         covered: What lies in readable places and may not be read: validation text.
         rows: The file of training rows, which training is handed when its clock starts; None where it has them.
+        cache: A folder for what compilers keep, this run's alone; None for the sandbox's own, or the user's.
+        keep_cache: Where that is copied when the clock starts, before training has seen data; None for nowhere.
     """
 
     command: tuple[str, ...]
@@ -49,6 +51,8 @@ class Job:
     covered: tuple[Path, ...] = ()
     trusted: tuple[Path, ...] = ()
     rows: Path | None = None
+    cache: Path | None = None
+    keep_cache: Path | None = None
 
 
 class Runner(Protocol):

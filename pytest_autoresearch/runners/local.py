@@ -19,6 +19,7 @@ from signal import SIGKILL, SIGTERM
 from pytest_autoresearch.errors import SandboxError, Stopped
 from pytest_autoresearch.experiment import Crash, Limits, Progress, Run
 from pytest_autoresearch.gpu import Gpu
+from pytest_autoresearch.runners import compiled
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment
 from pytest_autoresearch.runners.fences import Fence, has_left, scoring_fence, training_fence
@@ -68,14 +69,14 @@ class LocalRunner:
         """
         said = Said(job.metric_name)
         rows = self._sandbox.open_read_only(job.rows) if job.rows else None
-        with Clock(rows) as clock, self._sandbox.prepare(self._view(job, clock)) as prepared:
+        with Clock(rows, lambda: _keep(job)) as clock, self._sandbox.prepare(self._view(job, clock)) as prepared:
             limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
             memory = (
                 Resident(limit_mb, sandboxed=inside)
                 if self._gpu is None
                 else OnDevice(self._gpu, limit_mb, sandboxed=inside)
             )
-            disk = Written(job.out, OUT_LIMIT_MB)
+            disk = [Written(job.out, OUT_LIMIT_MB), *([Written(job.cache, compiled.MOST_MB)] if job.cache else [])]
             try:
                 tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
@@ -112,7 +113,7 @@ class LocalRunner:
         self,
         job: Job,
         tree: ProcessTree,
-        use: tuple[Memory, Written],
+        use: tuple[Memory, Sequence[Written]],
         clock: Clock,
         said: Said,
         on_progress: Callable[[Progress], None],
@@ -128,7 +129,7 @@ class LocalRunner:
             ),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
             memory=memory,
-            disk=disk.over,
+            disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),
             clock=clock,
         )
 
@@ -161,10 +162,11 @@ class LocalRunner:
         """What training may see."""
         return View(
             folder=job.folder,
-            environment=training_environment(os.environ, job, clock.child_fd),
+            environment=training_environment(os.environ, job, clock.child_fd)
+            | (compiled.variables(job.cache) if job.cache else {}),
             readable=(job.folder, *job.readable),
             covered=job.covered,
-            writable=(job.out,),
+            writable=(job.out, *((job.cache,) if job.cache else ())),
             allowance=self._allowance(job.limits),
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
         )
@@ -256,6 +258,11 @@ class _TrainingProgress:
         trained = seconds - begun
         remaining = max(0.0, self.job.limits.budget_seconds - trained)
         return Progress("training", step, loss, trained, remaining, memory_mb)
+
+
+def _keep(job: Job) -> None:
+    if job.cache and job.keep_cache:
+        compiled.copy(job.cache, job.keep_cache)
 
 
 def _not_started(command: Sequence[str], error: OSError) -> Crash:

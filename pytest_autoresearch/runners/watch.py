@@ -34,14 +34,16 @@ class Clock:
 
     Args:
         rows: A descriptor of the training rows, taken over; it goes with the answer, so that no process has it before.
+        before: Called when the process asks, before the clock is started: the last moment at which it has no data.
 
     Attributes:
         begun: When, in seconds from the start of the process; None before.
         begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare files with.
     """
 
-    def __init__(self, rows: int | None = None) -> None:
+    def __init__(self, rows: int | None = None, before: Callable[[], object] = lambda: None) -> None:
         self._rows = [] if rows is None else [rows]
+        self._before = before
         self.begun: float | None = None
         self.begun_ns = 0
         self._started = 0.0
@@ -79,6 +81,7 @@ class Clock:
             asked = self._ours.recv(64)
             self._asked += asked
             if b"begin\n" in self._asked:
+                self._before()
                 # Before the answer is sent: not one step may be free.
                 self.begun, self.begun_ns = time.monotonic() - self._started, time.time_ns()
                 socket.send_fds(self._ours, [b"go\n"], self._rows)

@@ -150,7 +150,7 @@ class _Boxed(Prepared):
             *(backend.program, "--args", str(self._options), "--"),
             *(sys.executable, "-I", "-S", enter.__file__, str(self._sign), *_limits(view.allowance), "--"),
         ]
-        super().__init__(prefix, (self._options, self._sign), _environment(view.environment))
+        super().__init__(prefix, (self._options, self._sign), _environment(view))
 
     @property
     def entered(self) -> bool:
@@ -225,10 +225,15 @@ def _at_home(view: View) -> Iterator[str]:
             yield from ("--symlink", str(path), str(HOME / path.relative_to(home)))
 
 
-def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+def _environment(view: View) -> dict[str, str]:
     # What names a cache of the user's names a place that is not there, or not to be written to.
     own = ("XDG_", "TORCHINDUCTOR_CACHE", "TRITON_CACHE", "TRITON_HOME", "TRITON_DUMP", "TRITON_OVERRIDE")
-    kept = {name: value for name, value in environment.items() if not name.startswith(own)}
+    writable = tuple(str(path) for path in view.writable)
+    kept = {
+        name: value
+        for name, value in view.environment.items()
+        if not name.startswith(own) or (writable and value.startswith(writable))
+    }
     # Some programs ask for the user's name, and there is no list of users to look in.
     return {"USER": "nobody", "LOGNAME": "nobody", **kept, "HOME": HOME, "TMPDIR": "/tmp"}
 
