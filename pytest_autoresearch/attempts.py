@@ -105,7 +105,7 @@ class Attempts:
     def spent(self, usage: Usage) -> None:
         """A proposal has used this much."""
         with self.lock:
-            self.usage = usage if not self.usage.requests else self.usage + usage
+            self.usage += usage
 
     def baseline(self, number: int, tree: Worktree) -> Experiment:
         """The commit that the user has checked out, as it is."""

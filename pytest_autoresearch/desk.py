@@ -47,7 +47,7 @@ class SessionDesk:
         self._tell = say
 
     def spent(self, usage: Usage) -> None:
-        self.usage = usage if not self.usage.requests else self.usage + usage
+        self.usage += usage
         self._tell_spent(usage)
 
     def say(self, text: str) -> None:

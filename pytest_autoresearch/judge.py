@@ -17,6 +17,7 @@ from pytest_autoresearch.errors import AutoresearchError, UserError
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Verdict
 from pytest_autoresearch.records import one_line
 from pytest_autoresearch.slots import SLOT, Slot
+from pytest_autoresearch.usage import Usage
 
 _MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
 
@@ -192,6 +193,7 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("base", experiment.base),
         ("tag", experiment.tag),
         ("proposer", experiment.proposal.proposer),
+        *_paid(experiment.usage),
         ("sandbox", experiment.setting.sandbox),
         ("training_seconds", f"{experiment.training_seconds:.1f}"),
         ("peak_memory_mb", f"{experiment.peak_memory_mb:.1f}"),
@@ -201,6 +203,14 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("lane", runs[-1].lane if runs else ""),
         *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),
     ]
+
+
+def _paid(usage: Usage) -> list[tuple[str, object]]:
+    """What the proposal used, where anything was paid for."""
+    if not usage.requests:
+        return []
+    cost = "" if usage.cost_usd is None else f"{usage.cost_usd:.6f}"
+    return [("model", usage.model), ("tokens", usage.tokens), ("cost_usd", cost)]
 
 
 def _with_places(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException] | None) -> Any:

@@ -126,7 +126,7 @@ class Ending:
         judge, given = self._loop.judge, session.exitstatus
         if self._loop.signal is not None:
             return pytest.ExitCode.INTERRUPTED
-        if judge.infrastructure:
+        if judge.infrastructure or self._loop.campaign.failed:
             return pytest.ExitCode.INTERNAL_ERROR
         if judge.reason:  # the rule is broken, or the baseline did not pass
             return pytest.ExitCode.TESTS_FAILED

@@ -16,7 +16,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
 def test_every_option_ini_key_and_hook_is_in_the_reference() -> None:
     for option in OPTIONS:
-        assert option.hidden or f"`{option.flag} {option.metavar}`" in REFERENCE, option.flag
+        assert option.hidden or f"`{f'{option.flag} {option.metavar}'.strip()}`" in REFERENCE, option.flag
     for key in INI_KEYS:
         assert f"| `{key.key}` |" in REFERENCE, key.key
     for name in dir(hookspecs):
@@ -32,7 +32,7 @@ def test_every_record_field_is_in_the_reference() -> None:
     )  # fmt: skip
     document = json.loads(encode(record))
     records = REFERENCE.split("## Records")[1]
-    names = {*document, *document["runs"][0], *document["limits"], *document["setting"]}
+    names = {*document, *document["runs"][0], *document["limits"], *document["setting"], *document["usage"]}
     assert {name for name in names if f"`{name}`" not in records} == set()
 
 

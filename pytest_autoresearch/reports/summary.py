@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Run, Status
 from pytest_autoresearch.records import chain, one_line
+from pytest_autoresearch.usage import Usage
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
+NOTHING = Usage()
 _LARGEST = 5
 
 
@@ -37,6 +39,8 @@ def experiment_line(experiment: Experiment) -> str:
             said = f"{said} ({ruling.message.rpartition('; ')[2]})"
     if len(experiment.runs) > 1 and (first := experiment.runs[0].crash) is not None:
         said = f"{said} (again with {_variables(experiment.runs[-1])} after {first.reason})"
+    if experiment.repairs:
+        said = f"{said} (after {plural(len(experiment.repairs), 'repair')})"
     memory = _memory(experiment.peak_memory_mb)
     return (
         f" {experiment.number:04d}  {ruling.status:<7}  {metric:>12}  {change:>10}  {memory:>8}"
@@ -75,13 +79,26 @@ def best_line(records: Iterable[Experiment]) -> str:
     return f"{last.metric_name} {last.metric:.6f} ({last.number:04d} {last.proposal.description})"
 
 
-def summary_lines(records: list[Experiment], session: set[int], branch: str) -> list[str]:
+def usage_line(usage: Usage) -> str:
+    """What proposals have used, in words; empty where nobody was paid."""
+    if not usage.requests:
+        return ""
+    said = f"{usage.model}: {plural(usage.requests, 'request')}"
+    if usage.tokens:
+        read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+        cached = usage.cache_read_tokens / read if read else 0.0
+        said += f", {usage.tokens:,} tokens ({cached:.0%} of what it read from the cache)"
+    return said + (", cost not known" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}")
+
+
+def summary_lines(records: list[Experiment], session: set[int], branch: str, usage: Usage = NOTHING) -> list[str]:
     """What became of the session and of its campaign.
 
     Args:
         records: The whole campaign's.
         session: The numbers that this session recorded.
         branch: The branch's short name.
+        usage: What the session's proposals have used.
     """
     mine = [record for record in records if record.number in session and record.number != BASELINE]
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in mine) for status in Status}
@@ -90,6 +107,8 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str) -> 
         f"{plural(len(mine), 'experiment')} in this session: {count[Status.KEEP]} kept, {count[Status.DISCARD]} "
         f"discarded, {count[Status.CRASH]} crashed; {tried} in the campaign"
     ]
+    if said := usage_line(usage):
+        lines.append(f"proposals: {said}")
     line = chain(records)
     if not line:
         return lines
