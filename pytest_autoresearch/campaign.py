@@ -85,7 +85,7 @@ class Campaign:
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         terms = Terms(
             settings.metric, settings.direction, self.limits(None), shlex.join(settings.command),
-            harness.hardware_key or harness.device, harness.interface,
+            harness.hardware_key or harness.device, harness.interface, harness.score is not None,
         )  # fmt: skip
         self._attempts = Attempts(settings, ratchet, self.ledger, like, terms, hooks, make_proposer)
         trusted = [settings.root / path for path in settings.frozen]

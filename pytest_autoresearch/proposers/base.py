@@ -21,6 +21,7 @@ class Terms:
         command: The training command, as a person would type it.
         hardware: What it runs on, for people.
         interface: What the harness offers to training, as text; empty where it says nothing of it.
+        scored: Whether a scorer measures the metric, and not training itself.
     """
 
     metric_name: str = "val_bpb"
@@ -29,6 +30,7 @@ class Terms:
     command: str = "python train.py"
     hardware: str = ""
     interface: str = ""
+    scored: bool = False
 
 
 class Desk(Protocol):

@@ -1,0 +1,65 @@
+"""The editable files as a language model is shown them: whole texts, each in a fence.
+
+Reads and never writes. What is no text, is a link, or is too much is named and left out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_autoresearch.guard import MOST_BYTES, is_editable, is_trusted
+from pytest_autoresearch.proposers.quoting import fenced, line
+
+_MOST_NAMED = 20  # files that are left out
+
+
+def sources(folder: Path, editable: tuple[str, ...]) -> str:
+    """Every editable file in the folder with its path and its text, in the order of the paths.
+
+    Args:
+        editable: Paths, folders and globs, relative to the folder.
+    """
+    shown, left_out, room = [], [], MOST_BYTES
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        if not is_editable(name, editable):
+            continue
+        text, why = _text(path, room)
+        if why:
+            left_out.append(f"{line(name, 200)}: {why}")
+        else:
+            room -= len(text.encode())
+            shown.append(fenced(name, text))
+    if left_out:
+        more = [f"and {len(left_out) - _MOST_NAMED} more"] if len(left_out) > _MOST_NAMED else []
+        shown.append(fenced("files that are not shown", "\n".join(left_out[:_MOST_NAMED] + more)))
+    return "\n\n".join(shown) or "There are none yet: add one."
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_trusted(name))
+        yield from (Path(here, name) for name in sorted(names))
+
+
+def _text(path: Path, room: int) -> tuple[str, str]:
+    """A file's text, or why it is not shown."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):  # a link may lead out of the tree, to the user's own files
+            return "", "no plain file"
+        if status.st_size > MOST_BYTES:
+            return "", f"too large, {status.st_size:,} bytes"
+        text = path.read_bytes().decode()
+    except OSError as error:
+        return "", f"unreadable, {error.strerror}"
+    except UnicodeDecodeError:
+        return "", "no text in UTF-8"
+    if "\0" in text:
+        return "", "no text"
+    if status.st_size > room:
+        return "", f"no room for its {status.st_size:,} bytes beside the others"
+    return text, ""
