@@ -1,0 +1,322 @@
+"""The Messages API: one request, asked until it is answered. Knows nothing of proposals.
+
+    what comes back                                       what is done
+    ---------------------------------------------------   ----------------------------------------------------------
+    408, 409, 429, 5xx, 529; an `error` event in a        wait as `retry-after` says, else 1, 2, 4 … 60 s, and ask
+    stream; no connection, a timeout, a stream that       again; ProposerError when that has taken longer than the
+    ends too early or is none                             patience lasts, or is going to
+    429 because a spending limit is reached               ProposerError at once
+    401, 403: a key that is wrong, or is not allowed to   ProposerError at once; names the variable
+    402, `billing_error`, no credit                       ProposerError at once
+    404: the model is gone, or no such address            ProposerError at once; names the option or the variable
+    413, a prompt too long, a context window that is      TooLong: whoever asks may begin a shorter conversation
+    full
+    400 and whatever else says no                         ProposerError at once, with the API's own message
+    a call whose arguments are no JSON                    a reply that says so
+    a refusal, a reply that is cut off, a pause           a reply with that `stop`
+
+The SDK's own retries are off: they would wait without a word, and beyond our patience.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from random import random
+from typing import Any
+
+import anthropic
+import httpx2
+
+from pytest_autoresearch.errors import ProposerError
+from pytest_autoresearch.proposers.base import Desk
+from pytest_autoresearch.proposers.conversation import Block, Conversation
+from pytest_autoresearch.proposers.quoting import line
+from pytest_autoresearch.proposers.spending import BYTES_A_TOKEN, Purse, Tally
+from pytest_autoresearch.proposers.tools import TOOLS
+
+_LONGEST_WAIT = 60.0
+_SILENCE = httpx2.Timeout(300.0, connect=10.0)  # the API sends a ping every few seconds
+_PASSING = ("rate_limit_error", "overloaded_error", "api_error", "timeout_error", "conflict_error")
+_SPENDING_LIMITS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
+_TOO_LONG = ("prompt is too long", "context window", "context limit", "exceeds the maximum size")
+_SAID_BYTES = 300  # of the API's words, in a sentence of ours
+_GO_ON = "type the same command to go on"
+
+NO_KEY = "there is no key for the API: set ANTHROPIC_API_KEY"
+BAD_KEY = "the key for the API holds a character that no key has, such as a line end: set ANTHROPIC_API_KEY anew"
+
+
+class TooLong(Exception):
+    """The conversation does not fit into the model's context; the text is what the API says."""
+
+
+class _Again(Exception):
+    """Something that passes; the text says what.
+
+    Attributes:
+        wait: The seconds that the API asks for, or None.
+    """
+
+    def __init__(self, what: str, wait: float | None = None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model said.
+
+    Attributes:
+        content: Its blocks, in the form in which they are sent back.
+        stop: Why it ended, in the API's words.
+        limit: How many tokens it might have had.
+        declined: Why it was refused, where the API says so.
+        broken: Why the arguments of its call could not be read; empty where they could.
+    """
+
+    content: tuple[Block, ...]
+    stop: str
+    limit: int
+    declined: str = ""
+    broken: str = ""
+
+
+class Service:
+    """The API for one session.
+
+    Args:
+        purse: What pays for it.
+        patience_seconds: How long an API that does not answer is waited for, over all requests of one proposal.
+        pause: Waits for so many seconds.
+    """
+
+    def __init__(
+        self, model: str, purse: Purse, patience_seconds: float, pause: Callable[[float], None]
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.purse = purse
+        self.patience_seconds = patience_seconds
+        self.pause = pause
+        self.counts = True  # as long as it does
+
+    @contextmanager
+    def line(self, desk: Desk) -> Iterator[Line]:
+        """A connection for one proposal: between two of them a connection would be dropped, and a login run out.
+
+        Raises:
+            ProposerError: There is nothing to sign in with.
+        """
+        try:
+            client = anthropic.Anthropic(max_retries=0, timeout=_SILENCE)
+        except anthropic.AnthropicError as error:
+            raise ProposerError(f"{error}; {_GO_ON}") from None
+        with client:
+            yield Line(self, client, desk)
+
+
+class Line:
+    """One connection to the API, and how much longer it is waited for."""
+
+    def __init__(self, service: Service, client: anthropic.Anthropic, desk: Desk) -> None:
+        self._service = service
+        self._client = client
+        self._desk = desk
+        self._left = service.patience_seconds
+        self._failures = 0
+
+    def ask(self, talk: Conversation) -> Reply:
+        """What the model says next.
+
+        Raises:
+            TooLong: The conversation does not fit.
+            Spent: It might cost more than is left.
+            ProposerError: There is no answer to be had.
+        """
+        request = {**talk.request(), "tools": TOOLS}
+        while True:
+            purse = self._service.purse
+            limit = purse.affordable(self._count(request) if purse.capped else 0)
+            began = time.monotonic()
+            try:
+                reply = self._answer(request, limit)
+                self._failures = 0
+                return reply
+            except _Again as trouble:
+                self._wait(str(trouble), trouble.wait, time.monotonic() - began)
+
+    def _wait(self, what: str, asked: float | None, lost: float) -> None:
+        """Before the same request is sent again.
+
+        Args:
+            asked: The seconds that the API asks for.
+            lost: The seconds that the failed request took.
+
+        Raises:
+            ProposerError: There is no patience left.
+        """
+        patience = self._service.patience_seconds
+        seconds = asked or min(_LONGEST_WAIT, 2.0**self._failures) * (1 - random() / 4)
+        self._left -= lost + seconds
+        if self._left < 0:
+            if asked and asked > patience:
+                raise ProposerError(f"the API asks to wait for {asked:,.0f} s ({what}); {_GO_ON}, then")
+            raise ProposerError(f"the API has not answered for {_span(patience)} (last: {what}); {_GO_ON}")
+        self._failures += 1
+        self._desk.say(f"{what}; asking again in {seconds:.0f} s")
+        self._service.pause(seconds)
+
+    def _count(self, request: dict[str, Any]) -> int:
+        """The tokens of a request, or more; by its bytes where the API does not count."""
+        if self._service.counts:
+            try:
+                told = self._client.messages.count_tokens(model=self._service.model, timeout=10.0, **request)
+                return math.ceil(told.input_tokens * 1.02)  # the API calls it an estimate
+            except anthropic.NotFoundError:
+                self._service.counts = False
+            except (anthropic.AnthropicError, TypeError):  # the request itself will say what is wrong
+                pass
+        return len(json.dumps(request, ensure_ascii=False).encode("utf-8", "replace")) // BYTES_A_TOKEN
+
+    # ------------------------------------------------------------------------------------------------ one request
+
+    def _answer(self, request: dict[str, Any], limit: int) -> Reply:
+        try:
+            # The model stands in the body, because the SDK warns of one that is to be retired, and where pytest runs
+            # a warning may be an error. The header of the session says it.
+            with self._client.messages.stream(
+                model="", max_tokens=limit, extra_body={"model": self._service.model}, **request
+            ) as stream:  # fmt: skip
+                return self._read(stream, limit)
+        except anthropic.APIStatusError as error:
+            raise self._said_no(error) from None
+        except anthropic.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.LocalProtocolError):
+                raise ProposerError(f"{BAD_KEY} and {_GO_ON}") from None
+            raise _Again(f"the API cannot be reached ({_cause(error.__cause__)})") from None
+        except anthropic.AnthropicError as error:
+            raise ProposerError(f"{error}; {_GO_ON}") from None
+        except httpx2.HTTPError as error:
+            raise _Again(f"the connection to the API broke ({_cause(error)})") from None
+        except TypeError as error:
+            if "authentication" in str(error):
+                raise ProposerError(f"{NO_KEY} and {_GO_ON}") from None
+            raise
+
+    def _read(self, stream: anthropic.MessageStream[Any], limit: int) -> Reply:
+        tally = Tally()
+        try:
+            for event in stream:
+                tally.see(event)
+            if not tally.ended:
+                raise _Again("the stream ended before the message did")
+            reply = _reply(stream.current_message_snapshot, limit)
+        except json.JSONDecodeError:
+            raise _Again("the API sent a stream that cannot be read") from None
+        except ValueError as error:  # how the SDK says that a call's arguments are no JSON
+            broken = str(error).partition(" JSON: ")[0].rpartition("Error: ")[2][:200]
+            return Reply((), "", limit, broken=broken or "unreadable")
+        except (AttributeError, LookupError, AssertionError, RuntimeError, TypeError):
+            raise _Again("the API sent something that is no message") from None
+        finally:
+            self._service.purse.pay(tally, self._desk)
+        if reply.stop == "model_context_window_exceeded":
+            raise TooLong("the context window is full")
+        return reply
+
+    def _said_no(self, error: anthropic.APIStatusError) -> Exception:
+        """What an error of the API means for us."""
+        said = line(f"{error.type or error.status_code}: {error.api_message or 'no reason given'}", _SAID_BYTES)
+        message = (error.api_message or "").casefold()
+        code = error.status_code
+        if code == 402 or error.type == "billing_error" or "credit balance" in message:
+            return ProposerError(f"the account has no credit for the API ({said}): add some and {_GO_ON}")
+        if error.error_code in _SPENDING_LIMITS:
+            return ProposerError(f"the account's spending limit is reached ({said}): raise it and {_GO_ON}")
+        if code in (401, 403):
+            return ProposerError(f"{key_refused(self._client, said)} and {_GO_ON}")
+        if code == 413 or (code == 400 and any(words in message for words in _TOO_LONG)):
+            return TooLong(said)
+        if code in (408, 409, 429) or code >= 500 or (code < 400 and (error.type or _PASSING[0]) in _PASSING):
+            return _Again(f"the API is not available ({said})", _asked_wait(error.response.headers))
+        if code == 404 and error.type == "not_found_error":
+            return ProposerError(f"{unknown_model(self._service.model)} ({said}) and {_GO_ON}")
+        if code == 404:
+            return ProposerError(f"there is no Messages API at this address: set ANTHROPIC_BASE_URL and {_GO_ON}")
+        return ProposerError(f"the API does not take the request ({said})")
+
+
+def _reply(message: anthropic.types.Message, limit: int) -> Reply:
+    """A message that has come to its end. The API takes no empty text back."""
+    content = (_sent_back(block) for block in message.content if block.type != "text" or block.text.strip())
+    why = message.stop_details
+    declined = line(why.explanation or why.category or "", _SAID_BYTES) if why else ""
+    return Reply(tuple(content), str(message.stop_reason or ""), limit, declined)
+
+
+def _sent_back(block: Any) -> Block:
+    """A block in the form in which the API takes it again."""
+    match block.type:
+        case "text":
+            return {"type": "text", "text": _sane(block.text)}
+        case "thinking":
+            return {"type": "thinking", "thinking": block.thinking, "signature": block.signature}
+        case "tool_use":
+            given = block.input if isinstance(block.input, dict) else {}
+            return {"type": "tool_use", "id": block.id, "name": block.name, "input": _sane(given)}
+        case _:
+            return dict(block.to_dict(mode="json"))
+
+
+def _sane(value: Any) -> Any:
+    """The same without half characters, which no request and no file can hold."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {_sane(name): _sane(one) for name, one in value.items()}
+        case list():
+            return [_sane(one) for one in value]
+        case _:
+            return value
+
+
+def _cause(error: BaseException | None) -> str:
+    """What is wrong with a connection: of the words of other errors nobody knows that they hold no key."""
+    told = isinstance(error, (httpx2.ConnectError, httpx2.RemoteProtocolError)) and str(error)
+    return told or type(error).__name__
+
+
+def _asked_wait(headers: httpx2.Headers) -> float | None:
+    """The seconds of `retry-after`, which may be a date; None where it says nothing of use."""
+    text = headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return seconds if 0 < seconds < math.inf else None
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:g} seconds"
+
+
+def key_refused(client: anthropic.Anthropic, said: str) -> str:
+    """A sentence that names the variable to set."""
+    if client.api_key is None and client.auth_token is None and client.credentials is not None:
+        return f"the API does not take this login ({said}): log in again, or set ANTHROPIC_API_KEY"
+    variable = "ANTHROPIC_AUTH_TOKEN" if client.api_key is None else "ANTHROPIC_API_KEY"
+    return f"the API does not take the key in {variable} ({said}): set {variable} to one that is valid"
+
+
+def unknown_model(model: str) -> str:
+    """A sentence that names the option."""
+    return f"the API knows no model {model}: choose another with --autoresearch-model"
