@@ -9,14 +9,11 @@ import json
 import math
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
 
-from pytest_autoresearch.errors import SandboxError, Stopped
+from pytest_autoresearch.errors import SandboxError
 from pytest_autoresearch.experiment import Crash, Limits, Progress, Run
 from pytest_autoresearch.gpu import Gpu
 from pytest_autoresearch.runners import compiled
@@ -25,20 +22,17 @@ from pytest_autoresearch.runners.environment import scoring_environment, trainin
 from pytest_autoresearch.runners.fences import Fence, has_left, scoring_fence, training_fence
 from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import Said, reported_run, scored_run, with_score
-from pytest_autoresearch.runners.plain import PlainTree
 from pytest_autoresearch.runners.process import ProcessTree
-from pytest_autoresearch.runners.supervised import SupervisedTree
+from pytest_autoresearch.runners.trees import Trees
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
 
-CLOSE_SECONDS = 1.0
 GROUP_SHARE, GROUP_MB = 1.1, 64  # of the memory limit, and beside that, until the kernel steps in
 OUT_LIMIT_MB = 16 * 1024  # what training may leave: far more than a model of any profile
 PROCESS_LIMIT = 1000  # data loaders and compile workers of eight devices stay far below it
 PYTHON = ("python", "python3")
-TREE = SupervisedTree if sys.platform == "linux" else PlainTree
 
 
 class LocalRunner:
@@ -56,9 +50,7 @@ class LocalRunner:
         self._gpu = gpu
         self._sandbox = sandbox or Unconfined()
         self._process_limit = process_limit
-        self._lock = threading.Lock()
-        self._trees: set[ProcessTree] = set()
-        self._closed = False
+        self._trees = Trees()
 
     def run(self, job: Job, on_progress: Callable[[Progress], None]) -> Run:
         """Train and score.
@@ -99,15 +91,7 @@ class LocalRunner:
 
     def close(self) -> None:
         """End every process, now; what runs raises Stopped, and so do later calls of `run`."""
-        with self._lock:
-            self._closed = True
-            trees = tuple(self._trees)
-        for number in (SIGTERM, SIGKILL):
-            for tree in trees:
-                tree.signal(number)
-            until = time.monotonic() + CLOSE_SECONDS
-            for tree in trees:
-                tree.gone.wait(max(0.0, until - time.monotonic()))
+        self._trees.close()
 
     def _train(
         self,
@@ -199,14 +183,9 @@ class LocalRunner:
     def _start(
         self, command: Sequence[str], folder: Path, prepared: Prepared, pass_fds: Sequence[int] = ()
     ) -> ProcessTree:
-        # Under the lock, so that `close` either finds the tree or keeps it from being started.
-        with self._lock:
-            self._check_open()
-            program = sys.executable if command[0] in PYTHON else command[0]
-            whole = [*prepared.argv_prefix, program, *command[1:]]
-            tree = TREE(whole, folder, prepared.environment, (*prepared.pass_fds, *pass_fds))
-            self._trees.add(tree)
-            return tree
+        program = sys.executable if command[0] in PYTHON else command[0]
+        whole = [*prepared.argv_prefix, program, *command[1:]]
+        return self._trees.start(whole, folder, prepared.environment, (*prepared.pass_fds, *pass_fds))
 
     def _watch(
         self,
@@ -223,15 +202,10 @@ class LocalRunner:
         try:
             ended = watch(tree, bounds, hear=said.hear, tick=tick, clock=clock)
         finally:
-            with self._lock:
-                self._trees.discard(tree)
-        self._check_open()  # what `close` has ended has no result
+            self._trees.forget(tree)
+        self._trees.check_open()
         said.finish()
         return ended
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Stopped("the session is ending")
 
 
 @dataclass(slots=True)

@@ -47,7 +47,8 @@ class View:
         folder: Where it starts.
         environment: Its variables. HOME and what else names a place of the user's become the sandbox's own.
         readable: Files and folders. Those of the home folder are found from the sandbox's home folder, too.
-        writable: Folders.
+        writable: Files and folders.
+        links: Symbolic links that are found as such, what they lead to being shown; a readable one shows its target.
         covered: Folders inside readable ones that are shown empty, such as those that validation text was taken from.
         devices: Device files, such as a GPU's.
         network: Whether the machine's network is there.
@@ -58,6 +59,7 @@ class View:
     environment: Mapping[str, str]
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    links: tuple[Path, ...] = ()
     covered: tuple[Path, ...] = ()
     devices: tuple[Path, ...] = ()
     network: bool = False

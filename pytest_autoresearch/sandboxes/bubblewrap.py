@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +105,7 @@ class Bubblewrap:
             *self._scratch("/tmp", view.allowance.tmp_mb),
             *("--dir", HOME),
             *(word for path, kind in sorted(set(mounts)) for word in _mount(path, kind)),
+            *_links(view.links, [path for path, _ in mounts]),
             *_devices(view.devices),
             *_at_home(view),
             *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(view.folder.absolute())),
@@ -207,6 +208,14 @@ def _mount(path: Path, kind: int) -> tuple[str, ...]:
     if kind == _COVER:
         return ("--tmpfs", name, "--remount-ro", name) if path.is_dir() else ("--ro-bind", os.devnull, name)
     return ("--bind" if kind == _WRITE else "--ro-bind", name, name)
+
+
+def _links(links: Iterable[Path], shown: Iterable[Path]) -> Iterator[str]:
+    """The links that are not seen anyway."""
+    seen = {machine.LIBRARIES, *map(Path, machine.ROOT_LINKS), *shown}
+    for link in dict.fromkeys(links):
+        if seen.isdisjoint((link, *link.parents)):
+            yield from ("--symlink", os.readlink(link), str(link))
 
 
 def _devices(devices: Iterable[Path]) -> Iterator[str]:

@@ -6,6 +6,7 @@ Knows paths alone, no backend. Everything else on the machine is left out of a s
 from __future__ import annotations
 
 import os
+import shutil
 import site
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,8 @@ UNNEEDED = ("test", "idlelib", "turtledemo", "pydoc_data")
 """Folders of the standard library that no training needs; an embedded corpus takes its validation text from them."""
 
 _SITES = ("site-packages", "dist-packages")
+_SHARED = frozenset({"lib", "libexec", "opt", "share"})  # in which each program has a folder of its own
+_MOST_INTERPRETERS = 4  # a script's, and that one's
 _ENVIRONMENTS = ("", "envs/*/", "pkgs/*/")  # conda keeps environments and packages inside its own folder
 
 
@@ -40,6 +43,30 @@ def python(environment: Mapping[str, str]) -> tuple[Path, ...]:
     found += _folders(environment, "LD_LIBRARY_PATH")
     found += _tools(environment)
     return tuple(path for path in dict.fromkeys(found) if path.is_dir() and not _too_wide(path))
+
+
+def installation(program: Path, environment: Mapping[str, str], private: Path) -> tuple[list[Path], list[Path]]:
+    """Where a program lies that may be of any kind, with its interpreter: places to show, and links that lead there.
+
+    A program alone in a folder of the user's is shown alone. What else it needs has to be named by who wants it seen.
+
+    Args:
+        program: By its absolute path.
+        environment: In whose PATH an interpreter is looked for.
+        private: No place is shown that this lies in.
+    """
+    places: dict[Path, None] = {}
+    links: dict[Path, None] = {}
+    waiting = [program]
+    for _ in range(_MOST_INTERPRETERS):
+        if waiting:
+            first = waiting.pop()
+            steps = [first, *_links(first)]
+            links |= dict.fromkeys(step for step in steps if step.is_symlink())
+            files = [step for step in steps if step.is_file() and not step.is_symlink()]
+            places |= dict.fromkeys(_installed(file, private, linked=first.is_symlink()) for file in files)
+            waiting += _interpreter(steps[-1], environment.get("PATH", ""))
+    return [place for place in places if not place.resolve().is_relative_to(LIBRARIES)], list(links)
 
 
 def unneeded(places: Iterable[Path]) -> tuple[Path, ...]:
@@ -106,6 +133,38 @@ def _tools(environment: Mapping[str, str]) -> Iterator[Path]:
             yield from (link.parent.parent for link in (program, *_links(program)) if link.parent.name == "bin")
     for name in ("CUDA_HOME", "CUDA_PATH"):
         yield from _folders(environment, name)
+
+
+def _installed(file: Path, private: Path, *, linked: bool) -> Path:
+    """The folder that a program was installed in; the file itself where it does not look like an installation."""
+    found = file
+    folder, prefix = file.parent, file.parent.parent
+    if "node_modules" in file.parts:
+        found = Path(*file.parts[: file.parts.index("node_modules") + 1])
+    elif folder.name == "bin" and any((prefix / name).exists() for name in ("pyvenv.cfg", *_SHARED)):
+        found = prefix
+    elif linked and folder.name not in _SHARED and not _SHARED.isdisjoint(folder.parts):
+        found = folder
+    local = Path(os.path.expanduser("~/.local"))  # holds everybody's state, and key rings
+    too_wide = _too_wide(found) or found in (local, local.resolve()) or private.is_relative_to(found.resolve())
+    return file if too_wide else found
+
+
+def _interpreter(script: Path, path: str) -> list[Path]:
+    """What a script names in its first line."""
+    try:
+        with open(script, "rb") as file:
+            line = os.fsdecode(file.read(512)).partition("\n")[0]
+    except OSError:
+        return []
+    words = line.removeprefix("#!").split()
+    if not line.startswith("#!") or not words:
+        return []
+    if words[0].endswith("/env"):
+        named = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+        found = shutil.which(named[0], path=path) if named else None
+        return [Path(found).absolute()] if found else []
+    return [Path(words[0])] if words[0].startswith("/") else []
 
 
 def _links(path: Path) -> Iterator[Path]:

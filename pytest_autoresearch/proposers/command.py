@@ -1,0 +1,318 @@
+"""Any agent with a command line: it is started in the lane's tree, and what it has edited there is the proposal.
+
+Its text is on its standard input and in a file; `proposal.json` in the tree, or the last line that it prints, says
+what it did. It is started by whoever runs errands, and forgets everything between two starts: what it has to know is in
+the prompt. Knows nothing of processes and sandboxes.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_autoresearch.errand import PROMPT_FILE, Errand, Finished
+from pytest_autoresearch.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.proposers import agents, prompt
+from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.proposers.quoting import fenced, line, plain
+from pytest_autoresearch.proposers.workspace import Edits, Workspace
+from pytest_autoresearch.usage import Usage
+
+ANSWER = "proposal.json"
+_REPLY = f"""\
+Edit the files in place, in the current folder: {{files}}. Change nothing else and leave nothing else behind. Do not
+run training: it is run for you, and measured, when you have ended. Leave git alone.
+
+When the edit is complete, write a file {ANSWER} into the current folder, an object in JSON with these strings:
+"description" (one line: what you changed), "hypothesis" (why it should help), "expected" (what it should do to the
+metric) and "area" (the direction of research that it belongs to). Add "notes" only to rewrite the notes that are
+shown with every later proposal. Without that file, the last line that you print is taken for the description. Then
+end: nobody reads questions or answers them."""
+_LONG = """\
+# The files that you may edit
+
+They lie in the current folder, as they are now: {files}. Read what you need of them."""
+_FAILED = """\
+# Your last edit failed
+
+You have edited the files for this experiment before. That edit is in them again, as you left it:
+
+{description}
+
+This came of it:
+
+{failure}
+
+If the mistake is an easy one (a typo, a wrong shape, a missing import, a file that may not change), put it right and
+keep the idea. If the idea is broken at its root, or was tried before, leave the files as they are: that gives it up."""
+_GIVE_UP = "Answer as the rules say; leave the files as they are to give it up."
+
+_MOST_FILES_BYTES = 100_000  # of the editable files in a prompt: the agent can read them
+_MOST_FAILURE = 8000
+_MOST_ANSWER_BYTES = 64 * 1024
+_MOST_CHARACTERS, _MOST_NOTES = 2000, 4000
+_LAST_LINE_BYTES, _LAST_LINES = 200, 5
+_MOST_USD = 10_000.0  # of one start: more is a mistake
+_MOST_IDLE = 3  # experiments in a row without an edit
+_NOT_STARTED = (126, 127)
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """An agent's return: how it ended, what it says that it did, and what it did.
+
+    Attributes:
+        agent: Its name.
+        finished: How it ended.
+        proposal: The edit as it describes it.
+        edits: What it changed; None where that is nothing.
+    """
+
+    agent: str
+    finished: Finished
+    proposal: Proposal
+    edits: Edits | None
+
+    @property
+    def fault(self) -> str:
+        """What was wrong with its end; empty where nothing was."""
+        if self.finished.why:
+            return f"was ended {self.finished.why}"
+        if self.finished.exit_status is None:
+            return "ended in a way that nobody saw"
+        return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
+
+    def last(self, lines: int) -> str:
+        """The last lines that it printed, on one line."""
+        said = _lines(self.finished.output)[-lines:]
+        return " / ".join(line(each, _LAST_LINE_BYTES) for each in said) or "nothing"
+
+
+class CommandProposer:
+    """See `Proposer`.
+
+    Args:
+        command: The agent's command, as `check` returns it.
+        run: Runs an errand.
+        confined: Whether that is in a sandbox.
+        seconds: How long one start may take.
+        shared: Files and folders of the user's that the agent may read and write, as `shared` returns them.
+        variables: Variables that it is given beside those that are known for it, globs allowed.
+    """
+
+    name = "command"
+    listens = True
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        run: Callable[[Errand], Finished],
+        *,
+        confined: bool,
+        seconds: float,
+        shared: Sequence[Path] = (),
+        variables: Sequence[str] = (),
+    ) -> None:
+        self._command = agents.completed(command, confined=confined)
+        self._confined = confined
+        self._agent = agents.known(command)
+        self._run = run
+        self._seconds = seconds
+        self._shared = tuple(shared)
+        self._variables = (*self._agent.variables, *variables)
+        self._edits: dict[int, Edits | None] = {}  # the last of each number; None where there was none
+        self._idle = 0
+
+    def propose(self, context: Context) -> Proposal | None:
+        """Let the agent edit the tree.
+
+        Raises:
+            Refused: It ended without an edit.
+            ProposerError: It cannot be started, or ends so again and again.
+        """
+        tree = Workspace(context.folder, context.editable)
+        came = self._send(context, tree, _words(context))
+        self._edits[context.number] = came.edits
+        if came.edits is not None:
+            self._idle = 0
+            return _taken(context, came)
+        self._idle += 1
+        self._check_alive(came)
+        ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
+        raise Refused(f"`{came.agent}` {ending}; it said last: {came.last(_LAST_LINES)}", came.proposal, "no-proposal")
+
+    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+        """Let it edit again, its last edit being in the tree; None when it leaves that as it was.
+
+        An agent that has done nothing is not started once more for the same experiment.
+        """
+        tree = Workspace(context.folder, context.editable)
+        failing = self._edits.get(context.number)
+        if failing is not None:
+            tree.write(failing.texts)
+            why = _failed(proposal, failure)
+        elif context.number in self._edits:
+            return None
+        else:  # somebody else's proposal
+            why = prompt.failed(context, proposal, failure, _GIVE_UP)
+        came = self._send(context, tree, f"{_words(context)}\n{why}\n")
+        if came.edits is None or came.edits == failing:
+            return None
+        self._edits[context.number] = came.edits
+        return _taken(context, came)
+
+    def settled(self, number: int) -> None:
+        """Its edit is forgotten."""
+        self._edits.pop(number, None)
+
+    def _send(self, context: Context, tree: Workspace, text: str) -> _Came:
+        """Start the agent, and take what it brings back."""
+        scratch = tree.top.with_name(f"{tree.top.name}-agent")
+        finished = self._run(
+            Errand(
+                agents.filled(self._command, str(scratch / PROMPT_FILE), tree.files),
+                folder=context.folder, prompt=text, scratch=scratch, seconds=self._seconds,
+                readable=(tree.top,), shared=self._shared,
+                settings=self._agent.settings, moved=self._agent.moved, variables=self._variables,
+                environment={**self._agent.environment, "AUTORESEARCH_NUMBER": str(context.number)},
+            )
+        )  # fmt: skip
+        answer = _Answer.read(tree.take(ANSWER, _MOST_ANSWER_BYTES + 1))
+        tree.tidy()
+        lines = _lines(finished.output)
+        description = answer.description or (line(lines[-1], _LAST_LINE_BYTES) if lines else "")
+        proposal = Proposal(
+            description or f"experiment {context.number:04d}", answer.hypothesis, self.name, self._agent.name,
+            expected=answer.expected, area=answer.area,
+        )  # fmt: skip
+        came = _Came(self._agent.name, finished, proposal, tree.edits())
+        context.desk.spent(Usage(self._agent.name, requests=1, cost_usd=answer.cost_usd))
+        if answer.notes:
+            context.desk.note(answer.notes)
+        return came
+
+    def _check_alive(self, came: _Came) -> None:
+        """After a start that came to nothing: whether another one may.
+
+        Raises:
+            ProposerError: None will.
+        """
+        said = f"it said last: {came.last(1)}: run it by hand in a terminal first"
+        if self._confined:
+            said += ", and name what it needs of your files in autoresearch_agent_files"
+        if came.finished.exit_status in _NOT_STARTED:
+            raise ProposerError(f"`{came.agent}` could not be started; {said}")
+        if self._idle >= _MOST_IDLE:
+            raise ProposerError(f"`{came.agent}` changed nothing in {self._idle} experiments in a row; {said}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What an agent wrote about its edit; all of it may be missing."""
+
+    description: str = ""
+    hypothesis: str = ""
+    expected: str = ""
+    area: str = ""
+    notes: str = ""
+    cost_usd: float | None = None
+
+    @classmethod
+    def read(cls, text: bytes) -> _Answer:
+        """From the file, which anything may stand in."""
+        try:
+            given = json.loads(text) if len(text) <= _MOST_ANSWER_BYTES else None
+        except (ValueError, RecursionError):
+            given = None
+        if not isinstance(given, dict):
+            return cls()
+
+        def said(name: str, most: int = _MOST_CHARACTERS) -> str:
+            value = given.get(name)
+            return plain(value).strip()[:most] if isinstance(value, str) else ""
+
+        cost = given.get("cost_usd")
+        known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= _MOST_USD
+        return cls(
+            " ".join(said("description").split()), said("hypothesis"), said("expected"), said("area"),
+            said("notes", _MOST_NOTES), float(cost or 0) if known else None,
+        )  # fmt: skip
+
+
+def check(command: str, root: Path) -> tuple[str, ...]:
+    """The words of an agent's command, its program by an absolute path.
+
+    Args:
+        command: As the user typed it.
+        root: Where relative programs are found.
+
+    Raises:
+        UserError: There is no such program.
+    """
+    try:
+        words = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in shlex.split(command)]
+    except ValueError as error:
+        raise UserError(
+            f"--autoresearch-proposer command:{command} cannot be split into words ({error}): check its quotes"
+        ) from None
+    if not words:
+        raise UserError('--autoresearch-proposer command: names no program: type, say, "command:claude -p"')
+    found = shutil.which(str(root / words[0]) if "/" in words[0] else words[0])
+    if found is None:
+        raise UserError(
+            f"--autoresearch-proposer command:{command}: there is no program {words[0]} on PATH: install it, or give "
+            "its path"
+        )
+    # What its links lead to is found step by step, and not from a folder that is one itself.
+    program = Path(found).absolute()
+    return (str(program.parent.resolve() / program.name), *words[1:])
+
+
+def shared(given: Sequence[str], root: Path) -> tuple[Path, ...]:
+    """The files and folders of the ini key autoresearch_agent_files.
+
+    Raises:
+        UserError: One is not there, or holds the repository or the home folder.
+    """
+    paths = [(name, root / Path(name).expanduser()) for name in given]
+    for name, path in paths:
+        if not path.exists():
+            raise UserError(f"autoresearch_agent_files names {name}, which is not there: correct it")
+        if any(one.resolve().is_relative_to(path.resolve()) for one in (root, Path.home())):
+            raise UserError(
+                f"autoresearch_agent_files names {name}, in which the repository or your home folder lies: name what "
+                "the agent needs of it"
+            )
+    return tuple(path for _, path in paths)
+
+
+def _taken(context: Context, came: _Came) -> Proposal:
+    """The proposal; the person who watches is told where its agent ended badly."""
+    if came.fault:
+        context.desk.say(f"`{came.agent}` {came.fault}; what it had edited by then is the proposal")
+    return came.proposal
+
+
+def _words(context: Context) -> str:
+    """The prompt, with the files as they are in the tree."""
+    files = ", ".join(context.editable)
+    said = prompt.build(context, _REPLY.format(files=files))
+    return (replace(said, files=_LONG.format(files=files)) if len(said.files) > _MOST_FILES_BYTES else said).text()
+
+
+def _failed(proposal: Proposal, failure: str) -> str:
+    """What is said after a refusal or a crash: its beginning, which says what it was, and the end of the log."""
+    if len(failure) > _MOST_FAILURE:
+        failure = f"{failure[: _MOST_FAILURE // 4]}\n[...]\n{failure[-_MOST_FAILURE * 3 // 4 :]}"
+    described = fenced("your edit, in your words", proposal.description)
+    return _FAILED.format(description=described, failure=fenced("what came of it", failure))
+
+
+def _lines(output: str) -> list[str]:
+    """The lines that say something."""
+    return [each for each in output.splitlines() if any(letter.isalnum() for letter in each)]

@@ -1,0 +1,490 @@
+"""An agent with a command line as a proposer: real scripts in a real lane's tree, with what they leave there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from places import Place, git
+
+from pytest_autoresearch import guard
+from pytest_autoresearch.errand import Errand, Finished
+from pytest_autoresearch.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.proposers import agents
+from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.proposers.command import CommandProposer, check, shared
+from pytest_autoresearch.runners.agent import AgentRunner
+from pytest_autoresearch.sandboxes.base import View
+from pytest_autoresearch.sandboxes.bubblewrap import installed
+from pytest_autoresearch.sandboxes.selftest import try_out
+from pytest_autoresearch.usage import Usage
+
+EDIT = "open('train.py', 'a').write('RATE = 2\\n')\n"
+
+
+class Heard:
+    """A desk that remembers."""
+
+    def __init__(self) -> None:
+        self.usage: list[Usage] = []
+        self.said: list[str] = []
+        self.notes: list[str] = []
+
+    def spent(self, usage: Usage) -> None:
+        self.usage.append(usage)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def look(self, number: int) -> str:
+        return ""
+
+
+class Lane:
+    """A lane's tree and a proposer whose agent is a script that can be changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.place = Place(path / "repo")
+        (self.place.path / "harness.py").write_text("TRUTH = 1\n")
+        git(self.place.path, "add", "-A")
+        git(self.place.path, "commit", "-qm", "A harness")
+        self.base = git(self.place.path, "rev-parse", "HEAD")
+        self.tree = self.place.ratchet().worktree(0)
+        self.tree.reset(self.base)
+        self.agent = path / "agent"
+        self.desk = Heard()
+        self.runner = AgentRunner()
+        self.editable: tuple[str, ...] = ("train.py", "layers/**")
+        self.prompts: list[str] = []
+        self.came: list[Finished] = []
+        self.proposer = self.made()
+
+    def made(self, **given: Any) -> CommandProposer:
+        usual = {"seconds": 20.0, "confined": self.runner.confined, **given}
+        return CommandProposer((str(self.agent),), self.run, **usual)
+
+    def run(self, errand: Errand) -> Finished:
+        self.prompts.append(errand.prompt)
+        self.came.append(self.runner.run(errand))
+        return self.came[-1]
+
+    def script(self, text: str) -> None:
+        self.agent.write_text(f"#!{sys.executable} -S\nimport json, os, sys, time\n{dedent(text)}")
+        self.agent.chmod(0o755)
+
+    def context(self, number: int = 1) -> Context:
+        return Context(
+            number, self.tree.folder, self.editable, "Lower it.", (), (), self.place.path, self.place.path,
+            desk=self.desk,
+        )  # fmt: skip
+
+    def propose(self, script: str, number: int = 1) -> Proposal | None:
+        self.script(script)
+        self.tree.reset(self.base)
+        return self.proposer.propose(self.context(number))
+
+    def repair(self, script: str, failure: str, number: int = 1) -> Proposal | None:
+        self.script(script)
+        self.tree.reset(self.base)
+        return self.proposer.repair(self.context(number), Proposal("more of it"), failure)
+
+    def refused(self, script: str, number: int = 1) -> Refused:
+        with pytest.raises(Refused) as caught:
+            self.propose(script, number)
+        return caught.value
+
+    def changed(self) -> dict[str, str]:
+        return {change.path: change.kind for change in self.tree.changes(self.base)}
+
+    def guarded(self) -> str:
+        """What the guard says of the tree; empty where it takes it."""
+        try:
+            guard.check_changes(Proposal("x"), self.tree.changes(self.base), self.editable)
+        except Refused as error:
+            return str(error)
+        return ""
+
+    def text(self) -> str:
+        return (self.tree.folder / "train.py").read_text()
+
+
+@pytest.fixture
+def lane(tmp_path: Path) -> Lane:
+    return Lane(tmp_path)
+
+
+@pytest.fixture(params=["none", "bubblewrap"])
+def either(lane: Lane, request: pytest.FixtureRequest) -> Lane:
+    """The lane, without a sandbox and with one."""
+    if request.param == "bubblewrap":
+        backend = installed()
+        if backend is None or try_out(backend, View(Path("/"), {"PATH": os.environ["PATH"]})).failed:
+            pytest.skip("bubblewrap does not work here: type `apt install bubblewrap`")
+        lane.runner = AgentRunner(backend)
+    return lane
+
+
+# What becomes of its work
+
+
+def test_an_edit_in_the_tree_is_the_proposal_and_the_file_describes_it(either: Lane) -> None:
+    proposal = either.propose(f"""
+        assert "Lower it." in sys.stdin.read()
+        {EDIT.strip()}
+        answer = {{"description": "twice\\nthe rate", "hypothesis": "it learns faster", "expected": "-0.1",
+                   "area": "optimizer", "notes": "rate was low", "cost_usd": 0.25, "more": [1]}}
+        json.dump(answer, open("proposal.json", "w"))
+        print("done")
+        """)
+    assert proposal == Proposal(
+        "twice the rate", "it learns faster", "command", "agent", expected="-0.1", area="optimizer"
+    )  # fmt: skip
+    assert either.changed() == {"train.py": "M"}
+    assert either.desk.usage == [Usage("agent", requests=1, cost_usd=0.25)]
+    assert either.desk.notes == ["rate was low"]
+    assert either.desk.said == []
+
+
+@pytest.mark.parametrize(
+    ("printed", "description"),
+    [
+        ("print('Thinking'); print('I doubled the rate.'); print('```'); print()", "I doubled the rate."),
+        ("print('\\x1b[1mbold\\x1b[0m\\u200b')", "bold"),
+        ("print('x' * 9000)", "x" * 197 + "…"),
+        ("pass", "experiment 0007"),
+    ],
+    ids=["last-line", "escapes", "long", "silent"],
+)
+def test_without_a_file_the_last_line_describes_the_edit(lane: Lane, printed: str, description: str) -> None:
+    proposal = lane.propose(EDIT + printed, number=7)
+    assert proposal is not None
+    assert proposal.description == description
+    assert lane.desk.usage == [Usage("agent", requests=1, cost_usd=None)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "open('proposal.json', 'w').write('{')",
+        "open('proposal.json', 'w').write('[' * 60000)",
+        "open('proposal.json', 'w').write('[1]')",
+        "open('proposal.json', 'w').write('\"description\"')",
+        "json.dump({'description': 7, 'cost_usd': 'much', 'notes': None}, open('proposal.json', 'w'))",
+        "json.dump({'description': '', 'cost_usd': -1}, open('proposal.json', 'w'))",
+        "open('proposal.json', 'w').write('{\"cost_usd\": NaN}')",
+        "json.dump({'description': 'y' * 70000}, open('proposal.json', 'w'))",
+        "json.dump({'description': 'stolen'}, open('kept', 'w')); os.symlink('kept', 'proposal.json')",
+        "os.mkfifo('proposal.json')",
+        "os.mkdir('proposal.json')",
+        "open('proposal.json', 'wb').write(b'\\xff\\xfe')",
+    ],
+)
+def test_a_description_that_is_none_is_passed_over(lane: Lane, answer: str) -> None:
+    proposal = lane.propose(f"{EDIT}{answer}\nprint('said so')")
+    assert proposal == Proposal("said so", "", "command", "agent")
+    assert lane.changed() == {"train.py": "M"}
+    assert lane.desk.usage[0].cost_usd is None
+    assert not os.path.lexists(lane.tree.folder / "proposal.json")
+
+
+def test_a_description_is_bounded_and_on_one_line(lane: Lane) -> None:
+    proposal = lane.propose(EDIT + "json.dump({'description': 'a\\x1b[31m\\n' * 3000, 'hypothesis': 'b' * 9000},"
+                                   "open('proposal.json', 'w'))")  # fmt: skip
+    assert proposal is not None
+    assert proposal.description == " ".join("a" * 1000)
+    assert proposal.hypothesis == "b" * 2000
+
+
+def test_what_an_agent_leaves_behind_beside_its_edit_goes(either: Lane) -> None:
+    either.propose(f"""
+        {EDIT.strip()}
+        os.makedirs("layers/attention"); open("layers/attention/new.py", "w").write("x = 1")
+        os.makedirs(".agent/cache/deep"); open(".agent/cache/deep/chat", "w").write("hello")
+        os.makedirs("locked"); open("locked/log", "w").close(); os.chmod("locked", 0)
+        os.makedirs("sub/.git"); open("sub/.git/config", "w").close()
+        os.symlink("/etc/passwd", "link"); os.mkfifo("fifo")
+        import socket; socket.socket(socket.AF_UNIX).bind("socket")
+        """)
+    assert either.changed() == {"train.py": "M", "layers/attention/new.py": "A"}
+    assert sorted(path.name for path in either.tree.folder.iterdir()) == [
+        ".git", ".gitignore", "harness.py", "layers", "train.py",
+    ]  # fmt: skip
+    assert either.guarded() == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("open('harness.py', 'a').write('TRUTH = 2')", "it changes harness.py"),
+        ("os.remove('harness.py')", "it changes harness.py"),
+        ("os.remove('train.py'); os.symlink('/etc/passwd', 'train.py')", "it changes the kind or the mode of train.py"),
+        ("os.remove('train.py'); os.mkfifo('train.py')", "it changes the kind or the mode of train.py"),
+        ("os.remove('train.py'); os.mkdir('train.py'); open('train.py/x', 'w').close()", "train.py"),
+        ("os.makedirs('layers'); open('layers/big', 'wb').truncate(2**30)", "layers/big has 1,073,741,824 bytes"),
+    ],
+    ids=["other-file", "other-file-gone", "link", "fifo", "folder", "large"],
+)
+def test_an_edit_that_strays_is_left_for_the_guard_to_refuse(either: Lane, script: str, why: str) -> None:
+    assert either.propose(script + "\nprint('it is better so')") is not None
+    assert why in either.guarded()
+    either.tree.reset(either.base)
+    assert either.changed() == {}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "os.remove('.git')",
+        "os.remove('.git'); os.mkdir('.git'); open('.git/config', 'w').write('[core]\\nfsmonitor = touch pwned\\n')",
+        "os.remove('.git'); os.symlink('/nowhere', '.git')",
+        "import subprocess; subprocess.run('git commit -qam mine; git checkout -q -b theirs', shell=True)",
+        "import subprocess; subprocess.run('git add -A; git stash -q; git stash apply -q', shell=True)",
+        "import subprocess; subprocess.run('git update-index --skip-worktree train.py', shell=True)",
+    ],
+    ids=["no-git", "own-git", "link", "commits", "stash", "skips"],
+)
+def test_whatever_an_agent_does_to_git_its_edit_is_what_stands_in_the_tree(either: Lane, script: str) -> None:
+    either.propose(EDIT + script)
+    assert either.changed() == {"train.py": "M"}
+    commit, _ = either.tree.commit(either.base, "an edit")
+    assert git(either.place.path, "rev-parse", f"{commit}^") == either.base
+    assert git(either.place.path, "show", f"{commit}:train.py").endswith("RATE = 2")
+    assert not (either.tree.folder / "pwned").exists()
+
+
+def test_in_a_subfolder_of_a_repository_the_tree_outside_it_counts_as_well(lane: Lane) -> None:
+    top = lane.place.path
+    (top / "inner").mkdir()
+    (top / "inner" / "train.py").write_text("RATE = 1\n")
+    git(top, "add", "-A")
+    git(top, "commit", "-qm", "An inner one")
+    lane.base = git(top, "rev-parse", "HEAD")
+    lane.tree.folder = lane.tree.top / "inner"
+    lane.editable = ("**",)
+    lane.propose(EDIT + "open('../new', 'w').close(); open('layer.py', 'w').close()")
+    assert lane.changed() == {"inner/train.py": "M", "inner/layer.py": "A"}
+    lane.propose("open('../train.py', 'w').close()")
+    assert lane.changed() == {"train.py": "M"}
+
+
+# How it ends
+
+
+def test_an_edit_counts_however_the_agent_ended(lane: Lane) -> None:
+    assert lane.propose(EDIT + "print('ran out of tokens'); sys.exit(3)") is not None
+    assert lane.desk.said == ["`agent` ended with status 3; what it had edited by then is the proposal"]
+    lane.proposer = lane.made(seconds=0.4)
+    assert lane.propose(EDIT + "time.sleep(60)") is not None
+    assert lane.desk.said[1] == "`agent` was ended after 0.4 s; what it had edited by then is the proposal"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("print('What shall I do?')", "`agent` changed nothing; it said last: What shall I do?"),
+        ("open('train.py', 'a').write('')", "`agent` changed nothing; it said last: nothing"),
+        ("open('chat.log', 'w').write('x')", "`agent` changed nothing; it said last: nothing"),
+        ("print('a\\n\\nb'); sys.exit(2)", "`agent` ended with status 2 and changed nothing; it said last: a / b"),
+        ("os.kill(os.getpid(), 9)", "`agent` ended with status -9 and changed nothing; it said last: nothing"),
+    ],
+    ids=["asks", "touches", "logs", "fails", "dies"],
+)
+def test_an_agent_that_changes_nothing_is_a_crash_that_says_what_it_said(lane: Lane, script: str, reason: str) -> None:
+    refused = lane.refused(script)
+    assert (str(refused), refused.crash) == (reason, "no-proposal")
+    assert lane.repair(EDIT, str(refused)) is None, "it is not started again for the same experiment"
+    assert len(lane.prompts) == 1
+
+
+def test_three_experiments_in_a_row_without_an_edit_end_the_session(lane: Lane) -> None:
+    idle = "print('Invalid API key'); sys.exit(1)"
+    for number in (1, 2):
+        lane.refused(idle, number)
+    lane.propose(EDIT, 3)
+    for number in (4, 5):
+        lane.refused(idle, number)
+    with pytest.raises(ProposerError) as caught:
+        lane.propose(idle, 6)
+    assert str(caught.value) == (
+        "`agent` changed nothing in 3 experiments in a row; it said last: Invalid API key: run it by hand in a "
+        "terminal first"
+    )
+
+
+def test_an_agent_that_cannot_be_started_ends_the_session_at_once(lane: Lane) -> None:
+    with pytest.raises(ProposerError, match=r"^`agent` could not be started; it said last: .*not found: run "):
+        lane.proposer.propose(lane.context())
+
+
+# Repairs
+
+
+def test_a_repair_begins_with_the_edit_that_failed_and_knows_why_it_did(lane: Lane) -> None:
+    lane.propose(EDIT + "os.mkdir('layers'); open('layers/a.py', 'w').write('x = (')\nprint('two files')")
+    proposal = lane.repair(
+        "assert open('layers/a.py').read() == 'x = ('\n"
+        "assert 'RATE = 2' in open('train.py').read()\n"
+        "open('layers/a.py', 'w').write('x = ()'); print('closed it')",
+        "layers/a.py does not parse, line 1: '(' was never closed",
+    )
+    assert proposal is not None
+    assert proposal.description == "closed it"
+    assert lane.changed() == {"layers/a.py": "A", "train.py": "M"}
+    assert "# Your last edit failed" not in lane.prompts[0]
+    assert "was never closed" in lane.prompts[1]
+    assert "more of it" in lane.prompts[1]
+    assert lane.prompts[1].startswith(lane.prompts[0].partition("# The files")[0])
+
+
+def test_leaving_what_failed_as_it_was_gives_it_up(lane: Lane) -> None:
+    lane.propose(EDIT)
+    assert lane.repair("print('it is right as it is')", "crashed") is None
+    assert lane.repair("sys.exit(1)", "crashed") is None
+
+
+def test_leaving_away_what_strayed_is_a_repair(lane: Lane) -> None:
+    lane.propose(EDIT + "open('harness.py', 'a').write('TRUTH = 2')")
+    assert "it changes harness.py" in lane.guarded()
+    assert lane.repair("print('only my own file')", "it changes harness.py") is not None
+    assert lane.changed() == {"train.py": "M"}
+    assert lane.repair("print('only my own file')", "it fails all the same") is None
+
+
+def test_a_file_that_was_removed_is_removed_again_for_a_repair(lane: Lane) -> None:
+    lane.propose("os.remove('train.py')")
+    lane.repair("print(os.path.exists('train.py'))\nopen('train.py', 'w').write('RATE = 3')", "it is needed")
+    assert lane.came[-1].output == "False"
+    assert lane.text() == "RATE = 3"
+
+
+def test_a_repair_of_what_somebody_else_proposed_starts_from_the_head(lane: Lane) -> None:
+    look = "print('RATE = 2' in open('train.py').read())\n"
+    assert lane.repair(look + EDIT, "it does not apply", number=5) is not None
+    assert lane.repair(look, "and now?", number=5) is None
+    lane.proposer.settled(5)
+    lane.proposer.settled(6)
+    assert lane.repair(look, "later", number=5) is None
+    assert [came.output for came in lane.came] == ["False", "True", "False"]
+
+
+def test_a_long_failure_is_shown_with_its_beginning_and_its_end(lane: Lane) -> None:
+    lane.propose(EDIT)
+    lane.repair("pass", f"begins here {'x' * 100_000} ends here")
+    assert "begins here" in lane.prompts[1]
+    assert "ends here" in lane.prompts[1]
+    assert len(lane.prompts[1]) < len(lane.prompts[0]) + 10_000
+
+
+def test_large_files_are_not_shown_to_an_agent_that_can_read_them(lane: Lane) -> None:
+    (lane.place.path / "train.py").write_text("".join(f"LINE_{n} = {n}\n" for n in range(10_000)))
+    git(lane.place.path, "commit", "-qam", "Long")
+    lane.base = git(lane.place.path, "rev-parse", "HEAD")
+    lane.propose(EDIT)
+    assert "LINE_77" not in lane.prompts[0]
+    assert "They lie in the current folder" in lane.prompts[0]
+
+
+# The command
+
+
+def test_a_command_is_split_into_words_and_its_program_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, root = tmp_path / "ada", tmp_path / "repo"
+    for path in (home / "bin/agent", root / "tools/agent.sh"):
+        path.parent.mkdir(parents=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    (home / "current").symlink_to("bin")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", f"{home}/current:{os.environ['PATH']}")
+    assert check("agent --think 'very hard' ~/mcp.json", root) == (
+        str(home / "bin/agent"), "--think", "very hard", str(home / "mcp.json"),
+    )  # fmt: skip
+    assert check("./tools/agent.sh", root) == (str(root / "tools/agent.sh"),)
+    assert check("~/bin/agent", root) == (str(home / "bin/agent"),)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "names no program"),
+        ("agent 'half", "check its quotes"),
+        ("no-such-agent -p", "there is no program no-such-agent on PATH"),
+        ("./missing.sh", "there is no program ./missing.sh on PATH"),
+    ],
+)
+def test_a_command_that_starts_nothing_is_a_mistake_that_is_told(tmp_path: Path, given: str, words: str) -> None:
+    with pytest.raises(UserError, match="--autoresearch-proposer command:") as caught:
+        check(given, tmp_path)
+    assert words in str(caught.value)
+
+
+def test_what_an_agent_shares_is_there_and_does_not_hold_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, root = tmp_path / "ada", tmp_path / "work" / "repo"
+    (home / ".acme").mkdir(parents=True)
+    root.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    assert shared(["~/.acme"], root) == (home / ".acme",)
+    for given, words in (("~/.other", "not there"), ("~", "home folder lies"), ("..", "lies"), (".", "lies")):
+        with pytest.raises(UserError, match=words):
+            shared([given], root)
+
+
+NAMES = ("claude", "codex", "gemini", "qwen", "aider", "opencode", "copilot", "cursor-agent")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_known_agent_is_told_to_work_without_a_person(name: str) -> None:
+    words = agents.completed([f"/usr/bin/{name}"], confined=True)
+    assert words[0] == f"/usr/bin/{name}"
+    assert agents.completed(words, confined=True)[: len(words)] == words
+    agent = agents.known(words)
+    assert agent.name == name
+    assert agent.settings
+    assert agent.variables
+    assert not any(variable in ("*", "*_KEY", "*_TOKEN") for variable in agent.variables)
+
+
+@pytest.mark.parametrize(
+    ("given", "confined", "whole"),
+    [
+        ("claude -p --model m", True,
+         "claude -p --model m --permission-mode acceptEdits --allowedTools Read,Edit,Write,Grep,Glob"),
+        ("claude --print --permission-mode=plan --allowed-tools Read", True,
+         "claude --print --permission-mode=plan --allowed-tools Read"),
+        ("codex", True, "codex exec --skip-git-repo-check --sandbox danger-full-access -"),
+        ("codex exec -m m", False, "codex exec -m m --skip-git-repo-check --sandbox workspace-write -"),
+        ("gemini", True, "gemini --approval-mode yolo"),
+        ("gemini -y", True, "gemini -y"),
+        ("gemini", False, "gemini --approval-mode auto_edit"),
+        ("opencode", True, "opencode run"),
+        ("mine --now", True, "mine --now"),
+    ],
+)  # fmt: skip
+def test_flags_are_added_that_the_user_did_not_give(given: str, confined: bool, whole: str) -> None:
+    assert " ".join(agents.completed(given.split(), confined=confined)) == whole
+
+
+def test_placeholders_stand_for_the_prompt_and_the_files(lane: Lane) -> None:
+    lane.script(EDIT + "print(*sys.argv[1:]); print(open(sys.argv[1][7:]).read() == sys.stdin.read())")
+    proposer = CommandProposer(
+        (str(lane.agent), "--file={prompt}", "{files}", "--last"), lane.run, confined=False, seconds=20.0
+    )
+    lane.tree.reset(lane.base)
+    proposer.propose(lane.context())
+    scratch = lane.tree.top.with_name("lane-0-agent")
+    assert lane.came[0].output.splitlines() == [f"--file={scratch}/prompt.md train.py --last", "True"]
+
+
+def test_aider_is_given_a_file_and_what_it_may_edit(lane: Lane) -> None:
+    whole = agents.completed(["aider"], confined=True)
+    assert agents.filled(whole, "/p.md", ["train.py", "b.py"])[-4:] == ("--message-file", "/p.md", "train.py", "b.py")
