@@ -25,7 +25,7 @@ _REFUSED = {
 
 
 def prepare(config: pytest.Config, args: list[str]) -> None:
-    """Refuse what cannot be, name our own folder and `results.xml`.
+    """Refuse what cannot be, name our own folder and `results.xml`, and be quiet where an agent listens.
 
     Later would be too late: pytest would fall back on `testpaths` and import the conftests of the ordinary tests, and
     another plugin might take the session over.
@@ -40,6 +40,8 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
     looking = known.collectonly or known.setuponly or known.setupplan
     if getattr(known, "xmlpath", "") is None and not looking:  # which would replace the last night's file
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
+    if (known.autoresearch_proposer or config.getini("autoresearch_proposer")) == "checkout" and not looking:
+        args += ["-q", "--disable-warnings"]  # an agent reads it all; a -v of its own takes the -q back
     own = config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
     if known.file_or_dir:
         _check_paths(known.file_or_dir, config.rootpath, own)

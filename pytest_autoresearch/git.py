@@ -66,6 +66,12 @@ class Git:
         other._git.update_environment(**self._git.environment())
         return other
 
+    def on_index(self, index: Path) -> Git:
+        """The same on an index of its own: the user's stays as it is."""
+        other = self.at(self.folder)
+        other._git.update_environment(GIT_INDEX_FILE=str(index))
+        return other
+
     def bind(self, git_folder: Path) -> None:
         """From now on this git folder and this working tree, whatever a `.git` in the tree says."""
         self._git.update_environment(GIT_DIR=str(git_folder), GIT_WORK_TREE=str(self.folder))
@@ -103,9 +109,9 @@ class Git:
                 raise GitError(f"git {verb}: {text or f'exit status {error.status}'}") from error
         return str(said)
 
-    def ask(self, *command: str) -> str | None:
+    def ask(self, *command: str, stdin: str = "") -> str | None:
         """What the command printed, or None where it failed: for questions whose answer may be no."""
         try:
-            return self(*command)
+            return self(*command, stdin=stdin)
         except GitError:
             return None

@@ -136,24 +136,32 @@ class Ratchet:
         said = self.git("ls-tree", "-r", "-z", self.start, "--", *paths)
         return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
-    def checked_out(self) -> Path | None:
-        """The worktree in which somebody has the campaign's branch checked out."""
-        folder = None
+    def here(self) -> str:
+        """The branch that the user's checkout is on, in full; empty where it is on none."""
+        return self.git.ask("symbolic-ref", "--quiet", "HEAD") or ""
+
+    def checked_out(self) -> list[Path]:
+        """The worktrees in which somebody has the campaign's branch checked out."""
+        folder, found = Path(), []
         for line in self.git("worktree", "list", "--porcelain").splitlines():
             word, _, rest = line.partition(" ")
             if word == "worktree":
                 folder = Path(rest)
             if word == "branch" and rest == self.branch:
-                return folder
-        return None
+                found.append(folder)
+        return found
 
     # ------------------------------------------------------------------------------------------------ opening
 
-    def choose(self, tag: str) -> None:
+    def choose(self, tag: str, may_be_here: bool = False) -> None:
         """Name the campaign.
 
+        Args:
+            tag: Its name.
+            may_be_here: Whether its branch may be checked out in the user's checkout, which then follows it.
+
         Raises:
-            UserError: The tag is no name for a branch, or its branch is checked out somewhere.
+            UserError: The tag is no name for a branch, or its branch is checked out somewhere else.
         """
         self.tag = tag
         if (
@@ -168,7 +176,9 @@ class Ratchet:
                     f"the branch {name} leaves no room for the branch autoresearch/{tag}: "
                     f"type `git branch -m {name} {name.replace('/', '-')}-renamed` first"
                 )
-        if (where := self.checked_out()) is not None:
+        for where in self.checked_out():
+            if may_be_here and where.resolve() == self.top.resolve():
+                continue
             raise UserError(
                 f"the branch autoresearch/{tag} is checked out in {where}, and experiments move it: "
                 f"type `git -C {shlex.quote(str(where))} switch --detach` first"
