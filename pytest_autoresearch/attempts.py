@@ -68,6 +68,7 @@ class Attempts:
         self._made: Proposer | None = None
         self._proposing = threading.Lock()
         self._owed: list[Experiment] = []
+        self._known: list[Experiment] = []
 
     def owe(self, candidates: Iterable[Experiment]) -> None:
         """These come first: they were committed before and have no verdict that counts."""
@@ -78,6 +79,15 @@ class Attempts:
         """The first of them, which is owed no longer."""
         with self.lock:
             return self._owed.pop(0) if self._owed else None
+
+    def know(self, candidates: Iterable[Experiment]) -> None:
+        """These are owed a verdict too, but it is the checkout's edit that is tried; it may be one of them."""
+        self._known += candidates
+
+    def repeated(self, proposal: Proposal) -> str:
+        """The commit of the known candidate that the proposal is again; empty where it is none."""
+        same = (one.commit for one in self._known if one.proposal.source and one.proposal.source == proposal.source)
+        return next(same, "")
 
     def forget(self, number: int) -> None:
         """The experiment is no longer under way."""

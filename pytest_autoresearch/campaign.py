@@ -61,11 +61,13 @@ class Campaign:
         runner: Runner,
         sandbox: str,
         make_proposer: Callable[[], Proposer],
+        end_agents: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.ratchet = ratchet
         self.harness = harness
-        self.runner = runner
+        self._runner = runner
+        self._end_agents = end_agents
         self.progress: dict[int, Progress] = {}
         self.setting = Setting(
             profile=harness.profile,
@@ -98,7 +100,11 @@ class Campaign:
     def open(self) -> None:
         """Take part: recover what a killed session left, and take up what it owes."""
         self.ledger.open()
-        self._attempts.owe(untried(self.ledger.records, self.ratchet.waiting()))
+        owed = untried(self.ledger.records, self.ratchet.waiting())
+        if self.settings.proposer == "checkout":
+            self._attempts.know(owed)
+        else:
+            self._attempts.owe(owed)
 
     def close(self, held: Container[int] = ()) -> None:
         """Leave; a candidate that was committed and got no verdict is noted for the next session.
@@ -149,6 +155,11 @@ class Campaign:
     def conduct(self, number: int, lane: int, deadline_seconds: float | None) -> Experiment | None:
         """One experiment up to its result; what is left is to judge it. See `Life.conduct`."""
         return self._life.conduct(number, lane, self.limits(deadline_seconds))
+
+    def interrupt(self) -> None:
+        """End every process that is under way, now: their lanes hear that the session is over."""
+        self._end_agents()
+        self._runner.close()
 
     def end(self, why: str, failed: bool = False) -> None:
         """Start nothing more; the first reason stands."""

@@ -30,7 +30,7 @@ class Idea:
         base: The branch's head, which it is made from.
 
     Attributes:
-        repairs: The failures that went back to the proposer.
+        repairs: The failures that went back to the proposer, and of which it made something else.
     """
 
     def __init__(
@@ -47,6 +47,8 @@ class Idea:
         self._owed = attempts.owed()
         self._proposal = Proposal("")
         self._failure = ""
+        self._pending: Repair | None = None  # went back, and has no answer yet
+        self._sent_back = 0
         self._by_proposer = False  # and not by a user's hook, or an earlier session
         self._told: Experiment | None = None  # what an earlier proposal of this experiment was nearly
 
@@ -74,12 +76,10 @@ class Idea:
             stage: `preflight` or `run`.
             log: The end of what it said.
         """
-        if not self._by_proposer or len(self.repairs) >= self._settings.repairs:
+        if not self._listens:
             return None
-        proposer = self._attempts.proposer
-        if proposer is None or not proposer.listens:
-            return None
-        self.repairs.append(Repair(stage, crash, failed.commit))
+        self._sent_back += 1
+        self._pending = Repair(stage, crash, failed.commit)
         self._failure = f"in its {stage}: {crash}\n{log}".strip()[-_FAILURE_CHARACTERS:]
         return self._advance()[0]
 
@@ -97,17 +97,17 @@ class Idea:
             try:
                 proposal = self._next()
                 if proposal is None:
-                    last = self.repairs[-1] if self.repairs else None
-                    return None, last.crash if last else None
+                    return None, self._pending.crash if self._pending else None
                 self._proposal = proposal
                 self._attempts.running[self._context.number] = proposal.description
                 return self._commit(proposal), None
             except Refused as error:
                 crash = Crash(error.crash, str(error))
                 self._proposal, self._failure, self._owed = error.proposal, str(error), None
-                if len(self.repairs) >= self._settings.repairs:
+                if self._sent_back >= self._settings.repairs:
                     return None, crash
-                self.repairs.append(Repair("proposal", crash))
+                self._sent_back += 1
+                self._pending = Repair("proposal", crash)
 
     def _next(self) -> Proposal | None:
         """What an earlier session owes, else what the user's hook proposes, else the proposer."""
@@ -122,7 +122,12 @@ class Idea:
             proposal = self._attempts.ask(self._question)
         if proposal is None:
             return None
-        if not first:  # a repaired candidate answers for the one that it came from
+        if self._pending is not None:
+            self.repairs.append(self._pending)
+            self._pending = None
+        if first:
+            proposal = replace(proposal, repeats=proposal.repeats or self._attempts.repeated(proposal))
+        else:  # a repaired candidate answers for the one that it came from
             proposal = replace(proposal, repeats=self._proposal.repeats)
         return self._described(proposal)
 
@@ -181,13 +186,18 @@ class Idea:
             Refused: It is nearly what was tried, which its proposer has not been told.
         """
         changes = novelty.changed_constants(before, after)
-        proposer = self._attempts.proposer
-        listens = self._by_proposer and proposer is not None and proposer.listens
-        if listens and not self._told and len(self.repairs) < self._settings.repairs:
+        if self._listens and not self._told:
             self._told = novelty.like(proposal.description, changes, self._context.records)
             if self._told:
                 raise Refused(novelty.told(self._told), proposal)
         return changes
+
+    @property
+    def _listens(self) -> bool:
+        """Whether whoever proposed can be told something, and asked once more."""
+        proposer = self._attempts.proposer
+        asked = self._by_proposer and self._sent_back < self._settings.repairs
+        return asked and proposer is not None and proposer.listens
 
     def _lines(self, commit: str) -> tuple[int, int]:
         """How many lines were added and removed; none of a file that is no text."""

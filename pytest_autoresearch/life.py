@@ -106,12 +106,12 @@ class Life:
             return None
         experiment = measured(attempt)
         while (crash := experiment.crash) is not None and (stage := self._stage_of(experiment, idea)):
-            self._keep_failed(experiment, tree, len(idea.repairs) + 1)
             self._watcher.progress[number] = Progress("proposing")
             with _stage(timings, "propose"):
                 attempt = self._send_back(idea, experiment, crash, stage)
             if attempt is None:
                 break
+            self._keep_failed(experiment, tree, len(idea.repairs))
             experiment = measured(attempt)
         return replace(idea.settle(experiment), timings=timings)
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from pytest_autoresearch.campaign import Campaign
+from pytest_autoresearch.checkout import Followed
 from pytest_autoresearch.deadline import Deadlines
 from pytest_autoresearch.errors import Stopped
 from pytest_autoresearch.experiment import BASELINE, Experiment, Proposal, Verdict
@@ -87,12 +88,19 @@ class Loop:
         self._closed = False
         self._handlers: dict[signal.Signals, Any] = {}
 
-    def begin(self, campaign: Campaign, terminal: Terminal, junit: Junit) -> None:
-        """Take the parts that were made after this."""
+    def begin(
+        self, campaign: Campaign, terminal: Terminal, junit: Junit,
+        follow: Callable[[Experiment], Followed] | None = None,
+    ) -> None:  # fmt: skip
+        """Take the parts that were made after this; `follow` brings the user's checkout along, where that is wanted."""
+
+        def announce(judged: Experiment) -> None:
+            terminal.announce(judged, follow(judged) if follow else None)
+
         self.campaign = campaign
         self._terminal = terminal
         self._junit = junit
-        self.judge = Judge(campaign, self._discard, terminal.announce)
+        self.judge = Judge(campaign, self._discard, announce)
 
     # ------------------------------------------------------------- the user's hooks, for lanes (attempts.Hooks)
 
@@ -280,7 +288,7 @@ class Loop:
     def _close(self) -> None:
         """End what is under way, and wait for it."""
         self._closed = True
-        self.campaign.runner.close()
+        self.campaign.interrupt()
         deadline = time.monotonic() + _GOODBYE_SECONDS  # a thread that is late does not keep the process alive
         while time.monotonic() < deadline and any(thread.is_alive() for thread in self._running.values()):
             with contextlib.suppress(queue.Empty):

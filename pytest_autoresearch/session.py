@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.campaign import Campaign
+from pytest_autoresearch.checkout import Checkout
 from pytest_autoresearch.deadline import timeout_of
 from pytest_autoresearch.describe import Harness, describe
 from pytest_autoresearch.errors import AutoresearchError, UserError
 from pytest_autoresearch.gpu import Gpu, visible
 from pytest_autoresearch.guard import is_editable, is_trusted
 from pytest_autoresearch.loop import Loop
-from pytest_autoresearch.proposers.choice import choose
+from pytest_autoresearch.proposers.choice import Surroundings, choose
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.junit import Junit
 from pytest_autoresearch.reports.terminal import Terminal
+from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.runners.environment import passed
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.runners.marks import sweep
@@ -53,7 +55,10 @@ def begin(config: pytest.Config) -> None:
 def _begin(config: pytest.Config) -> None:
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
     ratchet = Ratchet(settings.root)
-    ratchet.choose(settings.tag or _tag(ratchet))
+    from_checkout = settings.proposer == "checkout"
+    ratchet.choose(
+        settings.tag or (_tag_here(ratchet) if from_checkout else "") or _tag(ratchet), may_be_here=from_checkout
+    )
     _check_files(settings, ratchet)
     for name in _NUMBERS_RECUR:
         if (plugin := config.pluginmanager.get_plugin(name)) is not None:
@@ -65,18 +70,28 @@ def _begin(config: pytest.Config) -> None:
     looking = ("collectonly", "setuponly", "setupplan", "help", "version", "markers")
     if any(getattr(config.option, name, None) for name in looking):
         return
-    proposer = choose(settings, asks_hook=bool(config.hook.pytest_autoresearch_propose.get_hookimpls()))
+    checkout = Checkout(ratchet, settings.editable)
+    if from_checkout:
+        checkout.check()
+    asks_hook = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
+    proposer = choose(settings, asks_hook, checkout.edit)
     harness, gpu = _harness(settings)
     box = _sandbox(settings, ratchet, harness, gpu)
     loop = Loop(config, slots, settings.lanes, settings.discard)
-    runner = LocalRunner(gpu, box.backend)
-    campaign = Campaign(settings, ratchet, records, harness, loop, runner, box.words, proposer.make)
+    runner, agents = LocalRunner(gpu, box.backend), AgentRunner(box.backend, harness.hidden)
+    around = Surroundings(agents, settings.budget_seconds or harness.budget_seconds)
+    campaign = Campaign(
+        settings, ratchet, records, harness, loop, runner, box.words, lambda: proposer.make(around), agents.close
+    )
     campaign.open()
+    if from_checkout:
+        checkout.finish(campaign.ledger.records)
     if swept := sweep():
         campaign.ledger.notices.append(swept)
-    terminal = Terminal(config, _header(config, settings, ratchet, harness, campaign, proposer.said))
+    header = _header(config, settings, ratchet, harness, campaign, proposer.said)
+    terminal = Terminal(config, header, terse=from_checkout, json=settings.json)
     junit = Junit(config)
-    loop.begin(campaign, terminal, junit)
+    loop.begin(campaign, terminal, junit, checkout.follow if from_checkout else None)
     terminal.campaign, terminal.judge = campaign, loop.judge
     for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
@@ -150,6 +165,12 @@ def _tag(ratchet: Ratchet) -> str:
         return max(recent, key=lambda tag: recent[tag])
     today = time.localtime(now)
     return f"{_MONTHS[today.tm_mon - 1]}{today.tm_mday:02d}"
+
+
+def _tag_here(ratchet: Ratchet) -> str:
+    """The campaign whose branch is checked out here; empty where it is none's."""
+    kind, _, tag = ratchet.here().removeprefix("refs/heads/").partition("/")
+    return tag if kind == "autoresearch" and tag in ratchet.campaigns() else ""
 
 
 def _check_files(settings: Settings, ratchet: Ratchet) -> None:
@@ -229,10 +250,14 @@ def _header(
         f"  best:     {summary.best_line(campaign.ledger.records)}",
     ]
     edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]
-    if edited:
+    if edited and settings.proposer != "checkout":
         lines.append(f"  note:     uncommitted changes of {', '.join(edited)} take no part; experiments start from git")
     first = campaign.ledger.baseline
-    if first is not None and ratchet.differ(first.commit, ratchet.start, settings.editable):
+    if (
+        first is not None
+        and ratchet.here() != ratchet.branch
+        and ratchet.differ(first.commit, ratchet.start, settings.editable)
+    ):
         lines.append(
             f"  note:     commits that changed {', '.join(settings.editable)} since this campaign began take no part; "
             "choose another --autoresearch-tag to start from them"

@@ -159,6 +159,8 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         return given if given is not None else getini(f"autoresearch_{name}") or None
 
     repairs = text("repairs")
+    proposer = _proposer(text("proposer") or "auto")
+    usual_exit = "progress" if proposer == "checkout" else "session"  # whoever types it asks what became of it
     vram = _number("vram", text("vram"), "gigabytes, more than 0")
     return Settings(
         root=root,
@@ -166,7 +168,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         max=_count("max", text("max"), 0, "0 for no limit") if text("max") is not None else 20,
         total=_count("total", text("total"), 1, "1 or more") if text("total") is not None else None,
         tag=text("tag"),
-        proposer=_proposer(text("proposer") or "auto"),
+        proposer=proposer,
         model=text("model") or "",
         cost_usd=_number("cost", text("cost"), "US dollars, more than 0"),
         repairs=REPAIRS if repairs is None else _count("repairs", repairs, 0, "0 for never"),
@@ -179,7 +181,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         target=_number("target", text("target"), "the metric's unit", least=-math.inf),
         sandbox=_choice("sandbox", text("sandbox") or "auto", SANDBOXES),
         discard=_choice("discard", text("discard") or "fail", ("fail", "xfail")),
-        exit=_choice("exit", text("exit") or "session", ("session", "progress", "strict")),
+        exit=_choice("exit", text("exit") or usual_exit, ("session", "progress", "strict")),
         lanes=_count("lanes", get("autoresearch_lanes") or "1", 1, "1 or more"),
         command=_command(getini("autoresearch_command") or "python train.py", "autoresearch_command"),
         describe=_command(getini("autoresearch_describe"), "autoresearch_describe") or None,

@@ -9,7 +9,7 @@ from repo import Repo
 @pytest.fixture
 def repo(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A small git repository with a fake `train.py`, a plan of what each proposal does, and an acceptance rule."""
-    for name in ("PYTEST_ADDOPTS", "PYTEST_TIMEOUT", "CI"):
+    for name in ("PYTEST_ADDOPTS", "PYTEST_TIMEOUT", "CI", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return Repo(pytester)

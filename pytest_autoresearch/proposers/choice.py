@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from pytest_autoresearch.errand import Errand, Finished
 from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.guard import is_editable
 from pytest_autoresearch.proposers.base import Proposer
+from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
 from pytest_autoresearch.proposers.constants import find
 from pytest_autoresearch.proposers.ranges import candidates
 from pytest_autoresearch.settings import Settings
 
 _SEARCH_SEED = 42
+_KEYS = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"})
+_SHORT_SECONDS = 120.0  # of training: with startup and scoring, the usual cache lives until the next proposal
+
+
+class Agents(Protocol):
+    """Whoever runs agents."""
+
+    @property
+    def confined(self) -> bool: ...
+
+    def run(self, errand: Errand) -> Finished: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known only when a session has begun.
+
+    Attributes:
+        agents: Runs agents.
+        budget_seconds: Training seconds of one run.
+    """
+
+    agents: Agents
+    budget_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,38 +56,89 @@ class Choice:
     """
 
     said: str
-    make: Callable[[], Proposer]
+    make: Callable[[Surroundings], Proposer]
 
 
-def choose(settings: Settings, asks_hook: bool) -> Choice:
+def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit | None]) -> Choice:
     """The proposer of that name.
 
     Args:
         settings: The user's.
         asks_hook: Whether a hook of the user proposes first; a search may then have nothing to vary.
+        read_checkout: Reads the uncommitted edit of the user's checkout.
 
     Raises:
         UserError: It could propose nothing here; says what to type.
     """
     name, _, given = settings.proposer.partition(":")
-    if name == "commits":
-        commits = resolve(given, settings.root, settings.editable)
-        count = f"{len(commits)} commit{'s'[: len(commits) != 1]}"
-        return Choice(f"commits:{given}, {count}", lambda: CommitsProposer(commits))
-    if name == "queue":
-        return Choice(name, _queue)
+    if name == "auto":
+        name = "anthropic" if _KEYS.intersection(os.environ) else "search"
+    if settings.cost_usd is not None and name != "anthropic":
+        raise UserError(
+            f"--autoresearch-cost caps what the Anthropic API costs, and here the proposer is {name}: leave it out, or "
+            "type --autoresearch-proposer anthropic"
+        )
+    match name:
+        case "anthropic":
+            return _anthropic(settings)
+        case "command":
+            return _command(settings, given)
+        case "checkout":
+            what = f"checkout, the uncommitted edit of {', '.join(settings.editable)}"
+            return Choice(what, lambda around: CheckoutProposer(read_checkout, bool(settings.description)))
+        case "commits":
+            commits = resolve(given, settings.root, settings.editable)
+            count = f"{len(commits)} commit{'s'[: len(commits) != 1]}"
+            return Choice(f"commits:{given}, {count}", lambda around: CommitsProposer(commits))
+        case "queue":
+            return Choice(name, _queue)
     if not asks_hook:
         _check_constants(settings)
     return Choice("search", _search)
 
 
-def _queue() -> Proposer:
+def _anthropic(settings: Settings) -> Choice:
+    from pytest_autoresearch.proposers import anthropic
+    from pytest_autoresearch.proposers.prices import check_cap, prices_of
+
+    model = settings.model or anthropic.DEFAULT_MODEL
+    prices = prices_of(model, settings.prices)
+    check_cap(model, prices, settings.cost_usd)
+    said = anthropic.check(model)
+    if prices is None:
+        said += "; its prices are not known, so that tokens are counted and dollars are not (autoresearch_prices)"
+    if settings.cost_usd is not None:
+        said += f", at most ${settings.cost_usd:.2f}"
+    return Choice(
+        said,
+        lambda around: anthropic.AnthropicProposer(
+            model, prices, repairs=settings.repairs, cap_usd=settings.cost_usd,
+            long_cache=around.budget_seconds >= _SHORT_SECONDS,
+        ),
+    )  # fmt: skip
+
+
+def _command(settings: Settings, given: str) -> Choice:
+    from pytest_autoresearch.proposers import command
+
+    words = command.check(given, settings.root)
+    files = command.shared(settings.agent_files, settings.root)
+    return Choice(
+        f"command, {shlex.join(words)}, {settings.agent_seconds:g} s for a proposal",
+        lambda around: command.CommandProposer(
+            words, around.agents.run, confined=around.agents.confined, seconds=settings.agent_seconds, shared=files,
+            variables=settings.agent_environment,
+        ),
+    )  # fmt: skip
+
+
+def _queue(around: Surroundings) -> Proposer:
     from pytest_autoresearch.proposers.queue import QueueProposer
 
     return QueueProposer()
 
 
-def _search() -> Proposer:
+def _search(around: Surroundings) -> Proposer:
     from pytest_autoresearch.proposers.search import SearchProposer
 
     return SearchProposer(_SEARCH_SEED)

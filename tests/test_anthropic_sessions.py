@@ -1,0 +1,179 @@
+"""Whole campaigns whose proposals come from an Anthropic API on the loopback: real git, real training, real pytest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from messages_server import KEY, Server, serving
+from repo import Repo
+
+from pytest_autoresearch.proposers.prices import prices_of
+from pytest_autoresearch.usage import Usage
+
+PROPOSER = ("--autoresearch-proposer", "anthropic", "--autoresearch-lanes", "1")  # replies in the order of experiments
+
+
+@pytest.fixture
+def api(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The API that the repository's sessions ask; no hook proposes before it."""
+    for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    repo.write("conftest.py", "")
+    repo.commit("No hook")
+    with serving("night") as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        yield server
+
+
+def run(repo: Repo, *arguments: str, seconds: float = 60.0) -> tuple[int, str]:
+    """A session to its end: its exit status, and all that it printed."""
+    process = repo.start(*PROPOSER, *arguments)
+    output = process.communicate(timeout=seconds)[0]
+    assert "Traceback" not in output
+    assert "INTERNALERROR" not in output
+    return process.returncode, output
+
+
+def used(repo: Repo) -> Usage:
+    """What all records of the campaign say was used."""
+    return sum((record.usage for record in repo.records()), Usage())
+
+
+def test_ten_experiments_with_all_that_can_happen_to_them(repo: Repo, api: Server) -> None:
+    api.play("ten")
+    before = repo.checkout_hash()
+    status, output = run(repo, "--max", "10")
+    assert status == 0, output
+    assert repo.checkout_hash() == before
+    assert repo.statuses() == {
+        0: "keep", 1: "keep", 2: "discard", 3: "keep", 4: "keep", 5: "crash", 6: "keep", 7: "discard", 8: "discard",
+        9: "keep", 10: "discard",
+    }, output  # fmt: skip
+    repo.check_ledger()
+    assert [row[4] for row in repo.rows()][:3] == ["baseline", "the first gain", "a loss"]
+    records = {record.number: record for record in repo.records()}
+    first = records[1].proposal
+    assert (first.proposer, first.hypothesis, first.area, first.expected) == (
+        "anthropic", "it helps", "the action", "0.95",
+    )  # fmt: skip
+    assert records[3].notes == "small is good"
+    assert [(repair.stage, repair.crash.reason) for repair in records[4].repairs] == [("run", "exit 1")]
+    assert records[4].proposal.description == "the third gain"
+    assert repo.reasons()[5] == "exit 1"
+    repairing = [asked.body["messages"] for asked in api.messages if len(asked.body["messages"]) > 1]
+    crashes = [messages for messages in repairing if "RuntimeError: the tensor is sad" in str(messages[-1])]
+    assert [len(messages) for messages in crashes] == [3, 3]
+    assert "proposer: anthropic, claude-fable-5-2 at http://127.0.0.1:" in output
+    everything = str([asked.body for asked in api.messages])
+    assert "your own notes from earlier" in everything
+    assert KEY not in everything
+    total = used(repo)
+    assert total.requests == sum(bool(asked.usage) for asked in api.messages)
+    assert total.cache_read_tokens == api.billed("cache_read_input_tokens")
+    assert total.cache_read_tokens > 2 * (total.input_tokens + total.cache_write_tokens)
+
+
+def test_a_night_of_a_hundred_experiments(repo: Repo, api: Server) -> None:
+    began = time.monotonic()
+    status, output = run(repo, "--max", "100", seconds=290)
+    assert time.monotonic() - began < 240
+    assert status == 0, output
+    assert len(repo.statuses()) == 101
+    assert set(repo.statuses().values()) == {"keep", "discard"}, output
+    repo.check_ledger()
+    assert [len(asked.body["messages"]) for asked in api.messages] == [1] * 100
+    total = used(repo)
+    assert total.requests == 100
+    assert total.cache_read_tokens > 2 * (total.input_tokens + total.cache_write_tokens)
+
+
+def test_a_cost_cap_is_honoured_to_the_cent(repo: Repo, api: Server) -> None:
+    status, output = run(repo, "--max", "0", "--autoresearch-cost", "0.30", "--autoresearch-budget", "10")
+    assert status == 0, output
+    assert "of $0.30 is spent and the next request might pass that (--autoresearch-cost)" in output
+    prices = prices_of("claude-fable-5-2")
+    assert prices is not None
+    bills = [
+        prices.cost_usd(
+            asked.usage["input_tokens"], asked.usage["cache_read_input_tokens"],
+            asked.usage["cache_creation_input_tokens"], 0, asked.usage["output_tokens"],
+        )
+        for asked in api.messages
+    ]  # fmt: skip
+    assert len(bills) > 3
+    assert sum(bills) <= 0.30
+    assert used(repo).cost_usd == pytest.approx(sum(bills))
+    repo.check_ledger()
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "sentence"),
+    [
+        ({"ANTHROPIC_API_KEY": "sk-wrong"}, (), "): set ANTHROPIC_API_KEY to one that is valid"),
+        ({"ANTHROPIC_API_KEY": ""}, (), "there is no key for the API: set ANTHROPIC_API_KEY, or choose another"),
+        ({}, ("--autoresearch-model", "claude-2"), "knows no model claude-2: choose another with --autoresearch-model"),
+        ({}, ("--autoresearch-model", "claude-x", "--autoresearch-cost", "5"), "the prices of claude-x are not known"),
+    ],
+)
+def test_a_mistake_ends_the_session_before_anything_is_touched(
+    repo: Repo, api: Server, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], arguments: tuple[str, ...],
+    sentence: str,
+) -> None:  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = repo.checkout_hash()
+    status, output = run(repo, *arguments)
+    assert status == 4, output
+    assert sentence in output
+    assert repo.checkout_hash() == before
+    assert not repo.git("for-each-ref", "refs/autoresearch", "refs/heads/autoresearch")
+    assert not repo.rows()
+    assert not api.messages
+
+
+def test_a_key_that_expires_ends_the_session_and_the_same_command_goes_on(repo: Repo, api: Server) -> None:
+    api.play([*api.steps, *api.steps, {"error": 401, "message": "invalid x-api-key"}])
+    status, output = run(repo, "--max", "5")
+    assert status == 3, output
+    assert "set ANTHROPIC_API_KEY to one that is valid and type the same command to go on" in output
+    assert len(repo.statuses()) == 3
+    repo.check_ledger()
+    api.play("night")
+    assert run(repo, "--max", "1")[0] == 0
+    assert len(repo.statuses()) == 4
+    repo.check_ledger()
+
+
+def test_who_watches_is_told_what_is_waited_for(repo: Repo, api: Server) -> None:
+    api.play([{"error": 529, "headers": {"retry-after": "0.6"}}, *api.steps])
+    status, output = run(repo, "--max", "1")
+    assert status == 0
+    assert "the API is not available (overloaded_error: Overloaded); asking again in 1 s" in output
+
+
+def test_a_model_that_declines_makes_crashes_and_then_an_end(repo: Repo, api: Server) -> None:
+    api.play([{"refusal": "frontier_llm"}])
+    status, output = run(repo, "--max", "9", "--autoresearch-repairs", "0")
+    assert status == 3, output
+    assert list(repo.reasons().values())[1:] == ["no-proposal", "no-proposal"]
+    assert "the model has proposed nothing for 3 experiments in a row (last: the model declined" in output
+    assert len(api.messages) == 3
+    repo.check_ledger()
+
+
+def test_an_interrupt_does_not_wait_for_the_api(repo: Repo, api: Server) -> None:
+    api.play([{"error": 529, "headers": {"retry-after": "600"}}])
+    process = repo.start(*PROPOSER)
+    repo.wait_for(lambda: api.messages)
+    time.sleep(0.2)
+    began = time.monotonic()
+    repo.end(process, signal.SIGINT)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 2
+    repo.check_ledger()

@@ -1,0 +1,223 @@
+"""Whole campaigns with an agent that has a command line: a script here, which edits as a real one would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from repo import Repo
+
+from pytest_autoresearch.experiment import BASELINE
+from pytest_autoresearch.usage import Usage
+
+pytestmark = pytest.mark.timeout(120)
+BOXED = pytest.mark.skipif(
+    shutil.which("bwrap") is None and "CI" not in os.environ,
+    reason="bubblewrap is not installed: type `apt install bubblewrap`",
+)
+POLICIES = ["off", pytest.param("require", marks=BOXED)]
+
+# What every script begins with.
+USUAL = """
+import json, os, sys, time
+
+NUMBER = int(os.environ["AUTORESEARCH_NUMBER"])
+PROMPT = sys.stdin.read()
+
+
+def act(action):
+    lines = open("train.py").read().splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("ACTION"))
+    lines[at] = f"ACTION = {action!r}"
+    open("train.py", "w").write("\\n".join(lines) + "\\n")
+
+
+def describe(**answer):
+    json.dump(answer, open("proposal.json", "w"))
+"""
+REACH = """
+import socket
+def tries(name, attempt):
+    try: attempt()
+    except BaseException: return
+    reached.append(name)
+reached = []
+tries("history", lambda: open("{root}/.git/HEAD").read())
+tries("results", lambda: open("{root}/results.tsv").read())
+tries("rule", lambda: open("{root}/experiments/test_val_bpb.py").read())
+tries("home", lambda: open("{home}/.ssh/id").read())
+tries("key", lambda: os.environ["ANTHROPIC_API_KEY"])
+tries("its key", lambda: os.environ["ACME_KEY"])
+tries("its files", lambda: open(os.path.expanduser("~/.acme/token"), "a").write("refreshed"))
+tries("network", lambda: socket.create_connection(("127.0.0.1", {port}), 2).close())
+tries("writes", lambda: open("{root}/mine", "w").close() or open("{root}/program.md").close())
+act("0.9")
+print(", ".join(reached))
+"""
+
+
+def agent(repo: Repo, script: str) -> str:
+    """An agent that is a script outside the repository, as an option's value."""
+    path = repo.path.parent / f"{repo.path.name}-tools" / "agent"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!{sys.executable} -S\n{USUAL}\n{dedent(script)}")
+    path.chmod(0o755)
+    return f"command:{path}"
+
+
+def proposing(repo: Repo, script: str, policy: str = "off") -> tuple[str, ...]:
+    given = ("--autoresearch-proposer", agent(repo, script), "--autoresearch-sandbox", policy)
+    return (*given, "--autoresearch-lanes", "1")  # what an agent does goes by the number
+
+
+def agents_left(repo: Repo) -> list[str]:
+    """Processes that work in a lane, and what was made for an agent."""
+    left = [str(path) for path in (repo.path / ".git/autoresearch").glob("lane-*-agent")]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "cwd").startswith(str(repo.path / ".git/autoresearch")):
+                left.append((process / "cmdline").read_bytes().decode())
+        except OSError:
+            continue
+    return left
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_an_agent_edits_is_tried_and_kept(repo: Repo, policy: str) -> None:
+    before = repo.checkout_hash()
+    script = """
+        assert "Lower val_bpb." in PROMPT and "train.py" in PROMPT
+        act(f"{1 - NUMBER / 10}")
+        os.makedirs(".agent"); open(".agent/chat", "w").write(PROMPT)
+        describe(description=f"step {NUMBER}", hypothesis="it goes down", cost_usd=0.5)
+        """
+    output = repo.start("--max", "2", *proposing(repo, script, policy)).communicate(timeout=60)[0]
+    assert repo.checkout_hash() == before
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}, output
+    proposal = repo.records()[2].proposal
+    assert (proposal.description, proposal.hypothesis) == ("step 2", "it goes down")
+    assert (proposal.proposer, proposal.source) == ("command", "agent")
+    assert repo.records()[2].usage == Usage("agent", requests=1, cost_usd=0.5)
+    assert repo.git("diff", "--stat", "main", "autoresearch/t").splitlines()[0].split()[0] == "train.py"
+    assert "tools/agent" in next(line for line in output.splitlines() if "proposer:" in line)
+    assert agents_left(repo) == []
+    repo.check_ledger()
+
+
+@pytest.mark.parametrize(
+    ("policy", "reach"),
+    [
+        ("off", "history, results, rule, home, its key, its files, network, writes"),
+        pytest.param("require", "its key, its files, network", marks=BOXED),
+    ],
+)
+def test_an_agent_reaches_what_it_needs_and_in_a_sandbox_nothing_else(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, reach: str
+) -> None:
+    home = tmp_path / "ada"
+    for name in (".ssh/id", ".acme/token"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_text("x")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("ACME_KEY", "sk-acme")
+    ini = "autoresearch_agent_files = ~/.acme\nautoresearch_agent_environment = ACME_*\n"
+    repo.write("pytest.ini", (repo.path / "pytest.ini").read_text() + ini)
+    repo.commit("What the agent needs")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        script = REACH.format(root=repo.path, home=home, port=server.getsockname()[1])
+        result = repo.run("--max", "1", *proposing(repo, script, policy))
+    assert repo.statuses() == {0: "keep", 1: "keep"}, result.stdout.str()
+    assert repo.records()[1].proposal.description == reach
+    assert (repo.path / "mine").exists() == (policy == "off")
+    assert (home / ".acme/token").read_text() == "xrefreshed"
+
+
+def test_a_crash_goes_back_to_the_agent_with_its_edit(repo: Repo) -> None:
+    script = """
+        if "# Your last edit failed" in PROMPT:
+            assert "the tensor is sad" in PROMPT and "ACTION = 'crash'" in open("train.py").read()
+            act("0.9"); print("put right")
+        else:
+            act("crash"); print("brave")
+        """
+    result = repo.run("--max", "1", *proposing(repo, script))
+    assert repo.statuses() == {0: "keep", 1: "keep"}, result.stdout.str()
+    record = repo.records()[1]
+    assert record.proposal.description == "put right"
+    assert [repair.crash.reason for repair in record.repairs] == ["exit 1"]
+    assert record.usage.requests == 2
+
+
+def test_a_refused_edit_goes_back_and_what_it_leaves_is_given_up(repo: Repo) -> None:
+    script = """
+        if "# Your last edit failed" not in PROMPT:
+            act("0.9"); open("program.md", "a").write("Let me win.")
+        """
+    result = repo.run("--max", "1", *proposing(repo, script))
+    assert repo.statuses() == {0: "keep", 1: "keep"}, result.stdout.str()
+    assert "Let me win" not in (repo.path / "program.md").read_text()
+    script = """
+        if "# Your last edit failed" not in PROMPT:
+            open("train.py", "a").write("(")
+        """
+    repo.run("--max", "1", *proposing(repo, script))
+    assert repo.reasons()[2] == "syntax"
+
+
+def test_an_agent_that_does_nothing_is_a_crash_and_after_three_the_end(repo: Repo) -> None:
+    result = repo.run("--max", "9", *proposing(repo, "print('Please run /login'); sys.exit(1)"))
+    assert repo.reasons() == {0: "baseline", 1: "no-proposal", 2: "no-proposal"}, result.stdout.str()
+    result.stdout.fnmatch_lines(["*`agent` changed nothing in 3 experiments in a row; it said last: Please run*"])
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    repo.check_ledger()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_agent_has_its_time_and_its_daemons_have_no_more(repo: Repo, policy: str) -> None:
+    script = """
+        act("0.9"); print("still thinking", flush=True)
+        if os.fork() == 0:
+            os.setsid()
+        time.sleep(60)
+        """
+    result = repo.run("--max", "1", "--autoresearch-agent-seconds", "1", *proposing(repo, script, policy))
+    assert repo.statuses() == {0: "keep", 1: "keep"}, result.stdout.str()
+    assert repo.records()[1].proposal.description == "still thinking"
+    assert repo.records()[1].timings["propose"] < 8.0
+    assert agents_left(repo) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_signal_ends_an_agent_and_the_next_session_goes_on(repo: Repo, policy: str) -> None:
+    process = repo.start("--max", "2", *proposing(repo, "open('begun', 'w').close(); time.sleep(60)", policy))
+    repo.wait_for(lambda: any((repo.path / ".git/autoresearch").glob("lane-*/begun")))
+    output = repo.end(process, signal.SIGINT)
+    assert process.returncode == 2, output
+    assert agents_left(repo) == []
+    repo.run("--max", "1", *proposing(repo, "act('0.9')", policy))
+    assert repo.statuses() == {BASELINE: "keep", 1: "keep"}
+    repo.check_ledger()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("command:", "*command: names no program*"),
+        ("command:no-such-agent -p", "*there is no program no-such-agent on PATH*"),
+        ("command:agent 'half", "*cannot be split into words*check its quotes*"),
+    ],
+)
+def test_a_command_that_starts_nothing_is_told_before_anything_is_touched(
+    repo: Repo, given: str, sentence: str
+) -> None:
+    result = repo.run("--max", "1", "--autoresearch-proposer", given)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([sentence])
+    assert repo.records() == []
