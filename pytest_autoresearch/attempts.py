@@ -12,12 +12,11 @@ from typing import Protocol
 
 from pytest_autoresearch import guard, programs
 from pytest_autoresearch.desk import SessionDesk
-from pytest_autoresearch.experiment import Experiment, Proposal
+from pytest_autoresearch.experiment import Experiment, Proposal, Usage
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.proposers.base import Context, Proposer, Terms
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.usage import Usage
 from pytest_autoresearch.worktree import Worktree
 
 

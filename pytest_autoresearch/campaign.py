@@ -24,6 +24,7 @@ from pytest_autoresearch.experiment import (
     Progress,
     Proposal,
     Setting,
+    Usage,
     Verdict,
 )
 from pytest_autoresearch.frozen import Frozen
@@ -35,7 +36,6 @@ from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import untried
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.usage import Usage
 
 LEAST_STARTUP_SECONDS = 30.0
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.experiment import Experiment, Usage
 from pytest_autoresearch.looks import looked_at
-from pytest_autoresearch.usage import Usage
 
 NOTES = "notes.md"
 MOST_NOTES_BYTES = 4000
@@ -22,6 +21,7 @@ class SessionDesk:
         records: Every judged experiment.
         diff: The change of an experiment, as a patch.
         artifacts: The campaign's folder; an experiment's is called after its number.
+        number: Of the experiment that is worked on.
         spent: Told what is used.
         say: Told what a person should hear.
 
@@ -35,6 +35,7 @@ class SessionDesk:
         records: Iterable[Experiment],
         diff: Callable[[Experiment], str],
         artifacts: Path,
+        number: int,
         spent: Callable[[Usage], None],
         say: Callable[[str], None],
     ) -> None:
@@ -43,6 +44,7 @@ class SessionDesk:
         self._records = {record.number: record for record in records}
         self._diff = diff
         self._artifacts = artifacts
+        self._number = number
         self._tell_spent = spent
         self._tell = say
 
@@ -60,6 +62,11 @@ class SessionDesk:
         part = self._artifacts / f".{NOTES}.part"
         part.write_text(self.notes + "\n", "utf-8")
         part.replace(self._artifacts / NOTES)
+
+    def keep(self, name: str, text: str) -> None:
+        folder = self._artifacts / f"{self._number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8", "replace")
 
     @property
     def known_notes(self) -> str:

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from pytest_autoresearch.usage import Usage
-
 BASELINE = 0
 
 
@@ -81,6 +79,46 @@ class Proposal:
     repeats: str = ""
     expected: str = ""
     area: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a proposer has used of a paid service, for one experiment or one request; usages can be added.
+
+    Attributes:
+        model: Who answered; empty where nobody was asked.
+        requests: How often it was asked.
+        input_tokens: Read at the full price.
+        output_tokens: Written, thinking included.
+        cache_read_tokens: Read from the prompt cache.
+        cache_write_tokens: Written to the prompt cache.
+        cost_usd: In US dollars; None where the model's prices are not known.
+    """
+
+    model: str = ""
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_usd: float | None = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        unknown = self.cost_usd is None or other.cost_usd is None
+        return Usage(
+            other.model or self.model,
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_read_tokens + other.cache_read_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            None if unknown else (self.cost_usd or 0.0) + (other.cost_usd or 0.0),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """All of them, read and written."""
+        return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pytest_autoresearch.desk import SessionDesk
 from pytest_autoresearch.errors import GitError, Refused
 from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Repair
 from pytest_autoresearch.proposers.base import Context, Proposer
+from pytest_autoresearch.proposers.prompt import asks_for_bolder, stale
 from pytest_autoresearch.records import one_line
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
@@ -80,7 +81,8 @@ class Idea:
             return None
         self._sent_back += 1
         self._pending = Repair(stage, crash, failed.commit)
-        self._failure = f"in its {stage}: {crash}\n{log}".strip()[-_FAILURE_CHARACTERS:]
+        said = log.strip()[-_FAILURE_CHARACTERS:].replace(f"{self._tree.folder}/", "")  # the lane is nobody's business
+        self._failure = f"in its {stage}: {crash}\n{said}"
         return self._advance()[0]
 
     def settle(self, experiment: Experiment) -> Experiment:
@@ -133,6 +135,9 @@ class Idea:
 
     def _question(self, proposer: Proposer) -> Proposal | None:
         if not self._failure:
+            if proposer.listens and asks_for_bolder(self._context.records):
+                count = stale(self._context.records)
+                self._desk.say(f"{count} experiments without a keep: the proposer is asked for a bolder change")
             return proposer.propose(self._context)
         return proposer.repair(self._context, self._proposal, self._failure)
 

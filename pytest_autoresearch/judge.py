@@ -14,10 +14,9 @@ import pytest
 from pytest_autoresearch import verdict
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.errors import AutoresearchError, UserError
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Verdict
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Usage, Verdict
 from pytest_autoresearch.records import one_line
 from pytest_autoresearch.slots import SLOT, Slot
-from pytest_autoresearch.usage import Usage
 
 _MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
 

@@ -126,8 +126,8 @@ class Life:
     def _idea(self, number: int, tree: Worktree, lane: int, program: str) -> Idea:
         base = self._ledger.base()
         desk = SessionDesk(
-            self._ledger.records, lambda record: _diff(record, tree), self._campaign_folder(), self._attempts.spent,
-            lambda text: self._watcher.news.append(f"{number:04d}: {text}"),
+            self._ledger.records, lambda record: _diff(record, tree), self._campaign_folder(), number,
+            self._attempts.spent, lambda text: self._watcher.news.append(f"{number:04d}: {text}"),
         )  # fmt: skip
         context = self._attempts.context(number, tree, lane, program, desk)
         return Idea(self._attempts, self._settings, base, tree, desk, context)

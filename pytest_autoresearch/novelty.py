@@ -16,6 +16,7 @@ from pytest_autoresearch.proposers import constants
 from pytest_autoresearch.proposers.constants import Value
 from pytest_autoresearch.records import one_line
 
+NEARLY = "it is nearly what was tried as"  # how it is told begins
 NEAR = 0.05  # two settings of a constant that differ by less than this share of the larger are near
 _NUMBER = re.compile(r"[-+]?\d[\d_,.]*(e[-+]?\d+)?%?")
 _WORD = re.compile(r"[a-z#]+")
@@ -60,7 +61,7 @@ def told(record: Experiment) -> str:
     said = record.verdict.message if record.verdict else "under way"
     return (
         f'it is nearly what was tried as {record.number:04d}, "{one_line(record.proposal.description)[:_SHOWN]}" '
-        f"({one_line(said)[:_SHOWN]}): propose it again if you have a reason to, saying which, or something else"
+        f"({one_line(said)[:_SHOWN]})"
     )
 
 

@@ -26,9 +26,9 @@ from pytest_autoresearch.experiment import (
     Run,
     Setting,
     Status,
+    Usage,
     Verdict,
 )
-from pytest_autoresearch.usage import Usage
 
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # a crash is explained by its record alone; everything else is in the artifacts

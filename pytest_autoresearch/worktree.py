@@ -78,6 +78,8 @@ class Worktree:
                 os.close(lock)
                 continue
             tree = cls(repository, home / name, prefix, lock)
+            # A killed session may have left an agent's folder, with a copy of its keys.
+            shutil.rmtree(home / f"{name}-agent", ignore_errors=True)
             tree._make()
             return tree
         raise GitError(f"a thousand sessions hold the trees of lane {lane} in {home}")

@@ -272,7 +272,8 @@ def test_with_v_all_lines_are_shown(repo: Repo) -> None:
     edit(repo, 1.5)
     result = session(repo, "-v")
     result.stdout.fnmatch_lines([
-        "autoresearch: campaign t (new), branch autoresearch/t", "  proposer: checkout, the uncommitted edit of train.py",
+        "autoresearch: campaign t (new), branch autoresearch/t",
+        "  proposer: checkout, the uncommitted edit of train.py",
         " 0001  discard *", "set aside: *", "1 experiment in this session: *",
     ])  # fmt: skip
     result.stdout.no_fnmatch_line("*take no part*")

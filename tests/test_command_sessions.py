@@ -13,8 +13,7 @@ from textwrap import dedent
 import pytest
 from repo import Repo
 
-from pytest_autoresearch.experiment import BASELINE
-from pytest_autoresearch.usage import Usage
+from pytest_autoresearch.experiment import BASELINE, Usage
 
 pytestmark = pytest.mark.timeout(120)
 BOXED = pytest.mark.skipif(

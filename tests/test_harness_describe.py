@@ -48,6 +48,10 @@ def test_describe_says_what_a_session_must_know(
     assert shard == [str(max((embedded.folder / "shards").glob("*.parquet")))]
     assert Path(first).name in corpus.VALIDATION_FOLDERS
     assert all(Path(path).exists() for path in hidden)  # type: ignore[attr-defined]
+    interface = described.pop("interface")
+    assert isinstance(interface, str)
+    assert "harness.begin() -> " in interface
+    assert "harness.HarnessError\n" in interface
     assert described == {
         "profile": "cpu",
         "device": "cpu",

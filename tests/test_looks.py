@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.desk import MOST_NOTES_BYTES, SessionDesk
-from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Repair, Run, Status, Verdict
+from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Repair, Run, Status, Usage, Verdict
 from pytest_autoresearch.looks import curve, looked_at
-from pytest_autoresearch.usage import Usage
 
 
 def record(number: int, **changes: object) -> Experiment:
@@ -30,7 +29,7 @@ class Heard:
         self.spent: list[Usage] = []
         self.said: list[str] = []
         self.desk = SessionDesk(
-            records, lambda record: f"diff of {record.number}", folder, self.spent.append, self.said.append
+            records, lambda record: f"diff of {record.number}", folder, 7, self.spent.append, self.said.append
         )
 
 
@@ -110,3 +109,8 @@ def test_usage_adds_up_and_is_told_at_once(tmp_path: Path) -> None:
     assert len(heard.spent) == 2
     heard.desk.spent(Usage("n", 1, 1, cost_usd=None))
     assert heard.desk.usage.cost_usd is None
+
+
+def test_what_is_left_for_people_lies_with_the_experiment(tmp_path: Path) -> None:
+    Heard(tmp_path).desk.keep("agent.log", "it said\ud800 this")
+    assert (tmp_path / "0007" / "agent.log").read_text() == "it said? this"

@@ -97,7 +97,13 @@ ARGUMENTS = {
     "--autoresearch-vram 0": "--autoresearch-vram 0: give a number of gigabytes, more than 0",
     "--autoresearch-proposer commits:nowhere..": "--autoresearch-proposer commits:nowhere..: there is no commit "
     "nowhere here: see `git branch --all` for what there is, or fetch it first",
-    "--autoresearch-proposer claude": "--autoresearch-proposer claude: choose auto, queue, commits:A..B or search",
+    "--autoresearch-proposer claude": "--autoresearch-proposer claude: choose auto, anthropic, command:COMMAND, "
+    "queue, commits:A..B, checkout or search",
+    "--autoresearch-cost 0": "--autoresearch-cost 0: give a number of US dollars, more than 0",
+    "--autoresearch-cost 5": "--autoresearch-cost caps what the Anthropic API costs, and here the proposer is search",
+    "--autoresearch-repairs -1": "--autoresearch-repairs -1: give a whole number, 0 for never",
+    "--autoresearch-agent-seconds soon": "--autoresearch-agent-seconds soon: give a number of seconds, more than 0",
+    "--autoresearch-proposer command:": "command",
     "--autoresearch-discard pass": "--autoresearch-discard pass: choose fail or xfail",
     "--autoresearch-exit zero": "--autoresearch-exit zero: choose session, progress or strict",
     "-n 4": "--autoresearch does not go with -n: experiments run on lanes of their own, not on xdist's workers: "
@@ -150,7 +156,8 @@ def test_part_of_a_jury(repo: Repo) -> None:
 SETTINGS = {
     "autoresearch_direction = sideways": "autoresearch_direction sideways: choose minimize or maximize",
     "autoresearch_max = many": "--max many: give a whole number, 0 for no limit",
-    "autoresearch_proposer = claude": "--autoresearch-proposer claude: choose auto, queue, commits:A..B or search",
+    "autoresearch_proposer = claude": "--autoresearch-proposer claude: choose auto, anthropic, command:COMMAND, "
+    "queue, commits:A..B, checkout or search",
     "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "
     "experiments may change in the ini key autoresearch_editable",
     "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, on which the verdict "

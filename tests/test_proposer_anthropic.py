@@ -16,11 +16,10 @@ import pytest
 from messages_server import KEY, Asked, Server, serving, tokens
 
 from pytest_autoresearch.errors import ProposerError, Refused, Spent, UserError
-from pytest_autoresearch.experiment import Experiment, Proposal
+from pytest_autoresearch.experiment import Experiment, Proposal, Usage
 from pytest_autoresearch.proposers.anthropic import DEFAULT_MODEL, AnthropicProposer, check
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prices import Prices, prices_of
-from pytest_autoresearch.usage import Usage
 
 TRAIN = "WIDTH = 64\nDEPTH = 4\nprint('val_bpb: 1.0')\n"
 WIDER = {"edits": [{"path": "train.py", "old": "WIDTH = 64", "new": "WIDTH = 128"}], "description": "wider"}
@@ -43,6 +42,8 @@ class RecordingDesk:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def keep(self, name: str, text: str) -> None: ...
 
     def note(self, text: str) -> None:
         self.notes.append(text)

@@ -14,7 +14,7 @@ from places import Place, git
 from pytest_autoresearch import guard
 from pytest_autoresearch.errand import Errand, Finished
 from pytest_autoresearch.errors import ProposerError, Refused, UserError
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.command import CommandProposer, check, shared
@@ -22,7 +22,6 @@ from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.bubblewrap import installed
 from pytest_autoresearch.sandboxes.selftest import try_out
-from pytest_autoresearch.usage import Usage
 
 EDIT = "open('train.py', 'a').write('RATE = 2\\n')\n"
 
@@ -40,6 +39,8 @@ class Heard:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def keep(self, name: str, text: str) -> None: ...
 
     def note(self, text: str) -> None:
         self.notes.append(text)

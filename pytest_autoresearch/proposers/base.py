@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pytest_autoresearch.experiment import Direction, Experiment, Limits, Proposal
-from pytest_autoresearch.usage import Usage
+from pytest_autoresearch.experiment import Direction, Experiment, Limits, Proposal, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,10 @@ class Desk(Protocol):
         """Rewrite the notes that are shown with every later proposal; cut at 4,000 bytes."""
         ...
 
+    def keep(self, name: str, text: str) -> None:
+        """Leave a file of this name for people, in the experiment's own folder."""
+        ...
+
     def look(self, number: int) -> str:
         """An earlier experiment's record, diff, curve and end of the log, in at most 12,000 characters.
 
@@ -64,6 +67,8 @@ class NoDesk:
     def say(self, text: str) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def keep(self, name: str, text: str) -> None: ...
 
     def look(self, number: int) -> str:
         return f"there is no experiment {number:04d}"

@@ -16,12 +16,11 @@ from pathlib import Path
 
 from pytest_autoresearch.errand import PROMPT_FILE, Errand, Finished
 from pytest_autoresearch.errors import ProposerError, Refused, UserError
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents, prompt
 from pytest_autoresearch.proposers.base import Context
-from pytest_autoresearch.proposers.quoting import fenced, line, plain
+from pytest_autoresearch.proposers.quoting import line, plain
 from pytest_autoresearch.proposers.workspace import Edits, Workspace
-from pytest_autoresearch.usage import Usage
 
 ANSWER = "proposal.json"
 _REPLY = f"""\
@@ -37,23 +36,9 @@ _LONG = """\
 # The files that you may edit
 
 They lie in the current folder, as they are now: {files}. Read what you need of them."""
-_FAILED = """\
-# Your last edit failed
-
-You have edited the files for this experiment before. That edit is in them again, as you left it:
-
-{description}
-
-This came of it:
-
-{failure}
-
-If the mistake is an easy one (a typo, a wrong shape, a missing import, a file that may not change), put it right and
-keep the idea. If the idea is broken at its root, or was tried before, leave the files as they are: that gives it up."""
-_GIVE_UP = "Answer as the rules say; leave the files as they are to give it up."
+_AGAIN = "Your edit is in the files again, as you left it. Leave it like that {to}."
 
 _MOST_FILES_BYTES = 100_000  # of the editable files in a prompt: the agent can read them
-_MOST_FAILURE = 8000
 _MOST_ANSWER_BYTES = 64 * 1024
 _MOST_CHARACTERS, _MOST_NOTES = 2000, 4000
 _LAST_LINE_BYTES, _LAST_LINES = 200, 5
@@ -152,16 +137,15 @@ class CommandProposer:
         An agent that has done nothing is not started once more for the same experiment.
         """
         tree = Workspace(context.folder, context.editable)
-        failing = self._edits.get(context.number)
-        if failing is not None:
-            tree.write(failing.texts)
-            why = _failed(proposal, failure)
-        elif context.number in self._edits:
+        failing, meant = self._edits.get(context.number), prompt.is_nearly_old(failure)
+        if failing is None and context.number in self._edits:
             return None
-        else:  # somebody else's proposal
-            why = prompt.failed(context, proposal, failure, _GIVE_UP)
+        if failing is not None:  # else it was somebody else's proposal
+            tree.write(failing.texts)
+        reply = _AGAIN.format(to="if you mean it" if meant else "to give the idea up") if failing else ""
+        why = prompt.failed(context, proposal, failure, reply)
         came = self._send(context, tree, f"{_words(context)}\n{why}\n")
-        if came.edits is None or came.edits == failing:
+        if came.edits is None or (came.edits == failing and not meant):
             return None
         self._edits[context.number] = came.edits
         return _taken(context, came)
@@ -182,6 +166,7 @@ class CommandProposer:
                 environment={**self._agent.environment, "AUTORESEARCH_NUMBER": str(context.number)},
             )
         )  # fmt: skip
+        context.desk.keep("agent.log", f"{finished.output}\n")
         answer = _Answer.read(tree.take(ANSWER, _MOST_ANSWER_BYTES + 1))
         tree.tidy()
         lines = _lines(finished.output)
@@ -303,14 +288,6 @@ def _words(context: Context) -> str:
     files = ", ".join(context.editable)
     said = prompt.build(context, _REPLY.format(files=files))
     return (replace(said, files=_LONG.format(files=files)) if len(said.files) > _MOST_FILES_BYTES else said).text()
-
-
-def _failed(proposal: Proposal, failure: str) -> str:
-    """What is said after a refusal or a crash: its beginning, which says what it was, and the end of the log."""
-    if len(failure) > _MOST_FAILURE:
-        failure = f"{failure[: _MOST_FAILURE // 4]}\n[...]\n{failure[-_MOST_FAILURE * 3 // 4 :]}"
-    described = fenced("your edit, in your words", proposal.description)
-    return _FAILED.format(description=described, failure=fenced("what came of it", failure))
 
 
 def _lines(output: str) -> list[str]:

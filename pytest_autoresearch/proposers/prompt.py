@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_autoresearch.experiment import Direction, Experiment, Proposal
+from pytest_autoresearch.novelty import NEARLY
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.history import history, measured, stale
 from pytest_autoresearch.proposers.quoting import fenced, line
@@ -81,18 +82,26 @@ def failed(context: Context, proposal: Proposal, failure: str, reply: str) -> st
         reply: Whether the edit stands in the files, how to answer, and how to give the idea up.
     """
     crashed = _CRASHED.match(failure)
-    what = f"crashed in its {crashed[1]}" if crashed else "was refused before it ran"
+    if is_nearly_old(failure):
+        what, label, advice = "is nearly an old one", "the earlier experiment", _NEARLY_OLD
+    elif crashed:
+        what, label, advice = f"crashed in its {crashed[1]}", "the crash", _MEND
+    else:
+        what, label, advice = "was refused before it ran", "why it was refused", _MEND
     return "\n\n".join(
         (
             f"Your proposal for experiment {context.number:04d} {what}.",
             fenced("your proposal", line(proposal.description, _DESCRIPTION_BYTES)),
-            fenced("the crash" if crashed else "why it was refused", _shortened(failure)),
-            "If the mistake is an easy one (a typo, a wrong shape, a missing import, a path that may not change), put "
-            "it right and keep the idea. If the idea is broken at its root (it cannot fit the memory or the budget, it "
-            "cannot work as it was meant, or it was tried before), give it up: it is not worth another attempt.",
+            fenced(label, _shortened(failure)),
+            advice,
             reply.strip(),
         )
     )
+
+
+def is_nearly_old(failure: str) -> bool:
+    """Whether the failure is none: a proposal that is like an earlier one, which its proposer is told of once."""
+    return failure.startswith(NEARLY)
 
 
 def asks_for_bolder(records: Iterable[Experiment]) -> bool:
@@ -232,6 +241,15 @@ _SCORED = """\
 _PRINTED = """\
 - The number is the `{metric}` that the program prints at its end. Where the program measures it, that code is no part
   of your edit: change what is measured, never the measuring."""
+
+_MEND = """\
+If the mistake is an easy one (a typo, a wrong shape, a missing import, a path that may not change), put it right and
+keep the idea. If the idea is broken at its root (it cannot fit the memory or the budget, it cannot work as it was
+meant, or it was tried before), give it up: it is not worth another attempt."""
+
+_NEARLY_OLD = """\
+That is no refusal. If you have a reason to expect another result now, propose it once more and say which in the
+hypothesis; it will run. If you have none, propose something else."""
 
 _INTERFACE = """\
 # The interface

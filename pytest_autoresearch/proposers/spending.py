@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_autoresearch.errors import Spent
+from pytest_autoresearch.experiment import Usage
 from pytest_autoresearch.proposers.base import Desk
 from pytest_autoresearch.proposers.prices import Prices, check_cap
-from pytest_autoresearch.usage import Usage
 
 MOST_TOKENS = 32_000  # of one reply
 LEAST_TOKENS = 2_000  # a reply that may be no longer than this is not worth its prompt

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Run, Status
+from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Run, Status, Usage
 from pytest_autoresearch.records import chain, one_line
-from pytest_autoresearch.usage import Usage
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()
