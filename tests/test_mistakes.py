@@ -104,7 +104,8 @@ ARGUMENTS = {
     "leave it out, or type --autoresearch-proposer anthropic",
     "--autoresearch-repairs -1": "--autoresearch-repairs -1: give a whole number, 0 for never",
     "--autoresearch-agent-seconds soon": "--autoresearch-agent-seconds soon: give a number of seconds, more than 0",
-    "--autoresearch-proposer command:": '--autoresearch-proposer command: names no program: type, say, "command:claude -p"',
+    "--autoresearch-proposer command:": "--autoresearch-proposer command: names no program: type, say, "
+    '"command:claude -p"',
     "--autoresearch-discard pass": "--autoresearch-discard pass: choose fail or xfail",
     "--autoresearch-exit zero": "--autoresearch-exit zero: choose session, progress or strict",
     "-n 4": "--autoresearch does not go with -n: experiments run on lanes of their own, not on xdist's workers: "
