@@ -185,6 +185,8 @@ class Campaign:
 
     def against_best(self, experiment: Experiment) -> Experiment:
         """The experiment beside the incumbent of this moment, which is what it has to beat."""
+        if experiment.incumbent is not None:
+            return experiment  # it was measured beside it
         incumbent = self.ledger.incumbent
         return replace(experiment, incumbent=incumbent.metric if incumbent else None)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.noise import Prior, prior_of
 from pytest_autoresearch.settings import this_python
 
 
@@ -51,6 +52,13 @@ class Harness:
     environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
     interface: str = ""
+
+    def prior(self, metric_name: str) -> Prior:
+        """What is believed of the metric's noise on this device."""
+        return prior_of(metric_name, self.device not in _NO_GPU)
+
+
+_NO_GPU = ("cpu", "not described")
 
 
 def describe(command: tuple[str, ...] | None, folder: Path, environment: Mapping[str, str]) -> Harness:

@@ -7,7 +7,7 @@ of the rest of this package.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -161,6 +161,9 @@ class Run:
 
     Attributes:
         seed: Passed to training as AUTORESEARCH_SEED.
+        role: What it was made for: `baseline`, `screen` (a candidate's first), `confirm`, or `incumbent` (the branch's
+            head, run again beside a candidate).
+        commit: What was run, where that is not the experiment's own commit; else empty.
         metric: The metric that counts, or None when the run crashed.
         reported: The metric as the training command printed it, or None.
         metrics: Every number of the summary block, under its printed name.
@@ -205,6 +208,8 @@ class Run:
     exit_status: int | None = None
     crash: Crash | None = None
     log: str = ""
+    role: str = "screen"
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +253,15 @@ class Verdict:
         return f"{self.status}: {self.message}"
 
 
+def weighted(screen: float, confirmations: Sequence[float]) -> float:
+    """The mean with the first run at half weight. By differences: runs that are equal have that very mean."""
+    weight = 0.5 + len(confirmations)
+    mean = screen + sum(metric - screen for metric in confirmations) / weight
+    if math.isfinite(mean) or not all(map(math.isfinite, (screen, *confirmations))):
+        return mean
+    return sum((screen * (0.5 / weight), *(metric / weight for metric in confirmations)))  # no sum leaves the range
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What rows must share to be compared, and what every record says of its surroundings.
@@ -288,6 +302,8 @@ class Experiment:
         direction: Which way it improves.
         incumbent: The metric of the branch head when this was judged; None for a baseline.
         margin: What the keep rule demands beyond `best`.
+        decided: The keep rule's word for its own verdict; empty where one run decides.
+        evidence: What it saw, in a sentence.
         refusal: Why the proposal was never run, or None.
         verdict: None until it is judged.
         setting: What it can be compared with.
@@ -314,6 +330,8 @@ class Experiment:
     direction: Direction = Direction.MINIMIZE
     incumbent: float | None = None
     margin: float = 0.0
+    decided: str = ""
+    evidence: str = ""
     refusal: Crash | None = None
     verdict: Verdict | None = None
     setting: Setting = field(default_factory=Setting)
@@ -337,7 +355,7 @@ class Experiment:
         if not name.startswith("__"):
             if name == self.metric_name:
                 return self.metric
-            metrics = self.runs[-1].metrics if self.runs else {}
+            metrics = self.last_run.metrics if self.last_run else {}
             if name in metrics:
                 return metrics[name]
             have = ", ".join(sorted({self.metric_name, *metrics}))
@@ -349,17 +367,34 @@ class Experiment:
     @property
     def crash(self) -> Crash | None:
         """Why there is no metric, or None. A run that is made again leaves it to the next one."""
-        return self.refusal or (self.runs[-1].crash if self.runs else None)
+        return self.refusal or (self.last_run.crash if self.last_run else None)
+
+    @property
+    def own_runs(self) -> tuple[Run, ...]:
+        """The runs of its own commit."""
+        return tuple(run for run in self.runs if not run.commit)
+
+    @property
+    def last_run(self) -> Run | None:
+        """The last run of its own commit, or None."""
+        return self.own_runs[-1] if self.own_runs else None
 
     @property
     def _measured(self) -> tuple[Run, ...]:
         """The runs that count: those with a metric, or all where none has one."""
-        return tuple(run for run in self.runs if run.metric is not None) or self.runs
+        own = self.own_runs
+        return tuple(run for run in own if run.metric is not None) or own
 
     @property
     def metric(self) -> float:
-        """The estimate over all runs: their mean. NaN when there is none."""
-        values = [run.metric for run in self.runs if run.metric is not None]
+        """The estimate over all its runs: their mean, the first at half weight where others confirm it, since it was
+        selected by that. NaN when there is none."""
+        runs = [run for run in self.own_runs if run.metric is not None]
+        screen = next((run.metric for run in runs if run.role == "screen"), None)
+        confirmations = tuple(run.metric for run in runs if run.role == "confirm" and run.metric is not None)
+        if screen is not None and confirmations:
+            return weighted(screen, confirmations)
+        values = [run.metric for run in runs if run.metric is not None]
         try:
             return math.fsum(values) / len(values) if values else math.nan
         except OverflowError:  # the sum is larger than any number, the mean is not

@@ -177,8 +177,8 @@ class Judge:
 def properties(experiment: Experiment) -> list[tuple[str, object]]:
     """What JUnit says of an experiment, in the order of interest."""
     given = experiment.verdict
-    runs = experiment.runs
-    metrics: dict[str, Any] = dict(runs[-1].metrics) if runs else {}
+    run = experiment.last_run
+    metrics: dict[str, Any] = dict(run.metrics) if run else {}
     metrics.pop(experiment.metric_name, None)
     return [
         ("experiment", f"{experiment.number:04d}"),
@@ -188,6 +188,8 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         (experiment.metric_name, f"{experiment.metric:.6f}" if experiment.crash is None else ""),
         ("best", "" if experiment.incumbent is None else f"{experiment.incumbent:.6f}"),
         ("gain", "" if given is None or given.gain is None else f"{given.gain:.6f}"),
+        ("margin", f"{experiment.margin:.6f}"),
+        ("runs", len(experiment.runs)),
         ("commit", experiment.commit),
         ("base", experiment.base),
         ("tag", experiment.tag),
@@ -196,10 +198,10 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("sandbox", experiment.setting.sandbox),
         ("training_seconds", f"{experiment.training_seconds:.1f}"),
         ("peak_memory_mb", f"{experiment.peak_memory_mb:.1f}"),
-        ("memory_from", runs[-1].memory_from if runs else ""),
-        ("device", runs[-1].device if runs else ""),
-        ("seed", runs[-1].seed if runs else ""),
-        ("lane", runs[-1].lane if runs else ""),
+        ("memory_from", run.memory_from if run else ""),
+        ("device", run.device if run else ""),
+        ("seed", run.seed if run else ""),
+        ("lane", run.lane if run else ""),
         *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),
     ]
 

@@ -11,11 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pytest_autoresearch import verdict
+from pytest_autoresearch import trials
 from pytest_autoresearch.attempts import Attempts
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.desk import SessionDesk
@@ -30,7 +30,6 @@ from pytest_autoresearch.runners.compiled import fill
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 
-SEED = 42
 _OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 # What goes back to nobody: whoever is told how a number was found out learns how not to be.
 _FINAL = ("rejected", "unwatched", "over-disk", "over-processes")
@@ -49,6 +48,18 @@ class Watcher(Protocol):
     news: deque[str]
 
     def end(self, why: str, failed: bool = False) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One run to be made for an experiment: see `trials.RunOnce`; `log` is its log's name."""
+
+    experiment: Experiment
+    commit: str
+    seed: int
+    role: str
+    below: float | None
+    log: str
 
 
 class Life:
@@ -87,12 +98,11 @@ class Life:
         tree = self._tree(lane)
 
         def measured(attempt: Experiment) -> Experiment:
-            dressed = replace(attempt, limits=limits, margin=verdict.margin(), program_hash=_hash(program))
+            dressed = replace(attempt, limits=limits, program_hash=_hash(program))
             if attempt.refusal is not None:
                 return dressed
-            self._show_readable(tree)
             with _stage(timings, "run"):
-                return replace(dressed, runs=self._runs(dressed, tree, lane))
+                return self._tried(dressed, tree, lane)
 
         if number == BASELINE:
             with _stage(timings, "propose"):
@@ -141,12 +151,12 @@ class Life:
             return None
 
     def _send_back(self, idea: Idea, failed: Experiment, crash: Crash, stage: str) -> Experiment | None:
-        return self._ask(lambda: idea.again(failed, crash, stage, failed.runs[-1].log))
+        return self._ask(lambda: idea.again(failed, crash, stage, failed.last_run.log if failed.last_run else ""))
 
     def _stage_of(self, experiment: Experiment, idea: Idea) -> str:
         """The stage that a crash came in, if it may go back to the proposer; else nothing."""
-        crash, run = experiment.crash, experiment.runs[-1] if experiment.runs else None
-        if crash is None or run is None or crash.reason in _FINAL:
+        crash, run = experiment.crash, experiment.last_run
+        if crash is None or run is None or crash.reason in _FINAL or run.role == "confirm":
             return ""
         if self._harness.score and run.training_seconds == 0:
             return "preflight"
@@ -162,41 +172,56 @@ class Life:
 
     # --------------------------------------------------------------------------------------------------- running
 
-    def _runs(self, experiment: Experiment, tree: Worktree, lane: int) -> tuple[Run, ...]:
+    def _tried(self, experiment: Experiment, tree: Worktree, lane: int) -> Experiment:
+        """The experiment with all the runs that the keep rule asks for."""
+        rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
+        counts: dict[str, int] = {}
+
+        def run(commit: str, seed: int, role: str, below: float | None) -> tuple[Run, ...]:
+            counts[role] = count = counts.get(role, 0) + 1
+            log = "train" if role == "screen" or (role, count) == ("baseline", 1) else f"{role}-{count}"
+            return self._with_retry(_Order(experiment, commit, seed, role, below, log), tree, lane)
+
+        if experiment.number == BASELINE or head is None:
+            return trials.baseline(experiment, rule, prior, run)
+        return trials.candidate(experiment, head, self._ledger.records, rule, prior, run)
+
+    def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
         """One run; and where it ran out of memory and the harness knows a way to need less, one more in that way.
 
         What follows a program that needed the way is given it from the start: it would run out all the same.
         """
         incumbent = self._ledger.incumbent
-        variables = incumbent.runs[-1].variables if incumbent and incumbent.runs else {}
-        runs = [self._run(experiment, tree, lane, variables, "train.log")]
-        crash, less = runs[0].crash, self._harness.retry_out_of_memory
-        if crash is not None and crash.reason in _OUT_OF_MEMORY and less and variables != less:
-            tree.reset(experiment.commit)
-            self._show_readable(tree)
-            runs.append(self._run(experiment, tree, lane, less, "train-2.log"))
-        return tuple(runs)
+        variables = incumbent.last_run.variables if incumbent and incumbent.last_run else {}
+        first = self._run(order, tree, lane, variables)
+        crash, less = first.crash, self._harness.retry_out_of_memory
+        if crash is None or crash.reason not in _OUT_OF_MEMORY or not less or variables == less:
+            return (first,)
+        return first, self._run(replace(order, log=f"{order.log}-2"), tree, lane, less)
 
-    def _run(
-        self, experiment: Experiment, tree: Worktree, lane: int, variables: Mapping[str, str], log: str
-    ) -> Run:  # fmt: skip
-        settings, harness = self._settings, self._harness
-        clocked, baseline = harness.score is not None, self._ledger.baseline
-        kept = self._compiled(experiment.commit)
+    def _run(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Run:
+        settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
+        tree.reset(order.commit)
+        self._show_readable(tree)
+        head = self._ledger.incumbent
+        # The second run of a baseline that is not recorded yet has no first one to be held to.
+        known = experiment if order.role == "baseline" and order.log != "train" else baseline
+        clocked, kept = harness.score is not None, self._compiled(order.commit)
         if clocked:  # where nobody asks for the clock, nothing would be kept, and the user's own cache is better
-            fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else experiment.commit)])
+            fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])
         job = Job(
             command=settings.command, folder=tree.folder, out=tree.out,
-            log=self._artifacts(experiment.number) / log, seed=SEED, lane=lane, limits=experiment.limits,
-            metric_name=settings.metric, score=harness.score, score_folder=settings.root,
+            log=self._artifacts(experiment.number) / f"{order.log}.log", seed=order.seed, lane=lane,
+            limits=experiment.limits, metric_name=settings.metric, score=harness.score, score_folder=settings.root,
             environment={**harness.environment, **variables}, rows=harness.training_rows,
-            score_environment=self._losses.variables(experiment, self._ledger.baseline, self._ledger.incumbent),
+            score_environment=self._losses.variables(order.commit, known, head.commit if head else "", order.below),
             readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
             trusted=tuple(settings.root / path for path in settings.frozen),
             cache=tree.cache if clocked else None, keep_cache=kept,
         )  # fmt: skip
         run = self._runner.run(job, lambda now: self._watcher.progress.__setitem__(experiment.number, now))
-        return replace(run, variables=variables)
+        other = "" if order.commit == experiment.commit else order.commit
+        return replace(run, variables=variables, role=order.role, commit=other)
 
     def _compiled(self, commit: str) -> Path:
         """Where what compilers made of a commit is kept, from before it had seen data."""

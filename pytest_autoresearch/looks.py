@@ -58,8 +58,7 @@ def _said(experiment: Experiment) -> list[str]:
         if text:
             said.append(f"{name}: {one_line(text)[:_TEXT_CHARACTERS]}")
     said += [f"repaired after {repair.stage}: {one_line(str(repair.crash))[:200]}" for repair in experiment.repairs]
-    if experiment.runs:
-        run = experiment.runs[-1]
+    if run := experiment.last_run:
         numbers = {name: value for name, value in run.metrics.items() if name != experiment.metric_name}
         shown = ", ".join(f"{name} {value:g}" for name, value in list(numbers.items())[:20])
         said.append(f"training {run.training_seconds:.1f} s, memory {run.peak_memory_mb:.0f} MB; {shown}")

@@ -320,7 +320,7 @@ def fixture_value(slot: Slot) -> Experiment:
         pytest.skip("no experiment was run for this slot")
     crash = slot.experiment.crash
     if crash is not None:
-        log = slot.experiment.runs[-1].log if slot.experiment.runs else ""
+        log = slot.experiment.last_run.log if slot.experiment.last_run else ""
         pytest.fail(f"crash: {crash}\n{log}".rstrip(), pytrace=False)
     return slot.experiment
 
@@ -328,5 +328,6 @@ def fixture_value(slot: Slot) -> Experiment:
 def log_section(item: pytest.Item) -> None:
     """The end of the training log is the item's captured output."""
     slot = item.stash.get(SLOT, None)
-    if slot is not None and slot.experiment is not None and slot.experiment.runs and item is slot.jury[0]:
-        item.add_report_section("setup", "stdout", slot.experiment.runs[-1].log)
+    run = slot.experiment.last_run if slot is not None and slot.experiment is not None else None
+    if slot is not None and run is not None and item is slot.jury[0]:
+        item.add_report_section("setup", "stdout", run.log)

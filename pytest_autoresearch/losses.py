@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Container
 from pathlib import Path
 
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment
+from pytest_autoresearch.experiment import Direction, Experiment
 
 _THRESHOLD = "probe_threshold"  # what a scorer prints that wants to be asked to probe
 _SECONDS = ("load_seconds", "evaluation_seconds")  # and one that holds later models to what the baseline's took
@@ -28,23 +28,30 @@ class Losses:
         return self._folder / f"{commit}.npy"
 
     def variables(
-        self, experiment: Experiment, baseline: Experiment | None, incumbent: Experiment | None
+        self, commit: str, baseline: Experiment | None, incumbent: str, below: float | None
     ) -> dict[str, str]:
-        """What the scorer of an experiment is told: where to write, and below which metric it is to be suspicious."""
+        """What the scorer of a commit is told: where to write, and below which metric it is to be suspicious.
+
+        Args:
+            commit: What is scored.
+            baseline: None where it is the baseline's first run, which tells how much two askings may differ.
+            incumbent: The commit of the best so far.
+            below: That metric; None for never.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
-        told = {"AUTORESEARCH_NATS": str(self.of(experiment.commit))}
-        if experiment.number == BASELINE:
+        told = {"AUTORESEARCH_NATS": str(self.of(commit))}
+        if baseline is None:
             return {**told, "AUTORESEARCH_PROBE_CALIBRATE": "1"}
         for name in _SECONDS:
             if (seconds := _printed(baseline, name)) is not None:
                 told[f"AUTORESEARCH_BASELINE_{name.upper()}"] = repr(seconds)
         threshold = _printed(baseline, _THRESHOLD)
-        if incumbent is None or threshold is None or experiment.direction is not Direction.MINIMIZE:
+        if threshold is None or baseline.direction is not Direction.MINIMIZE or below is None:
             return told
-        told["AUTORESEARCH_PROBE_BELOW"] = repr(incumbent.metric - experiment.margin)
+        told["AUTORESEARCH_PROBE_BELOW"] = repr(below)
         told["AUTORESEARCH_PROBE_THRESHOLD"] = repr(threshold)
-        if self.of(incumbent.commit).exists():
-            told["AUTORESEARCH_INCUMBENT_NATS"] = str(self.of(incumbent.commit))
+        if self.of(incumbent).exists():
+            told["AUTORESEARCH_INCUMBENT_NATS"] = str(self.of(incumbent))
         return told
 
     def keep_only(self, commits: Container[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import Direction, Experiment
+from pytest_autoresearch.rule import Rule, rule_of
 
 SANDBOXES = ("auto", "require", "off")
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
@@ -48,6 +49,8 @@ OPTIONS = (
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
            "checkout or search (auto: anthropic where a key is set, else search)"),
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
+    Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, or the number of "
+           "confirmations at most (standard)"),
     Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)"),
     Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)"),
     Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)"),
@@ -112,6 +115,7 @@ class Settings:
     proposer: str
     model: str
     cost_usd: float | None
+    rule: Rule
     repairs: int
     agent_seconds: float
     json: bool
@@ -171,6 +175,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         proposer=proposer,
         model=text("model") or "",
         cost_usd=_number("cost", text("cost"), "US dollars, more than 0"),
+        rule=_rule(text("confirm") or "standard"),
         repairs=REPAIRS if repairs is None else _count("repairs", repairs, 0, "0 for never"),
         agent_seconds=_number("agent-seconds", text("agent_seconds"), "seconds, more than 0") or AGENT_SECONDS,
         json=bool(get("autoresearch_json")) or getini("autoresearch_json").casefold() in ("1", "true", "yes", "on"),
@@ -241,6 +246,13 @@ def _choice(name: str, given: str, known: tuple[str, ...], prefix: str = "--auto
 def _proposer(given: str) -> str:
     """One of the names; a range of commits, or a command, stands behind its own."""
     return given if given.startswith(("commits:", "command:")) else _choice("proposer", given, PROPOSERS)
+
+
+def _rule(given: str) -> Rule:
+    try:
+        return rule_of(given)
+    except ValueError as error:
+        raise UserError(f"--autoresearch-confirm {given}: {error}") from None
 
 
 def _command(given: str, key: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
-"""The keep rule: pure functions of numbers, and the words in which a verdict is given.
+"""The words in which a verdict is given, and what git must not take whatever a test says.
 
-For now the rule is upstream's: one run, finite, better than the best. The acceptance test has the last word.
+The keep rule's own part is over by then (`rule.py`): it has said how often to run, and what the evidence has to show.
+The acceptance test has the last word.
 """
 
 from __future__ import annotations
@@ -8,11 +9,6 @@ from __future__ import annotations
 import math
 
 from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Status, Verdict
-
-
-def margin() -> float:
-    """What the rule demands beyond the incumbent, in the metric's unit: nothing."""
-    return 0.0
 
 
 def crashed(crash: Crash) -> Verdict:
@@ -25,6 +21,8 @@ def kept(experiment: Experiment) -> Verdict:
     if experiment.number == BASELINE:
         return Verdict(Status.KEEP, "baseline", f"{experiment.metric_name} {experiment.metric:.6f}")
     reason = "improved" if experiment.gain > experiment.margin else "accepted"
+    if experiment.decided == "simpler":
+        reason = "simpler"
     return Verdict(Status.KEEP, reason, _against_best(experiment), experiment.gain)
 
 
@@ -34,7 +32,8 @@ def discarded(experiment: Experiment, assertion: str) -> Verdict:
     message = _against_best(experiment)
     if improved or experiment.number == BASELINE:
         message = f"{message}; {assertion}"
-    return Verdict(Status.DISCARD, "assertion" if improved else "not-improved", message, _gain(experiment))
+    dropped = experiment.decided if experiment.decided in ("regression", "within-noise") else "not-improved"
+    return Verdict(Status.DISCARD, "assertion" if improved else dropped, message, _gain(experiment))
 
 
 def undecided(experiment: Experiment, word: str, said: str) -> Verdict:
@@ -67,4 +66,6 @@ def _against_best(experiment: Experiment) -> str:
     said = f"{experiment.metric_name} {experiment.metric:.6f}"
     if experiment.incumbent is None:
         return said
+    if experiment.evidence:
+        return f"{experiment.metric_name} {experiment.evidence}"
     return f"{said}, best {experiment.best:.6f} ({experiment.metric - experiment.best:+.6f})"

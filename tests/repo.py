@@ -147,7 +147,12 @@ class Repo:
     def arguments(self, *arguments: str) -> list[str]:
         """The command line of a campaign called t, after `pytest`."""
         given = ["--autoresearch", *arguments]
-        defaults = (("--autoresearch-tag", "t"), ("--autoresearch-lanes", LANES), ("--autoresearch-sandbox", "off"))
+        defaults = (
+            ("--autoresearch-confirm", "off"),
+            ("--autoresearch-tag", "t"),
+            ("--autoresearch-lanes", LANES),
+            ("--autoresearch-sandbox", "off"),
+        )
         for flag, value in defaults:
             if flag not in arguments:
                 given += [flag, value]

@@ -183,7 +183,19 @@ FIELDS = sorted(json.loads(encode(attempt())))
 NEVER_READ = (
     "metric",  # for people: the runs say it
     # What records of earlier versions do not have.
-    *("program", "expected", "area", "repairs", "usage", "constants", "lines_added", "lines_removed", "notes"),
+    *(
+        "program",
+        "expected",
+        "area",
+        "repairs",
+        "usage",
+        "constants",
+        "lines_added",
+        "lines_removed",
+        "notes",
+        "decided",
+        "evidence",
+    ),
 )
 
 

@@ -176,7 +176,3 @@ def test_a_gain_that_is_no_number_is_not_recorded(metric: float, best: float) ->
     assert verdict.discarded(measured(metric, best), "x").gain == best - metric
     assert verdict.discarded(measured(metric, None), "x").gain is None
     assert verdict.discarded(measured(None, best), "x").gain is None
-
-
-def test_nothing_more_than_an_improvement_is_demanded() -> None:
-    assert verdict.margin() == 0.0

@@ -211,7 +211,7 @@ def _more(record: Experiment, width: int) -> list[str]:
 def _used(record: Experiment) -> list[str]:
     """Steps and memory, where they are known."""
     used = []
-    steps = record.runs[-1].metrics.get("num_steps") if record.runs else None
+    steps = record.last_run.metrics.get("num_steps") if record.last_run else None
     if steps is not None and math.isfinite(steps):
         used.append(f"{steps:.7g} steps")
     if record.peak_memory_mb:

@@ -1,0 +1,100 @@
+"""How often a keep rule keeps nothing, how often the audit then claims something, and what real gains come through.
+
+    python benchmarks/aa.py [--nights 2000] [--processes 2]
+
+Nights of 100 proposals that change nothing, played through the project's own keep rule with made-up runs; then the
+final audit of each: first against last commit, 5 fresh runs each, Welch's test, one-sided at 1%. A night that kept
+nothing has nothing to audit. Then gains of known size among the same nothing: how often each is kept. About 2 minutes
+on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+
+import numpy as np
+from nights import Played, World, play_all, spread
+
+from pytest_autoresearch import student
+from pytest_autoresearch.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
+
+PROPOSALS = 100
+SD = 0.0004
+BASELINE = 0.998
+AUDIT_RUNS = 5
+AUDIT_LEVEL = 0.01
+GAINS = (0.5, 1.0, 2.0, 4.0)  # in standard deviations of a run
+PLANTED = 10  # one proposal in so many is a gain
+
+
+def p_of_gain(first: list[float], last: list[float]) -> float:
+    """The one-sided p of "the last is lower": Welch's test, with the degrees of freedom of Welch and Satterthwaite."""
+    parts = [statistics.variance(sample) / len(sample) for sample in (first, last)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (AUDIT_RUNS - 1) for part in parts)
+    return 1 - student.cdf((statistics.fmean(first) - statistics.fmean(last)) / math.sqrt(sum(parts)), freedom)
+
+
+def claims(job: tuple[Played, int]) -> bool:
+    """Whether the audit of a night finds an improvement."""
+    night, seed = job
+    if not night.kept:
+        return False
+    random = np.random.default_rng((seed, 1))
+    first, last = ((truth + SD * random.standard_normal(AUDIT_RUNS)).tolist() for truth in (BASELINE, night.truths[-1]))
+    return p_of_gain(first, last) < AUDIT_LEVEL
+
+
+def null(rule: Rule, nights: int, processes: int) -> str:
+    """One line of the first table."""
+    world = World(rule, SD)
+    played = play_all([(world, BASELINE, [0.0] * PROPOSALS, seed) for seed in range(nights)], processes)
+    kept = [len(night.kept) for night in played]
+    claimed = sum(spread(claims, list(zip(played, range(nights), strict=True)), processes))
+    rate, error = statistics.fmean(kept), statistics.stdev(kept) / math.sqrt(nights)
+    clean = sum(count == 0 for count in kept) / nights
+    runs = statistics.fmean(night.costs[-1] for night in played)
+    bias = statistics.fmean(night.reported - night.truths[-1] for night in played) / SD
+    share, about = claimed / nights, math.sqrt(claimed) / nights
+    return (
+        f"| {rule.name} | {rate:.2f} ± {error:.2f} | {100 * clean:.0f}% | {runs:.0f} | {bias:+.2f} "
+        f"| {100 * share:.2f}% ± {100 * about:.2f}% |"
+    )
+
+
+def power(rule: Rule, nights: int, processes: int) -> str:
+    """One line of the second table."""
+    shares = []
+    for gain in GAINS:
+        effects = [-gain * SD if number % PLANTED == PLANTED // 2 else 0.0 for number in range(PROPOSALS)]
+        played = play_all([(World(rule, SD), BASELINE, effects, seed) for seed in range(nights)], processes)
+        found = sum(effect < 0 for night in played for effect in night.kept)
+        shares.append(found / (nights * PROPOSALS // PLANTED))
+    return f"| {rule.name} | " + " | ".join(f"{100 * share:.0f}%" for share in shares) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=2000)
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    began = time.monotonic()
+    rules = (OFF, STANDARD, STRICT, LEAN, rule_of("3"))
+    print(f"{PROPOSALS} proposals that change nothing, {given.nights} nights a rule, sd of a run {SD}\n")
+    print("| rule | kept of 100 | nights that kept nothing | runs | reported less true, in sd | audit claims a gain |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for rule in rules:
+        print(null(rule, given.nights, given.processes), flush=True)
+    few = max(1, given.nights // 5)
+    print(f"\none gain in {PLANTED} proposals, {few} nights each: share of the gains that is kept\n")
+    print("| rule | " + " | ".join(f"{gain:g} sd" for gain in GAINS) + " |")
+    print("|---" * (len(GAINS) + 1) + "|", flush=True)
+    for rule in rules:
+        print(power(rule, few, given.processes), flush=True)
+    print(f"\n{time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""How a run's loss before the end foretells its metric: real runs on this machine, and a model of them for simulations.
+
+    python benchmarks/curves.py [--steps 250] [--seeds 2] [--baselines 8] [--again]
+
+Runs `train.py` as it is and with one constant changed, each on the same seeds, for a fixed number of steps: the clock
+is taken out, since the number of steps that fit in a budget is another noise. About 40 seconds a run on two cores. The
+runs and the model made of them go to `curves.json`; `--again` makes the model anew from the runs that are there.
+
+The model: at each checkpoint, the standard deviation of what a run's loss, as bits per byte, is further behind the
+others than its metric turned out. `shape` came back on every seed, in units of the median effect of the programs tried;
+`drift` did not, and `data` is the seed's, common to all programs, both in units of the metric's standard deviation
+beside others on its seed. Relative, since no machine's noise is another's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from pytest_autoresearch.racing import CHECKPOINTS, smoothed
+
+ROOT = Path(__file__).resolve().parent.parent
+PATH = Path(__file__).with_name("curves.json")
+PROGRAMS = {
+    "MATRIX_LR": ("0.06", "0.025"), "EMBEDDING_LR": ("0.6", "1.5"), "UNEMBEDDING_LR": ("0.005",),
+    "WARMDOWN_FRACTION": ("0.5", "0.85"), "LR_FLOOR": ("0.0",), "WARMUP_FRACTION": ("0.05",), "MOMENTUM": ("0.9",),
+    "MATRIX_DECAY": ("0.1",), "ROPE_BASE": ("10_000.0",), "INIT_SCALE": ("1.0",), "SKIP_INIT": ("0.1",),
+    "MLP_RATIO": ("3.0",),
+}  # fmt: skip
+SCHEDULE = ("WARMDOWN_FRACTION", "WARMUP_FRACTION", "LR_FLOOR", "MOMENTUM")  # not raced: their curves bend elsewhere
+
+
+def edited(program: str, steps: int) -> str:
+    """`train.py` with a constant set, and with steps in place of a clock."""
+    source = (ROOT / "train.py").read_text("utf-8")
+    for old, new in (
+        ("begun = time.monotonic() - start", f"begun = (steps + len(launched)) * budget / {steps}"),
+        ("usable = budget - reserve - (len(launched) + 1.5) * max(recent)", "usable = budget"),
+    ):
+        if source.count(old) != 1:
+            sys.exit(f"train.py has no single line {old!r} any more: change this benchmark with it")
+        source = source.replace(old, new)
+    if program == "baseline":
+        return source
+    name, value = program.split("=")
+    source, count = re.subn(rf"^{name} = [^ \n]+", f"{name} = {value}", source, flags=re.MULTILINE)
+    if count != 1:
+        sys.exit(f"train.py has no single constant {name} any more: change this benchmark with it")
+    return source
+
+
+def run(program: str, seed: int, steps: int) -> dict[str, object]:
+    """One run: its metric and its smoothed loss at the checkpoints and, last, at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "train.py").write_text(edited(program, steps), "utf-8")
+        told = {"PYTHONPATH": str(ROOT), "AUTORESEARCH_SEED": str(seed), "AUTORESEARCH_PROFILE": "cpu"}
+        done = subprocess.run(
+            [sys.executable, "train.py"], cwd=folder, env={**os.environ, **told}, capture_output=True, text=True
+        )
+    metric = re.search(r"^val_bpb: ([0-9.]+)", done.stdout, re.MULTILINE)
+    if metric is None:
+        sys.exit(f"{program} gave no metric: {(done.stdout + done.stderr)[-500:]}")
+    losses = [float(loss) for loss in re.findall(r"loss: ([0-9.]+)", done.stdout)]
+    return entry(program, seed, float(metric[1]), losses)
+
+
+def entry(program: str, seed: int, metric: float, losses: list[float]) -> dict[str, object]:
+    """What is kept of a run."""
+    curve = [((step + 1) / len(losses), loss) for step, loss in enumerate(losses)]
+    end = statistics.fmean(losses[-len(losses) // 10 :])
+    return {
+        "program": program, "seed": seed, "val_bpb": metric, "losses": [round(x, 5) for x in (*smoothed(curve), end)]
+    }  # fmt: skip
+
+
+def model(runs: list[dict[str, object]]) -> dict[str, object]:
+    """The parameters of `nights.Curves`, from the programs that were run on every seed that was shared."""
+    raced = [one for one in runs if one["program"].split("=")[0] not in SCHEDULE]
+    programs = sorted({one["program"] for one in raced if one["program"] != "baseline"})
+    seeds = sorted({one["seed"] for one in raced if one["program"] == programs[0]})
+    by = {(one["program"], one["seed"]): one for one in raced}
+    metric = np.array([[by[p, s]["val_bpb"] for s in seeds] for p in programs])
+    loss = np.array([[by[p, s]["losses"] for s in seeds] for p in programs])
+    bits = metric.mean() / loss[:, :, -1].mean()  # bits per byte for a nat per token
+    at = slice(len(CHECKPOINTS))
+    gap = metric - metric.mean(0)
+    behind = (loss[:, :, at] - loss[:, :, at].mean(0)) * bits - gap[:, :, None]
+    free = 1 - 1 / len(programs)
+    own = behind - behind.mean(1, keepdims=True)
+    drift2 = _variance(own) * len(seeds) / (len(seeds) - 1) / free
+    shape2 = np.maximum(_variance(behind.mean(1, keepdims=True)) / free - drift2 / len(seeds), 0)
+    bases = np.array([one["losses"][: len(CHECKPOINTS)] for one in runs if one["program"] == "baseline"]) * bits
+    data2 = np.maximum(bases.var(0, ddof=1) - drift2, 0)
+    effect = float(np.median(np.abs(gap.mean(1))))
+    paired = float(np.sqrt((((gap - gap.mean(1, keepdims=True)) ** 2).sum(1).mean()) / (len(seeds) - 1) / free))
+    alone = statistics.stdev(one["val_bpb"] for one in runs if one["program"] == "baseline")
+    return {
+        "median_effect": round(effect, 6),
+        "sd_of_a_run": round(alone, 6), "sd_of_a_run_beside_others_on_its_seed": round(paired, 6),
+        **{name: [round(float(x), 3) for x in np.sqrt(variance) / unit]
+           for name, variance, unit in (("drift", drift2, paired), ("shape", shape2, effect), ("data", data2, paired))},
+    }  # fmt: skip
+
+
+def _variance(values: np.ndarray) -> np.ndarray:
+    """Of a normal variable with this median size: one run that stumbled early on shall not stand for all."""
+    return (np.median(np.abs(values), axis=(0, 1)) / 0.6745) ** 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--baselines", type=int, default=8)
+    parser.add_argument("--again", action="store_true")
+    given = parser.parse_args()
+    if given.again:
+        runs = json.loads(PATH.read_text("utf-8"))["runs"]
+    else:
+        programs = [f"{name}={value}" for name, values in PROGRAMS.items() for value in values]
+        jobs = [("baseline", seed) for seed in range(given.baselines)]
+        jobs += [(program, 100 + seed) for seed in range(given.seeds) for program in programs]
+        runs = []
+        for number, (program, seed) in enumerate(jobs, 1):
+            runs.append(run(program, seed, given.steps))
+            print(f"{number} of {len(jobs)}: {program} on seed {seed}: {runs[-1]['val_bpb']:.4f}", flush=True)
+    made = model(runs)
+    lines = ",\n  ".join(json.dumps(one) for one in runs)
+    PATH.write_text(f'{{"model": {json.dumps(made, indent=1)},\n "runs": [\n  {lines}\n ]}}\n', "utf-8")
+    print(json.dumps(made, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What each keep rule finds of a night's gains, what it keeps that is none, and what that costs in runs.
+
+    python benchmarks/keep_rules.py [--nights 480] [--processes 2] [--races 1 2 4]
+
+The world is a real night's 125 experiments on an H100: `effects.npz` holds 240 sets of true effects that agree with
+what was reported of them. Each is played through the project's own keep rule, and its racing, with made-up runs. How
+well a curve foretells a metric was measured on the CPU profile: `curves.py`. `--races` multiplies that noise, since no
+GPU's curves are in it. About 5 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from dataclasses import replace
+
+import numpy as np
+from nights import HERE, Curves, Played, World, play_all
+
+from pytest_autoresearch.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
+
+SEED = 10_000  # not those that the lean rule was chosen on
+BUDGET = 126  # runs: one for the baseline and one for each proposal
+VARIANTS = (
+    replace(STANDARD, name="standard, new head not run again", renew=False),
+    replace(STANDARD, name="standard, 2 runs of the incumbent", incumbent_runs=2),
+    replace(STANDARD, name="standard, first run half a sd below", slack=0.5),
+    replace(LEAN, name="lean without credit", credit=None),
+    replace(LEAN, name="lean, any first run that is below", slack=0.0),
+    replace(LEAN, name="lean, new head not run again", renew=False),
+    replace(rule_of("3"), name="up to 3 confirmations"),
+)
+
+
+def row(name: str, nights: list[Played]) -> str:
+    """One line of the table."""
+    final = [night.truths[-1] for night in nights]
+    stopped = [night.truth_at(BUDGET) for night in nights]
+    keeps = statistics.fmean(len(night.kept) for night in nights)
+    nothing = statistics.fmean(sum(effect >= 0 for effect in night.kept) for night in nights)
+    runs = statistics.fmean(night.costs[-1] for night in nights)
+    bias = statistics.fmean(night.reported - night.truths[-1] for night in nights)
+    error = statistics.stdev(stopped) / math.sqrt(len(nights))
+    gains = sum(night.gains for night in nights)
+    lost = f"{100 * sum(night.lost for night in nights) / gains:.1f}%" if gains else ""
+    early = f"{statistics.fmean(night.stopped for night in nights):.0f}" if gains else ""
+    return (
+        f"| {name} | {statistics.fmean(final):.5f} | {keeps:.1f} | {nothing:.2f} | {runs:.0f} | {bias:+.5f} "
+        f"| {statistics.fmean(stopped):.5f} ± {error:.5f} | {early} | {lost} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=480)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--races", type=float, nargs="*", default=[1, 2, 4])
+    given = parser.parse_args()
+    began = time.monotonic()
+    with np.load(HERE / "effects.npz") as found:
+        effects, baselines = found["D"], found["M0"]
+    median = float(np.median(np.abs(effects)))
+
+    def table(sd: float, entries: list[tuple[str, Rule, float]]) -> None:
+        print(f"\nsd of a run {sd}\n")
+        print(
+            "| rule | true final | keeps | not an improvement | runs | reported less true "
+            f"| true final at {BUDGET} runs | stopped early | gains lost by it |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
+        for name, rule, noise in entries:
+            curves = Curves.load(noise * sd, noise * median) if noise else None
+            world = World(rule, sd, curves)
+            jobs = [
+                (world, float(baselines[night % len(effects)]), effects[night % len(effects)].tolist(), SEED + night)
+                for night in range(given.nights)
+            ]
+            print(row(name, play_all(jobs, given.processes)), flush=True)
+
+    rules = (OFF, STANDARD, STRICT, LEAN)
+    for sd in (0.0004, 0.0008):
+        entries = [(rule.name, rule, 0.0) for rule in rules]
+        entries += [(f"{rule.name}, raced", rule, 1.0) for rule in rules] if 1.0 in given.races else []
+        if sd == 0.0004:
+            entries += [(rule.name, rule, 0.0) for rule in VARIANTS]
+            noisier = [noise for noise in given.races if noise != 1]
+            entries += [(f"lean, raced, curves {noise:g} times as noisy", LEAN, noise) for noise in noisier]
+        table(sd, entries)
+    print(f"\n{given.nights} nights a row, {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Simulated nights for the benchmarks of the keep rule: made-up metrics and curves, the project's own decisions.
+
+A night is a list of proposals, each with its true effect. Runs are numbers drawn around the truth; everything that
+decides (`rule.next_action`, the noise, the racing) is the code that a campaign runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing import Pool
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from pytest_autoresearch.experiment import Direction
+from pytest_autoresearch.noise import VAL_BPB_ON_A_GPU, Prior, Sample, pooled
+from pytest_autoresearch.racing import CHECKPOINTS, Racer, is_spared
+from pytest_autoresearch.rule import Evidence, Incumbent, Rule, Step, needed, next_action
+
+_Job = TypeVar("_Job")
+_Done = TypeVar("_Done")
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """How far a run's loss before the end is from foretelling its metric, at each checkpoint, in the metric's unit.
+
+    Attributes:
+        drift: Standard deviation of what is the run's own.
+        shape: The same of what is the program's own and comes back in all its runs.
+        data: The same of what all programs share on one seed.
+    """
+
+    drift: tuple[float, ...]
+    shape: tuple[float, ...]
+    data: tuple[float, ...]
+
+    @classmethod
+    def load(cls, sd: float, effect: float, path: Path = HERE / "curves.json") -> Curves:
+        """What `curves.py` found, for a world with this standard deviation of a run and this median effect."""
+        found = json.loads(path.read_text("utf-8"))["model"]
+        units = {"drift": sd, "shape": effect, "data": sd}
+        return cls(*(tuple(unit * x for x in found[name]) for name, unit in units.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a night is played in.
+
+    Attributes:
+        rule: The rule.
+        sd: The standard deviation of a run.
+        curves: Where runs are raced, how their curves look.
+        prior: What the rule believes of the noise.
+    """
+
+    rule: Rule
+    sd: float = 0.0004
+    curves: Curves | None = None
+    prior: Prior = VAL_BPB_ON_A_GPU
+
+
+@dataclass(slots=True)
+class Played:
+    """What became of a night.
+
+    Attributes:
+        costs: Runs made after the baseline and after each experiment, a stopped one by its share.
+        truths: The true metric of the incumbent at these times.
+        kept: The effects of the proposals that were kept.
+        reported: The incumbent's estimate at the end, as the rule has it.
+        gains: How many true gains, of half a standard deviation and more, were tried while racing was on.
+        lost: How many of them were stopped in a run that would have passed.
+        stopped: How many runs were stopped.
+    """
+
+    costs: list[float] = field(default_factory=list)
+    truths: list[float] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
+    reported: float = math.nan
+    gains: int = 0
+    lost: int = 0
+    stopped: int = 0
+
+    def truth_at(self, runs: float) -> float:
+        """The true metric when so many runs have been made."""
+        done = [truth for cost, truth in zip(self.costs, self.truths, strict=True) if cost <= runs + 1e-9]
+        return done[-1] if done else self.truths[0]
+
+
+class Night:
+    """One night; `play` plays it."""
+
+    def __init__(self, world: World, baseline: float, seed: int) -> None:
+        self._world = world
+        self._random = np.random.default_rng(seed)
+        self._draws: list[float] = []
+        self._truth = baseline
+        self._shape: list[float] = []
+        self._cost = 0.0
+        self._racer = Racer()
+        self._offsets: dict[int, list[float]] = {}
+        self.played = Played()
+        if world.curves:
+            self._shape = self._walk(world.curves.shape)
+        off = not world.rule.looks
+        runs = 1 if off else world.prior.baseline_runs
+        self._sample = Sample()
+        for number in range(runs):
+            metric, curve = self._run(self._truth, self._shape, number)
+            if world.curves:
+                self._racer.learn(number, curve, metric, won=True)
+            self._sample = self._sample.plus(metric)
+        self._noise = pooled([self._sample], world.prior)
+        self._due = False
+        self._asked = runs
+        self._note()
+
+    def play(self, effects: Iterable[float]) -> Played:
+        """Try one proposal after the other."""
+        for number, effect in enumerate(effects, 1):
+            self._try(number, float(effect))
+            self._note()
+        self.played.reported = self._sample.mean
+        return self.played
+
+    def _note(self) -> None:
+        self.played.costs.append(self._cost)
+        self.played.truths.append(self._truth)
+
+    def _try(self, number: int, effect: float) -> None:
+        evidence = Evidence(
+            self._world.rule, Direction.MINIMIZE, self._noise, self._incumbent,
+            kept=len(self.played.kept), tried=number - 1,
+        )  # fmt: skip
+        own = Sample()
+        finished: list[tuple[int, list[tuple[float, float]], float]] = []
+        counted = False
+        shape = self._walk(self._world.curves.shape) if self._world.curves else []
+        while True:
+            step = next_action(evidence).step
+            if step is Step.RUN_INCUMBENT:
+                self._run_incumbent()
+                renewed = evidence.renewed + bool(evidence.confirmations)
+                evidence = replace(evidence, noise=self._noise, incumbent=self._incumbent, renewed=renewed)
+            elif step is Step.RUN_CANDIDATE:
+                seed = 0 if evidence.screen is None else 1 + len(evidence.confirmations)
+                metric, curve = self._run(self._truth + effect, shape, seed)
+                if self._world.curves and number > 8 and not counted:
+                    counted = True
+                    self.played.gains += effect < -self._world.sd / 2
+                if self._stops(number, seed, curve, metric, evidence, effect):
+                    self._judged(finished, won=False)
+                    return
+                finished.append((seed, curve, metric))
+                if evidence.screen is None:
+                    evidence = replace(evidence, screen=metric)
+                else:
+                    grown = own.plus(metric)
+                    self._noise, own = self._noise.plus(own, grown), grown
+                    confirmations = (*evidence.confirmations, metric)
+                    evidence = replace(evidence, noise=self._noise, confirmations=confirmations, renewed=0)
+            else:
+                self._judged(finished, won=step is Step.KEEP)
+                if step is Step.KEEP:
+                    self._truth += effect
+                    self._shape = shape
+                    self.played.kept.append(effect)
+                    # Upstream's rule has nothing but the run by which it chose.
+                    self._sample = own if own.runs or self._world.rule.looks else Sample(1, metric)
+                    self._due = self._world.rule.renew
+                    self._asked = own.runs + 1
+                return
+
+    @property
+    def _incumbent(self) -> Incumbent:
+        return Incumbent(self._sample.runs, self._sample.mean, self._due)
+
+    def _run_incumbent(self) -> None:
+        metric, curve = self._run(self._truth, self._shape, self._asked)
+        grown = self._sample.plus(metric)
+        self._noise, self._sample = self._noise.plus(self._sample, grown), grown
+        self._due = False
+        if self._world.curves:
+            self._racer.learn(self._asked, curve, metric, won=True)
+        self._asked += 1
+
+    def _judged(self, finished: Sequence[tuple[int, list[tuple[float, float]], float]], won: bool) -> None:
+        if self._world.curves:
+            for seed, curve, metric in finished:
+                self._racer.learn(seed, curve, metric, won)
+
+    def _stops(
+        self, number: int, seed: int, curve: list[tuple[float, float]], metric: float, evidence: Evidence, effect: float
+    ) -> bool:
+        """Whether the race ends this run; it has been counted as a whole one."""
+        if not self._world.curves:
+            return False
+        bar = needed(evidence)
+        for at, share in enumerate(CHECKPOINTS, 1):
+            if self._racer.hopeless(seed, curve[:at], bar):
+                if is_spared(number):
+                    self._racer.was_spared(metric, bar)
+                    return False
+                self._racer.was_stopped(share)
+                self._cost -= 1 - share
+                self.played.stopped += 1
+                self.played.lost += effect < -self._world.sd / 2 and metric < bar
+                return True
+        return False
+
+    def _run(self, truth: float, shape: Sequence[float], seed: int) -> tuple[float, list[tuple[float, float]]]:
+        """A whole run: its metric and its curve, in the metric's unit."""
+        self._cost += 1
+        metric, curves = truth + self._world.sd * self._normal(), self._world.curves
+        if curves is None:
+            return metric, []
+        if seed not in self._offsets:
+            self._offsets[seed] = [data * self._normal() for data in curves.data]
+        parts = zip(CHECKPOINTS, self._walk(curves.drift), shape, self._offsets[seed], strict=True)
+        return metric, [(share, metric + sum(away)) for share, *away in parts]
+
+    def _walk(self, deviations: Sequence[float]) -> list[float]:
+        """Numbers of these standard deviations, the neighbours much alike: each is 0.8 of the one before, and new."""
+        at = self._normal()
+        walked = []
+        for deviation in deviations:
+            walked.append(deviation * at)
+            at = 0.8 * at + 0.6 * self._normal()
+        return walked
+
+    def _normal(self) -> float:
+        if not self._draws:
+            self._draws = self._random.standard_normal(4096).tolist()
+        return self._draws.pop()
+
+
+def play(job: tuple[World, float, Sequence[float], int]) -> Played:
+    """One night: world, true baseline, effects, seed."""
+    world, baseline, effects, seed = job
+    return Night(world, baseline, seed).play(effects)
+
+
+def play_all(jobs: Sequence[tuple[World, float, Sequence[float], int]], processes: int) -> list[Played]:
+    """Many nights, over so many processes."""
+    return spread(play, jobs, processes)
+
+
+def spread(work: Callable[[_Job], _Done], jobs: Sequence[_Job], processes: int) -> list[_Done]:
+    """The work done on every job, in order."""
+    if processes < 2:
+        return [work(job) for job in jobs]
+    with Pool(processes) as pool:
+        return pool.map(work, jobs, chunksize=max(1, len(jobs) // (8 * processes)))

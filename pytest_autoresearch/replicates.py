@@ -1,0 +1,47 @@
+"""What a campaign knows of each commit that was run more than once, and of the noise. Pure: it is given records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.noise import Noise, Prior, Sample, pooled
+from pytest_autoresearch.rule import Incumbent, Rule
+
+_SELECTED = "screen"  # a run that a candidate was chosen by says more of luck than of the program
+
+
+def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
+    """The runs of every commit that count for an estimate, over all records, by commit."""
+    found: dict[str, Sample] = {}
+    for record in records:
+        for run in record.runs:
+            if run.metric is not None and run.role != _SELECTED:
+                commit = run.commit or record.commit
+                found[commit] = found.get(commit, Sample()).plus(run.metric)
+    return found
+
+
+def run_count(records: Iterable[Experiment], commit: str) -> int:
+    """How often a commit was run: the next run of it takes the seed after."""
+    return sum((run.commit or record.commit) == commit for record in records for run in record.runs)
+
+
+def noise(known: Mapping[str, Sample], prior: Prior) -> Noise:
+    """What all replicates say together."""
+    return pooled(known.values(), prior)
+
+
+def standing(head: Experiment, records: Iterable[Experiment], known: Mapping[str, Sample], rule: Rule) -> Incumbent:
+    """The branch head as what has to be beaten: by its runs on fresh seeds, else by the one that it was kept for."""
+    sample = known.get(head.commit, Sample())
+    again = any(run.commit == head.commit for record in records for run in record.runs)
+    due = rule.renew and head.number != BASELINE and not again
+    return Incumbent(sample.runs, sample.mean, due) if sample.runs else Incumbent(1, head.metric, due)
+
+
+def tally(records: Iterable[Experiment]) -> tuple[int, int]:
+    """How many proposals were kept, and how many were judged, crashes aside."""
+    judged = [one.verdict for one in records if one.verdict and one.number != BASELINE]
+    done = [verdict for verdict in judged if verdict.status is not Status.CRASH]
+    return sum(verdict.status is Status.KEEP for verdict in done), len(done)

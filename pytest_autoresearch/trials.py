@@ -1,0 +1,120 @@
+"""The runs of one experiment: as many of the candidate and of the incumbent as the keep rule asks for.
+
+Knows the rule and what the records say; how a commit is run it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from pytest_autoresearch import replicates
+from pytest_autoresearch.experiment import Experiment, Run
+from pytest_autoresearch.noise import Noise, Prior, Sample
+from pytest_autoresearch.rule import Action, Evidence, Incumbent, Rule, Step, next_action
+
+SEED = 42
+_MOST_FAILED = 2  # runs of the incumbent that crash beside one candidate
+
+
+class RunOnce(Protocol):
+    """Runs a commit; the last of what it gives has the metric, where there is one.
+
+    Args:
+        commit: What to run.
+        seed: Its seed.
+        role: See `Run`.
+        below: The metric that has to be found honest before it is believed; None where none has.
+    """
+
+    def __call__(self, commit: str, seed: int, role: str, below: float | None) -> tuple[Run, ...]: ...
+
+
+def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
+    """The baseline with as many runs as the noise takes to be known; one where one run decides."""
+    runs: tuple[Run, ...] = ()
+    for count in range(prior.baseline_runs if rule.looks else 1):
+        runs += run(experiment.commit, SEED + count, "baseline", None)
+        if runs[-1].metric is None:
+            break
+    return replace(experiment, runs=runs)
+
+
+def candidate(
+    experiment: Experiment, head: Experiment, records: Iterable[Experiment], rule: Rule, prior: Prior, run: RunOnce
+) -> Experiment:
+    """The experiment with its runs, what they have to be compared with, and what the rule says of that."""
+    known = list(records)
+    trial = _Trial(head, known, rule, prior)
+    runs: tuple[Run, ...] = ()
+    while (action := trial.next()).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
+        if action.step is Step.RUN_INCUMBENT:
+            seed = SEED + replicates.run_count(known, head.commit) + trial.beside
+            made = run(head.commit, seed, "incumbent", None)
+            trial.hear_incumbent(made[-1].metric)
+        else:
+            role = "confirm" if trial.screen is not None else "screen"
+            seed = SEED + replicates.run_count(known, experiment.commit) + trial.own
+            made = run(experiment.commit, seed, role, trial.incumbent.mean)
+            if made[-1].metric is None:
+                return replace(experiment, runs=runs + made, incumbent=trial.incumbent.mean)
+            trial.hear(made[-1].metric)
+        runs += made
+    return replace(
+        experiment, runs=runs, incumbent=action.best, margin=action.margin,
+        decided=action.reason if rule.looks else "", evidence=action.sentence if rule.looks else "",
+    )  # fmt: skip
+
+
+class _Trial:
+    """The evidence as it grows."""
+
+    def __init__(self, head: Experiment, records: list[Experiment], rule: Rule, prior: Prior) -> None:
+        known = replicates.samples(records)
+        self.incumbent: Incumbent = replicates.standing(head, records, known, rule)
+        self.screen: float | None = None
+        self.own = self.beside = 0
+        self._rule = rule
+        self._noise: Noise = replicates.noise(known, prior)
+        self._sample = known.get(head.commit, Sample())
+        self._direction = head.direction
+        self._confirmations: tuple[float, ...] = ()
+        self._fresh = Sample()
+        self._renewed = self._failed = 0
+        self._kept, self._tried = replicates.tally(records)
+
+    def next(self) -> Action:
+        """What comes next."""
+        return next_action(
+            Evidence(
+                self._rule, self._direction, self._noise, self.incumbent, self.screen, self._confirmations,
+                self._renewed, kept=self._kept, tried=self._tried,
+            )
+        )  # fmt: skip
+
+    def hear(self, metric: float | None) -> None:
+        """The candidate's next run."""
+        assert metric is not None
+        self.own += 1
+        if self.screen is None:
+            self.screen = metric
+            return
+        self._confirmations += (metric,)
+        self._renewed = 0
+        after = self._fresh.plus(metric)
+        self._noise, self._fresh = self._noise.plus(self._fresh, after), after
+
+    def hear_incumbent(self, metric: float | None) -> None:
+        """The incumbent's next run, which may have crashed: the candidate is then judged without it."""
+        self.beside += 1
+        self._renewed += 1
+        if metric is None:
+            self._failed += 1
+            self.incumbent = replace(self.incumbent, due=False)
+            if self._failed >= _MOST_FAILED:
+                self._rule = replace(self._rule, incumbent_runs=0)
+            return
+        after = self._sample.plus(metric)
+        self._noise, self._sample = self._noise.plus(self._sample, after), after
+        self.incumbent = Incumbent(after.runs, after.mean)

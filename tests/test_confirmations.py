@@ -1,0 +1,138 @@
+"""The keep rule in whole sessions: a noisy trainer, and as many runs as the evidence asks for."""
+
+from __future__ import annotations
+
+import pytest
+from repo import CONFIG, Repo
+
+from pytest_autoresearch.experiment import Experiment
+
+# The metric is ACTION's mean and a deviation that only the seed and the program decide, within one hundredth.
+NOISY = """
+import os, random
+
+ACTION = "1.0"
+seed = int(os.environ["AUTORESEARCH_SEED"])
+mean, _, spread = ACTION.partition(":")
+noise = random.Random(f"{seed} {ACTION}").uniform(-1, 1) * float(spread or 0.01)
+print("val_bpb:", f"{float(mean) + noise:.6f}")
+"""
+EXACT = NOISY.replace("0.01", "0.0")
+
+
+@pytest.fixture
+def noisy(repo: Repo) -> Repo:
+    repo.write("train.py", NOISY)
+    repo.commit("Noise")
+    return repo
+
+
+def session(repo: Repo, *arguments: str) -> str:
+    result = repo.run("--autoresearch-confirm", "standard", *arguments)
+    assert result.ret == 0, result.stdout.str()
+    return result.stdout.str()
+
+
+def roles(record: Experiment) -> list[str]:
+    return [run.role for run in record.runs]
+
+
+def test_the_baseline_is_run_until_the_noise_is_known(noisy: Repo) -> None:
+    noisy.plan(1.5)
+    session(noisy, "--max", "1")
+    first = noisy.records()[0]
+    assert roles(first) == ["baseline"] * 5
+    assert [run.seed for run in first.runs] == [42, 43, 44, 45, 46]
+    assert len({run.metric for run in first.runs}) == 5
+    assert first.metric == pytest.approx(sum(run.metric or 0 for run in first.runs) / 5)
+
+
+def test_a_candidate_that_is_no_better_costs_one_run(noisy: Repo) -> None:
+    noisy.plan(1.05)
+    session(noisy, "--max", "1")
+    record = noisy.records()[1]
+    assert (roles(record), noisy.reasons()[1]) == (["screen"], "regression")
+    assert record.incumbent == noisy.records()[0].metric
+
+
+def test_a_clear_gain_is_kept_after_a_confirmation_and_run_once_more_by_its_successor(noisy: Repo) -> None:
+    noisy.plan(0.9, 0.95)
+    output = session(noisy, "--max", "2")
+    kept, next_one = noisy.records()[1:]
+    assert (roles(kept), noisy.reasons()[1]) == (["screen", "confirm"], "improved")
+    assert [run.seed for run in kept.runs] == [42, 43]
+    screen, confirmation = (run.metric or 0 for run in kept.runs)
+    assert kept.metric == pytest.approx((screen / 2 + confirmation) / 1.5)
+    assert 0 < kept.margin < 0.02
+    # The new incumbent's estimate is its confirmation and this run, never the screen.
+    assert roles(next_one) == ["incumbent", "screen"]
+    assert next_one.runs[0].commit == kept.commit
+    assert next_one.runs[0].seed == 44
+    assert next_one.incumbent == pytest.approx((confirmation + (next_one.runs[0].metric or 0)) / 2)
+    assert noisy.reasons()[2] == "regression"
+    assert "better after 1 confirmation (P = " in noisy.case(1).findtext(".", "") + output + str(kept.evidence)
+
+
+def test_luck_is_dropped_within_noise_and_the_failure_says_by_which_evidence(noisy: Repo) -> None:
+    noisy.plan(*(f"1.0:0.0{number}" for number in range(11, 31)))
+    session(noisy, "--max", "20")
+    reasons = list(noisy.reasons().values())
+    assert "within-noise" in reasons
+    dropped = next(record for record in noisy.records() if record.verdict and record.verdict.reason == "within-noise")
+    assert "confirm" in roles(dropped)
+    failure = noisy.case(dropped.number).find("failure")
+    assert failure is not None
+    assert "within noise after" in str(failure.get("message"))
+    assert dropped.metric >= dropped.best - dropped.margin
+    noisy.check_ledger()
+
+
+def test_a_deterministic_metric_needs_no_confirmation(repo: Repo) -> None:
+    repo.write("train.py", EXACT)
+    repo.commit("No noise")
+    repo.plan(0.9, 0.95, 0.8)
+    session(repo, "--max", "3")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard", 3: "keep"}
+    assert [len(record.runs) for record in repo.records()] == [5, 1, 1, 1]
+    assert all(record.margin == 0 for record in repo.records())
+
+
+def test_a_confirmation_that_crashes_is_the_candidates_crash(noisy: Repo) -> None:
+    noisy.write("train.py", NOISY + "assert not (mean == '0.8' and seed == 43), 'only on this seed'\n")
+    noisy.commit("A trap")
+    noisy.plan(0.8)
+    session(noisy, "--max", "1")
+    record = noisy.records()[1]
+    assert (roles(record), noisy.reasons()[1]) == (["screen", "confirm"], "exit 1")
+
+
+def test_the_incumbent_may_crash_and_the_campaign_goes_on(noisy: Repo) -> None:
+    noisy.write("train.py", NOISY + "assert not (mean == '0.8' and seed > 43), 'now and then'\n")
+    noisy.commit("A trap")
+    noisy.plan(0.8, 0.9)
+    session(noisy, "--max", "2")
+    assert noisy.statuses() == {0: "keep", 1: "keep", 2: "discard"}
+    assert roles(noisy.records()[2])[0] == "incumbent"
+    assert noisy.records()[2].runs[0].crash is not None
+
+
+def test_the_assertion_and_the_rule_never_disagree_in_either_direction(repo: Repo) -> None:
+    repo.write("train.py", NOISY.replace('"val_bpb:", f"{', 'f"METRIC score={10 - '))
+    repo.write("pytest.ini", CONFIG + "autoresearch_metric = score\nautoresearch_direction = maximize\n")
+    repo.rule("""
+        def test_score_improves(experiment):
+            assert experiment.score > experiment.best + experiment.margin
+    """)
+    repo.plan(*(f"{1 - number / 1000:.3f}" for number in range(12)))
+    session(repo, "--max", "12")
+    for record in repo.records()[1:]:
+        assert record.verdict is not None
+        kept = record.metric > record.best + record.margin
+        assert (record.verdict.status == "keep") == kept == (record.decided == "improved")
+
+
+def test_upstreams_rule_is_one_run_each(noisy: Repo) -> None:
+    noisy.plan(0.9, 0.95)
+    noisy.run("--max", "2")  # the helper's own default is off
+    assert [len(record.runs) for record in noisy.records()] == [1, 1, 1]
+    assert all(record.decided == record.evidence == "" for record in noisy.records())
