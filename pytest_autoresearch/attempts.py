@@ -38,7 +38,8 @@ class Attempts:
     Attributes:
         hooks: The user's.
         running: The descriptions of the experiments under way, by number.
-        in_flight: The experiments that have a commit and no verdict yet, by number.
+        in_flight: The experiments that have a commit and no verdict yet, by number; `desks` where their proposals
+            were made.
         usage: What the session's proposals have used so far, whatever became of them.
         lock: Held where a commit is compared with those in flight: two lanes may have the same idea.
     """
@@ -56,6 +57,7 @@ class Attempts:
         self.hooks = hooks
         self.running: dict[int, str] = {}
         self.in_flight: dict[int, Experiment] = {}
+        self.desks: dict[int, SessionDesk] = {}
         self.usage = Usage()
         self.lock = threading.Lock()
         self._settings = settings
@@ -91,7 +93,13 @@ class Attempts:
     def forget(self, number: int) -> None:
         """The experiment is no longer under way."""
         self.in_flight.pop(number, None)
+        self.desks.pop(number, None)
         self.running.pop(number, None)
+
+    def unjudged(self) -> list[Experiment]:
+        """Those in flight, with what their proposals have used."""
+        found = [(one, self.desks.get(one.number)) for one in list(self.in_flight.values())]
+        return [replace(one, usage=desk.usage, notes=desk.notes) if desk else one for one, desk in found]
 
     def compared(self) -> set[str]:
         """The commits that a candidate under way or the next one is compared with, and those candidates themselves."""

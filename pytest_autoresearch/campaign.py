@@ -113,7 +113,7 @@ class Campaign:
             held: Lanes whose thread still runs: their trees are theirs until the process is gone.
         """
         with contextlib.suppress(GitError):  # where git fails, this is not the first to say so
-            for experiment in list(self._attempts.in_flight.values()):
+            for experiment in self._attempts.unjudged():
                 self.ratchet.leave_waiting(experiment)
         self._life.release(held)
         self.ratchet.close()

@@ -48,6 +48,10 @@ class SessionDesk:
         self._tell_spent = spent
         self._tell = say
 
+    def take_over(self, owed: Experiment) -> None:
+        """An earlier session paid for this one's proposal: that stands in its record, and is not spent again."""
+        self.usage, self.notes = owed.usage, owed.notes
+
     def spent(self, usage: Usage) -> None:
         self.usage += usage
         self._tell_spent(usage)

@@ -7,7 +7,7 @@ candidate is run, only that it failed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pytest_autoresearch import guard, novelty, programs
@@ -28,24 +28,27 @@ class Idea:
     """One experiment's proposal and what becomes of it until it has a metric.
 
     Args:
-        base: The branch's head, which it is made from.
+        look: The branch's head, which it is made from, and what a proposer is shown, as both are now.
 
     Attributes:
         repairs: The failures that went back to the proposer, and of which it made something else.
     """
 
     def __init__(
-        self, attempts: Attempts, settings: Settings, base: str, tree: Worktree, desk: SessionDesk,
-        context: Context,
+        self, attempts: Attempts, settings: Settings, tree: Worktree, desk: SessionDesk,
+        look: Callable[[], tuple[str, Context]],
     ) -> None:  # fmt: skip
         self.repairs: list[Repair] = []
         self._attempts = attempts
         self._settings = settings
-        self._base = base
         self._tree = tree
         self._desk = desk
-        self._context = context
+        self._look = look
+        self._base, self._context = look()
         self._owed = attempts.owed()
+        if self._owed is not None:
+            desk.take_over(self._owed)
+        self._failed: set[str] = set()  # the programs that crashed
         self._proposal = Proposal("")
         self._failure = ""
         self._pending: Repair | None = None  # went back, and has no answer yet
@@ -81,6 +84,8 @@ class Idea:
             return None
         self._sent_back += 1
         self._pending = Repair(stage, crash, failed.commit)
+        self._failed.add(failed.program)
+        self._attempts.in_flight.pop(failed.number, None)  # should the session end now, it is not owed a verdict
         said = log.strip()[-_FAILURE_CHARACTERS:].replace(f"{self._tree.folder}/", "")  # the lane is nobody's business
         self._failure = f"in its {stage}: {crash}\n{said}"
         return self._advance()[0]
@@ -106,6 +111,9 @@ class Idea:
             except Refused as error:
                 crash = Crash(error.crash, str(error))
                 self._proposal, self._failure, self._owed = error.proposal, str(error), None
+                if self._pending is not None:  # it had an answer, if none that can be used
+                    self.repairs.append(self._pending)
+                    self._pending = None
                 if self._sent_back >= self._settings.repairs:
                     return None, crash
                 self._sent_back += 1
@@ -135,6 +143,9 @@ class Idea:
 
     def _question(self, proposer: Proposer) -> Proposal | None:
         if not self._failure:
+            # Another lane may have had its turn since: its experiment is under way now, or kept.
+            self._base, self._context = self._look()
+            self._tree.reset(self._base)
             if proposer.listens and asks_for_bolder(self._context.records):
                 count = stale(self._context.records)
                 self._desk.say(f"{count} experiments without a keep: the proposer is asked for a bolder change")
@@ -170,16 +181,21 @@ class Idea:
         guard.check_effect(proposal, before, after)
         if reason := attempts.hooks.guard(self._context, proposal):
             raise Refused(reason, proposal)
+        program = programs.digest(after)
+        if program in self._failed:
+            raise Refused("it is the program that has just failed", proposal)
+        guard.check_new(proposal, program, attempts.rivals(program))
         changes = self._novel(proposal, before, after)
         commit, _ = tree.commit(base, f"{proposal.description}\n\n{proposal.hypothesis}".strip())
         added, removed = self._lines(commit)
         attempt = replace(
-            attempts.experiment(self._context.number, proposal, commit, base, tree), program=programs.digest(after),
+            attempts.experiment(self._context.number, proposal, commit, base, tree), program=program,
             constants=changes, lines_added=added, lines_removed=removed,
         )  # fmt: skip
         with attempts.lock:
-            guard.check_new(proposal, attempt.program, attempts.rivals(attempt.program))
+            guard.check_new(proposal, program, attempts.rivals(program))
             attempts.in_flight[attempt.number] = attempt
+            attempts.desks[attempt.number] = self._desk
         return attempt
 
     def _novel(

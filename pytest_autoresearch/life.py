@@ -24,6 +24,7 @@ from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Limits, 
 from pytest_autoresearch.idea import Idea
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.losses import Losses
+from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.runners.compiled import fill
@@ -77,6 +78,7 @@ class Life:
         self._runner = runner
         self._losses = losses
         self._watcher = watcher
+        self._charter = ""
         self._trees: dict[int, Worktree] = {}
 
     def conduct(self, number: int, lane: int, limits: Limits) -> Experiment | None:
@@ -94,7 +96,7 @@ class Life:
             AutoresearchError: Git failed, which says nothing of any candidate.
         """
         timings: dict[str, float] = {}
-        program = (self._settings.root / "program.md").read_text("utf-8", "replace")
+        program = self._program()
         tree = self._tree(lane)
 
         def measured(attempt: Experiment) -> Experiment:
@@ -134,13 +136,15 @@ class Life:
     # ------------------------------------------------------------------------------------------------- proposing
 
     def _idea(self, number: int, tree: Worktree, lane: int, program: str) -> Idea:
-        base = self._ledger.base()
         desk = SessionDesk(
             self._ledger.records, lambda record: _diff(record, tree), self._campaign_folder(), number,
             self._attempts.spent, lambda text: self._watcher.news.append(f"{number:04d}: {text}"),
         )  # fmt: skip
-        context = self._attempts.context(number, tree, lane, program, desk)
-        return Idea(self._attempts, self._settings, base, tree, desk, context)
+
+        def look() -> tuple[str, Context]:
+            return self._ledger.base(), self._attempts.context(number, tree, lane, program, desk)
+
+        return Idea(self._attempts, self._settings, tree, desk, look)
 
     def _ask(self, question: Callable[[], Experiment | None]) -> Experiment | None:
         """The answer; None, and the campaign is over, where the proposer cannot go on or may spend no more."""
@@ -248,6 +252,17 @@ class Life:
         if not ignore.exists():
             ignore.write_text("*\n")
         return folder
+
+    def _program(self) -> str:
+        """The researcher's page as it is now; as it last was where it is being written at this moment."""
+        try:
+            text = (self._settings.root / "program.md").read_text("utf-8", "replace")
+        except OSError as error:
+            self._watcher.news.append(f"program.md cannot be read ({error}): it is taken as it was before")
+            text = ""
+        if text.strip():
+            self._charter = text
+        return self._charter
 
     def _tree(self, lane: int) -> Worktree:
         if lane not in self._trees:

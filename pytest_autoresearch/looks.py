@@ -10,11 +10,12 @@ import re
 from pytest_autoresearch.experiment import Experiment
 from pytest_autoresearch.records import one_line
 
+_MOST_CHARACTERS = 12_000
 _DIFF_CHARACTERS = 6000
 _LOG_CHARACTERS = 2500
 _TEXT_CHARACTERS = 400
 _CURVE_POINTS = 20
-_STEP = re.compile(r"\bstep[ :=]*(\d+)\b.*?\bloss[ :=]*([-+\d.eE]+)", re.IGNORECASE)
+_STEP = re.compile(r"\bstep[ :=]*(\d{1,18})\b.*?\bloss[ :=]*([-+\d.eE]{1,24})", re.IGNORECASE)
 
 
 def looked_at(experiment: Experiment, diff: str, log: str) -> str:
@@ -30,7 +31,7 @@ def looked_at(experiment: Experiment, diff: str, log: str) -> str:
         parts += ["", "loss by step: " + ", ".join(f"{step} {loss:.4g}" for step, loss in points)]
     said = log if log.strip() else next((run.log for run in reversed(experiment.runs) if run.log), "")
     parts += ["", "end of the log:", said[-_LOG_CHARACTERS:].strip() or "not on this machine any more"]
-    return "\n".join(parts)
+    return "\n".join(parts)[:_MOST_CHARACTERS]
 
 
 def curve(log: str) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,39 @@ def test_plain_files_are_copied_and_nothing_else(tmp_path: Path) -> None:
     assert compiled.copy(source, tmp_path / "target")
     assert tree(tmp_path / "target") == {"a/b/kernel": "binary"}
     assert not (tmp_path / "target" / "link").exists()
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere(tmp_path: Path) -> None:
+    source, target, secret = tmp_path / "source", tmp_path / "target", tmp_path / "secret"
+    for folder in (source / "a", secret):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(folder.name)
+    (source / "link").symlink_to(secret)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            os.rename(source / "a", source / "was")
+            os.rename(source / "link", source / "a")
+            os.rename(source / "a", source / "link")
+            os.rename(source / "was", source / "a")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        copied = [text for _ in range(400) if compiled.copy(source, target) for text in tree(target).values()]
+    finally:
+        stop.set()
+        swapping.join()
+    assert copied
+    assert set(copied) == {"a"}
+
+
+def test_our_own_disk_is_no_fault_of_the_candidate(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "kernel").write_text("x")
+    assert not compiled.copy(tmp_path / "source", tmp_path / "file" / "kept")
 
 
 def test_too_much_is_not_kept_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

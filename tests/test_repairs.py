@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from textwrap import dedent
 
 import pytest
 from repo import CONFIG, Repo
+
+from pytest_autoresearch.ratchet import Ratchet
 
 # Edits ACTION as the plan says, one entry for each start; a second start for the same experiment takes the next one.
 AGENT = """
@@ -31,6 +34,12 @@ if ACTION == "early":
 with socket.socket(fileno=int(os.environ["AUTORESEARCH_CLOCK_FD"])) as parent:
     parent.sendall(b"begin\\n")
     assert parent.recv(16) == b"go\\n"
+if ACTION == "hang":
+    flag = pathlib.Path(os.environ["AUTORESEARCH_OUT"]).parents[1] / "hung"
+    if not flag.exists():
+        flag.touch()
+        time.sleep(60)
+    ACTION = "0.5"
 word, _, late = ACTION.partition("late")
 if late:
     time.sleep(0.5)
@@ -126,6 +135,8 @@ def test_a_program_that_was_tried_is_refused_and_another_is_made_of_it(scored: R
     session(scored, '["1.5", "1.5", "1.6"]', "--max", "2")
     assert scored.statuses() == {0: "keep", 1: "discard", 2: "discard"}
     assert "the same program was tried as 0001" in prompts(scored)[2]
+    assert len(prompts(scored)) == 3
+    assert [one.crash.reason for one in scored.records()[2].repairs] == ["refused"]
 
 
 def test_what_is_nearly_an_old_idea_is_told_of_it_once_and_runs_when_it_is_meant(scored: Repo) -> None:
@@ -151,3 +162,33 @@ def test_after_ten_experiments_without_a_keep_a_bolder_one_is_asked_for_and_the_
     assert "0011: 10 experiments without a keep: the proposer is asked for a bolder change" in output
     assert "Be bolder now: 10 experiments" in prompts(scored)[-1]
     assert "Be bolder" not in prompts(scored)[8]
+
+
+def test_what_an_interrupted_proposal_cost_is_in_the_record_that_comes_of_it(scored: Repo) -> None:
+    (scored.path / ".git" / "state" / "plan.json").write_text('["hang"]')
+    agent = f"command:python {scored.path / '.git' / 'agent.py'}"
+    process = scored.start("--autoresearch-proposer", agent, "--max", "1")
+    scored.wait_for((scored.path / ".git" / "hung").exists)
+    scored.end(process, signal.SIGINT)
+    assert [one.usage.requests for one in Ratchet(scored.path).records("t")] == [0]
+    session(scored, '["hang"]')
+    record = scored.records()[1]
+    assert (record.metric, record.usage.requests, record.usage.model) == (0.5, 1, "python")
+    assert len(prompts(scored)) == 1
+
+
+AWAY = """
+import os
+
+def pytest_autoresearch_record(campaign, experiment):
+    if experiment.number == 1:
+        os.rename(campaign.settings.root / "program.md", campaign.settings.root / ".git" / "away.md")
+"""
+
+
+def test_program_md_may_be_away_for_a_moment(scored: Repo) -> None:
+    scored.write("conftest.py", AWAY)
+    scored.commit("A hook")
+    output = session(scored, '["1.1", "1.2"]', "--max", "2")
+    assert "program.md cannot be read" in output
+    assert "Lower val_bpb." in prompts(scored)[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.corpus import VALIDATION_FOLDERS
-from pytest_autoresearch.sandboxes import disk, machine
+from pytest_autoresearch.sandboxes import machine
 from pytest_autoresearch.sandboxes.base import Allowance
 from pytest_autoresearch.sandboxes.cgroup import Group
 from pytest_autoresearch.sandboxes.disk import Written
@@ -148,9 +148,18 @@ def test_a_deleted_file_that_is_held_open_counts(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_a_look_at_very_many_files_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "_MOST_FILES", 20)
-    look = written(tmp_path / "out")
+def test_a_look_at_very_many_files_stays_short(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    look = Written(tmp_path / "out", 16, most_files=20)
     for number in range(30):
         (tmp_path / "out" / str(number)).touch()
     assert look.over([]) == "left more than 20 files in its folder"
+
+
+def test_a_dear_look_is_good_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    look = Written(tmp_path / "out", 16, most_files=20, every_seconds=60)
+    assert look.over([]) == ""
+    for number in range(30):
+        (tmp_path / "out" / str(number)).touch()
+    assert look.over([]) == ""

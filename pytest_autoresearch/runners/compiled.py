@@ -13,10 +13,12 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-MOST_MB = 2048.0
-MOST_FILES = 20_000
+MOST_MB = 1024.0
+MOST_FILES = 10_000
 _MOST_DEPTH = 12
 _CHUNK = 1024 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def variables(cache: Path) -> dict[str, str]:
@@ -27,15 +29,20 @@ def variables(cache: Path) -> dict[str, str]:
 def copy(source: Path, target: Path) -> bool:
     """Copy a folder's plain files; false, and nothing at the target, where there are none or too many.
 
-    The source is written to by somebody who is not trusted, perhaps now: links are not followed, what is no plain file
-    is left out, and what is there at the target is whole or not there at all.
+    The source is written to by somebody who is not trusted, perhaps now. Every step goes from one open folder to the
+    next, so that a link that takes a folder's place leads nowhere; what is no plain file is left out; and what is there
+    at the target is whole or not there at all.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(target, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
-        count = _Copy().folder(source, part)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        part.mkdir(parents=True)
+        top = os.open(source, _FOLDER)
+        try:
+            count = _Copy().folder(top, part)
+        finally:
+            os.close(top)
         if count:
             part.replace(target)
         return bool(count)
@@ -64,24 +71,28 @@ class _Copy:
         self._files = 0
         self._bytes = 0
 
-    def folder(self, source: Path, target: Path, depth: int = 0) -> int:
-        """The number of files copied so far."""
+    def folder(self, source: int, target: Path, depth: int = 0) -> int:
+        """The number of files copied so far; `source` is a folder's descriptor."""
         if depth > _MOST_DEPTH:
             raise OverflowError("too deep")
         with os.scandir(source) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    inside = target / entry.name
-                    inside.mkdir()
-                    self.folder(Path(entry.path), inside, depth + 1)
-                elif entry.is_file(follow_symlinks=False):
-                    self._file(entry.path, target / entry.name)
+            found = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
+        for name, mode in found:
+            if stat.S_ISDIR(mode):
+                inside = os.open(name, _FOLDER, dir_fd=source)
+                try:
+                    (target / name).mkdir()
+                    self.folder(inside, target / name, depth + 1)
+                finally:
+                    os.close(inside)
+            elif stat.S_ISREG(mode):
+                self._file(os.open(name, _FILE, dir_fd=source), target / name)
         return self._files
 
-    def _file(self, source: str, target: Path) -> None:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    def _file(self, descriptor: int, target: Path) -> None:
         with os.fdopen(descriptor, "rb") as file, target.open("xb") as copied:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            look = os.fstat(descriptor)
+            if not stat.S_ISREG(look.st_mode):
                 raise OSError("no plain file any more")
             self._files += 1
             while chunk := file.read(_CHUNK):
@@ -89,4 +100,4 @@ class _Copy:
                 if self._bytes > MOST_MB * 1024 * 1024 or self._files > MOST_FILES:
                     raise OverflowError("too much")
                 copied.write(chunk)
-        shutil.copystat(source, target, follow_symlinks=False)
+            os.fchmod(copied.fileno(), stat.S_IMODE(look.st_mode) & 0o755 | 0o600)

@@ -31,6 +31,7 @@ from pytest_autoresearch.sandboxes.machine import gpu_devices
 
 GROUP_SHARE, GROUP_MB = 1.1, 64  # of the memory limit, and beside that, until the kernel steps in
 OUT_LIMIT_MB = 16 * 1024  # what training may leave: far more than a model of any profile
+CACHE_FILES = 50_000  # of a compiler that tries many kernels
 PROCESS_LIMIT = 1000  # data loaders and compile workers of eight devices stay far below it
 PYTHON = ("python", "python3")
 
@@ -68,7 +69,9 @@ class LocalRunner:
                 if self._gpu is None
                 else OnDevice(self._gpu, limit_mb, sandboxed=inside)
             )
-            disk = [Written(job.out, OUT_LIMIT_MB), *([Written(job.cache, compiled.MOST_MB)] if job.cache else [])]
+            disk = [Written(job.out, OUT_LIMIT_MB)]
+            if job.cache:  # twice: what it was filled with is in there
+                disk.append(Written(job.cache, 2 * compiled.MOST_MB, CACHE_FILES, every_seconds=5.0))
             try:
                 tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 _MIB = 1024 * 1024
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system
-_MOST_FILES = 10_000  # a look stays short
+MOST_FILES = 10_000  # a look stays short
 
 
 class Written:
@@ -22,11 +23,18 @@ class Written:
     Args:
         folder: Empty, and on a file system that others may use, too.
         limit_mb: How much may be in it, in MiB.
+        most_files: How many files and folders.
+        every_seconds: How long a look is good for: one at many files is dear.
     """
 
-    def __init__(self, folder: Path, limit_mb: float) -> None:
+    def __init__(
+        self, folder: Path, limit_mb: float, most_files: int = MOST_FILES, every_seconds: float = 0.0
+    ) -> None:
         self._folder = folder
         self._limit_mb = limit_mb
+        self._most_files = most_files
+        self._every_seconds = every_seconds
+        self._look_at = 0.0
         self._free_mb = self._free()
 
     def over(self, pids: Iterable[int]) -> str:
@@ -35,9 +43,13 @@ class Written:
         Args:
             pids: The run's processes.
         """
-        held = _files_below(self._folder)
-        if len(held) > _MOST_FILES:
-            return f"left more than {_MOST_FILES:,} files in its folder"
+        now = time.monotonic()
+        if now < self._look_at:
+            return ""
+        self._look_at = now + self._every_seconds
+        held = _files_below(self._folder, self._most_files)
+        if len(held) > self._most_files:
+            return f"left more than {self._most_files:,} files in its folder"
         if self._free_mb - self._free() > self._limit_mb:  # rare, and then worth a look at every open file
             held |= _deleted(pids, self._folder.stat().st_dev)
         size_mb = sum(held.values()) / _MIB
@@ -50,11 +62,11 @@ class Written:
         return said.f_bfree * said.f_frsize / _MIB
 
 
-def _files_below(folder: Path) -> dict[int, int]:
+def _files_below(folder: Path, most: int) -> dict[int, int]:
     """Bytes on disk by inode, folders included; stops when there are too many."""
     found: dict[int, int] = {}
     folders = [os.fspath(folder)]
-    while folders and len(found) <= _MOST_FILES:
+    while folders and len(found) <= most:
         # What is there may be gone, or closed to us, at any moment.
         with suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
@@ -63,7 +75,7 @@ def _files_below(folder: Path) -> dict[int, int]:
                     found[said.st_ino] = said.st_blocks * _BLOCK_BYTES
                     if stat.S_ISDIR(said.st_mode):
                         folders.append(entry.path)
-                if len(found) > _MOST_FILES:
+                if len(found) > most:
                     break
     return found
 
