@@ -49,8 +49,8 @@ OPTIONS = (
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
            "checkout or search (auto: anthropic where a key is set, else search)"),
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
-    Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, or the number of "
-           "confirmations at most (standard)"),
+    Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, lean, or the number "
+           "of confirmations at most (standard)"),
     Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)"),
     Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)"),
     Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)"),

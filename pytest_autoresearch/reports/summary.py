@@ -10,6 +10,7 @@ from pytest_autoresearch.records import chain, one_line
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()
+_PLAIN = ("not-improved", "regression")  # which the numbers say
 _LARGEST = 5
 
 
@@ -34,7 +35,7 @@ def experiment_line(experiment: Experiment) -> str:
     else:
         metric = f"{experiment.metric:.6f}"
         change = "" if experiment.incumbent is None else f"{experiment.metric - experiment.incumbent:+.6f}"
-        if ruling.status is Status.DISCARD and ruling.reason != "not-improved":
+        if ruling.status is Status.DISCARD and ruling.reason not in _PLAIN:
             said = f"{said} ({ruling.message.rpartition('; ')[2]})"
     if len(experiment.runs) > 1 and (first := experiment.runs[0].crash) is not None:
         said = f"{said} (again with {_variables(experiment.runs[-1])} after {first.reason})"
@@ -117,7 +118,7 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
     else:
         lines.append(
             f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
-            f"over {plural(len(line) - 1, 'keep')}, each measured once: part of it may be luck"
+            f"over {plural(len(line) - 1, 'keep')}, {_certainty(line[1:])}"
         )
     gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]
     if gains:
@@ -127,6 +128,13 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
     if len(line) > 1:
         lines.append(f"all that helped:  git log --oneline {first.commit[:7]}..{branch}")
     return lines
+
+
+def _certainty(keeps: Iterable[Experiment]) -> str:
+    """How far the sum of what was kept can be believed."""
+    if any(keep.decided for keep in keeps):
+        return "confirmed on fresh seeds, not audited"
+    return "each measured once: part of it may be luck"
 
 
 def _variables(run: Run) -> str:
