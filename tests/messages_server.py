@@ -8,7 +8,9 @@ an object with some of these words:
     text TEXT, thinking TEXT                                                              other blocks
     refusal CATEGORY, max_tokens true, pause true, stop REASON                            how it ends
     broken_json true                                                                      the arguments are none
+    hidden N                                                                              tokens of thought, not shown
     error STATUS, type, message, details {…}, headers {…}                                 no reply but an error
+    bare STATUS                                                                           a gateway's, in its own form
     event_error TYPE, drop "before" | "mid-stream" | "silently", garbage true             no reply but a broken one
     times N                                                                               the step is taken N times
 
@@ -318,6 +320,8 @@ class _Handler(BaseHTTPRequestHandler):
             said = Complaint(status, step.get("type", kind), step.get("message", "Overloaded"))
             more = {"details": step["details"]} if "details" in step else {}
             return self._refuse(asked, said, step.get("headers", {}), **more)
+        if "bare" in step:
+            return self._send(asked, step["bare"], {"detail": "No route"})
         if step.get("drop") == "before":
             return self._hang_up()
         if "garbage" in step:
@@ -330,6 +334,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked.status = 200
         most = asked.body["max_tokens"]
         output = sum(tokens(block.get("text") or block.get("thinking") or block.get("input")) for block in blocks)
+        output += step.get("hidden", 0)
         stop = _stop_reason(step, blocks)
         if output > most or stop == "max_tokens":
             output, stop = most, "max_tokens"

@@ -167,6 +167,27 @@ def test_a_model_that_declines_makes_crashes_and_then_an_end(repo: Repo, api: Se
     repo.check_ledger()
 
 
+def test_edits_that_never_fit_are_asked_for_as_often_as_there_are_repairs(repo: Repo, api: Server) -> None:
+    wrong = {"edits": [{"path": "train.py", "old": "no such line", "new": ""}], "description": "wrong"}
+    api.play([{"propose": wrong}])
+    status, output = run(repo, "--max", "1", "--autoresearch-repairs", "3")
+    assert status == 0, output
+    assert len(api.messages) == 4
+    assert repo.reasons()[1] == "refused"
+    repo.check_ledger()
+
+
+def test_replies_of_no_use_to_a_crash_leave_it_the_crash_that_it_was(repo: Repo, api: Server) -> None:
+    api.play("ten")
+    crashing = next(step for step in api.steps if "a crash that stays" in str(step))
+    api.play([crashing, {"text": "Oh."}])
+    status, output = run(repo, "--max", "1", "--autoresearch-repairs", "1")
+    assert status == 0, output
+    assert len(api.messages) == 3
+    assert repo.reasons()[1] == "exit 1"
+    repo.check_ledger()
+
+
 def test_an_interrupt_does_not_wait_for_the_api(repo: Repo, api: Server) -> None:
     api.play([{"error": 529, "headers": {"retry-after": "600"}}])
     process = repo.start(*PROPOSER)

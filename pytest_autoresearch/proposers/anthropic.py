@@ -1,6 +1,6 @@
 """Proposals from the Anthropic API: a conversation for each experiment, until there is an edit that can be made.
 
-What a reply may be, and what follows; each of the lines marked * uses up one of the repairs of this call:
+What a reply may be, and what follows; each of the lines marked * uses up one of the experiment's repairs:
 
     a reply                                       what is done
     -------------------------------------------   --------------------------------------------------------------
@@ -9,15 +9,17 @@ What a reply may be, and what follows; each of the lines marked * uses up one of
     a second `propose` in the same reply          the first is taken; the other is told so
     `give_up` after a failure                     the idea is dropped
     `give_up` where nothing has failed          * told so
-    `look`, `write_notes`                         answered at once, in up to 8 replies; after that *
+    `look`, `write_notes`, a pause                answered at once, in up to 8 replies; after that *
     an unknown tool, missing or broken arguments* told so
     no tool at all                              * told so
     cut off at its limit                        * the reply is dropped; told so
     a refusal                                   * a new conversation, which asks for another direction
-    a conversation that got too long            * a new conversation
+    a conversation that got too long, or that   * a new conversation, at first with what failed and then without; where
+    the API does not take                         that is not taken either, the session ends
 
-When the repairs are used up the experiment is `Refused`: as `no-proposal` where there was none, and the session goes on
-with the next; after three experiments in a row without one it ends. Knows files and words; neither git nor pytest.
+When the repairs are used up the proposal is `Refused`, as `no-proposal` where there was none, and whatever else the
+experiment needs mending for is given up. The session goes on with the next; after three experiments in a row without a
+proposal it ends. Knows files and words; neither git nor pytest.
 """
 
 from __future__ import annotations
@@ -34,7 +36,16 @@ from pytest_autoresearch.proposers import prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Conversation
 from pytest_autoresearch.proposers.edits import write_texts
-from pytest_autoresearch.proposers.messages import BAD_KEY, NO_KEY, Line, Service, TooLong, key_refused, unknown_model
+from pytest_autoresearch.proposers.messages import (
+    BAD_KEY,
+    NO_KEY,
+    Line,
+    NotTaken,
+    Service,
+    TooLong,
+    key_refused,
+    unknown_model,
+)
 from pytest_autoresearch.proposers.prices import Prices
 from pytest_autoresearch.proposers.replies import carry_out
 from pytest_autoresearch.proposers.spending import Purse
@@ -44,10 +55,11 @@ DEFAULT_MODEL = "claude-fable-5-2"
 
 _ADDRESS = "https://api.anthropic.com"
 _CHECK_SECONDS = 5.0
-_MOST_LOOKS = 8  # replies that only look or write, in one call
+_MOST_LOOKS = 8  # replies that only look, write or pause, in one call
 _MOST_FRUITLESS = 3  # experiments in a row
 _DECLINED = "The request was declined when it was last made. Go for another direction of ordinary model training."
-_TOO_LONG = "The conversation about this experiment grew too long and begins again: propose without looking further."
+_LOST = "The conversation about this experiment could not go on and begins again: propose without looking further."
+_UNTOLD = f"An earlier proposal for this experiment failed; what is known of that cannot be said here. {EDIT_GONE}"
 
 
 def check(model: str) -> str:
@@ -90,7 +102,7 @@ class AnthropicProposer:
     """One model, asked anew for every experiment; it remembers an experiment's conversation until that is settled.
 
     Args:
-        repairs: How many replies of one call may be of no use.
+        repairs: How many replies about one experiment may be of no use before it is given up.
         cap_usd: What all requests together may cost.
         long_cache: Whether the prompt cache is to last an hour; else it is five minutes.
         patience_seconds: How long an API that does not answer is waited for.
@@ -115,76 +127,92 @@ class AnthropicProposer:
         self._long_cache = long_cache
         self._service = Service(model, Purse(model, prices, cap_usd, long_cache), patience_seconds, pause)
         self._talks: dict[int, Conversation] = {}
+        self._faults: dict[int, list[str]] = {}  # of all replies about an experiment, whichever call they answer
         self._fruitless: set[int] = set()
 
     def propose(self, context: Context) -> Proposal | None:
         """Ask for an experiment; raises as `Proposer` says, and there is always something left to try."""
         with self._service.line(context.desk) as line:
-            return self._converse(line, context, self._begin(context), None)
+            return self._converse(line, context, self._begin(context))
 
     def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
-        """Go on with the conversation; None when the model drops the idea, or has had none.
+        """Go on with the conversation; None when the model drops the idea, or has used up its repairs.
 
         It is begun anew where there is none, or where the branch has moved and the files are not what they were.
         """
-        if context.number in self._fruitless:
+        if len(self._faults.get(context.number, ())) > self._repairs:
             return None
-        talk, fresh = self._talks.get(context.number), self._begin(context)
+        untold = prompt.failed(context, proposal, failure, EDIT_GONE)  # for a conversation that knows nothing of it
+        if proposal.hypothesis:
+            untold += f"\n\nWhy it should have helped: {proposal.hypothesis}"
+        talk, fresh = self._talks.get(context.number), self._begin(context, failure=untold)
         if talk is None or talk.seldom[0] != fresh.seldom[0]:
             talk = fresh
-        reply = EDIT_STANDS if talk.open_call else EDIT_GONE
-        why = f"\n\nWhy it should have helped: {proposal.hypothesis}" if proposal.hypothesis and talk is fresh else ""
-        talk.answer(prompt.failed(context, proposal, failure, reply) + why)
+        else:
+            reply = EDIT_STANDS if talk.open_call else EDIT_GONE
+            talk.answer(prompt.failed(context, proposal, failure, reply))
         with self._service.line(context.desk) as line:
-            return self._converse(line, context, talk, proposal)
+            return self._converse(line, context, talk, proposal, untold)
 
     def settled(self, number: int) -> None:
         """Its conversation is forgotten."""
         self._talks.pop(number, None)
+        self._faults.pop(number, None)
 
-    def _begin(self, context: Context, *more: str) -> Conversation:
-        """A conversation in which only the task was said."""
+    def _begin(self, context: Context, *more: str, failure: str = "") -> Conversation:
+        """A conversation in which the task was said, and what failed.
+
+        That is no part of its opening: where both together are too long, the opening may not be.
+        """
         told = prompt.build(context, REPLY)
         system, seldom = (told.rules, told.charter, told.interface), (told.files, told.sealed)
-        return Conversation(system, seldom, (told.recent, *more), self._long_cache)
+        talk = Conversation(system, seldom, (told.recent, *more), self._long_cache)
+        talk.say(failure)
+        return talk
 
     def _converse(
-        self, line: Line, context: Context, talk: Conversation, failed: Proposal | None
-    ) -> Proposal | None:  # fmt: skip
-        """Ask until there is an edit that can be made; the tree is untouched until then."""
+        self, line: Line, context: Context, talk: Conversation, failed: Proposal | None = None, failure: str = ""
+    ) -> Proposal | None:
+        """Ask until there is an edit that can be made; the tree is untouched until then.
+
+        Args:
+            failed: What is to be repaired.
+            failure: What a new conversation has to be told of that.
+        """
         meant: Proposal | None = None
-        looks = faults = 0
-        while faults <= self._repairs:
+        looks = 0
+        faults = self._faults.setdefault(context.number, [])
+        while len(faults) <= self._repairs:
             self._talks[context.number] = talk
             try:
                 reply = line.ask(talk)
-            except TooLong as error:
-                if not talk.grown:
-                    raise ProposerError(
-                        f"the prompt does not fit into the model's context ({error}): shorten program.md and the "
-                        "editable files, or choose another --autoresearch-model"
-                    ) from None
-                fault = "the conversation does not fit into the model's context"
-                talk = self._begin(context, _TOO_LONG)
+            except NotTaken as error:
+                faults.append(_not_taken(error, talk.grown))
+                untold = "" if talk.answered or not failure else _UNTOLD  # what failed may be what is not taken
+                failure = "" if untold else failure
+                talk = self._begin(context, _LOST, untold, failure=failure)
+                continue
+            if reply.stop == "refusal":
+                faults.append(f"the model declined ({reply.declined})" if reply.declined else "the model declined")
+                talk = self._begin(context, _DECLINED, failure=failure)
+                continue
+            outcome = carry_out(context, talk, reply, self.name, failed is not None, looks >= _MOST_LOOKS)
+            meant = outcome.meant or meant
+            if outcome.meant is not None:
+                self._fruitless.clear()
+            if outcome.made:
+                write_texts(context.folder, talk.texts)
+                return meant
+            if outcome.given_up:
+                self.settled(context.number)
+                return None
+            if outcome.fault:
+                faults.append(outcome.fault)
             else:
-                if reply.stop == "refusal":
-                    fault = f"the model declined ({reply.declined})" if reply.declined else "the model declined"
-                    talk = self._begin(context, _DECLINED)
-                else:
-                    outcome = carry_out(context, talk, reply, self.name, failed is not None, looks >= _MOST_LOOKS)
-                    meant, fault = outcome.meant or meant, outcome.fault
-                    if outcome.meant is not None:
-                        self._fruitless.clear()
-                    if outcome.made:
-                        write_texts(context.folder, talk.texts)
-                        return meant
-                    if outcome.given_up:
-                        self.settled(context.number)
-                        return None
-            looks, faults = looks + (not fault), faults + bool(fault)
+                looks += 1
         if meant is not None:
-            raise Refused(fault, meant)
-        raise self._nothing(context.number, failed, fault)
+            raise Refused(faults[-1], meant)
+        raise self._nothing(context.number, failed, faults[-1])
 
     def _nothing(self, number: int, failed: Proposal | None, fault: str) -> Exception:
         """There was no proposal in any reply."""
@@ -199,3 +227,21 @@ class AnthropicProposer:
         return Refused(
             f"the model proposed nothing: {fault}", Proposal("no proposal", proposer=self.name), "no-proposal"
         )
+
+
+def _not_taken(error: NotTaken, grown: bool) -> str:
+    """What was wrong with a conversation that was more than its opening.
+
+    Raises:
+        ProposerError: It was not, and no other will be taken.
+    """
+    if isinstance(error, TooLong):
+        if grown:
+            return "the conversation does not fit into the model's context"
+        raise ProposerError(
+            f"the prompt does not fit into the model's context ({error}): shorten program.md and the editable files, "
+            "or choose another --autoresearch-model"
+        ) from None
+    if grown:
+        return f"the API does not take the conversation ({error})"
+    raise ProposerError(f"the API does not take the request ({error})") from None

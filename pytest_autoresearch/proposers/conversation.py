@@ -37,14 +37,21 @@ class Conversation:
     open_call: str = ""
     _messages: list[dict[str, Any]] = field(default_factory=list)
     _owed: list[Block] = field(default_factory=list)
+    _opening: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.say(*self.seldom, *self.recent)
+        self._opening = len(self._messages[0]["content"])
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model has said anything."""
+        return len(self._messages) > 1
 
     @property
     def grown(self) -> bool:
-        """Whether more than the opening was said."""
-        return len(self._messages) > 1
+        """Whether more than the opening was said, by us or by the model."""
+        return self.answered or len(self._messages[0]["content"]) > self._opening
 
     def say(self, *texts: str) -> None:
         """Add to our side, after the answers that are owed."""

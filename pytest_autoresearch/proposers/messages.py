@@ -6,12 +6,15 @@
     stream; no connection, a timeout, a stream that       again; ProposerError when that has taken longer than the
     ends too early or is none                             patience lasts, or is going to
     429 because a spending limit is reached               ProposerError at once
+    403, 404 in no form of the API's, where it has        the same: a gateway says it, and it did not before
+    answered in this session
     401, 403: a key that is wrong, or is not allowed to   ProposerError at once; names the variable
     402, `billing_error`, no credit                       ProposerError at once
     404: the model is gone, or no such address            ProposerError at once; names the option or the variable
     413, a prompt too long, a context window that is      TooLong: whoever asks may begin a shorter conversation
     full
-    400 and whatever else says no                         ProposerError at once, with the API's own message
+    400 and whatever else says no                         NotTaken, with the API's own message: another
+                                                          conversation might be
     a call whose arguments are no JSON                    a reply that says so
     a refusal, a reply that is cut off, a pause           a reply with that `stop`
 
@@ -42,6 +45,7 @@ from pytest_autoresearch.proposers.tools import TOOLS
 
 _LONGEST_WAIT = 60.0
 _SILENCE = httpx2.Timeout(300.0, connect=10.0)  # the API sends a ping every few seconds
+_NOT_ALLOWED = ("authentication_error", "permission_error")
 _PASSING = ("rate_limit_error", "overloaded_error", "api_error", "timeout_error", "conflict_error")
 _SPENDING_LIMITS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
 _TOO_LONG = ("prompt is too long", "context window", "context limit", "exceeds the maximum size")
@@ -52,7 +56,11 @@ NO_KEY = "there is no key for the API: set ANTHROPIC_API_KEY"
 BAD_KEY = "the key for the API holds a character that no key has, such as a line end: set ANTHROPIC_API_KEY anew"
 
 
-class TooLong(Exception):
+class NotTaken(Exception):
+    """The API does not take the conversation as it is; the text is what the API says."""
+
+
+class TooLong(NotTaken):
     """The conversation does not fit into the model's context; the text is what the API says."""
 
 
@@ -104,6 +112,7 @@ class Service:
         self.patience_seconds = patience_seconds
         self.pause = pause
         self.counts = True  # as long as it does
+        self.answered = False  # in this session, so that key, model and address are right
 
     @contextmanager
     def line(self, desk: Desk) -> Iterator[Line]:
@@ -134,7 +143,7 @@ class Line:
         """What the model says next.
 
         Raises:
-            TooLong: The conversation does not fit.
+            NotTaken: Another conversation might be; `TooLong` where this one does not fit.
             Spent: It might cost more than is left.
             ProposerError: There is no answer to be had.
         """
@@ -146,6 +155,7 @@ class Line:
             try:
                 reply = self._answer(request, limit)
                 self._failures = 0
+                self._service.answered = True
                 return reply
             except _Again as trouble:
                 self._wait(str(trouble), trouble.wait, time.monotonic() - began)
@@ -224,7 +234,7 @@ class Line:
         except (AttributeError, LookupError, AssertionError, RuntimeError, TypeError):
             raise _Again("the API sent something that is no message") from None
         finally:
-            self._service.purse.pay(tally, self._desk)
+            self._service.purse.pay(tally, limit, self._desk)
         if reply.stop == "model_context_window_exceeded":
             raise TooLong("the context window is full")
         return reply
@@ -238,17 +248,19 @@ class Line:
             return ProposerError(f"the account has no credit for the API ({said}): add some and {_GO_ON}")
         if error.error_code in _SPENDING_LIMITS:
             return ProposerError(f"the account's spending limit is reached ({said}): raise it and {_GO_ON}")
-        if code in (401, 403):
+        gateway = code in (403, 404) and self._service.answered and error.type not in (*_NOT_ALLOWED, "not_found_error")
+        if error.type in _NOT_ALLOWED or (code in (401, 403) and not gateway):
             return ProposerError(f"{key_refused(self._client, said)} and {_GO_ON}")
         if code == 413 or (code == 400 and any(words in message for words in _TOO_LONG)):
             return TooLong(said)
-        if code in (408, 409, 429) or code >= 500 or (code < 400 and (error.type or _PASSING[0]) in _PASSING):
+        passing = code < 400 and (error.type or _PASSING[0]) in _PASSING
+        if code in (408, 409, 429) or code >= 500 or passing or gateway:
             return _Again(f"the API is not available ({said})", _asked_wait(error.response.headers))
         if code == 404 and error.type == "not_found_error":
             return ProposerError(f"{unknown_model(self._service.model)} ({said}) and {_GO_ON}")
         if code == 404:
             return ProposerError(f"there is no Messages API at this address: set ANTHROPIC_BASE_URL and {_GO_ON}")
-        return ProposerError(f"the API does not take the request ({said})")
+        return NotTaken(said)
 
 
 def _reply(message: anthropic.types.Message, limit: int) -> Reply:

@@ -9,6 +9,7 @@ from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Block, Conversation
 from pytest_autoresearch.proposers.edits import EditError, read_text, rewritten
 from pytest_autoresearch.proposers.messages import Reply
+from pytest_autoresearch.proposers.quoting import fenced
 from pytest_autoresearch.proposers.tools import CallError, GiveUp, Look, Propose, WriteNotes, read_call
 
 MOST_LOOKS = 8  # in one reply: each may be long
@@ -41,7 +42,7 @@ def carry_out(
     Args:
         proposer: The name that a proposal gets.
         repairing: Whether something has failed, which may be given up.
-        enough: Whether it has looked at things for long enough.
+        enough: Whether it has looked at things, or paused, for long enough.
     """
     outcome = Outcome()
     if reply.broken:
@@ -62,6 +63,9 @@ def carry_out(
             if not calls and reply.stop != "pause_turn":
                 outcome.fault = "it called no tool"
                 talk.say("You called no tool, and nobody reads the text. Call `propose`.")
+            elif not calls and enough:
+                outcome.fault = "it paused again and again"
+                talk.say("Do not pause any more. Call `propose` now.")
             talk.say()
     return outcome
 
@@ -96,7 +100,7 @@ def _answer(
                 raise CallError(f"at most {MOST_LOOKS} looks at a time")
             case Look(number):
                 outcome.looks += 1
-                talk.owe(call["id"], context.desk.look(number))
+                talk.owe(call["id"], fenced(f"experiment {number:04d}", context.desk.look(number)))
             case WriteNotes(text):
                 context.desk.note(text)
                 talk.owe(call["id"], "they are kept")

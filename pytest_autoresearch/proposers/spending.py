@@ -1,7 +1,8 @@
 """What a session's requests have used and cost, and how much the next one may. Knows prices; sends nothing.
 
 Every request is paid for as its usage says, also one that was refused or cut off. Of a stream that broke the input
-counts as its start says it, and the output by the bytes that came.
+counts as its start says it, and the output by the bytes that came; where there is a cap, as the longest that it might
+have been.
 """
 
 from __future__ import annotations
@@ -54,11 +55,19 @@ class Purse:
             )
         return min(longest, MOST_TOKENS)
 
-    def pay(self, tally: Tally, desk: Desk) -> None:
-        """Count what a request has used, and tell the session."""
+    def pay(self, tally: Tally, limit: int, desk: Desk) -> None:
+        """Count what a request has used, and tell the session.
+
+        Args:
+            limit: How many tokens the reply might have had.
+        """
         if not tally.began:
             return
-        output = tally.output if tally.ended else max(tally.output, tally.bytes // BYTES_A_TOKEN)
+        output = tally.output
+        if not tally.ended:
+            # Thinking that is not shown is paid for too, and how much of it there was nobody says any more. An upper
+            # bound holds the cap whatever it was; without a cap what came is the better guess.
+            output = limit if self.capped else max(output, tally.bytes // BYTES_A_TOKEN)
         cost = None
         if self._prices is not None:
             kept_long = tally.written_long
