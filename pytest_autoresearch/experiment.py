@@ -223,6 +223,7 @@ class Progress:
         seconds: Seconds inside the phase.
         remaining_seconds: Training seconds left; None outside training.
         memory_mb: Memory of the process tree now, in MiB.
+        run: Which of the experiment's runs it is, by the name of its log; empty for the first.
     """
 
     phase: str
@@ -231,6 +232,7 @@ class Progress:
     seconds: float = 0.0
     remaining_seconds: float | None = None
     memory_mb: float = 0.0
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,12 @@ class Life:
             trusted=tuple(settings.root / path for path in settings.frozen),
             cache=tree.cache if clocked else None, keep_cache=kept,
         )  # fmt: skip
-        run = self._runner.run(job, lambda now: self._watcher.progress.__setitem__(experiment.number, now))
+        which = "" if order.log == "train" else order.log
+
+        def note(now: Progress) -> None:
+            self._watcher.progress[experiment.number] = replace(now, run=which)
+
+        run = self._runner.run(job, note)
         other = "" if order.commit == experiment.commit else order.commit
         return replace(run, variables=variables, role=order.role, commit=other)
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -140,7 +141,7 @@ def test_an_agent_reaches_what_it_needs_and_in_a_sandbox_nothing_else(
 
 def test_a_crash_goes_back_to_the_agent_with_its_edit(repo: Repo) -> None:
     script = """
-        if "# Your last edit failed" in PROMPT:
+        if "Your proposal for experiment 0001 crashed" in PROMPT:
             assert "the tensor is sad" in PROMPT and "ACTION = 'crash'" in open("train.py").read()
             act("0.9"); print("put right")
         else:
@@ -156,14 +157,14 @@ def test_a_crash_goes_back_to_the_agent_with_its_edit(repo: Repo) -> None:
 
 def test_a_refused_edit_goes_back_and_what_it_leaves_is_given_up(repo: Repo) -> None:
     script = """
-        if "# Your last edit failed" not in PROMPT:
+        if "Your proposal for experiment 0001" not in PROMPT:
             act("0.9"); open("program.md", "a").write("Let me win.")
         """
     result = repo.run("--max", "1", *proposing(repo, script))
     assert repo.statuses() == {0: "keep", 1: "keep"}, result.stdout.str()
     assert "Let me win" not in (repo.path / "program.md").read_text()
     script = """
-        if "# Your last edit failed" not in PROMPT:
+        if "Your proposal for experiment 0002" not in PROMPT:
             open("train.py", "a").write("(")
         """
     repo.run("--max", "1", *proposing(repo, script))
@@ -171,11 +172,44 @@ def test_a_refused_edit_goes_back_and_what_it_leaves_is_given_up(repo: Repo) -> 
 
 
 def test_an_agent_that_does_nothing_is_a_crash_and_after_three_the_end(repo: Repo) -> None:
-    result = repo.run("--max", "9", *proposing(repo, "print('Please run /login'); sys.exit(1)"))
+    result = repo.run("--max", "9", *proposing(repo, "print('Please run /login')"))
     assert repo.reasons() == {0: "baseline", 1: "no-proposal", 2: "no-proposal"}, result.stdout.str()
     result.stdout.fnmatch_lines(["*`agent` changed nothing in 3 experiments in a row; it said last: Please run*"])
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     repo.check_ledger()
+
+
+def test_an_agent_whose_service_fails_for_a_second_is_started_again(repo: Repo) -> None:
+    failing = repo.path.parent / "failing"
+    failing.touch()
+    script = f"""
+        if os.path.exists({str(failing)!r}):
+            os.remove({str(failing)!r})
+            print("API Error: 529 overloaded")
+            sys.exit(1)
+        act("0.9"); print("better")
+        """
+    result = repo.run("--max", "1", *proposing(repo, script))
+    assert repo.statuses() == {0: "keep", 1: "keep"}, result.stdout.str()
+    result.stdout.fnmatch_lines(
+        ["*0001: `agent` ended with status 1 and changed nothing; it said last: API Error: 529*"]
+    )
+    folder = repo.path / "experiments" / "runs" / "t" / "0001"
+    assert "529" in (folder / "agent.log").read_text()
+    assert (folder / "agent-2.log").read_text() == "better\n"
+
+
+def test_a_signal_ends_the_wait_for_an_agent(repo: Repo) -> None:
+    starts = repo.path.parent / "starts"
+    script = f"open({str(starts)!r}, 'a').write('.'); print('API Error: 529 overloaded'); sys.exit(1)"
+    process = repo.start("--max", "1", *proposing(repo, script))
+    repo.wait_for(lambda: starts.exists() and len(starts.read_text()) == 3)
+    repo.wait_for(lambda: not agents_left(repo))
+    began = time.monotonic()  # of the wait, which takes four seconds
+    output = repo.end(process, signal.SIGINT)
+    assert process.returncode == 2, output
+    assert time.monotonic() - began < 3.5
+    assert repo.statuses() == {0: "keep"}
 
 
 @pytest.mark.parametrize("policy", POLICIES)

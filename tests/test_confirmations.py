@@ -136,3 +136,16 @@ def test_upstreams_rule_is_one_run_each(noisy: Repo) -> None:
     noisy.run("--max", "2")  # the helper's own default is off
     assert [len(record.runs) for record in noisy.records()] == [1, 1, 1]
     assert all(record.decided == record.evidence == "" for record in noisy.records())
+
+
+def test_the_log_says_which_run_it_is(noisy: Repo) -> None:
+    noisy.plan(0.9, 0.95)
+    session(noisy, "--max", "2")
+    names: dict[str, set[str]] = {}
+    for path in (noisy.path / "experiments" / "runs" / "t").rglob("*.log"):
+        names.setdefault(path.parent.name, set()).add(path.name)
+    assert names == {
+        "0000": {"train.log", "baseline-2.log", "baseline-3.log", "baseline-4.log", "baseline-5.log"},
+        "0001": {"train.log", "confirm-1.log"},
+        "0002": {"train.log", "incumbent-1.log"},
+    }

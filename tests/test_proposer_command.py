@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,8 +16,9 @@ from places import Place, git
 
 from pytest_autoresearch import guard
 from pytest_autoresearch.errand import Errand, Finished
-from pytest_autoresearch.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.errors import ProposerError, Refused, Stopped, UserError
 from pytest_autoresearch.experiment import Proposal, Usage
+from pytest_autoresearch.novelty import NEARLY
 from pytest_autoresearch.proposers import agents
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.command import CommandProposer, check, shared
@@ -33,6 +37,7 @@ class Heard:
         self.usage: list[Usage] = []
         self.said: list[str] = []
         self.notes: list[str] = []
+        self.kept: dict[str, str] = {}
 
     def spent(self, usage: Usage) -> None:
         self.usage.append(usage)
@@ -40,7 +45,8 @@ class Heard:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def keep(self, name: str, text: str) -> None: ...
+    def keep(self, name: str, text: str) -> None:
+        self.kept[name] = text
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -66,16 +72,23 @@ class Lane:
         self.editable: tuple[str, ...] = ("train.py", "layers/**")
         self.prompts: list[str] = []
         self.came: list[Finished] = []
+        self.pauses: list[float] = []
+        self.recover = ""  # what the agent is after the first pause
         self.proposer = self.made()
 
     def made(self, **given: Any) -> CommandProposer:
-        usual = {"seconds": 20.0, "confined": self.runner.confined, **given}
+        usual = {"patience_seconds": 0.0, "seconds": 20.0, "confined": self.runner.confined, **given}
         return CommandProposer((str(self.agent),), self.run, **usual)
 
     def run(self, errand: Errand) -> Finished:
         self.prompts.append(errand.prompt)
         self.came.append(self.runner.run(errand))
         return self.came[-1]
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        if self.recover:
+            self.script(self.recover)
 
     def script(self, text: str) -> None:
         self.agent.write_text(f"#!{sys.executable} -S\nimport json, os, sys, time\n{dedent(text)}")
@@ -325,7 +338,99 @@ def test_an_agent_that_cannot_be_started_ends_the_session_at_once(lane: Lane) ->
         lane.proposer.propose(lane.context())
 
 
+# A bad minute
+
+
+OVERLOADED = "print('Hello'); print('API Error: 529 overloaded'); sys.exit(1)"
+
+
+def test_an_agent_that_fails_at_once_is_started_again_after_longer_and_longer_pauses(lane: Lane) -> None:
+    lane.proposer = lane.made(patience_seconds=280.0, pause=lane.pause)
+    refused = lane.refused(OVERLOADED)
+    assert lane.pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert len(lane.prompts) == 10
+    assert set(lane.prompts) == {lane.prompts[0]}
+    assert lane.desk.said[1] == (
+        "`agent` ended with status 1 and changed nothing; it said last: API Error: 529 overloaded; starting it again "
+        "in 2 s"
+    )
+    assert refused.crash == "no-proposal"
+    assert list(lane.desk.kept)[:3] == ["agent.log", "agent-2.log", "agent-3.log"]
+    assert sum(usage.requests for usage in lane.desk.usage) == 10
+
+
+def test_an_agent_that_recovers_has_lost_nothing(lane: Lane) -> None:
+    lane.proposer = lane.made(patience_seconds=10.0, pause=lane.pause)
+    lane.recover = EDIT + "print('better')"
+    for number in (1, 2, 3, 4):
+        proposal = lane.propose("os.mkdir('chat'); " + OVERLOADED, number)
+        assert proposal is not None
+        assert proposal.description == "better"
+        assert lane.changed() == {"train.py": "M"}
+    assert lane.pauses == [1, 1, 1, 1], "patience is whole again"
+
+
+def test_an_agent_that_never_recovers_ends_the_session_when_patience_has_ended(lane: Lane) -> None:
+    lane.proposer = lane.made(patience_seconds=8.0, pause=lane.pause)
+    lane.refused(OVERLOADED, 1)
+    lane.refused(OVERLOADED, 2)
+    with pytest.raises(ProposerError, match="changed nothing in 3 experiments in a row; it said last: API Error: 529"):
+        lane.propose(OVERLOADED, 3)
+    assert lane.pauses == [1, 2, 4]
+    assert len(lane.prompts) == 6
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["print('What shall I do?')", "time.sleep(60)", "open('harness.py', 'a').write('x'); sys.exit(1)"],
+    ids=["asks", "deadline", "strays"],
+)
+def test_an_agent_that_ended_in_another_way_is_not_waited_for(lane: Lane, script: str) -> None:
+    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause, seconds=0.4)
+    with suppress(Refused):
+        lane.propose(script)
+    assert len(lane.prompts) == 1
+    assert lane.pauses == []
+
+
+def test_a_repair_waits_with_the_edit_that_failed_and_does_not_take_it_for_meant(lane: Lane) -> None:
+    lane.proposer = lane.made(patience_seconds=8.0, pause=lane.pause)
+    lane.propose(EDIT)
+    nearly = f'{NEARLY} 0001, "more of it" (discard)'
+    assert lane.repair(OVERLOADED, nearly) is None
+    assert lane.pauses == [1, 2, 4]
+    lane.recover = "assert 'RATE = 2' in open('train.py').read(); print('I mean it')"
+    lane.propose(EDIT)
+    assert lane.repair(OVERLOADED, nearly) is not None
+    assert lane.changed() == {"train.py": "M"}
+    assert lane.pauses == [1, 2, 4, 1]
+
+
+def test_a_session_that_ends_does_not_wait_for_an_agent(lane: Lane) -> None:
+    def pause(seconds: float) -> None:
+        lane.pause(seconds)
+        threading.Timer(0.05, lane.runner.close).start()
+        lane.runner.wait(60.0)
+
+    lane.proposer = lane.made(patience_seconds=1800.0, pause=pause)
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        lane.propose(OVERLOADED)
+    assert time.monotonic() - began < 10.0
+    assert lane.pauses == [1]
+
+
 # Repairs
+
+
+def test_the_log_of_every_start_is_kept(lane: Lane) -> None:
+    lane.propose(EDIT + "print('first')")
+    lane.repair(EDIT + "print('second')", "crashed")
+    lane.repair(EDIT + "print('third')", "crashed")
+    lane.proposer.settled(1)
+    assert lane.desk.kept == {"agent.log": "first\n", "agent-2.log": "second\n", "agent-3.log": "third\n"}
+    lane.propose(EDIT + "print('fourth')", number=2)
+    assert lane.desk.kept["agent.log"] == "fourth\n"
 
 
 def test_a_repair_begins_with_the_edit_that_failed_and_knows_why_it_did(lane: Lane) -> None:
@@ -339,7 +444,8 @@ def test_a_repair_begins_with_the_edit_that_failed_and_knows_why_it_did(lane: La
     assert proposal is not None
     assert proposal.description == "closed it"
     assert lane.changed() == {"layers/a.py": "A", "train.py": "M"}
-    assert "# Your last edit failed" not in lane.prompts[0]
+    assert "Your proposal for experiment" not in lane.prompts[0]
+    assert "Your proposal for experiment 0001" in lane.prompts[1]
     assert "was never closed" in lane.prompts[1]
     assert "more of it" in lane.prompts[1]
     assert lane.prompts[1].startswith(lane.prompts[0].partition("# The files")[0])

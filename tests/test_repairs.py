@@ -97,7 +97,7 @@ def test_a_crash_in_preflight_goes_back_with_its_traceback_and_costs_no_training
     folder = scored.path / "experiments" / "runs" / "t" / "0001"
     assert "-ACTION = \"1.0\"\n+ACTION = 'early'" in (folder / "failed-1.patch").read_text()
     assert "wrong shape" in (folder / "failed-1.log").read_text()
-    assert "try bbb: 0.9" in (folder / "agent.log").read_text()
+    assert "try bbb: 0.9" in (folder / "agent-2.log").read_text()
     assert record.lines_added == record.lines_removed == 1
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import psutil
 import pytest
 from places import Place
 
@@ -239,6 +240,63 @@ def test_a_copy_of_settings_is_private_and_in_bounds(tmp_path: Path, monkeypatch
     assert home.stat().st_mode & 0o777 == 0o700
 
 
+class Home:
+    """A user's home folder, and which of its settings are copied."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, *names: str) -> None:
+        for name in names:
+            (self.path / "ada" / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.path / "ada" / name).write_text(name)
+
+    def link(self, name: str, to: str | Path) -> None:
+        (self.path / "ada" / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.path / "ada" / name).symlink_to(self.path / "ada" / to)
+
+    def copied(self, *names: str) -> set[str]:
+        private = self.path / "private"
+        private_home.remove(private)
+        private_home.make(private, {name: self.path / "ada" / name for name in names}, (), self.path / "ada")
+        return {str(path.relative_to(private)) for path in private.rglob("*") if path.is_file()}
+
+
+def test_settings_that_are_linked_to_are_copied_where_they_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_home, "MOST_LINKED", 4)
+    home = Home(tmp_path)
+    home.write("dots/acme/settings.json", "dots/skills/plot/SKILL.md", "dots/skills/.git/config", "dots/one.md")
+    home.write(*(f"project/{n}/code.py" for n in range(5)))
+    home.link(".acme", "dots/acme")
+    home.link("dots/acme/skills", "dots/skills")
+    home.link("dots/acme/rules.md", "dots/one.md")
+    home.link("dots/acme/project", "project")
+    home.link("dots/acme/all", "dots")
+    home.link("dots/skills/others", "project/0")
+    assert home.copied(".acme") == {".acme/settings.json", ".acme/rules.md", ".acme/skills/plot/SKILL.md"}
+
+
+def test_a_link_to_a_whole_installation_costs_next_to_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.write(".acme/settings.json")
+    home.link(".acme/skills/x", "/usr")
+    began = time.monotonic()
+    assert home.copied(".acme") == {".acme/settings.json"}
+    assert time.monotonic() - began < 1.0
+
+
+def test_settings_beyond_all_bounds_are_looked_at_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    home.write(*(f".acme/{letter}/{n}" for letter in "abc" for n in range(3)), ".acme.json")
+    monkeypatch.setattr(private_home, "MOST_FILES", 3)
+    assert home.copied(".acme", ".acme.json") == {".acme.json", ".acme/a/0", ".acme/a/1"}
+    monkeypatch.undo()
+    monkeypatch.setattr(private_home, "MOST_LOOKS", 6)  # at .acme, .acme.json, a, b, c and one more
+    assert home.copied(".acme", ".acme.json") == {".acme.json", ".acme/a/0"}
+
+
 # Where its program lies
 
 
@@ -363,6 +421,44 @@ def test_a_storm_of_processes_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert re.fullmatch(r"since it ran \d+ processes at a time; the limit is 30", came.why)
 
 
+def test_an_agent_that_takes_the_memory_of_training_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(agent_module, "MEMORY_LEAST_MB", 100)
+    came = desk.run("""
+        import time
+        held = []
+        while len(held) < 100:
+            held.append(b"x" * 2**22)
+            time.sleep(0.02)
+        """)  # fmt: skip
+    assert re.fullmatch(r"since it used 1\d\d MiB of memory; the limit is 100 MiB", came.why)
+
+
+def test_an_agent_may_hold_a_share_of_the_machine_and_enough_for_itself_on_a_small_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    total_mb = psutil.virtual_memory().total / 2**20
+    assert agent_module.memory_limit_mb() == max(2048, total_mb / 4)
+    monkeypatch.setattr(agent_module, "MEMORY_SHARE", 0.0)
+    assert agent_module.memory_limit_mb() == 2048
+
+
+def test_what_an_agent_keeps_in_memory_files_is_bounded_in_a_sandbox(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not desk.runner.confined:
+        pytest.skip("without a sandbox they are the machine's")
+    monkeypatch.setattr(agent_module, "TMP_LIMIT_MB", 8)
+    monkeypatch.setattr(agent_module, "SHM_LIMIT_MB", 4)
+    came = desk.run("""
+        import os
+        for place in ("/tmp", "/dev/shm"):
+            said = os.statvfs(place)
+            print(place, said.f_blocks * said.f_frsize // 2**20)
+        """)  # fmt: skip
+    assert came.output.splitlines() == ["/tmp 8", "/dev/shm 4"]
+
+
 def test_a_file_without_end_is_cut_in_a_sandbox_and_what_fills_the_disk_ends_the_agent(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +500,18 @@ def test_closing_ends_what_runs_and_nothing_starts_after_it(desk: Desk) -> None:
     assert isinstance(caught[0], Stopped)
     with pytest.raises(Stopped):
         desk.run("print('never')")
+
+
+def test_a_wait_ends_with_its_time_or_with_the_runner() -> None:
+    runner = AgentRunner()
+    runner.wait(0.001)
+    threading.Timer(0.05, runner.close).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        runner.wait(60.0)
+    assert time.monotonic() - began < 10.0
+    with pytest.raises(Stopped):
+        runner.wait(0.0)
 
 
 def test_a_home_folder_that_nobody_could_remove_is_removed(desk: Desk) -> None:

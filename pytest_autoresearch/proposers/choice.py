@@ -32,6 +32,8 @@ class Agents(Protocol):
 
     def run(self, errand: Errand) -> Finished: ...
 
+    def wait(self, seconds: float) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -127,7 +129,7 @@ def _command(settings: Settings, given: str) -> Choice:
         f"command, {shlex.join(words)}, {settings.agent_seconds:g} s for a proposal",
         lambda around: command.CommandProposer(
             words, around.agents.run, confined=around.agents.confined, seconds=settings.agent_seconds, shared=files,
-            variables=settings.agent_environment,
+            variables=settings.agent_environment, pause=around.agents.wait,
         ),
     )  # fmt: skip
 

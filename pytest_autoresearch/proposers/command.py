@@ -2,7 +2,8 @@
 
 Its text is on its standard input and in a file; `proposal.json` in the tree, or the last line that it prints, says
 what it did. It is started by whoever runs errands, and forgets everything between two starts: what it has to know is in
-the prompt. Knows nothing of processes and sandboxes.
+the prompt. One that fails soon and has done nothing is started again, since it is mostly its service that fails. Knows
+nothing of processes and sandboxes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +47,8 @@ _LAST_LINE_BYTES, _LAST_LINES = 200, 5
 _MOST_USD = 10_000.0  # of one start: more is a mistake
 _MOST_IDLE = 3  # experiments in a row without an edit
 _NOT_STARTED = (126, 127)
+_SOON_SECONDS = 300.0  # until a fault: agents ask a service that is overloaded for minutes before they give it up
+_LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,13 @@ class _Came:
             return "ended in a way that nobody saw"
         return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether its fault may be gone in a minute, as an overload of its service or a lost connection is."""
+        ended = self.finished
+        failed = not ended.why and ended.exit_status not in (0, *_NOT_STARTED)
+        return failed and ended.seconds <= _SOON_SECONDS
+
     def last(self, lines: int) -> str:
         """The last lines that it printed, on one line."""
         said = _lines(self.finished.output)[-lines:]
@@ -88,6 +99,8 @@ class CommandProposer:
         seconds: How long one start may take.
         shared: Files and folders of the user's that the agent may read and write, as `shared` returns them.
         variables: Variables that it is given beside those that are known for it, globs allowed.
+        patience_seconds: How long an agent that fails is started again, over all the experiments in which it does.
+        pause: Waits for so many seconds; raises Stopped when the session ends before that.
     """
 
     name = "command"
@@ -102,6 +115,8 @@ class CommandProposer:
         seconds: float,
         shared: Sequence[Path] = (),
         variables: Sequence[str] = (),
+        patience_seconds: float = 1800.0,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._command = agents.completed(command, confined=confined)
         self._confined = confined
@@ -110,7 +125,10 @@ class CommandProposer:
         self._seconds = seconds
         self._shared = tuple(shared)
         self._variables = (*self._agent.variables, *variables)
+        self._patience = self._left = patience_seconds
+        self._pause = pause
         self._edits: dict[int, Edits | None] = {}  # the last of each number; None where there was none
+        self._starts: dict[int, int] = {}  # by number
         self._idle = 0
 
     def propose(self, context: Context) -> Proposal | None:
@@ -119,6 +137,7 @@ class CommandProposer:
         Raises:
             Refused: It ended without an edit.
             ProposerError: It cannot be started, or ends so again and again.
+            Stopped: The session ended meanwhile.
         """
         tree = Workspace(context.folder, context.editable)
         came = self._send(context, tree, _words(context))
@@ -145,7 +164,8 @@ class CommandProposer:
         reply = _AGAIN.format(to="if you mean it" if meant else "to give the idea up") if failing else ""
         why = prompt.failed(context, proposal, failure, reply)
         came = self._send(context, tree, f"{_words(context)}\n{why}\n")
-        if came.edits is None or (came.edits == failing and not meant):
+        # An agent that failed has meant nothing by leaving it as it was.
+        if came.edits is None or (came.edits == failing and (came.fault or not meant)):
             return None
         self._edits[context.number] = came.edits
         return _taken(context, came)
@@ -153,9 +173,26 @@ class CommandProposer:
     def settled(self, number: int) -> None:
         """Its edit is forgotten."""
         self._edits.pop(number, None)
+        self._starts.pop(number, None)
 
     def _send(self, context: Context, tree: Workspace, text: str) -> _Came:
-        """Start the agent, and take what it brings back."""
+        """Start the agent, and again where it could not work and patience lasts; what it brings back."""
+        before, seconds = tree.edits(), 1.0
+        while True:
+            came = self._start(context, tree, text)
+            if came.edits != before or not came.may_pass:
+                self._left = self._patience
+                return came
+            self._left -= came.finished.seconds + seconds
+            if self._left < 0:
+                return came
+            said = f"`{came.agent}` {came.fault} and changed nothing; it said last: {came.last(1)}"
+            context.desk.say(f"{said}; starting it again in {seconds:.0f} s")
+            self._pause(seconds)
+            seconds = min(_LONGEST_WAIT, 2 * seconds)
+
+    def _start(self, context: Context, tree: Workspace, text: str) -> _Came:
+        """Start the agent once."""
         scratch = tree.top.with_name(f"{tree.top.name}-agent")
         finished = self._run(
             Errand(
@@ -166,7 +203,8 @@ class CommandProposer:
                 environment={**self._agent.environment, "AUTORESEARCH_NUMBER": str(context.number)},
             )
         )  # fmt: skip
-        context.desk.keep("agent.log", f"{finished.output}\n")
+        start = self._starts[context.number] = self._starts.get(context.number, 0) + 1
+        context.desk.keep(f"agent-{start}.log" if start > 1 else "agent.log", f"{finished.output}\n")
         answer = _Answer.read(tree.take(ANSWER, _MOST_ANSWER_BYTES + 1))
         tree.tidy()
         lines = _lines(finished.output)

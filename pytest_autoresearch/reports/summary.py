@@ -50,7 +50,7 @@ def experiment_line(experiment: Experiment) -> str:
 
 def progress_line(number: int, description: str, now: Progress) -> str:
     """One experiment that is under way."""
-    parts = [f"{number:04d} {now.phase}"]
+    parts = [f"{number:04d} {now.phase}", *([now.run] if now.run else [])]
     if now.step is not None:
         parts.append(f"step {now.step}")
     if now.loss is not None:

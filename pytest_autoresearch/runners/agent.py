@@ -6,21 +6,24 @@ has the user's rights. Knows neither what an errand is for nor any agent.
 
 from __future__ import annotations
 
-import math
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import psutil
+
 from pytest_autoresearch.errand import Errand, Finished
-from pytest_autoresearch.errors import SandboxError
+from pytest_autoresearch.errors import SandboxError, Stopped
 from pytest_autoresearch.experiment import Crash
 from pytest_autoresearch.runners import private_home
 from pytest_autoresearch.runners.environment import passed
 from pytest_autoresearch.runners.fences import Fence
+from pytest_autoresearch.runners.local import GROUP_MB, GROUP_SHARE
 from pytest_autoresearch.runners.memory import MIB, Resident
 from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.trees import Trees
@@ -31,6 +34,8 @@ from pytest_autoresearch.sandboxes.machine import installation
 PROCESS_LIMIT = 1000
 FILE_LIMIT_MB = 1024  # one file that it writes, in a sandbox
 DISK_LIMIT_MB = 4096  # all that it writes
+TMP_LIMIT_MB, SHM_LIMIT_MB = 1024, 256  # of its own, in a sandbox; both are memory
+MEMORY_SHARE, MEMORY_LEAST_MB = 0.25, 2048  # of the machine's memory, and at least: the rest is for training
 # Proxies, and who signs for them; candidates are not given these, having no business on the network.
 NETWORK = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
@@ -54,6 +59,7 @@ class AgentRunner:
         self._sandbox = sandbox or Unconfined()
         self._covered = tuple(covered)
         self._trees = Trees()
+        self._closed = threading.Event()
 
     @property
     def confined(self) -> bool:
@@ -78,8 +84,18 @@ class AgentRunner:
         finally:
             private_home.remove(errand.scratch)
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass between two errands.
+
+        Raises:
+            Stopped: `close` was called.
+        """
+        if self._closed.wait(seconds):
+            raise Stopped("the session is ending")
+
     def close(self) -> None:
-        """End every agent, now; what runs raises Stopped, and so do later calls of `run`."""
+        """End every agent, now; what runs or waits raises Stopped, and so do later calls of `run` and `wait`."""
+        self._closed.set()
         self._trees.close()
 
     def _view(self, errand: Errand) -> View:
@@ -97,13 +113,19 @@ class AgentRunner:
             links=tuple(links),
             covered=self._covered,
             network=True,
-            allowance=Allowance(file_mb=FILE_LIMIT_MB),
+            allowance=Allowance(
+                file_mb=FILE_LIMIT_MB,
+                tmp_mb=TMP_LIMIT_MB,
+                shm_mb=SHM_LIMIT_MB,
+                # The group's limit ends a process without a word: the look from outside should be first.
+                memory_mb=GROUP_SHARE * memory_limit_mb() + GROUP_MB,
+            ),
         )
 
     def _watch(self, errand: Errand, view: View) -> Finished:
         said = _Said(errand)
         with self._sandbox.prepare(view) as prepared:
-            memory = Resident(math.inf, sandboxed=self.confined)
+            memory = Resident(memory_limit_mb(), sandboxed=self.confined)
             whole = [*prepared.argv_prefix, "/bin/sh", "-c", _START, "sh", *errand.command]
             try:
                 tree = self._trees.start(whole, errand.folder, prepared.environment, prepared.pass_fds)
@@ -181,6 +203,11 @@ class _Grown:
                         elif look.st_ctime >= self._began - 1:
                             found += look.st_blocks * 512
         return found
+
+
+def memory_limit_mb() -> float:
+    """What an agent may hold, in MiB: training goes on beside it."""
+    return max(MEMORY_LEAST_MB, MEMORY_SHARE * psutil.virtual_memory().total / MIB)
 
 
 def _why(crash: Crash | None) -> str:
