@@ -27,9 +27,7 @@ class Written:
         every_seconds: How long a look is good for: one at many files is dear.
     """
 
-    def __init__(
-        self, folder: Path, limit_mb: float, most_files: int = MOST_FILES, every_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, folder: Path, limit_mb: float, most_files: int = MOST_FILES, every_seconds: float = 0.0) -> None:
         self._folder = folder
         self._limit_mb = limit_mb
         self._most_files = most_files
