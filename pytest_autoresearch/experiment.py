@@ -313,6 +313,7 @@ class Experiment:
         repairs: The failures that went back to the proposer before this came of it.
         usage: What its proposer has used for it.
         constants: The constants that its edit set, by name, where it did nothing else.
+        simpler: Whether its program is smaller than its base's by a hundredth or more.
         lines_added: Lines of the editable files that it has and its base has not; `lines_removed` the other way round.
         notes: The proposer's notes as it rewrote them with this experiment; empty where it left them alone.
         timings: Seconds by stage.
@@ -342,6 +343,7 @@ class Experiment:
     repairs: tuple[Repair, ...] = ()
     usage: Usage = field(default_factory=Usage)
     constants: Mapping[str, float | int | bool] = field(default_factory=dict)
+    simpler: bool = False
     lines_added: int = 0
     lines_removed: int = 0
     notes: str = ""

@@ -22,6 +22,7 @@ from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 
 _FAILURE_CHARACTERS = 6000
+_SIMPLER = 0.01  # a program that is smaller by this share is simpler
 
 
 class Idea:
@@ -191,6 +192,7 @@ class Idea:
         attempt = replace(
             attempts.experiment(self._context.number, proposal, commit, base, tree), program=program,
             constants=changes, lines_added=added, lines_removed=removed,
+            simpler=programs.size(after) <= (1 - _SIMPLER) * programs.size(before),
         )  # fmt: skip
         with attempts.lock:
             guard.check_new(proposal, program, attempts.rivals(program))

@@ -188,7 +188,7 @@ class Life:
 
         if experiment.number == BASELINE or head is None:
             return trials.baseline(experiment, rule, prior, run)
-        return trials.candidate(experiment, head, self._ledger.records, rule, prior, run)
+        return trials.candidate(experiment, head, self._ledger.records, rule, prior, run, self._settings.simplify)
 
     def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
         """One run; and where it ran out of memory and the harness knows a way to need less, one more in that way.

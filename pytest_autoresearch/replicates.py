@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
 from pytest_autoresearch.noise import Noise, Prior, Sample, pooled
+from pytest_autoresearch.records import chain
 from pytest_autoresearch.rule import Incumbent, Rule
 
 _SELECTED = "screen"  # a run that a candidate was chosen by says more of luck than of the program
@@ -38,6 +39,15 @@ def standing(head: Experiment, records: Iterable[Experiment], known: Mapping[str
     again = any(run.commit == head.commit for record in records for run in record.runs)
     due = rule.renew and head.number != BASELINE and not again
     return Incumbent(sample.runs, sample.mean, due) if sample.runs else Incumbent(1, head.metric, due)
+
+
+def reference(records: Iterable[Experiment], known: Mapping[str, Sample]) -> float | None:
+    """The best estimate that any incumbent had: simpler programs may together cost only so much against it."""
+    line = chain(records)
+    found = [sample.mean if (sample := known.get(one.commit)) else one.metric for one in line]
+    if not found:
+        return None
+    return min(found) if line[0].direction is Direction.MINIMIZE else max(found)
 
 
 def tally(records: Iterable[Experiment]) -> tuple[int, int]:

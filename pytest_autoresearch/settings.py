@@ -51,6 +51,7 @@ OPTIONS = (
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
     Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, lean, or the number "
            "of confirmations at most (standard)"),
+    Option("simplify", "", "keep a simpler program that is no worse, too (off)", switch=True),
     Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)"),
     Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)"),
     Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)"),
@@ -116,6 +117,7 @@ class Settings:
     model: str
     cost_usd: float | None
     rule: Rule
+    simplify: bool
     repairs: int
     agent_seconds: float
     json: bool
@@ -163,6 +165,10 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         return given if given is not None else getini(f"autoresearch_{name}") or None
 
     repairs = text("repairs")
+
+    def switch(name: str) -> bool:
+        return bool(text(name)) and str(text(name)).casefold() in ("1", "true", "yes", "on")
+
     proposer = _proposer(text("proposer") or "auto")
     usual_exit = "progress" if proposer == "checkout" else "session"  # whoever types it asks what became of it
     vram = _number("vram", text("vram"), "gigabytes, more than 0")
@@ -178,7 +184,8 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         rule=_rule(text("confirm") or "standard"),
         repairs=REPAIRS if repairs is None else _count("repairs", repairs, 0, "0 for never"),
         agent_seconds=_number("agent-seconds", text("agent_seconds"), "seconds, more than 0") or AGENT_SECONDS,
-        json=bool(get("autoresearch_json")) or getini("autoresearch_json").casefold() in ("1", "true", "yes", "on"),
+        simplify=switch("simplify"),
+        json=switch("json"),
         description=text("description") or "",
         budget_seconds=_number("budget", text("budget"), "seconds, more than 0"),
         memory_limit_mb=None if vram is None else vram * 1024,

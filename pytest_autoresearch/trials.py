@@ -42,11 +42,16 @@ def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> 
 
 
 def candidate(
-    experiment: Experiment, head: Experiment, records: Iterable[Experiment], rule: Rule, prior: Prior, run: RunOnce
-) -> Experiment:
-    """The experiment with its runs, what they have to be compared with, and what the rule says of that."""
+    experiment: Experiment, head: Experiment, records: Iterable[Experiment], rule: Rule, prior: Prior, run: RunOnce,
+    simplify: bool = False,
+) -> Experiment:  # fmt: skip
+    """The experiment with its runs, what they have to be compared with, and what the rule says of that.
+
+    Args:
+        simplify: Whether a simpler program need only be no worse.
+    """
     known = list(records)
-    trial = _Trial(head, known, rule, prior)
+    trial = _Trial(head, known, rule, prior, simplify and experiment.simpler)
     runs: tuple[Run, ...] = ()
     while (action := trial.next()).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         if action.step is Step.RUN_INCUMBENT:
@@ -70,7 +75,9 @@ def candidate(
 class _Trial:
     """The evidence as it grows."""
 
-    def __init__(self, head: Experiment, records: list[Experiment], rule: Rule, prior: Prior) -> None:
+    def __init__(
+        self, head: Experiment, records: list[Experiment], rule: Rule, prior: Prior, simpler: bool
+    ) -> None:  # fmt: skip
         known = replicates.samples(records)
         self.incumbent: Incumbent = replicates.standing(head, records, known, rule)
         self.screen: float | None = None
@@ -83,13 +90,15 @@ class _Trial:
         self._fresh = Sample()
         self._renewed = self._failed = 0
         self._kept, self._tried = replicates.tally(records)
+        self._simpler = simpler
+        self._reference = replicates.reference(records, known)
 
     def next(self) -> Action:
         """What comes next."""
         return next_action(
             Evidence(
                 self._rule, self._direction, self._noise, self.incumbent, self.screen, self._confirmations,
-                self._renewed, kept=self._kept, tried=self._tried,
+                self._renewed, self._simpler, self._reference, self._kept, self._tried,
             )
         )  # fmt: skip
 

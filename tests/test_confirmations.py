@@ -149,3 +149,33 @@ def test_the_log_says_which_run_it_is(noisy: Repo) -> None:
         "0001": {"train.log", "confirm-1.log"},
         "0002": {"train.log", "incumbent-1.log"},
     }
+
+
+SHORTER = """
+from pytest_autoresearch.experiment import Proposal
+
+def pytest_autoresearch_propose(context, failure):
+    train = context.folder / "train.py"
+    lines = [line for line in train.read_text().splitlines(True) if f"part_{context.number} " not in line]
+    train.write_text("".join(lines))
+    return Proposal(f"without part {context.number}")
+"""
+
+
+@pytest.mark.parametrize("simplify", [True, False])
+def test_a_simpler_program_that_is_no_worse_is_kept_where_that_is_wanted(noisy: Repo, simplify: bool) -> None:
+    parts = "".join(f"part_{number} = [{number}, {number}, {number}, {number}, {number}]\n" for number in range(1, 6))
+    # The same seed gives every program another number, and none is better in truth.
+    program = NOISY.replace("{seed} {ACTION}", "{seed} {open(__file__).read()}")
+    noisy.write("train.py", program + parts)
+    noisy.write("conftest.py", SHORTER)
+    noisy.commit("Parts that do nothing")
+    session(noisy, "--max", "5", *(["--autoresearch-simplify"] if simplify else []))
+    records = noisy.records()[1:]
+    assert all(record.simpler for record in records)
+    kept = [record for record in records if record.verdict and record.verdict.reason == "simpler"]
+    assert bool(kept) == simplify
+    for record in kept:
+        assert record.metric < record.best - record.margin
+        assert len([run for run in record.runs if run.role == "confirm"]) <= 6
+    noisy.check_ledger()

@@ -263,3 +263,15 @@ def test_any_text_is_compared_without_an_error_and_is_the_same_as_itself(text: s
     raw = {"train.py": text.encode("utf-8", "surrogatepass")}
     assert programs.change(raw, raw) is Change.NOTHING
     assert programs.change(raw, {"train.py": raw["train.py"] + b"\nx = 1\n"}) is Change.PROGRAM
+
+
+def test_a_program_is_as_large_as_its_syntax_and_its_strings() -> None:
+    def size(text: str) -> int:
+        return programs.size({"train.py": text.encode()})
+
+    plain = size("a = 1\nb = a + 2\n")
+    assert size('"""A page of words."""\na = 1  # one\n\n\nb = a + 2\n') == plain
+    assert size("a = 1\nb = a + 2\nc = 3\n") > plain
+    assert size("exec('a = 1; b = a + 2')\n") > plain  # nothing is gained by hiding code in a string
+    assert size("a = 'xxxxxxxxxx'") == size("a = 'x'") + 9
+    assert programs.size({"notes.txt": b"12345"}) == programs.size({"broken.py": b"def ("}) == 5

@@ -194,6 +194,7 @@ NEVER_READ = (
         "lines_removed",
         "notes",
         "decided",
+        "simpler",
         "evidence",
     ),
 )
