@@ -306,6 +306,7 @@ class Experiment:
         margin: What the keep rule demands beyond `best`.
         decided: The keep rule's word for its own verdict; empty where one run decides.
         evidence: What it saw, in a sentence.
+        probability: That it is better than the incumbent, by all of its runs; None where that was not asked.
         refusal: Why the proposal was never run, or None.
         verdict: None until it is judged.
         setting: What it can be compared with.
@@ -335,6 +336,7 @@ class Experiment:
     margin: float = 0.0
     decided: str = ""
     evidence: str = ""
+    probability: float | None = None
     refusal: Crash | None = None
     verdict: Verdict | None = None
     setting: Setting = field(default_factory=Setting)

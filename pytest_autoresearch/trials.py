@@ -5,6 +5,7 @@ Knows the rule and what the records say; how a commit is run it is told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -69,6 +70,7 @@ def candidate(
     return replace(
         experiment, runs=runs, incumbent=action.best, margin=action.margin,
         decided=action.reason if rule.looks else "", evidence=action.sentence if rule.looks else "",
+        probability=action.p if rule.looks and math.isfinite(action.p) else None,
     )  # fmt: skip
 
 

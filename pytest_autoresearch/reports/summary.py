@@ -107,6 +107,9 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
         f"{plural(len(mine), 'experiment')} in this session: {count[Status.KEEP]} kept, {count[Status.DISCARD]} "
         f"discarded, {count[Status.CRASH]} crashed; {tried} in the campaign"
     ]
+    roles = [run.role for record in records if record.number in session for run in record.runs]
+    if again := sum(role != "screen" for role in roles):
+        lines.append(f"{plural(len(roles), 'run')} of training, {again} of them to know the noise and to confirm")
     if said := usage_line(usage):
         lines.append(f"proposals: {said}")
     line = chain(records)
@@ -132,8 +135,10 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
 
 def _certainty(keeps: Iterable[Experiment]) -> str:
     """How far the sum of what was kept can be believed."""
-    if any(keep.decided for keep in keeps):
-        return "confirmed on fresh seeds, not audited"
+    asked = [keep.probability for keep in keeps if keep.probability is not None]
+    if asked:
+        nothing = math.fsum(1 - probability for probability in asked)
+        return f"of which about {nothing:.1f} may be nothing; not audited"
     return "each measured once: part of it may be luck"
 
 
