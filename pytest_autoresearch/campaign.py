@@ -184,11 +184,16 @@ class Campaign:
     # --------------------------------------------------------------------------------------------- after the verdict
 
     def against_best(self, experiment: Experiment) -> Experiment:
-        """The experiment beside the incumbent of this moment, which is what it has to beat."""
-        if experiment.incumbent is not None:
-            return experiment  # it was measured beside it
+        """The experiment beside what it has to beat: what it was measured beside, else the incumbent of this moment.
+
+        Where another lane or session has moved the branch meanwhile, the new head is what counts, by its own number:
+        what does not beat that is no better, and what does is measured again beside it.
+        """
         incumbent = self.ledger.incumbent
-        return replace(experiment, incumbent=incumbent.metric if incumbent else None)
+        if experiment.incumbent is not None and incumbent is not None and incumbent.commit == experiment.base:
+            return experiment
+        now = incumbent.metric if incumbent else None
+        return replace(experiment, incumbent=now, margin=0.0, decided="", evidence="", probability=None)
 
     def record(self, experiment: Experiment, ruling: Verdict) -> Experiment:
         """Make a verdict permanent; the experiment as it stands in git, which has the last word.
