@@ -132,7 +132,7 @@ class Attempts:
         first = self.experiment(number, Proposal("baseline"), start, start, tree)
         return replace(first, program=programs.digest(tree.files(start, self.is_editable)))
 
-    def context(self, number: int, tree: Worktree, lane: int, program: str, desk: SessionDesk) -> Context:
+    def context(self, number: int, tree: Worktree, program: str, desk: SessionDesk) -> Context:
         """What a proposer is shown now."""
         return Context(
             number=number,
@@ -146,7 +146,6 @@ class Attempts:
             terms=self._terms,
             notes=desk.known_notes,
             desk=desk,
-            lane=lane,
         )
 
     def experiment(self, number: int, proposal: Proposal, commit: str, base: str, tree: Worktree) -> Experiment:

@@ -110,7 +110,7 @@ class Life:
             with _stage(timings, "propose"):
                 first = self._attempts.baseline(number, tree)
             return replace(measured(first), timings=timings)
-        idea = self._idea(number, tree, lane, program)
+        idea = self._idea(number, tree, program)
         with _stage(timings, "propose"):
             attempt = self._ask(idea.begin)
         if attempt is None:
@@ -135,14 +135,14 @@ class Life:
 
     # ------------------------------------------------------------------------------------------------- proposing
 
-    def _idea(self, number: int, tree: Worktree, lane: int, program: str) -> Idea:
+    def _idea(self, number: int, tree: Worktree, program: str) -> Idea:
         desk = SessionDesk(
             self._ledger.records, lambda record: _diff(record, tree), self._campaign_folder(), number,
             self._attempts.spent, lambda text: self._watcher.news.append(f"{number:04d}: {text}"),
         )  # fmt: skip
 
         def look() -> tuple[str, Context]:
-            return self._ledger.base(), self._attempts.context(number, tree, lane, program, desk)
+            return self._ledger.base(), self._attempts.context(number, tree, program, desk)
 
         return Idea(self._attempts, self._settings, tree, desk, look)
 

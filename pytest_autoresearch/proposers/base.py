@@ -90,7 +90,6 @@ class Context:
         terms: What holds for every experiment.
         notes: What a proposer wrote down for later ones.
         desk: To ask and to tell.
-        lane: Which lane it is for.
     """
 
     number: int
@@ -104,7 +103,6 @@ class Context:
     terms: Terms = field(default_factory=Terms)
     notes: str = ""
     desk: Desk = field(default_factory=NoDesk)
-    lane: int = 0
 
 
 class Proposer(Protocol):
