@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import time
 from collections.abc import Generator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,9 @@ import pytest
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.checkout import Checkout
 from pytest_autoresearch.deadline import timeout_of
-from pytest_autoresearch.describe import Harness, describe
+from pytest_autoresearch.describe import Harness
+from pytest_autoresearch.equipment import equip
 from pytest_autoresearch.errors import AutoresearchError, UserError
-from pytest_autoresearch.gpu import Gpu, visible
 from pytest_autoresearch.guard import is_editable, is_trusted
 from pytest_autoresearch.loop import Loop
 from pytest_autoresearch.proposers.choice import Surroundings, choose
@@ -26,12 +24,7 @@ from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.junit import Junit
 from pytest_autoresearch.reports.terminal import Terminal
 from pytest_autoresearch.runners.agent import AgentRunner
-from pytest_autoresearch.runners.environment import passed
-from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.runners.marks import sweep
-from pytest_autoresearch.sandbox import Sandbox, find
-from pytest_autoresearch.sandboxes.base import View
-from pytest_autoresearch.sandboxes.machine import everywhere, gpu_devices
 from pytest_autoresearch.settings import Settings, read, this_python
 from pytest_autoresearch.slots import BUNDLED, Slots
 
@@ -75,10 +68,10 @@ def _begin(config: pytest.Config) -> None:
         checkout.check()
     asks_hook = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
     proposer = choose(settings, asks_hook, checkout.edit)
-    harness, gpu = _harness(settings)
-    box = _sandbox(settings, ratchet, harness, gpu)
+    equipment = equip(settings, ratchet)
+    harness, box = equipment.harness, equipment.sandbox
     loop = Loop(config, slots, settings.lanes, settings.discard)
-    runner, agents = LocalRunner(gpu, box.backend), AgentRunner(box.backend, harness.hidden)
+    runner, agents = equipment.runner(), AgentRunner(box.backend, harness.hidden)
     around = Surroundings(agents, settings.budget_seconds or harness.budget_seconds)
     campaign = Campaign(
         settings, ratchet, records, harness, loop, runner, box.words, lambda: proposer.make(around), agents.close
@@ -96,32 +89,6 @@ def _begin(config: pytest.Config) -> None:
     for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
     config.pluginmanager.register(Ending(loop, settings.exit), "autoresearch-ending")
-
-
-def _harness(settings: Settings) -> tuple[Harness, Gpu | None]:
-    """What the harness says of itself, and the GPU that runs are held to; none where the harness does without."""
-    gpu = next(iter(visible(os.environ).gpus), None)
-    harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
-    harness = replace(harness, hidden=everywhere(harness.hidden))
-    if gpu is None or harness.device == "cpu":
-        return harness, None
-    # The harness knows the kind of GPU; which one it is, and under which driver, is seen from outside.
-    named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
-    key = ", ".join([*named, gpu.key])
-    return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), gpu
-
-
-def _sandbox(settings: Settings, ratchet: Ratchet, harness: Harness, gpu: Gpu | None) -> Sandbox:
-    """What training is started in, tried out with what it will see."""
-    view = View(
-        folder=settings.root,
-        environment=passed(os.environ),
-        readable=settings.readable_paths,
-        covered=harness.hidden,
-        devices=gpu_devices(gpu.uuid) if gpu else (),
-    )
-    hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
-    return find(settings.sandbox, view, hidden)
 
 
 class Ending:

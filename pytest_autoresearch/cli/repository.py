@@ -1,0 +1,84 @@
+"""The repository that the command line is typed in: its settings as pytest reads them, its campaigns and records."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.settings import Settings, read
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Where campaigns are.
+
+    Attributes:
+        settings: The options' defaults and the ini keys.
+        ratchet: Its git.
+    """
+
+    settings: Settings
+    ratchet: Ratchet
+
+    @property
+    def root(self) -> Path:
+        return self.settings.root
+
+    def choose(self, tag: str | None) -> str:
+        """The campaign of that name, which is open from then on; else the one of the branch here or the last.
+
+        Raises:
+            UserError: There is none of that name, or none at all.
+        """
+        known = self.ratchet.campaigns()
+        kind, _, here = self.ratchet.here().removeprefix("refs/heads/").partition("/")
+        chosen = tag or self.settings.tag or (here if kind == "autoresearch" and here in known else "")
+        chosen = chosen or max(known, key=lambda one: known[one], default="")
+        if not chosen:
+            raise UserError("there is no campaign in this repository yet: type `pytest --autoresearch` to begin one")
+        if chosen not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise UserError(f"there is no campaign {chosen!r} in this repository; it has {names}")
+        self.ratchet.tag = chosen
+        return chosen
+
+    def records(self, tag: str | None = None) -> list[Experiment]:
+        """Every record of the chosen campaign, by number."""
+        return self.ratchet.records(self.choose(tag))
+
+    def artifacts(self, experiment: Experiment) -> Path:
+        """The folder of what an experiment left for people: logs, patches. It may be gone."""
+        number = experiment.number if experiment.planned_number is None else experiment.planned_number
+        return self.settings.experiments_folder / "runs" / experiment.tag / f"{number:04d}"
+
+
+def here(given: argparse.Namespace) -> Repository:
+    """The repository of the folder that was given, by its own pytest configuration; no conftest is imported.
+
+    Raises:
+        UserError: There is no git repository, or its configuration makes no sense.
+    """
+    try:
+        os.chdir(given.folder)
+    except OSError as error:
+        raise UserError(f"-C {given.folder}: {error.strerror}") from None
+    try:
+        config = pytest.Config.fromdictargs({}, ["--noconftest"])
+    except pytest.UsageError as error:
+        raise UserError(str(error)) from None
+    settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
+    return Repository(settings, Ratchet(settings.root))
+
+
+def tag_argument(parser: argparse.ArgumentParser) -> None:
+    """`--tag`, for commands about one campaign."""
+    parser.add_argument(
+        "--tag", metavar="TAG", help="the campaign (that of the branch checked out here, else the one worked on last)"
+    )
