@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_autoresearch.racing import CHECKPOINTS, smoothed
+from pytest_autoresearch.curve import CHECKPOINTS, smoothed
 
 ROOT = Path(__file__).resolve().parent.parent
 PATH = Path(__file__).with_name("curves.json")

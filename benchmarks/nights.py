@@ -18,7 +18,8 @@ import numpy as np
 
 from pytest_autoresearch.experiment import Direction
 from pytest_autoresearch.noise import VAL_BPB_ON_A_GPU, Prior, Sample, pooled
-from pytest_autoresearch.racing import CHECKPOINTS, Racer, is_spared
+from pytest_autoresearch.curve import CHECKPOINTS
+from pytest_autoresearch.racing import Racer, is_spared
 from pytest_autoresearch.rule import Evidence, Incumbent, Rule, Step, needed, next_action
 
 _Job = TypeVar("_Job")
@@ -112,9 +113,9 @@ class Night:
         runs = 1 if off else world.prior.baseline_runs
         self._sample = Sample()
         for number in range(runs):
-            metric, curve = self._run(self._truth, self._shape, number)
+            metric, losses = self._run(self._truth, self._shape, number)
             if world.curves:
-                self._racer.learn(number, curve, metric, won=True)
+                self._racer.learn(number, losses, metric, won=True)
             self._sample = self._sample.plus(metric)
         self._noise = pooled([self._sample], world.prior)
         self._due = False
@@ -139,7 +140,7 @@ class Night:
             kept=len(self.played.kept), tried=number - 1,
         )  # fmt: skip
         own = Sample()
-        finished: list[tuple[int, list[tuple[float, float]], float]] = []
+        finished: list[tuple[int, tuple[float, ...], float]] = []
         counted = False
         shape = self._walk(self._world.curves.shape) if self._world.curves else []
         while True:
@@ -150,14 +151,14 @@ class Night:
                 evidence = replace(evidence, noise=self._noise, incumbent=self._incumbent, renewed=renewed)
             elif step is Step.RUN_CANDIDATE:
                 seed = 0 if evidence.screen is None else 1 + len(evidence.confirmations)
-                metric, curve = self._run(self._truth + effect, shape, seed)
+                metric, losses = self._run(self._truth + effect, shape, seed)
                 if self._world.curves and number > 8 and not counted:
                     counted = True
                     self.played.gains += effect < -self._world.sd / 2
-                if self._stops(number, seed, curve, metric, evidence, effect):
+                if self._stops(number, seed, losses, metric, evidence, effect):
                     self._judged(finished, won=False)
                     return
-                finished.append((seed, curve, metric))
+                finished.append((seed, losses, metric))
                 if evidence.screen is None:
                     evidence = replace(evidence, screen=metric)
                 else:
@@ -182,48 +183,47 @@ class Night:
         return Incumbent(self._sample.runs, self._sample.mean, self._due)
 
     def _run_incumbent(self) -> None:
-        metric, curve = self._run(self._truth, self._shape, self._asked)
+        metric, losses = self._run(self._truth, self._shape, self._asked)
         grown = self._sample.plus(metric)
         self._noise, self._sample = self._noise.plus(self._sample, grown), grown
         self._due = False
         if self._world.curves:
-            self._racer.learn(self._asked, curve, metric, won=True)
+            self._racer.learn(self._asked, losses, metric, won=True)
         self._asked += 1
 
-    def _judged(self, finished: Sequence[tuple[int, list[tuple[float, float]], float]], won: bool) -> None:
+    def _judged(self, finished: Sequence[tuple[int, tuple[float, ...], float]], won: bool) -> None:
         if self._world.curves:
-            for seed, curve, metric in finished:
-                self._racer.learn(seed, curve, metric, won)
+            for seed, losses, metric in finished:
+                self._racer.learn(seed, losses, metric, won)
 
     def _stops(
-        self, number: int, seed: int, curve: list[tuple[float, float]], metric: float, evidence: Evidence, effect: float
+        self, number: int, seed: int, losses: tuple[float, ...], metric: float, evidence: Evidence, effect: float
     ) -> bool:
         """Whether the race ends this run; it has been counted as a whole one."""
         if not self._world.curves:
             return False
         bar = needed(evidence)
-        for at, share in enumerate(CHECKPOINTS, 1):
-            if self._racer.hopeless(seed, curve[:at], bar):
+        for at, share in enumerate(CHECKPOINTS):
+            limit = self._racer.limit(at, seed, bar)
+            if limit is not None and losses[at] > limit:
                 if is_spared(number):
-                    self._racer.was_spared(metric, bar)
                     return False
-                self._racer.was_stopped(share)
                 self._cost -= 1 - share
                 self.played.stopped += 1
                 self.played.lost += effect < -self._world.sd / 2 and metric < bar
                 return True
         return False
 
-    def _run(self, truth: float, shape: Sequence[float], seed: int) -> tuple[float, list[tuple[float, float]]]:
-        """A whole run: its metric and its curve, in the metric's unit."""
+    def _run(self, truth: float, shape: Sequence[float], seed: int) -> tuple[float, tuple[float, ...]]:
+        """A whole run: its metric and its losses at the checkpoints, in the metric's unit."""
         self._cost += 1
         metric, curves = truth + self._world.sd * self._normal(), self._world.curves
         if curves is None:
-            return metric, []
+            return metric, ()
         if seed not in self._offsets:
             self._offsets[seed] = [data * self._normal() for data in curves.data]
-        parts = zip(CHECKPOINTS, self._walk(curves.drift), shape, self._offsets[seed], strict=True)
-        return metric, [(share, metric + sum(away)) for share, *away in parts]
+        parts = zip(self._walk(curves.drift), shape, self._offsets[seed], strict=True)
+        return metric, tuple(metric + sum(away) for away in parts)
 
     def _walk(self, deviations: Sequence[float]) -> list[float]:
         """Numbers of these standard deviations, the neighbours much alike: each is 0.8 of the one before, and new."""

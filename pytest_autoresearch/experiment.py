@@ -164,6 +164,12 @@ class Run:
         role: What it was made for: `baseline`, `screen` (a candidate's first), `confirm`, or `incumbent` (the branch's
             head, run again beside a candidate).
         commit: What was run, where that is not the experiment's own commit; else empty.
+        losses: What training printed, smoothed, at the checkpoints of `curve`; None at those that it did not reach.
+        bar: The metric that it was raced against; None where it was not raced.
+        hopeless: Why its losses could not come to that, in a sentence; empty where they could. Without a metric it was
+            ended there, with one it was let finish to see whether the race was right.
+        inconclusive: What was wrong with the machine while it ran, in a sentence: then it counts for nothing, and was
+            made again.
         metric: The metric that counts, or None when the run crashed.
         reported: The metric as the training command printed it, or None.
         metrics: Every number of the summary block, under its printed name.
@@ -177,7 +183,8 @@ class Run:
         allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
         lane: Where it ran.
         device: The GPU's UUID, else empty.
-        others: Other processes seen on that GPU during training; None where there is no telling.
+        others: Other processes seen on that GPU during training, those that only draw marked; None where there is no
+            telling.
         throttling: Why its clock was held down during training, and in which share of the looks, 0 to 1; None where
             there is no telling.
         variables: What it was given beyond the campaign's variables: those for a run that follows one out of memory.
@@ -210,6 +217,15 @@ class Run:
     log: str = ""
     role: str = "screen"
     commit: str = ""
+    losses: tuple[float | None, ...] = ()
+    bar: float | None = None
+    hopeless: str = ""
+    inconclusive: str = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was ended early, as hopeless: it has no metric, and is no crash."""
+        return bool(self.hopeless) and self.metric is None and self.crash is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +240,7 @@ class Progress:
         remaining_seconds: Training seconds left; None outside training.
         memory_mb: Memory of the process tree now, in MiB.
         run: Which of the experiment's runs it is, by the name of its log; empty for the first.
+        losses: Of training so far, at the checkpoints of `curve`.
     """
 
     phase: str
@@ -233,6 +250,7 @@ class Progress:
     remaining_seconds: float | None = None
     memory_mb: float = 0.0
     run: str = ""
+    losses: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +333,7 @@ class Experiment:
         usage: What its proposer has used for it.
         constants: The constants that its edit set, by name, where it did nothing else.
         simpler: Whether its program is smaller than its base's by a hundredth or more.
+        comparable: Whether its loss curve can be compared with its base's.
         lines_added: Lines of the editable files that it has and its base has not; `lines_removed` the other way round.
         notes: The proposer's notes as it rewrote them with this experiment; empty where it left them alone.
         timings: Seconds by stage.
@@ -346,6 +365,7 @@ class Experiment:
     usage: Usage = field(default_factory=Usage)
     constants: Mapping[str, float | int | bool] = field(default_factory=dict)
     simpler: bool = False
+    comparable: bool = False
     lines_added: int = 0
     lines_removed: int = 0
     notes: str = ""
@@ -377,8 +397,13 @@ class Experiment:
 
     @property
     def own_runs(self) -> tuple[Run, ...]:
-        """The runs of its own commit."""
-        return tuple(run for run in self.runs if not run.commit)
+        """The runs of its own commit, but for those that count for nothing."""
+        return tuple(run for run in self.runs if not run.commit and not run.inconclusive)
+
+    @property
+    def hopeless(self) -> str:
+        """Why its last run was ended early, in a sentence; empty where none was."""
+        return self.last_run.hopeless if self.last_run and self.last_run.stopped else ""
 
     @property
     def last_run(self) -> Run | None:
@@ -386,7 +411,7 @@ class Experiment:
         return self.own_runs[-1] if self.own_runs else None
 
     @property
-    def _measured(self) -> tuple[Run, ...]:
+    def _counted(self) -> tuple[Run, ...]:
         """The runs that count: those with a metric, or all where none has one."""
         own = self.own_runs
         return tuple(run for run in own if run.metric is not None) or own
@@ -407,6 +432,11 @@ class Experiment:
             return math.fsum(value / len(values) for value in values)
 
     @property
+    def measured(self) -> bool:
+        """Whether there is a metric: it is no crash, and was not ended before it had one."""
+        return self.crash is None and not math.isnan(self.metric)
+
+    @property
     def best(self) -> float:
         """The incumbent's estimate: what has to be beaten."""
         return self.direction.worst if self.incumbent is None else self.incumbent
@@ -419,7 +449,7 @@ class Experiment:
     @property
     def training_seconds(self) -> float:
         """The longest training time of any run that counts."""
-        return max((run.training_seconds for run in self._measured), default=0.0)
+        return max((run.training_seconds for run in self._counted), default=0.0)
 
     @property
     def budget_seconds(self) -> float:
@@ -428,12 +458,12 @@ class Experiment:
     @property
     def peak_memory_mb(self) -> float:
         """The largest memory of any run that counts, seen from outside, in MiB."""
-        return max((run.peak_memory_mb for run in self._measured), default=0.0)
+        return max((run.peak_memory_mb for run in self._counted), default=0.0)
 
     @property
     def allocator_mb(self) -> float | None:
         """The largest peak of the allocator of any run that counts, as training printed it, in MiB, or None."""
-        return max((run.allocator_mb for run in self._measured if run.allocator_mb is not None), default=None)
+        return max((run.allocator_mb for run in self._counted if run.allocator_mb is not None), default=None)
 
     @property
     def memory_limit_mb(self) -> float:

@@ -28,6 +28,7 @@ How = Literal["by process", "by device growth", "not measured"]
 
 # A process that computes and draws stands in two of these, with the same figure.
 _LISTS = ("Compute", "Graphics", "MPSCompute")
+_DRAWS = "Graphics"  # a screen's own processes stand in this list alone
 # Those of NVML's reasons that take speed away; an idle device and clocks that somebody chose are none of them.
 _CAUSES = {
     "power cap": "SwPowerCap",
@@ -97,7 +98,9 @@ class GpuWatch:
         self._throttling.note(answer.reasons)
         processes = answer.processes
         if processes is not None:
-            self._neighbours.note(set(processes).difference(pids), self._memory.numbers_are_ours(processes))
+            computing = {pid for kind, listed in answer.lists.items() if kind != _DRAWS for pid in listed}
+            strangers = set(processes).difference(pids)
+            self._neighbours.note(strangers, strangers - computing, self._memory.numbers_are_ours(processes))
 
     def seen(self) -> Seen:
         """What there is to report so far."""
@@ -176,8 +179,8 @@ class _Neighbours:
         self._suspects: set[int] | None = None
         self._names: dict[int, str] = {}
 
-    def note(self, strangers: set[int], numbers_are_ours: bool) -> None:
-        """Who is there now. Two looks in a row make a neighbour.
+    def note(self, strangers: set[int], drawing: set[int], numbers_are_ours: bool) -> None:
+        """Who is there now, and which of them only draw. Two looks in a row make a neighbour.
 
         A process of the run may be younger than the list of them, and one that has ended is on the device for a while.
         """
@@ -186,7 +189,7 @@ class _Neighbours:
         for pid in strangers & (self._suspects or set()):
             name = _name(pid) if numbers_are_ours else f"process {pid} of another pid namespace"
             if name is not None:
-                self._names[pid] = name
+                self._names[pid] = f"{name}, drawing" if pid in drawing else name
         self._suspects = strangers
 
     def names(self) -> tuple[str, ...] | None:

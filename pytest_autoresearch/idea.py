@@ -17,6 +17,7 @@ from pytest_autoresearch.errors import GitError, Refused
 from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Repair
 from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.prompt import asks_for_bolder, stale
+from pytest_autoresearch.racing import distorts
 from pytest_autoresearch.records import one_line
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
@@ -189,10 +190,11 @@ class Idea:
         changes = self._novel(proposal, before, after)
         commit, _ = tree.commit(base, f"{proposal.description}\n\n{proposal.hypothesis}".strip())
         added, removed = self._lines(commit)
+        comparable = not distorts(self._changed_lines(commit))
         attempt = replace(
             attempts.experiment(self._context.number, proposal, commit, base, tree), program=program,
             constants=changes, lines_added=added, lines_removed=removed,
-            simpler=programs.size(after) <= (1 - _SIMPLER) * programs.size(before),
+            simpler=programs.size(after) <= (1 - _SIMPLER) * programs.size(before), comparable=comparable,
         )  # fmt: skip
         with attempts.lock:
             guard.check_new(proposal, program, attempts.rivals(program))
@@ -230,3 +232,8 @@ class Idea:
                 more, less, _ = row.split("\t", 2)
                 added, removed = added + int(more), removed + int(less)
         return added, removed
+
+    def _changed_lines(self, commit: str) -> list[str]:
+        """The lines that were added or removed."""
+        patch = self._tree.git("diff", "--no-renames", "--no-ext-diff", "--unified=0", self._base, commit)
+        return [row[1:] for row in patch.splitlines() if row[:1] in ("+", "-") and row[:3] not in ("+++", "---")]

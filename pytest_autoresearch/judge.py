@@ -55,6 +55,13 @@ class Judge:
         finally:
             self._in_body = False
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> None:
+        """A run that was ended early has no numbers for a test to ask for."""
+        slot = pyfuncitem.stash.get(SLOT, None)
+        if slot is not None and slot.experiment is not None and slot.experiment.hopeless:
+            pytest.fail(f"hopeless: {slot.experiment.hopeless}", pytrace=False)
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
@@ -95,6 +102,8 @@ class Judge:
         raised = call.excinfo.value if call.excinfo else None
         if experiment.crash is not None:
             return verdict.crashed(experiment.crash)
+        if experiment.hopeless:
+            return verdict.stopped(experiment)
         if slot.ruling is not None and report.when == "call":  # in place of the asserts, not of a broken fixture
             return slot.ruling
         if hasattr(report, "wasxfail"):
@@ -185,7 +194,7 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("status", str(given.status) if given else "undecided"),
         ("reason", given.reason if given else ""),
         ("description", experiment.proposal.description),
-        (experiment.metric_name, f"{experiment.metric:.6f}" if experiment.crash is None else ""),
+        (experiment.metric_name, f"{experiment.metric:.6f}" if experiment.measured else ""),
         ("best", "" if experiment.incumbent is None else f"{experiment.incumbent:.6f}"),
         ("gain", "" if given is None or given.gain is None else f"{given.gain:.6f}"),
         ("margin", f"{experiment.margin:.6f}"),

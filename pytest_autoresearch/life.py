@@ -6,61 +6,29 @@ Runs on a lane's thread. Knows nothing of items, verdicts or reports.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
 
-from pytest_autoresearch import trials
 from pytest_autoresearch.attempts import Attempts
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.desk import SessionDesk
 from pytest_autoresearch.errors import ProposerError, Spent
-from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Limits, Progress, Run
+from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Limits, Progress
 from pytest_autoresearch.idea import Idea
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.losses import Losses
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.runners.base import Job, Runner
-from pytest_autoresearch.runners.compiled import fill
+from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.workbench import Watcher, Workbench
 from pytest_autoresearch.worktree import Worktree
 
-_OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 # What goes back to nobody: whoever is told how a number was found out learns how not to be.
 _FINAL = ("rejected", "unwatched", "over-disk", "over-processes")
 _CHEAP = 0.1  # a run that failed after more than this share of its budget is repaired once, and no more
-
-
-class Watcher(Protocol):
-    """Whoever follows the experiments from outside: the campaign.
-
-    Attributes:
-        progress: Where each of them is, by number.
-        news: Sentences for a person.
-    """
-
-    progress: dict[int, Progress]
-    news: deque[str]
-
-    def end(self, why: str, failed: bool = False) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """One run to be made for an experiment: see `trials.RunOnce`; `log` is its log's name."""
-
-    experiment: Experiment
-    commit: str
-    seed: int
-    role: str
-    below: float | None
-    log: str
 
 
 class Life:
@@ -75,9 +43,8 @@ class Life:
         self._harness = harness
         self._ledger = ledger
         self._attempts = attempts
-        self._runner = runner
-        self._losses = losses
         self._watcher = watcher
+        self._workbench = Workbench(settings, ratchet, harness, ledger, runner, losses, watcher)
         self._charter = ""
         self._trees: dict[int, Worktree] = {}
 
@@ -104,7 +71,7 @@ class Life:
             if attempt.refusal is not None:
                 return dressed
             with _stage(timings, "run"):
-                return self._tried(dressed, tree, lane)
+                return self._workbench.measure(dressed, tree, lane)
 
         if number == BASELINE:
             with _stage(timings, "propose"):
@@ -127,6 +94,10 @@ class Life:
             experiment = measured(attempt)
         return replace(idea.settle(experiment), timings=timings)
 
+    def keep_compiled(self, commits: Container[str]) -> None:
+        """See `Workbench`."""
+        self._workbench.keep_compiled(commits)
+
     def release(self, held: Container[int]) -> None:
         """Let other sessions have the lanes' trees, but for the lanes that are still held."""
         for lane, tree in list(self._trees.items()):
@@ -137,7 +108,7 @@ class Life:
 
     def _idea(self, number: int, tree: Worktree, program: str) -> Idea:
         desk = SessionDesk(
-            self._ledger.records, lambda record: _diff(record, tree), self._campaign_folder(), number,
+            self._ledger.records, lambda record: _diff(record, tree), self._workbench.campaign_folder(), number,
             self._attempts.spent, lambda text: self._watcher.news.append(f"{number:04d}: {text}"),
         )  # fmt: skip
 
@@ -169,94 +140,10 @@ class Life:
 
     def _keep_failed(self, experiment: Experiment, tree: Worktree, count: int) -> None:
         """What goes back is replaced by what comes of it: its change and its log stay for people."""
-        folder = self._artifacts(experiment.number)
+        folder = self._workbench.artifacts(experiment.number)
         (folder / f"failed-{count}.patch").write_text(_diff(experiment, tree), "utf-8", "surrogateescape")
         for log in folder.glob("train*.log"):
             log.replace(folder / log.name.replace("train", f"failed-{count}", 1))
-
-    # --------------------------------------------------------------------------------------------------- running
-
-    def _tried(self, experiment: Experiment, tree: Worktree, lane: int) -> Experiment:
-        """The experiment with all the runs that the keep rule asks for."""
-        rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
-        counts: dict[str, int] = {}
-
-        def run(commit: str, seed: int, role: str, below: float | None) -> tuple[Run, ...]:
-            counts[role] = count = counts.get(role, 0) + 1
-            log = "train" if role == "screen" or (role, count) == ("baseline", 1) else f"{role}-{count}"
-            return self._with_retry(_Order(experiment, commit, seed, role, below, log), tree, lane)
-
-        if experiment.number == BASELINE or head is None:
-            return trials.baseline(experiment, rule, prior, run)
-        return trials.candidate(experiment, head, self._ledger.records, rule, prior, run, self._settings.simplify)
-
-    def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
-        """One run; and where it ran out of memory and the harness knows a way to need less, one more in that way.
-
-        What follows a program that needed the way is given it from the start: it would run out all the same.
-        """
-        incumbent = self._ledger.incumbent
-        variables = incumbent.last_run.variables if incumbent and incumbent.last_run else {}
-        first = self._run(order, tree, lane, variables)
-        crash, less = first.crash, self._harness.retry_out_of_memory
-        if crash is None or crash.reason not in _OUT_OF_MEMORY or not less or variables == less:
-            return (first,)
-        return first, self._run(replace(order, log=f"{order.log}-2"), tree, lane, less)
-
-    def _run(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Run:
-        settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
-        tree.reset(order.commit)
-        self._show_readable(tree)
-        head = self._ledger.incumbent
-        # The second run of a baseline that is not recorded yet has no first one to be held to.
-        known = experiment if order.role == "baseline" and order.log != "train" else baseline
-        clocked, kept = harness.score is not None, self._compiled(order.commit)
-        if clocked:  # where nobody asks for the clock, nothing would be kept, and the user's own cache is better
-            fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])
-        job = Job(
-            command=settings.command, folder=tree.folder, out=tree.out,
-            log=self._artifacts(experiment.number) / f"{order.log}.log", seed=order.seed, lane=lane,
-            limits=experiment.limits, metric_name=settings.metric, score=harness.score, score_folder=settings.root,
-            environment={**harness.environment, **variables}, rows=harness.training_rows,
-            score_environment=self._losses.variables(order.commit, known, head.commit if head else "", order.below),
-            readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
-            trusted=tuple(settings.root / path for path in settings.frozen),
-            cache=tree.cache if clocked else None, keep_cache=kept,
-        )  # fmt: skip
-        which = "" if order.log == "train" else order.log
-
-        def note(now: Progress) -> None:
-            self._watcher.progress[experiment.number] = replace(now, run=which)
-
-        run = self._runner.run(job, note)
-        other = "" if order.commit == experiment.commit else order.commit
-        return replace(run, variables=variables, role=order.role, commit=other)
-
-    def _compiled(self, commit: str) -> Path:
-        """Where what compilers made of a commit is kept, from before it had seen data."""
-        return self._ratchet.home / "compiled" / self._ratchet.tag / commit
-
-    def keep_compiled(self, commits: Container[str]) -> None:
-        """Remove what is kept of all other commits but the baseline."""
-        baseline = self._ledger.baseline
-        for folder in self._compiled("").glob("*"):
-            if folder.name not in commits and (baseline is None or folder.name != baseline.commit):
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _artifacts(self, number: int) -> Path:
-        """The folder for what an experiment leaves for people; git ignores it."""
-        folder = self._campaign_folder() / f"{number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def _campaign_folder(self) -> Path:
-        runs = self._settings.experiments_folder / "runs"
-        folder = runs / self._ratchet.tag
-        folder.mkdir(parents=True, exist_ok=True)
-        ignore = runs / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-        return folder
 
     def _program(self) -> str:
         """The researcher's page as it is now; as it last was where it is being written at this moment."""
@@ -273,16 +160,6 @@ class Life:
         if lane not in self._trees:
             self._trees[lane] = self._ratchet.worktree(lane)
         return self._trees[lane]
-
-    def _show_readable(self, tree: Worktree) -> None:
-        """Untracked things that training needs appear in the lane's tree where they are in the checkout."""
-        for name in self._settings.readable:
-            path = Path(name).expanduser()
-            if not path.is_absolute() and (self._settings.root / path).exists():
-                link = tree.folder / path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to(self._settings.root / path)
 
 
 @contextmanager

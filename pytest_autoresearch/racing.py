@@ -1,42 +1,41 @@
 """Racing: whether a run that is under way can still show what it has to, by how the campaign's finished runs went.
 
-Pure: curves in, yes or no out. Knows nothing of how a run is ended, nor which changes make two curves incomparable: who
-drives it leaves those out.
+Pure: losses in, yes or no out. Knows nothing of how a run is ended, nor where its losses come from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_autoresearch import student
-from pytest_autoresearch.experiment import Direction
+from pytest_autoresearch.curve import CHECKPOINTS, Losses
+from pytest_autoresearch.experiment import Direction, Experiment
+from pytest_autoresearch.records import chain
 
-Curve = Sequence[tuple[float, float]]  # (share of the budget that is spent, loss), in the order of time
-
-CHECKPOINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 FINISHED = 8  # runs to learn from before anything is stopped
 SPARED = 10  # of so many hopeless runs, one is let finish
-_WINDOW = 0.1  # share of the budget that a loss is averaged over
 _SURE = 0.99
 
 
-def smoothed(curve: Curve) -> tuple[float, ...]:
-    """The mean loss of the last tenth of the budget before each checkpoint; NaN at those that are not reached."""
-    reached = curve[-1][0] if curve else 0.0
-    sums, counts = [0.0] * len(CHECKPOINTS), [0] * len(CHECKPOINTS)
-    for share, loss in curve:
-        # Windows do not overlap: a loss counts for the next checkpoint alone.
-        index = max(0, math.ceil((share - CHECKPOINTS[0]) / _WINDOW - 1e-9))
-        if index < len(CHECKPOINTS) and share > CHECKPOINTS[index] - _WINDOW + 1e-9:
-            sums[index] += loss
-            counts[index] += 1
-    return tuple(
-        total / count if count and checkpoint <= reached + 1e-9 else math.nan
-        for total, count, checkpoint in zip(sums, counts, CHECKPOINTS, strict=True)
-    )
+# What a changed line speaks of where a curve bends elsewhere or is in another unit: batches, schedules, the loss, how
+# and when it is printed.
+_DISTORTS = re.compile(
+    r"batch|accum|schedul|warm|cool|anneal|decay|lrm|loss|entropy|nll|smooth|seq_len|sequence_length|print|budget",
+    re.IGNORECASE,
+)
+
+
+def distorts(changed: Iterable[str]) -> bool:
+    """Whether these lines, added or removed, make a loss curve that cannot be compared with the one before.
+
+    By their words, and rather once too often: such a run is trained to its end, and nothing worse.
+    """
+    return any(_DISTORTS.search(line) for line in changed)
 
 
 def is_spared(number: int) -> bool:
@@ -50,7 +49,7 @@ class _Finished:
 
     Attributes:
         seed: The data came in an order that is the seed's.
-        losses: At the checkpoints.
+        losses: At the checkpoints; a NaN where there is none.
         metric: What came of it, turned so that less is better.
         won: Whether its commit was kept.
     """
@@ -71,53 +70,47 @@ class Racer:
 
     Args:
         direction: Which way the metric improves; a loss always falls.
-
-    Attributes:
-        stopped: How many runs were ended early.
-        saved: The share of the budget that they did not use, summed: so many whole runs.
-        spared: How many hopeless runs were let finish.
-        wrong: How many of those then showed what they had to.
     """
 
     def __init__(self, direction: Direction = Direction.MINIMIZE) -> None:
-        self.stopped = 0
-        self.saved = 0.0
-        self.spared = 0
-        self.wrong = 0
         self._sign = 1 if direction is Direction.MINIMIZE else -1
         self._finished: list[_Finished] = []
 
-    def learn(self, seed: int, curve: Curve, metric: float, won: bool) -> None:
+    def learn(self, seed: int, losses: Losses, metric: float, won: bool) -> None:
         """A run went to its end: the baseline's or an incumbent's, which have won, or after its verdict a candidate's.
 
         A curve that cannot be compared with the others is not for here.
         """
-        if math.isfinite(metric):
-            self._finished.append(_Finished(seed, smoothed(curve), self._sign * metric, won))
+        if math.isfinite(metric) and len(losses) == len(CHECKPOINTS):
+            known = tuple(math.nan if loss is None else loss for loss in losses)
+            self._finished.append(_Finished(seed, known, self._sign * metric, won))
 
-    def hopeless(self, seed: int, curve: Curve, bar: float) -> bool:
-        """Whether the run cannot be expected to beat the bar, by its curve so far.
+    def hopeless(self, seed: int, losses: Losses, bar: float) -> bool:
+        """Whether the run cannot be expected to beat the bar, by its losses so far.
 
         Args:
             bar: The metric that it has to beat; see `rule.needed`.
         """
-        losses = smoothed(curve)
-        reached = [at for at, loss in enumerate(losses) if not math.isnan(loss)]
-        if not reached or not math.isfinite(bar):
+        last = self._last(losses)
+        if last is None or not math.isfinite(bar):
             return False
-        at, bar = reached[-1], self._sign * bar
+        at, loss = last
+        limit = self.limit(at, seed, bar)
+        return limit is not None and loss > limit
+
+    def limit(self, at: int, seed: int, bar: float) -> float | None:
+        """The loss at a checkpoint beyond which a run on that seed is hopeless; None while too little is known."""
         finished = [one for one in self._finished if math.isfinite(one.losses[at])]
-        return len(finished) >= FINISHED and losses[at] > _bound(finished, at, seed, bar)
+        if len(finished) < FINISHED:
+            return None
+        limit = _bound(finished, at, seed, self._sign * bar)
+        return limit if limit < math.inf else None
 
-    def was_stopped(self, share: float) -> None:
-        """A hopeless run was ended at this share of its budget."""
-        self.stopped += 1
-        self.saved += 1 - share
-
-    def was_spared(self, metric: float, bar: float) -> None:
-        """A hopeless run was let finish, and this came of it."""
-        self.spared += 1
-        self.wrong += self._sign * metric < self._sign * bar
+    @staticmethod
+    def _last(losses: Losses) -> tuple[int, float] | None:
+        """The last checkpoint that has a loss, and that."""
+        known = [(at, loss) for at, loss in enumerate(losses) if loss is not None and not math.isnan(loss)]
+        return known[-1] if known else None
 
 
 def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> float:
@@ -128,7 +121,9 @@ def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> flo
     mean of its seed, is its bend and chance. The bound is the upper end of the prediction interval of a run that ends
     at the bar, or where a run with the largest bend of any that won would be, whichever is later.
     """
-    nearest = sorted(finished, key=lambda one: abs(one.metric - bar))[: max(FINISHED, len(finished) // 2)]
+    often = Counter(one.seed for one in finished)
+    pool = [one for one in finished if often[one.seed] > 1 or one.seed == seed]  # alone on its seed it shows nothing
+    nearest = sorted(pool, key=lambda one: abs(one.metric - bar))[: max(FINISHED, len(pool) // 2)]
     slope = _slope(finished, at)
     rests: dict[int, list[float]] = {}
     for one in nearest:
@@ -160,3 +155,97 @@ def _slope(finished: Sequence[_Finished], at: int) -> float:
         if one.metric != middle.metric
     )
     return max(0.0, ratios[len(ratios) // 2]) if ratios else 0.0
+
+
+# ---------------------------------------------------------------------------------------------- a campaign's races
+
+
+def racer_of(records: Iterable[Experiment]) -> Racer:
+    """What a campaign's records teach about runs of the branch head and of what is made from it.
+
+    A keep whose curve cannot be compared with those before begins anew: only what was made from it counts.
+    """
+    known = list(records)
+    line = chain(known)
+    since = max((at for at, one in enumerate(line) if not one.comparable), default=0)
+    alike = {one.commit for one in line[since:]}
+    racer = Racer(line[0].direction if line else Direction.MINIMIZE)
+    for record in known:
+        own = record.commit in alike or (record.comparable and record.base in alike)
+        for run in record.runs:
+            if run.metric is None or run.inconclusive or not (run.commit in alike if run.commit else own):
+                continue
+            racer.learn(run.seed, run.losses, run.metric, won=bool(run.commit) or record.commit in alike)
+    return racer
+
+
+@dataclass(frozen=True, slots=True)
+class Races:
+    """What racing did in some experiments.
+
+    Attributes:
+        stopped: Runs that were ended early.
+        saved_seconds: Of training, that they did not use.
+        spared: Hopeless runs that were let finish, one experiment in ten.
+        wrong: How many of those then showed what they had to.
+    """
+
+    stopped: int = 0
+    saved_seconds: float = 0.0
+    spared: int = 0
+    wrong: int = 0
+
+
+def races(records: Iterable[Experiment]) -> Races:
+    """What racing did in these experiments."""
+    hopeless = [(record, run) for record in records for run in record.runs if run.hopeless]
+    ended = [(record, run) for record, run in hopeless if run.metric is None]
+    spared = [(record, run.metric, run.bar) for record, run in hopeless if run.metric is not None]
+    return Races(
+        stopped=len(ended),
+        saved_seconds=math.fsum(max(0.0, record.budget_seconds - run.training_seconds) for record, run in ended),
+        spared=len(spared),
+        wrong=sum(bar is not None and record.direction.gain(metric, bar) > 0 for record, metric, bar in spared),
+    )
+
+
+class Race:
+    """One run against what it has to come to.
+
+    Args:
+        racer: What the campaign's finished runs teach.
+        seed: The run's.
+        bar: The metric that it has to beat.
+        spared: Whether it is let finish all the same.
+
+    Attributes:
+        hopeless: Why it cannot come to that, in a sentence; empty while it can.
+    """
+
+    def __init__(self, racer: Racer, seed: int, bar: float, spared: bool) -> None:
+        self.hopeless = ""
+        self.bar = bar
+        self._racer = racer
+        self._seed = seed
+        self._spared = spared
+        self._looked = -1
+
+    def look(self, losses: Losses) -> str:
+        """Why the run is to be ended here; empty where it may go on.
+
+        Args:
+            losses: Its curve so far.
+        """
+        at = max((index for index, loss in enumerate(losses) if loss is not None), default=-1)
+        loss = losses[at] if at > self._looked else None
+        self._looked = max(self._looked, at)
+        if loss is None or self.hopeless or not math.isfinite(self.bar):
+            return ""
+        limit = self._racer.limit(at, self._seed, self.bar)
+        if limit is None or not loss > limit:
+            return ""
+        self.hopeless = (
+            f"loss {loss:.4f} after {CHECKPOINTS[at]:.0%} of the budget, where {limit:.4f} is the most to beat "
+            f"{self.bar:.6g}"
+        )
+        return "" if self._spared else self.hopeless

@@ -62,7 +62,7 @@ def encode(experiment: Experiment) -> str:
         "evidence": experiment.evidence,
         "probability": experiment.probability,
         "refusal": asdict(experiment.refusal) if experiment.refusal else None,
-        "runs": [asdict(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""} for run in experiment.runs],
+        "runs": [encode_run(run) for run in experiment.runs],
         "limits": asdict(experiment.limits),
         "setting": asdict(experiment.setting),
         "program_hash": experiment.program_hash,
@@ -70,6 +70,7 @@ def encode(experiment: Experiment) -> str:
         "usage": asdict(experiment.usage),
         "constants": dict(experiment.constants),
         "simpler": experiment.simpler,
+        "comparable": experiment.comparable,
         "lines_added": experiment.lines_added,
         "lines_removed": experiment.lines_removed,
         "notes": experiment.notes,
@@ -77,7 +78,12 @@ def encode(experiment: Experiment) -> str:
         "timings": dict(experiment.timings),
         "finished_at": experiment.finished_at,
     }
-    return json.dumps(_finite(document), indent=1, allow_nan=False)
+    return json.dumps(finite(document), indent=1, allow_nan=False)
+
+
+def encode_run(run: Run) -> dict[str, Any]:
+    """One run, as it stands in a record."""
+    return asdict(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
 
 
 def decode(text: str) -> Experiment:
@@ -109,7 +115,7 @@ def _experiment(document: Mapping[str, Any]) -> Experiment:
         tree=document["tree"],
         program=document.get("program", ""),
         proposal=_proposal(document),
-        runs=tuple(_run(run) for run in document["runs"]),
+        runs=tuple(decode_run(run) for run in document["runs"]),
         limits=Limits(**{name: float(value) for name, value in document["limits"].items()}),
         metric_name=document["metric_name"],
         direction=Direction(document["direction"]),
@@ -126,6 +132,7 @@ def _experiment(document: Mapping[str, Any]) -> Experiment:
         usage=Usage(**document.get("usage", {})),
         constants={name: _value(value) for name, value in document.get("constants", {}).items()},
         simpler=document.get("simpler", False),
+        comparable=document.get("comparable", False),
         lines_added=document.get("lines_added", 0),
         lines_removed=document.get("lines_removed", 0),
         notes=document.get("notes", ""),
@@ -147,10 +154,12 @@ def _repair(document: Mapping[str, Any]) -> Repair:
     return Repair(document["stage"], Crash(**document["crash"]), document["commit"])
 
 
-def _run(document: Mapping[str, Any]) -> Run:
+def decode_run(document: Mapping[str, Any]) -> Run:
+    """The run that `encode_run` gave."""
     # A record of an earlier version lacks what came later, which then is what it was: nothing.
     given = {name: document[name] for name in _RUN_FIELDS if name in document}
     given |= {name: _value(given[name]) for name in _RUN_NUMBERS if name in given}
+    given["losses"] = tuple(map(_number, given.get("losses", ())))
     if given.get("others") is not None:
         given["others"] = tuple(given["others"])
     if given.get("throttling") is not None:
@@ -169,13 +178,14 @@ def _value(value: Any) -> Any:
     return float(value) if isinstance(value, str) else value
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The document with infinities and NaN as strings, which JSON has no numbers for."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Run, Status
 from pytest_autoresearch.noise import Noise, Prior, Sample, pooled
 from pytest_autoresearch.records import chain
 from pytest_autoresearch.rule import Incumbent, Rule
@@ -17,15 +17,22 @@ def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
     found: dict[str, Sample] = {}
     for record in records:
         for run in record.runs:
-            if run.metric is not None and run.role != _SELECTED:
+            if run.metric is not None and run.role != _SELECTED and not run.inconclusive:
                 commit = run.commit or record.commit
                 found[commit] = found.get(commit, Sample()).plus(run.metric)
     return found
 
 
 def run_count(records: Iterable[Experiment], commit: str) -> int:
-    """How often a commit was run: the next run of it takes the seed after."""
-    return sum((run.commit or record.commit) == commit for record in records for run in record.runs)
+    """How often a commit was run so that it counts: the next run of it takes the seed after."""
+    return sum(
+        (run.commit or record.commit) == commit and not run.inconclusive for record in records for run in record.runs
+    )
+
+
+def runs_of(records: Iterable[Experiment], commit: str) -> list[Run]:
+    """Every run of a commit."""
+    return [run for record in records for run in record.runs if (run.commit or record.commit) == commit]
 
 
 def noise(known: Mapping[str, Sample], prior: Prior) -> Noise:

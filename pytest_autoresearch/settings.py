@@ -21,6 +21,7 @@ SANDBOXES = ("auto", "require", "off")
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
 REPAIRS = 3
 AGENT_SECONDS = 900.0
+INCONCLUSIVE = 3
 
 
 class Option(NamedTuple):
@@ -51,7 +52,12 @@ OPTIONS = (
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
     Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, lean, or the number "
            "of confirmations at most (standard)"),
+    Option("racing", "on|off", "end a run early that cannot come to what it has to, by its loss curve (on)"),
+    Option("inconclusive", "N", "make a run again that was disturbed on its GPU, and stop after N of them in a row; "
+           "0: every run counts (3)"),
     Option("simplify", "", "keep a simpler program that is no worse, too (off)", switch=True),
+    Option("audit", "", "at the end of a session that kept something, run the first and the last program anew, on rows "
+           "that no verdict used (off)", switch=True),
     Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)"),
     Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)"),
     Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)"),
@@ -63,6 +69,8 @@ OPTIONS = (
     Option("sandbox", "POLICY", "auto: the best that this machine has; require: no session without one that holds in "
            "everything; off (auto)"),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)"),
+    Option("junit-names", "HOW", "what a JUnit test case is called: plain; or verdict, with verdict and metric behind "
+           "(plain)"),
     Option("exit", "POLICY", "exit status 0 when the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)"),
     Option("json", "", "one line of JSON for each experiment, too (off)", switch=True),
@@ -117,7 +125,10 @@ class Settings:
     model: str
     cost_usd: float | None
     rule: Rule
+    racing: bool
+    inconclusive: int
     simplify: bool
+    audit: bool
     repairs: int
     agent_seconds: float
     json: bool
@@ -128,6 +139,7 @@ class Settings:
     target: float | None
     sandbox: str
     discard: str
+    junit_names: str
     exit: str
     lanes: int
     command: tuple[str, ...]
@@ -164,7 +176,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         given = get(f"autoresearch_{name}")
         return given if given is not None else getini(f"autoresearch_{name}") or None
 
-    repairs = text("repairs")
+    repairs, doubted = text("repairs"), text("inconclusive")
 
     def switch(name: str) -> bool:
         return bool(text(name)) and str(text(name)).casefold() in ("1", "true", "yes", "on")
@@ -182,9 +194,12 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         model=text("model") or "",
         cost_usd=_number("cost", text("cost"), "US dollars, more than 0"),
         rule=_rule(text("confirm") or "standard"),
+        racing=_choice("racing", text("racing") or "on", ("on", "off")) == "on",
+        inconclusive=INCONCLUSIVE if doubted is None else _count("inconclusive", doubted, 0, "0 for never"),
         repairs=REPAIRS if repairs is None else _count("repairs", repairs, 0, "0 for never"),
         agent_seconds=_number("agent-seconds", text("agent_seconds"), "seconds, more than 0") or AGENT_SECONDS,
         simplify=switch("simplify"),
+        audit=switch("audit"),
         json=switch("json"),
         description=text("description") or "",
         budget_seconds=_number("budget", text("budget"), "seconds, more than 0"),
@@ -193,6 +208,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         target=_number("target", text("target"), "the metric's unit", least=-math.inf),
         sandbox=_choice("sandbox", text("sandbox") or "auto", SANDBOXES),
         discard=_choice("discard", text("discard") or "fail", ("fail", "xfail")),
+        junit_names=_choice("junit-names", text("junit_names") or "plain", ("plain", "verdict")),
         exit=_choice("exit", text("exit") or usual_exit, ("session", "progress", "strict")),
         lanes=_count("lanes", get("autoresearch_lanes") or "1", 1, "1 or more"),
         command=_command(getini("autoresearch_command") or "python train.py", "autoresearch_command"),

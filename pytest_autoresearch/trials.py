@@ -13,7 +13,7 @@ from typing import Protocol
 from pytest_autoresearch import replicates
 from pytest_autoresearch.experiment import Experiment, Run
 from pytest_autoresearch.noise import Noise, Prior, Sample
-from pytest_autoresearch.rule import Action, Evidence, Incumbent, Rule, Step, next_action
+from pytest_autoresearch.rule import Action, Evidence, Incumbent, Rule, Step, needed, next_action
 
 SEED = 42
 _MOST_FAILED = 2  # runs of the incumbent that crash beside one candidate
@@ -27,16 +27,19 @@ class RunOnce(Protocol):
         seed: Its seed.
         role: See `Run`.
         below: The metric that has to be found honest before it is believed; None where none has.
+        bar: The metric that it has to beat, or it counts for nothing; None where it counts whatever it is.
     """
 
-    def __call__(self, commit: str, seed: int, role: str, below: float | None) -> tuple[Run, ...]: ...
+    def __call__(
+        self, commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
+    ) -> tuple[Run, ...]: ...
 
 
 def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
     """The baseline with as many runs as the noise takes to be known; one where one run decides."""
     runs: tuple[Run, ...] = ()
     for count in range(prior.baseline_runs if rule.looks else 1):
-        runs += run(experiment.commit, SEED + count, "baseline", None)
+        runs += run(experiment.commit, SEED + count, "baseline")
         if runs[-1].metric is None:
             break
     return replace(experiment, runs=runs)
@@ -57,12 +60,17 @@ def candidate(
     while (action := trial.next()).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         if action.step is Step.RUN_INCUMBENT:
             seed = SEED + replicates.run_count(known, head.commit) + trial.beside
-            made = run(head.commit, seed, "incumbent", None)
+            made = run(head.commit, seed, "incumbent")
             trial.hear_incumbent(made[-1].metric)
         else:
             role = "confirm" if trial.screen is not None else "screen"
             seed = SEED + replicates.run_count(known, experiment.commit) + trial.own
-            made = run(experiment.commit, seed, role, trial.incumbent.mean)
+            made = run(experiment.commit, seed, role, trial.incumbent.mean, trial.bar)
+            if made[-1].stopped:
+                return replace(
+                    experiment, runs=runs + made, incumbent=trial.incumbent.mean, margin=math.inf, decided="hopeless",
+                    evidence=_stopped(action, role, made[-1]),
+                )  # fmt: skip
             if made[-1].metric is None:
                 return replace(experiment, runs=runs + made, incumbent=trial.incumbent.mean)
             trial.hear(made[-1].metric)
@@ -72,6 +80,12 @@ def candidate(
         decided=action.reason if rule.looks else "", evidence=action.sentence if rule.looks else "",
         probability=action.p if rule.looks and math.isfinite(action.p) else None,
     )  # fmt: skip
+
+
+def _stopped(action: Action, role: str, run: Run) -> str:
+    """What the race saw, for people, and before it the rule where it has seen a run."""
+    said = f"its {role} run was stopped: {run.hopeless}"
+    return said if role == "screen" else f"{action.sentence.partition(':')[0]}; {said}"
 
 
 class _Trial:
@@ -97,11 +111,18 @@ class _Trial:
 
     def next(self) -> Action:
         """What comes next."""
-        return next_action(
-            Evidence(
-                self._rule, self._direction, self._noise, self.incumbent, self.screen, self._confirmations,
-                self._renewed, self._simpler, self._reference, self._kept, self._tried,
-            )
+        return next_action(self._evidence)
+
+    @property
+    def bar(self) -> float | None:
+        """The metric that the candidate's next run has to beat; None where one run decides, and has to be known."""
+        return needed(self._evidence) if self._rule.looks else None
+
+    @property
+    def _evidence(self) -> Evidence:
+        return Evidence(
+            self._rule, self._direction, self._noise, self.incumbent, self.screen, self._confirmations,
+            self._renewed, self._simpler, self._reference, self._kept, self._tried,
         )  # fmt: skip
 
     def hear(self, metric: float | None) -> None:

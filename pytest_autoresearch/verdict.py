@@ -26,6 +26,12 @@ def kept(experiment: Experiment) -> Verdict:
     return Verdict(Status.KEEP, reason, _against_best(experiment), experiment.gain)
 
 
+def stopped(experiment: Experiment) -> Verdict:
+    """The verdict on an experiment that was ended early, as hopeless: no test is asked."""
+    said = experiment.evidence or experiment.hopeless
+    return Verdict(Status.DISCARD, "hopeless", f"{experiment.metric_name}: {said}")
+
+
 def discarded(experiment: Experiment, assertion: str) -> Verdict:
     """The verdict when a test said no; `assertion` is what it said."""
     improved = experiment.gain > experiment.margin

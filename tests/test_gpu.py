@@ -248,7 +248,7 @@ def test_others_are_named_when_two_looks_find_them(nvml: FakeNvml, pids: list[in
     watch.look([run])
     assert watch.seen().others == ()
     watch.look([run, young])
-    assert watch.seen().others == (f"sleep (process {stranger})",)
+    assert watch.seen().others == (f"sleep (process {stranger}), drawing",)
 
 
 def test_a_process_that_has_ended_is_no_other_though_the_device_still_lists_it(nvml: FakeNvml) -> None:

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from pytest_autoresearch.curve import CHECKPOINTS, Curve, smoothed
 from pytest_autoresearch.experiment import Direction
-from pytest_autoresearch.racing import CHECKPOINTS, FINISHED, Curve, Racer, is_spared, smoothed
+from pytest_autoresearch.racing import FINISHED, Race, Racer, distorts, is_spared
 
 BEST = 1.0
 SEED = 42
@@ -32,15 +33,15 @@ def taught(finished: int, direction: Direction = Direction.MINIMIZE, seed: int =
     racer = Racer(direction)
     for number in range(finished):
         final = BEST + (0.0, 0.001, 0.02, -0.001)[number % 4]
-        racer.learn(SEED, curve(final, random_), sign * final, won=number == 0)
+        racer.learn(SEED, smoothed(curve(final, random_)), sign * final, won=number == 0)
     return racer, random_
 
 
 def test_a_loss_is_smoothed_over_the_tenth_before_each_checkpoint() -> None:
     losses = smoothed([(step / 100, step / 100) for step in range(1, 46)])
     assert losses[:3] == pytest.approx([0.155, 0.255, 0.355])
-    assert all(loss != loss for loss in losses[3:])
-    assert all(loss != loss for loss in smoothed([]))
+    assert losses[3:] == (None,) * 5
+    assert smoothed([]) == (None,) * len(CHECKPOINTS)
 
 
 def test_a_run_far_behind_is_hopeless_and_one_that_keeps_up_is_not() -> None:
@@ -48,52 +49,52 @@ def test_a_run_far_behind_is_hopeless_and_one_that_keeps_up_is_not() -> None:
     behind, level = curve(BEST + 0.05, random_), curve(BEST, random_)
     for share in CHECKPOINTS:
         reached = int(200 * share)
-        assert racer.hopeless(SEED, behind[:reached], BEST)
-        assert not racer.hopeless(SEED, level[:reached], BEST)
+        assert racer.hopeless(SEED, smoothed(behind[:reached]), BEST)
+        assert not racer.hopeless(SEED, smoothed(level[:reached]), BEST)
 
 
 def test_nothing_is_stopped_before_a_fifth_of_the_budget() -> None:
     racer, random_ = taught(24)
-    assert not racer.hopeless(SEED, curve(BEST + 5, random_, until=0.195), BEST)
+    assert not racer.hopeless(SEED, smoothed(curve(BEST + 5, random_, until=0.195)), BEST)
 
 
 def test_nothing_is_stopped_before_eight_runs_were_finished() -> None:
     for finished in (FINISHED - 1, FINISHED):
         racer, random_ = taught(finished)
-        assert racer.hopeless(SEED, curve(BEST + 0.5, random_), BEST) is (finished == FINISHED)
+        assert racer.hopeless(SEED, smoothed(curve(BEST + 0.5, random_)), BEST) is (finished == FINISHED)
 
 
 def test_a_run_on_a_seed_of_its_own_is_not_raced() -> None:
     racer, random_ = taught(24)
-    assert not racer.hopeless(7, curve(BEST + 0.5, random_, data=7), BEST)
+    assert not racer.hopeless(7, smoothed(curve(BEST + 0.5, random_, data=7)), BEST)
 
 
 def test_one_run_on_a_seed_shows_what_its_data_do_to_a_loss() -> None:
     racer, random_ = taught(24)
-    racer.learn(7, curve(BEST, random_, data=7), BEST, won=True)
-    assert racer.hopeless(7, curve(BEST + 0.5, random_, data=7), BEST)
-    assert not racer.hopeless(7, curve(BEST, random_, data=7), BEST)
+    racer.learn(7, smoothed(curve(BEST, random_, data=7)), BEST, won=True)
+    assert racer.hopeless(7, smoothed(curve(BEST + 0.5, random_, data=7)), BEST)
+    assert not racer.hopeless(7, smoothed(curve(BEST, random_, data=7)), BEST)
 
 
 def test_a_bar_that_is_harder_to_beat_stops_more() -> None:
     racer, random_ = taught(40)
     runs = [curve(BEST, random_) for _ in range(20)]
-    assert sum(racer.hopeless(SEED, run, BEST - 0.03) for run in runs) == 20
-    assert sum(racer.hopeless(SEED, run, BEST + 0.03) for run in runs) == 0
+    assert sum(racer.hopeless(SEED, smoothed(run), BEST - 0.03) for run in runs) == 20
+    assert sum(racer.hopeless(SEED, smoothed(run), BEST + 0.03) for run in runs) == 0
 
 
 def test_after_a_win_from_far_behind_another_is_let_run() -> None:
     racer, random_ = taught(24)
     late = [(share, loss + 0.05 * (1 - share)) for share, loss in curve(BEST - 0.001, random_)]
-    assert racer.hopeless(SEED, late[:60], BEST)
-    racer.learn(SEED, late, BEST - 0.001, won=True)
-    assert not racer.hopeless(SEED, late[:60], BEST)
+    assert racer.hopeless(SEED, smoothed(late[:60]), BEST)
+    racer.learn(SEED, smoothed(late), BEST - 0.001, won=True)
+    assert not racer.hopeless(SEED, smoothed(late[:60]), BEST)
 
 
 def test_a_metric_that_rises_is_raced_by_a_loss_that_falls() -> None:
     racer, random_ = taught(24, Direction.MAXIMIZE)
-    assert racer.hopeless(SEED, curve(BEST + 0.05, random_), -BEST)
-    assert not racer.hopeless(SEED, curve(BEST, random_), -BEST)
+    assert racer.hopeless(SEED, smoothed(curve(BEST + 0.05, random_)), -BEST)
+    assert not racer.hopeless(SEED, smoothed(curve(BEST, random_)), -BEST)
 
 
 def test_few_runs_that_would_have_won_are_stopped() -> None:
@@ -103,7 +104,7 @@ def test_few_runs_that_would_have_won_are_stopped() -> None:
         for _ in range(10):
             run = curve(BEST - 0.0005, random_)
             tried += 1
-            stopped += any(racer.hopeless(SEED, run[: int(200 * share)], BEST) for share in CHECKPOINTS)
+            stopped += any(racer.hopeless(SEED, smoothed(run[: int(200 * share)]), BEST) for share in CHECKPOINTS)
     assert stopped <= 0.02 * tried
 
 
@@ -113,27 +114,44 @@ def test_one_experiment_in_ten_is_spared_and_always_the_same() -> None:
     assert spared == [number for number in range(10_000) if is_spared(number)]
 
 
-def test_what_was_saved_and_what_was_wrong_is_counted() -> None:
-    racer = Racer()
-    racer.was_stopped(0.3)
-    racer.was_stopped(0.5)
-    racer.was_spared(1.1, bar=1.0)
-    racer.was_spared(0.9, bar=1.0)
-    assert (racer.stopped, racer.saved, racer.spared, racer.wrong) == (2, pytest.approx(1.2), 2, 1)
-
-
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_teaches_nothing(loss: float) -> None:
     racer, random_ = taught(24)
     broken = [(share, loss) for share, _ in curve(BEST, random_)]
-    racer.learn(SEED, broken, BEST, won=False)
-    assert racer.hopeless(SEED, broken, BEST) is (loss == float("inf"))  # a nan is a crash, and training's own to say
-    assert racer.hopeless(SEED, curve(BEST + 0.5, random_), BEST)
+    racer.learn(SEED, smoothed(broken), BEST, won=False)
+    assert racer.hopeless(SEED, smoothed(broken), BEST) is (
+        loss == float("inf")
+    )  # a nan is a crash, and training's own to say
+    assert racer.hopeless(SEED, smoothed(curve(BEST + 0.5, random_)), BEST)
 
 
 def test_runs_that_all_ended_alike_are_no_reason_to_fail() -> None:
     racer = Racer()
     same = curve(BEST, random.Random(1))
     for _ in range(12):
-        racer.learn(SEED, same, BEST, won=False)
-    assert not racer.hopeless(SEED, same, BEST)
+        racer.learn(SEED, smoothed(same), BEST, won=False)
+    assert not racer.hopeless(SEED, smoothed(same), BEST)
+
+
+def test_a_race_is_looked_at_once_for_each_checkpoint_and_says_why_it_ends() -> None:
+    racer, random_ = taught(24)
+    behind = curve(BEST + 0.05, random_)
+    race = Race(racer, SEED, BEST, spared=False)
+    assert race.look(smoothed(behind[:39])) == ""
+    said = race.look(smoothed(behind[:41]))
+    assert said == race.hopeless
+    assert said.startswith("loss ")
+    assert "after 20% of the budget" in said
+    assert said.endswith("to beat 1")
+    spared = Race(racer, SEED, BEST, spared=True)
+    assert spared.look(smoothed(behind[:41])) == ""
+    assert spared.hopeless == said
+
+
+@pytest.mark.parametrize(
+    ("line", "bent"),
+    [("BATCH_SCALE = 2.0", True), ("loss = F.cross_entropy(x, y)", True), ("warmdown = 0.5", True),
+     ("MATRIX_LR = 0.06", False), ("x = F.relu(x).square()", False), ("", False)],
+)  # fmt: skip
+def test_a_line_about_batches_schedules_or_the_loss_bends_a_curve(line: str, bent: bool) -> None:
+    assert distorts([line]) is bent

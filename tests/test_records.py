@@ -195,6 +195,7 @@ NEVER_READ = (
         "notes",
         "decided",
         "simpler",
+        "comparable",
         "probability",
         "evidence",
     ),

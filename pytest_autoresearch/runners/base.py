@@ -58,8 +58,12 @@ class Job:
 class Runner(Protocol):
     """Somewhere to train. Called from several lane threads at once."""
 
-    def run(self, job: Job, on_progress: Callable[[Progress], None]) -> Run:
+    def run(self, job: Job, on_progress: Callable[[Progress], str | None]) -> Run:
         """Train and score.
+
+        Args:
+            on_progress: Told where the run is, again and again. Where it says during training why there is no point in
+                going on, the run is ended and has that as `hopeless`.
 
         Raises:
             Stopped: `close` was called before there was a result.

@@ -9,6 +9,7 @@ from pathlib import Path
 from pytest_autoresearch.experiment import Crash, Limits
 
 MODEL = "model.pt"
+HOPELESS = "hopeless"  # ended because its parent saw no point in going on: no limit, and no crash
 SETTLED_SECONDS = 0.5
 
 

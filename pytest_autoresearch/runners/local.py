@@ -9,10 +9,12 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pytest_autoresearch.curve import Smoothed
 from pytest_autoresearch.errors import SandboxError
 from pytest_autoresearch.experiment import Crash, Limits, Progress, Run
 from pytest_autoresearch.gpu import Gpu
@@ -53,8 +55,8 @@ class LocalRunner:
         self._process_limit = process_limit
         self._trees = Trees()
 
-    def run(self, job: Job, on_progress: Callable[[Progress], None]) -> Run:
-        """Train and score.
+    def run(self, job: Job, on_progress: Callable[[Progress], str | None]) -> Run:
+        """Train and score; see `Runner`.
 
         Raises:
             Stopped: `close` was called before there was a result.
@@ -76,14 +78,16 @@ class LocalRunner:
                 tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
                 return Run(job.seed, None, lane=job.lane, crash=_not_started(job.command, error))
-            ended = self._train(job, tree, (memory, disk), clock, said, on_progress)
+            progress = _TrainingProgress(job, clock, said)
+            ended = self._train(job, tree, (memory, disk), progress, on_progress)
             if not prepared.entered and ended.crash is None:
                 raise SandboxError(f"the sandbox did not start the run: {said.output.tail() or 'it said nothing'}")
             ended = replace(ended, exit_status=prepared.exit_status(ended.exit_status))
         settle = reported_run if job.score is None else scored_run
-        run = settle(job, clock, ended, said)
+        progress.at(ended.seconds, 0.0)
+        run = replace(settle(job, clock, ended, said), losses=progress.losses)
         log = said.output.log()
-        if job.score is not None and run.crash is None:
+        if job.score is not None and run.crash is None and not run.hopeless:
             scorer_said = Said(job.metric_name)
             run = self._score(job, job.score, run, scorer_said, on_progress)
             # On disk for the user alone. `Run.log` may reach a proposer, and the scorer has seen validation data.
@@ -101,12 +105,12 @@ class LocalRunner:
         job: Job,
         tree: ProcessTree,
         use: tuple[Memory, Sequence[Written]],
-        clock: Clock,
-        said: Said,
-        on_progress: Callable[[Progress], None],
+        progress: _TrainingProgress,
+        on_progress: Callable[[Progress], str | None],
     ) -> Ended:
         memory, disk = use
-        progress = _TrainingProgress(job, clock, said)
+        clock, said = progress.clock, progress.said
+        progress.started = tree.started
         clock.handed_over(tree.started)
         return self._watch(
             tree,
@@ -118,12 +122,17 @@ class LocalRunner:
             memory=memory,
             disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),
             clock=clock,
+            hear=progress.hear,
         )
 
     def _score(
-        self, job: Job, command: Sequence[str], run: Run, said: Said, on_progress: Callable[[Progress], None]
+        self, job: Job, command: Sequence[str], run: Run, said: Said, on_progress: Callable[[Progress], str | None]
     ) -> Run:
         environment = scoring_environment(os.environ, job)
+
+        def scoring(seconds: float, memory_mb: float) -> None:
+            on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb))
+
         with self._sandbox.prepare(self._server_view(job, environment)) as server:
             if server.argv_prefix:  # the scorer is trusted; what it starts to run the candidate's model is not
                 environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
@@ -140,7 +149,7 @@ class LocalRunner:
                 tree,
                 said,
                 fence=lambda: scoring_fence(job.limits),
-                tick=lambda seconds, memory_mb: on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb)),
+                tick=scoring,
                 memory=Resident(math.inf),
             )
         return with_score(run, ended, said)
@@ -196,14 +205,15 @@ class LocalRunner:
         said: Said,
         *,
         fence: Callable[[], Fence],
-        tick: Callable[[float, float], None],
+        tick: Callable[[float, float], str | None],
         memory: Memory,
         disk: Callable[[Iterable[int]], str] = lambda pids: "",
         clock: Clock | None = None,
+        hear: Callable[[bytes], None] | None = None,
     ) -> Ended:
         bounds = Bounds(fence, memory, self._process_limit, disk)
         try:
-            ended = watch(tree, bounds, hear=said.hear, tick=tick, clock=clock)
+            ended = watch(tree, bounds, hear=hear or said.hear, tick=tick, clock=clock)
         finally:
             self._trees.forget(tree)
         self._trees.check_open()
@@ -216,25 +226,46 @@ class _TrainingProgress:
     """Where training is: begun when its clock says so or, where nobody asks for the clock, with its first step.
 
     Attributes:
+        started: When the process was started, by the monotonic clock.
         first_step: When a step was first seen, in seconds from the start of the process.
+        curve: The losses that were printed.
+        losses: The same as of now, at the checkpoints.
     """
 
     job: Job
     clock: Clock
     said: Said
+    started: float = 0.0
     first_step: float | None = None
+    curve: Smoothed = field(default_factory=Smoothed)
+    losses: tuple[float | None, ...] = ()
+
+    def hear(self, data: bytes) -> None:
+        """Output, as it was read: a loss counts for the moment at which it is heard."""
+        self.said.hear(data)
+        losses = self.said.summary.new_losses()
+        trained = self._trained(time.monotonic() - self.started)
+        if trained is not None:
+            for loss in losses:
+                self.curve.add(trained / self.job.limits.budget_seconds, loss)
 
     def at(self, seconds: float, memory_mb: float) -> Progress:
         """At this many seconds from the start of the process."""
-        step, loss = self.said.summary.step, self.said.summary.loss
-        if self.first_step is None and step is not None:
-            self.first_step = seconds
-        begun = self.first_step if self.clock.begun is None else self.clock.begun
-        if begun is None or (self.job.score is not None and self.clock.begun is None):
+        step, loss, trained = self.said.summary.step, self.said.summary.loss, self._trained(seconds)
+        if trained is None:
             return Progress("preflight", step, loss, seconds, None, memory_mb)
-        trained = seconds - begun
-        remaining = max(0.0, self.job.limits.budget_seconds - trained)
-        return Progress("training", step, loss, trained, remaining, memory_mb)
+        budget = self.job.limits.budget_seconds
+        self.losses = self.curve.losses(trained / budget)
+        return Progress("training", step, loss, trained, max(0.0, budget - trained), memory_mb, losses=self.losses)
+
+    def _trained(self, seconds: float) -> float | None:
+        """Seconds of training so far; None before it has begun."""
+        if self.first_step is None and self.said.summary.step is not None:
+            self.first_step = seconds
+        if self.job.score is not None:
+            return None if self.clock.begun is None else max(0.0, seconds - self.clock.begun)
+        begun = self.first_step if self.clock.begun is None else self.clock.begun
+        return None if begun is None else max(0.0, seconds - begun)
 
 
 def _keep(job: Job) -> None:

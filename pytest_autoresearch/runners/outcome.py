@@ -14,7 +14,7 @@ from pathlib import Path
 from pytest_autoresearch.experiment import Crash, Run
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
-from pytest_autoresearch.runners.fences import MODEL, grace_seconds, over_budget
+from pytest_autoresearch.runners.fences import HOPELESS, MODEL, grace_seconds, over_budget
 from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.summary import Summary
 from pytest_autoresearch.runners.watch import Clock, Ended
@@ -107,6 +107,9 @@ def _run(
 ) -> Run:
     printed = said.summary.numbers()
     startup_seconds, training_seconds = seconds
+    hopeless = ""
+    if crash is not None and crash.reason == HOPELESS:
+        hopeless, crash = crash.message, None
     return Run(
         seed=job.seed,
         metric=metric,
@@ -125,6 +128,7 @@ def _run(
         lane=job.lane,
         exit_status=ended.exit_status,
         crash=crash,
+        hopeless=hopeless,
         log=said.output.tail(),
     )
 

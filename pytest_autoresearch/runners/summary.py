@@ -14,6 +14,7 @@ from collections import deque
 from pytest_autoresearch.experiment import Crash
 
 KEPT_NAMES = 200
+KEPT_LOSSES = 10_000
 FULL_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 64 * 1024
 GLANCE_BYTES = 2 * 1024
@@ -62,14 +63,16 @@ class Summary:
         window_bytes: How much is an end.
 
     Attributes:
-        step: The last training step that a line named, or None. This and the loss are for display: when much is
-            printed at a time only the last lines of it are looked at.
+        step: The last training step that a line named, or None. When much is printed at a time only the last lines of
+            it are looked at, for this and for losses.
         loss: The last loss that a line named, or None.
     """
 
     def __init__(self, metric_name: str, full_bytes: int = FULL_BYTES, window_bytes: int = WINDOW_BYTES) -> None:
         self.step: int | None = None
         self.loss: float | None = None
+        self._losses: deque[float] = deque(maxlen=KEPT_LOSSES)
+        self._glanced = 0  # so much of what is unread was looked at for steps and losses
         self._metric_name = metric_name
         self._needle = metric_name.encode()
         # Only a name that `_ANY` can read is looked for.
@@ -92,16 +95,22 @@ class Summary:
             else:
                 end, self._full_left = self._unread.find(b"\n", max(self._full_left, 0)), None
             self._read(0, end + 1)
-            self._unread = self._unread[end:]
+            self._leave(end)
         if self._full_left is None:
             leaving = self._unread.rfind(b"\n", 0, max(0, len(self._unread) - self._window_bytes))
             if leaving > 0:
                 self._search(leaving + 1)
-                self._unread = self._unread[leaving:]
+                self._leave(leaving)
         if len(self._unread) > LINE_BYTES and self._unread.rfind(b"\n") <= 0:
             if self._full_left is not None:
                 self._full_left -= len(self._unread) - 1
-            self._unread = b"."
+            self._unread, self._glanced = b".", 0
+
+    def new_losses(self) -> list[float]:
+        """The losses that lines have named since this was asked last, in their order."""
+        found = list(self._losses)
+        self._losses.clear()
+        return found
 
     def finish(self) -> None:
         """It will say no more."""
@@ -133,14 +142,21 @@ class Summary:
         return values[0]
 
     def _glance(self, end: int) -> None:
-        """Bring the step and the loss up to date from the last lines before `end`."""
-        text = self._unread[max(0, end - GLANCE_BYTES) : max(0, end)].lower()
+        """Bring the step and the losses up to date from the last lines before `end`."""
+        text = self._unread[max(0, self._glanced, end - GLANCE_BYTES) : max(0, end)].lower()
+        self._glanced = max(self._glanced, end)
         if b"\x1b" in text:
             text = _COLOUR.sub(b"", text)
         for step in deque(_STEP.finditer(text), 1):
             self.step = int(step[1])
-        for loss in deque(_LOSS.finditer(text), 1):
-            self.loss = float(loss[1])
+        for found in _LOSS.finditer(text):
+            self.loss = float(found[1])
+            self._losses.append(self.loss)
+
+    def _leave(self, end: int) -> None:
+        """What comes before `end` has been read."""
+        self._unread = self._unread[end:]
+        self._glanced = max(0, self._glanced - end)
 
     def _read(self, start: int, end: int) -> None:
         """Take every number from these unread lines, from the line end before the first to that of the last."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from pytest_autoresearch.experiment import Crash
-from pytest_autoresearch.runners.fences import Fence
+from pytest_autoresearch.runners.fences import HOPELESS, Fence
 from pytest_autoresearch.runners.memory import Memory, Usage
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
 
@@ -27,7 +27,7 @@ NO_BELL_SECONDS = 0.02  # between two looks for the end of a process that rings 
 READ_BYTES = 256 * 1024  # what a fast core still has at hand when it searches it
 LAST_READS = 16
 # What grows gets no time to grow on, and what has had its time none to train on.
-AT_ONCE = ("over-memory", "over-processes", "over-disk", "over-budget")
+AT_ONCE = ("over-memory", "over-processes", "over-disk", "over-budget", HOPELESS)
 
 
 class Clock:
@@ -134,7 +134,7 @@ def watch(
     bounds: Bounds,
     *,
     hear: Callable[[bytes], object],
-    tick: Callable[[float, float], None],
+    tick: Callable[[float, float], str | None],
     clock: Clock | None = None,
 ) -> Ended:
     """Watch a tree until nothing of it is left; it is ended, too, when something here fails.
@@ -143,7 +143,8 @@ def watch(
         tree: Just started.
         bounds: What it may use.
         hear: Takes the output as it comes.
-        tick: Called with the tree's seconds and its memory in MiB, at most five times a second.
+        tick: Called with the tree's seconds and its memory in MiB, at most five times a second. Where it says why
+            there is no point in going on, the tree is ended.
         clock: Answered when the process asks.
     """
     try:
@@ -161,7 +162,9 @@ def watch(
         tree.pipe.close()
 
 
-def _until_exit(tree: ProcessTree, bounds: Bounds, ears: _Ears, tick: Callable[[float, float], None]) -> Crash | None:
+def _until_exit(
+    tree: ProcessTree, bounds: Bounds, ears: _Ears, tick: Callable[[float, float], str | None]
+) -> Crash | None:
     """Why the tree has to be ended, or None when its leader has exited."""
     look_at = tick_at = 0.0
     while not tree.exited():
@@ -182,7 +185,8 @@ def _until_exit(tree: ProcessTree, bounds: Bounds, ears: _Ears, tick: Callable[[
             # More often at first: a short process has a peak, too.
             look_at = now + min(LOOK_SECONDS, 0.01 + now / 4)
             if now >= tick_at:
-                tick(now, memory_mb)
+                if why := tick(now, memory_mb):
+                    return Crash(HOPELESS, why)
                 tick_at = now + TICK_SECONDS
         ears.listen(max(0.0, min(look_at, limit.at) - tree.seconds))
     return None
