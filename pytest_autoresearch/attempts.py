@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from pytest_autoresearch import guard, programs
+from pytest_autoresearch import guard, programs, replicates
 from pytest_autoresearch.desk import SessionDesk
 from pytest_autoresearch.experiment import Experiment, Proposal, Usage
 from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.noise import NO_PRIOR, Prior
 from pytest_autoresearch.proposers.base import Context, Proposer, Terms
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings
@@ -34,6 +35,7 @@ class Attempts:
     Args:
         like: What all experiments of the session have in common.
         terms: What a proposer is told of that.
+        prior: What is believed of the noise.
 
     Attributes:
         hooks: The user's.
@@ -53,7 +55,9 @@ class Attempts:
         terms: Terms,
         hooks: Hooks,
         make_proposer: Callable[[], Proposer],
+        prior: Prior = NO_PRIOR,
     ) -> None:
+        self._prior = prior
         self.hooks = hooks
         self.running: dict[int, str] = {}
         self.in_flight: dict[int, Experiment] = {}
@@ -146,6 +150,7 @@ class Attempts:
             terms=self._terms,
             notes=desk.known_notes,
             desk=desk,
+            resolution=replicates.resolution(self._ledger.baseline, self._prior),
         )
 
     def experiment(self, number: int, proposal: Proposal, commit: str, base: str, tree: Worktree) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Run, Status
@@ -46,6 +47,18 @@ def standing(head: Experiment, records: Iterable[Experiment], known: Mapping[str
     again = any(run.commit == head.commit for record in records for run in record.runs)
     due = rule.renew and head.number != BASELINE and not again
     return Incumbent(sample.runs, sample.mean, due) if sample.runs else Incumbent(1, head.metric, due)
+
+
+def resolution(baseline: Experiment | None, prior: Prior) -> float:
+    """The steps in which a proposer is shown metrics: half a standard deviation, with one digit; 0 where none is known.
+
+    By the baseline's runs alone, so that what was shown once is shown in the same way all night.
+    """
+    metrics = [run.metric for run in baseline.own_runs if run.metric is not None] if baseline else []
+    known = pooled([Sample.of(metrics)], prior)
+    if len(metrics) < 2 or known.exact or not 0 < known.sd < math.inf:
+        return 0.0
+    return float(f"{known.sd / 2:.1g}")
 
 
 def reference(records: Iterable[Experiment], known: Mapping[str, Sample]) -> float | None:

@@ -28,7 +28,7 @@ from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 
 _AUDIT = "audit"
-_OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
+OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 
 
 class Watcher(Protocol):
@@ -136,7 +136,7 @@ class Workbench:
         variables = incumbent.last_run.variables if incumbent and incumbent.last_run else {}
         first = self._beyond_doubt(order, tree, lane, variables)
         crash, less = first[-1].crash, self._harness.retry_out_of_memory
-        if crash is None or crash.reason not in _OUT_OF_MEMORY or not less or variables == less:
+        if crash is None or crash.reason not in OUT_OF_MEMORY or not less or variables == less:
             return first
         return *first, *self._beyond_doubt(replace(order, log=f"{order.log}-2"), tree, lane, less)
 
@@ -163,7 +163,7 @@ class Workbench:
             disturbed += (replace(run, inconclusive=why),)
             if self._in_doubt >= self._settings.inconclusive:
                 self._watcher.end(
-                    f"{self._in_doubt} runs in a row were inconclusive, the last since {why}: see to that, and type "
+                    f"{self._in_doubt} runs in a row were inconclusive, the last because {why}: see to that, and type "
                     "the same command again",
                     failed=True,
                 )
@@ -190,7 +190,7 @@ class Workbench:
     def _job(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Job:
         settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
         tree.reset(order.commit)
-        self._show_readable(tree)
+        tree.show(settings.root, settings.readable)
         head = self._ledger.incumbent
         # The second run of a baseline that is not recorded yet has no first one to be held to.
         known = experiment if order.role == "baseline" and order.log != "train" else baseline
@@ -240,13 +240,3 @@ class Workbench:
         if not ignore.exists():
             ignore.write_text("*\n")
         return folder
-
-    def _show_readable(self, tree: Worktree) -> None:
-        """Untracked things that training needs appear in the lane's tree where they are in the checkout."""
-        for name in self._settings.readable:
-            path = Path(name).expanduser()
-            if not path.is_absolute() and (self._settings.root / path).exists():
-                link = tree.folder / path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to(self._settings.root / path)

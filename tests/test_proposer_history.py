@@ -246,4 +246,17 @@ def test_numbers_are_short_whatever_they_are() -> None:
     assert "0001 discard -1e+300, gain +1e+300," in recent
     assert "0002 discard 1.000000, gain -0.000000," in recent
     assert "0003 discard -123455.8, gain +123456.8," in recent
-    assert "0004 discard nan, gain" in recent
+    assert "0004 discard, " in recent
+
+
+def test_metrics_are_shown_in_steps_and_what_is_finer_is_not() -> None:
+    kept = replace(record(1, KEEP, 0.25), runs=(Run(1, 0.7512, role="screen"), Run(2, 0.7498, role="confirm")))
+    for resolution, shown_as in ((0.0, "0.750267"), (0.01, "0.750000"), (0.1, "0.800000")):
+        _, recent = history([record(0, KEEP), kept], resolution)
+        assert f"0001 keep {shown_as}" in recent
+    assert "gain +0.200000" in history([record(0, KEEP), kept], 0.1)[1]
+
+
+def test_a_run_that_was_ended_early_has_no_metric_to_show() -> None:
+    lost = replace(record(1, DISCARD), runs=(Run(1, None, hopeless="loss 3 after 20% of the budget"),))
+    assert "nan" not in history([record(0, KEEP), lost], 0.1)[1]

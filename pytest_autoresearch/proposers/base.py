@@ -90,6 +90,8 @@ class Context:
         terms: What holds for every experiment.
         notes: What a proposer wrote down for later ones.
         desk: To ask and to tell.
+        resolution: The steps in which it is fair to show a metric to whoever learns from it; 0 for as it is. What is
+            finer is noise.
     """
 
     number: int
@@ -103,6 +105,7 @@ class Context:
     terms: Terms = field(default_factory=Terms)
     notes: str = ""
     desk: Desk = field(default_factory=NoDesk)
+    resolution: float = 0.0
 
 
 class Proposer(Protocol):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.proposers.quoting import line
@@ -36,13 +37,17 @@ _OLD_WIDTH = 60
 _USUAL = ("baseline", "improved", "not-improved")
 
 
-def history(records: Iterable[Experiment]) -> tuple[str, str]:
+def history(records: Iterable[Experiment], resolution: float = 0.0) -> tuple[str, str]:
     """The sealed blocks, oldest first, and what is newer, with a summary on top of it.
 
     The sealed part is empty at first, and changes when a block is completed. Every text that a record holds is on one
     line and cut; a number has six decimals at most.
+
+    Args:
+        resolution: The steps in which metrics are shown; 0 for as they are. What is finer is noise, and would be learnt.
     """
     judged = sorted((record for record in records if record.verdict), key=lambda record: record.number)
+    judged = [coarse(record, resolution) for record in judged]
     blocks: dict[int, list[Experiment]] = {}
     for record in judged:
         blocks.setdefault(record.number // BLOCK, []).append(record)
@@ -66,6 +71,25 @@ def measured(record: Experiment) -> str:
     """What a commit of the branch has reached, and with what: nothing of it was said by anybody."""
     parts = [f"commit {record.commit[:7]}", *_used(record)]
     return f"{record.metric_name} {number(record.metric)} ({', '.join(parts)})"
+
+
+def coarse(record: Experiment, resolution: float) -> Experiment:
+    """The record as it is shown in steps of the resolution: one run, with the estimate as its metric."""
+    run = record.last_run
+    if not resolution or run is None or not record.measured:
+        return record
+    ruling, best = record.verdict, record.incumbent
+    if ruling and ruling.gain is not None:
+        ruling = replace(ruling, gain=_in_steps(ruling.gain, resolution))
+    return replace(
+        record, runs=(replace(run, metric=_in_steps(record.metric, resolution), role="confirm"),), verdict=ruling,
+        incumbent=None if best is None else _in_steps(best, resolution),
+    )  # fmt: skip
+
+
+def _in_steps(value: float, step: float) -> float:
+    steps = value / step
+    return round(steps) * step if math.isfinite(steps) else value
 
 
 def number(value: float, sign: str = "") -> str:
@@ -180,7 +204,7 @@ def _line(record: Experiment, width: int) -> str:
     said = f"{record.number:04d} {status}"
     if reason and reason not in _USUAL:
         said += f" ({line(reason, 20)})"
-    if status is not Status.CRASH:
+    if status is not Status.CRASH and record.measured:
         said += f" {number(record.metric)}"
         if math.isfinite(_gain(record)):
             said += f", gain {number(_gain(record), '+')}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pytest_autoresearch.experiment import Direction, Experiment, Proposal
 from pytest_autoresearch.novelty import NEARLY
 from pytest_autoresearch.proposers.base import Context, Terms
-from pytest_autoresearch.proposers.history import history, measured, stale
+from pytest_autoresearch.proposers.history import coarse, history, measured, stale
 from pytest_autoresearch.proposers.quoting import fenced, line
 from pytest_autoresearch.proposers.sources import sources
 from pytest_autoresearch.records import chain
@@ -63,7 +63,7 @@ def build(context: Context, reply: str) -> Prompt:
     Args:
         reply: How to answer: the end of the rules.
     """
-    sealed, recent = history(context.records)
+    sealed, recent = history(context.records, context.resolution)
     return Prompt(
         rules=_rules(context, reply),
         charter=_charter(context),
@@ -137,7 +137,7 @@ def _charter(context: Context) -> str:
     """The researcher's page, with the baseline where it asks for that: not the best, which would make it another page
     with every keep."""
     branch = chain(context.records)
-    page = context.program.replace("{baseline}", measured(branch[0]) if branch else _NOT_MEASURED).strip()
+    page = context.program.replace("{baseline}", measured(coarse(branch[0], context.resolution)) if branch else _NOT_MEASURED).strip()
     if not page:
         page = f"It is empty: improve {context.terms.metric_name} in any way that the rules allow."
     return f"# The charter: the researcher's own words\n\n{page}"
