@@ -1,10 +1,12 @@
 """How a run's loss before the end foretells its metric: real runs on this machine, and a model of them for simulations.
 
     python benchmarks/curves.py [--steps 250] [--seeds 2] [--baselines 8] [--again]
+    python benchmarks/curves.py --gpus 0 1 --steps 215 --to benchmarks/curves-h100.json
 
 Runs `train.py` as it is and with one constant changed, each on the same seeds, for a fixed number of steps: the clock
-is taken out, since the number of steps that fit in a budget is another noise. About 40 seconds a run on two cores. The
-runs and the model made of them go to `curves.json`; `--again` makes the model anew from the runs that are there.
+is taken out, since the number of steps that fit in a budget is another noise. About 40 seconds a run on two cores, and
+on GPUs about 80, one run on each at a time. The runs and the model made of them go to `curves.json`; `--again` makes
+the model anew from the runs that are there.
 
 The model: at each checkpoint, the standard deviation of what a run's loss, as bits per byte, is further behind the
 others than its metric turned out. `shape` came back on every seed, in units of the median effect of the programs tried;
@@ -22,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +61,12 @@ def edited(program: str, steps: int) -> str:
     return source
 
 
-def run(program: str, seed: int, steps: int) -> dict[str, object]:
+def run(program: str, seed: int, steps: int, gpu: str = "") -> dict[str, object]:
     """One run: its metric and its smoothed loss at the checkpoints and, last, at the end."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "train.py").write_text(edited(program, steps), "utf-8")
-        told = {"PYTHONPATH": str(ROOT), "AUTORESEARCH_SEED": str(seed), "AUTORESEARCH_PROFILE": "cpu"}
+        told = {"PYTHONPATH": str(ROOT), "AUTORESEARCH_SEED": str(seed)}
+        told |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {"AUTORESEARCH_PROFILE": "cpu"}
         done = subprocess.run(
             [sys.executable, "train.py"], cwd=folder, env={**os.environ, **told}, capture_output=True, text=True
         )
@@ -122,20 +126,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--baselines", type=int, default=8)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--gpus", nargs="*", default=[""])
+    parser.add_argument("--to", type=Path, default=PATH)
     given = parser.parse_args()
     if given.again:
-        runs = json.loads(PATH.read_text("utf-8"))["runs"]
+        runs = json.loads(given.to.read_text("utf-8"))["runs"]
     else:
         programs = [f"{name}={value}" for name, values in PROGRAMS.items() for value in values]
         jobs = [("baseline", seed) for seed in range(given.baselines)]
         jobs += [(program, 100 + seed) for seed in range(given.seeds) for program in programs]
-        runs = []
-        for number, (program, seed) in enumerate(jobs, 1):
-            runs.append(run(program, seed, given.steps))
-            print(f"{number} of {len(jobs)}: {program} on seed {seed}: {runs[-1]['val_bpb']:.4f}", flush=True)
+        runs = [None] * len(jobs)
+        left = iter(enumerate(jobs))
+
+        def work(gpu: str) -> None:
+            for at, (program, seed) in left:  # which hands each job to one thread
+                runs[at] = run(program, seed, given.steps, gpu)
+                print(f"{at + 1} of {len(jobs)}: {program} on seed {seed}: {runs[at]['val_bpb']:.4f}", flush=True)
+                given.to.with_suffix(".part").write_text(json.dumps([one for one in runs if one]), "utf-8")
+
+        with ThreadPoolExecutor(len(given.gpus)) as threads:
+            list(threads.map(work, given.gpus))
     made = model(runs)
     lines = ",\n  ".join(json.dumps(one) for one in runs)
-    PATH.write_text(f'{{"model": {json.dumps(made, indent=1)},\n "runs": [\n  {lines}\n ]}}\n', "utf-8")
+    given.to.write_text(f'{{"model": {json.dumps(made, indent=1)},\n "runs": [\n  {lines}\n ]}}\n', "utf-8")
     print(json.dumps(made, indent=1))
 
 
