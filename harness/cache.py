@@ -19,13 +19,14 @@ import numpy.typing as npt
 from harness.errors import HarnessError
 from harness.profiles import Profile
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised when the same text would give other rows, or the manifest says more; data of another version are not read."""
 
 Rows = npt.NDArray[np.uint16]
 """Packed token rows, uint16 [rows, sequence_length + 1]."""
 
-TRAINING, EVALUATION, TOKEN_BYTES, TOKENIZER = "train.bin", "validation.bin", "token_bytes.npy", "tokenizer.json"
+TRAINING, EVALUATION, AUDIT = "train.bin", "validation.bin", "audit.bin"
+TOKEN_BYTES, TOKENIZER = "token_bytes.npy", "tokenizer.json"
 _MANIFEST = "manifest.json"
 
 
@@ -40,6 +41,7 @@ class Data:
         vocab_size: Entries of the token-bytes table; every token id is smaller.
         sequence_length: Tokens of a row, less one.
         evaluation_tokens: Targets of the metric; fewer than the profile asks for where the text held no more.
+        audit_tokens: Targets of the final audit, in other rows of the same text; fewer, or none, for the same reason.
         training_rows: Rows of the training file.
         sha256: Hash of the contents of each file, by name.
         taken_from: Files and folders of this machine that hold the validation text, too.
@@ -51,6 +53,7 @@ class Data:
     vocab_size: int
     sequence_length: int
     evaluation_tokens: int
+    audit_tokens: int
     training_rows: int
     sha256: dict[str, str]
     taken_from: tuple[str, ...]
@@ -92,8 +95,14 @@ class Data:
 
     def read_evaluation_rows(self) -> Rows:
         """The rows of the metric, checked against their hash: uint16 [rows, sequence_length + 1]."""
-        content = self._read(EVALUATION)
-        return np.frombuffer(content, dtype="<u2").reshape(-1, self.sequence_length + 1)
+        return self._rows(EVALUATION)
+
+    def read_audit_rows(self) -> Rows:
+        """The rows that no verdict may use, none of them among those of the metric; checked and shaped alike."""
+        return self._rows(AUDIT)
+
+    def _rows(self, name: str) -> Rows:
+        return np.frombuffer(self._read(name), dtype="<u2").reshape(-1, self.sequence_length + 1)
 
     def read_token_bytes(self) -> npt.NDArray[np.int64]:
         """Bytes of text that each token stands for, 0 for special tokens: int64 [vocab]."""

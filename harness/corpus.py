@@ -21,9 +21,9 @@ _TEST_FOLDERS = frozenset({"test", "tests"})
 _SITE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _TAKEN_FROM = "taken_from.json"
 _SHARD_BYTES = 4_000_000
-# Characters of validation text for each evaluation token. Source code has 2.8 to 4 in a token: the least that holds
-# enough tokens, and the most that is worth tokenising to choose from.
-_LEAST_PER_TOKEN, _MOST_PER_TOKEN = 4, 32
+# Characters of validation text for each token of metric and audit. Source code has 2.8 to 4 in a token: the least that
+# holds enough tokens, and the most that is worth tokenising to choose from.
+_LEAST_PER_TOKEN, _MOST_PER_TOKEN = 4, 16
 
 
 def source_key() -> str:
@@ -32,16 +32,16 @@ def source_key() -> str:
     return f"embedded-python{platform.python_version()}-{place}"
 
 
-def write_shards(folder: Path, evaluation_tokens: int) -> None:
+def write_shards(folder: Path, validation_tokens: int) -> None:
     """Write the embedded corpus as parquet shards into a new folder, all of them or none.
 
     Args:
-        evaluation_tokens: Decides how much validation text is written. Test folders of installed packages are added
+        validation_tokens: Decides how much validation text is written. Test folders of installed packages are added
             when the standard library holds too little, as those of Debian and of small container images do.
     """
     sites = sorted({Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))})
-    training, validation, folders = texts(_standard_library(), sites, evaluation_tokens * _LEAST_PER_TOKEN)
-    validation = spread(validation, evaluation_tokens * _MOST_PER_TOKEN)
+    training, validation, folders = texts(_standard_library(), sites, validation_tokens * _LEAST_PER_TOKEN)
+    validation = spread(validation, validation_tokens * _MOST_PER_TOKEN)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

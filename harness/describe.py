@@ -27,6 +27,7 @@ def describe() -> dict[str, object]:
         "sequence_length": profile.sequence_length,
         "vocab_size": profile.vocab_size,
         "evaluation_tokens": data.evaluation_tokens,
+        "audit_tokens": data.audit_tokens,
         "score": ["python", "-m", "harness.scorer"],
         "training_rows": str(data.folder / cache.TRAINING),
         "data_files": [str(path) for path in data.files],
@@ -38,6 +39,7 @@ def describe() -> dict[str, object]:
             "AUTORESEARCH_DATA": data.folder.name,
             **({"AUTORESEARCH_DEVICE_BATCH": str(device_batch)} if device_batch else {}),
         },
+        "audit_environment": {"AUTORESEARCH_ROWS": "audit"} if data.audit_tokens else {},
         "retry_out_of_memory": {"AUTORESEARCH_HALVE_BATCH": "1"},
         "interface": interface(),
     }

@@ -74,17 +74,19 @@ def _make(folder: Path, source: Source, profile: Profile, processes: int) -> cac
     words = _tokenizer(folder / cache.TOKENIZER, shards.training, profile.vocab_size, processes)
     training, validation = rows.make(folder / _PARTS, shards, words, profile, processes)
     training_rows, training_hash = rows.join(folder / cache.TRAINING, training, profile)
-    evaluation_rows = rows.choose(folder / cache.EVALUATION, validation, profile)
+    metric_rows, audit_rows = rows.choose(folder / cache.EVALUATION, folder / cache.AUDIT, validation, profile)
     table = tokenizer.token_bytes(words, profile.vocab_size)
     cache.write_atomically(folder / cache.TOKEN_BYTES, partial(np.save, arr=table))
-    hashes = {name: cache.hash_of(folder / name) for name in (cache.EVALUATION, cache.TOKEN_BYTES, cache.TOKENIZER)}
+    names = (cache.EVALUATION, cache.AUDIT, cache.TOKEN_BYTES, cache.TOKENIZER)
+    hashes = {name: cache.hash_of(folder / name) for name in names}
     data = cache.Data(
         folder=folder,
         source=source.name,
         command=command,
         vocab_size=profile.vocab_size,
         sequence_length=profile.sequence_length,
-        evaluation_tokens=evaluation_rows * profile.sequence_length,
+        evaluation_tokens=metric_rows * profile.sequence_length,
+        audit_tokens=audit_rows * profile.sequence_length,
         training_rows=training_rows,
         sha256={cache.TRAINING: training_hash} | hashes,
         taken_from=tuple(map(str, (shards.validation.path, *shards.taken_from))),
@@ -184,6 +186,7 @@ def main() -> None:
     print(f"training_rows: {data.training_rows}")
     print(f"training_tokens: {data.training_rows * data.sequence_length}")
     print(f"evaluation_tokens: {data.evaluation_tokens}")
+    print(f"audit_tokens: {data.audit_tokens}")
     print(f"data_hash: {data.data_hash}")
 
 

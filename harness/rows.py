@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from harness import cache, progress, tokenizer, workers
@@ -24,7 +25,9 @@ _PART_BYTES = 2**25
 # Validation text is taken from that many places, as evenly spread over the shard as the rows are chosen afterwards.
 _PLACES = 32
 # More than any language needs, so that there are rows to choose from.
-_BYTES_PER_EVALUATION_TOKEN = 8
+_BYTES_PER_TOKEN = 8
+# Of a validation shard that holds too little for metric and audit, what the audit gets.
+_AUDIT_SHARE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class _Part:
 def make(
     folder: Path, shards: Shards, words: Tokenizer, profile: Profile, processes: int
 ) -> tuple[list[Path], list[Path]]:
-    """Tokenise and pack all training text and as much of the validation text as the metric needs.
+    """Tokenise and pack all training text and as much of the validation text as the metric and the audit need.
 
     Args:
         folder: For the parts, which are files of uint16 rows; those that are there already are not made again.
@@ -58,10 +61,11 @@ def make(
         The training parts and the validation parts, both in order.
     """
     training = [part for number, shard in enumerate(shards.training) for part in _training(folder, number, shard)]
-    wanted = profile.evaluation_tokens * _BYTES_PER_EVALUATION_TOKEN
+    tokens = 2 * profile.evaluation_tokens
+    wanted = tokens * _BYTES_PER_TOKEN
     validation = _validation(folder, shards.validation, wanted)
     _make([*validation, *training], words, profile, processes)
-    while sum(_rows(part.path, profile) for part in validation) * profile.sequence_length < profile.evaluation_tokens:
+    while sum(_rows(part.path, profile) for part in validation) * profile.sequence_length < tokens:
         if sum(part.documents for part in validation) == shards.validation.documents:
             break
         wanted *= 4
@@ -90,22 +94,34 @@ def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]
     return count, digest.hexdigest()
 
 
-def choose(path: Path, parts: Sequence[Path], profile: Profile) -> int:
-    """Write the rows of the metric, spread evenly over the validation parts; returns how many there are."""
+def choose(metric: Path, audit: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, int]:
+    """Write the rows of the metric and, to another file, those of the audit; returns how many there are of each.
+
+    Both are spread evenly over the validation parts, and no row is in both.
+    """
     tokens = np.concatenate([np.fromfile(part, dtype="<u2") for part in parts])
     rows = tokens.reshape(-1, profile.sequence_length + 1)
     wanted = profile.evaluation_tokens // profile.sequence_length
-    count = min(wanted, len(rows))
+    count = min(wanted, len(rows) - len(rows) // _AUDIT_SHARE)
     if count == 0:
         raise HarnessError(f"the validation shard holds too little text for one row of {rows.shape[1]} tokens.")
     if count < wanted:
         progress.say(
-            f"the validation shard holds {count * profile.sequence_length:,} tokens, fewer than the "
-            f"{profile.evaluation_tokens:,} of profile {profile.name}; the metric is taken over all of them"
+            f"the validation shard holds {len(rows) * profile.sequence_length:,} tokens, too few for the "
+            f"{profile.evaluation_tokens:,} of profile {profile.name} and as many for the audit; the metric is taken "
+            f"over {count * profile.sequence_length:,}"
         )
-    chosen = rows[np.arange(count) * len(rows) // count]
-    cache.write_atomically(path, lambda file: file.write(chosen.tobytes()))
-    return count
+    chosen = _evenly(count, len(rows))
+    left = np.delete(np.arange(len(rows)), chosen)
+    others = left[_evenly(min(wanted, len(left)), len(left))]
+    cache.write_atomically(metric, lambda file: file.write(rows[chosen].tobytes()))
+    cache.write_atomically(audit, lambda file: file.write(rows[others].tobytes()))
+    return len(chosen), len(others)
+
+
+def _evenly(count: int, of: int) -> npt.NDArray[np.int64]:
+    """So many of the numbers from 0 on, ascending."""
+    return np.arange(count) * of // max(1, count)
 
 
 def _training(folder: Path, number: int, shard: Shard) -> list[_Part]:

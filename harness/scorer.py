@@ -113,7 +113,7 @@ def measure(
             raise HarnessError(f"there is no {path} to score.")
     profile = profiles.profile()
     data = cache.find(profile)
-    rows = data.read_evaluation_rows()
+    rows = rows_of_environment(data)
     launch = launch_of_environment()
     # The server imports torch while this process does: each takes seconds.
     with ServerProcess(launch, deadlines) as process:
@@ -138,7 +138,7 @@ def measure(
                     begun = time.monotonic()
                     nats = evaluate(model, evaluation_rows, batch_rows_of(profile))
                     seconds = process.load_seconds, time.monotonic() - begun
-                score = Score(bits_per_byte(nats, sizes), data.evaluation_tokens, *seconds, model.transport)
+                score = Score(bits_per_byte(nats, sizes), sizes.numel(), *seconds, model.transport)
                 again = Again(
                     lambda: open_model(ServerProcess(launch, deadlines)),
                     evaluation_rows,
@@ -208,6 +208,19 @@ def _below(variable: str, name: str, option: str) -> Path:
     if folder := os.environ.get(variable):
         return Path(folder) / name
     raise HarnessError(f"nothing says which {name} to score; give {option} PATH or set {variable}.")
+
+
+def rows_of_environment(data: cache.Data) -> cache.Rows:
+    """The rows to score on: those of the metric, or with AUTORESEARCH_ROWS=audit those that no verdict may use."""
+    wanted = os.environ.get("AUTORESEARCH_ROWS") or "metric"
+    if wanted not in ("metric", "audit"):
+        raise HarnessError(
+            f"AUTORESEARCH_ROWS={wanted!r} names no rows; set it to `audit`, or unset it for the metric."
+        )
+    rows = data.read_evaluation_rows() if wanted == "metric" else data.read_audit_rows()
+    if not len(rows):
+        raise HarnessError("the validation shard held too little text for audit rows; unset AUTORESEARCH_ROWS.")
+    return rows
 
 
 def wishes_of_environment() -> Wishes:

@@ -120,7 +120,7 @@ class _Embedded:
         written = folder / "shards"
         if not written.exists():
             progress.say("reading the Python source on this machine")
-            corpus.write_shards(written, profile.evaluation_tokens)
+            corpus.write_shards(written, 2 * profile.evaluation_tokens)
         found = open_shards(sorted(written.glob("*.parquet")), None, f"type `{command} --force` to make it anew")
         return replace(found, taken_from=corpus.read_taken_from(written))
 

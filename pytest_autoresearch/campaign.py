@@ -14,9 +14,12 @@ from collections import deque
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
+from pytest_autoresearch import audit
 from pytest_autoresearch.attempts import Attempts, Hooks
+from pytest_autoresearch.audit import Audit
+from pytest_autoresearch.auditor import Auditor
 from pytest_autoresearch.describe import Harness
-from pytest_autoresearch.errors import GitError, UserError
+from pytest_autoresearch.errors import AutoresearchError, GitError, UserError
 from pytest_autoresearch.experiment import (
     BASELINE,
     Experiment,
@@ -33,11 +36,29 @@ from pytest_autoresearch.life import Life
 from pytest_autoresearch.losses import Losses
 from pytest_autoresearch.proposers.base import Proposer, Terms
 from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import untried
+from pytest_autoresearch.records import chain, untried
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
 
 LEAST_STARTUP_SECONDS = 30.0
+
+
+def limits_of(
+    settings: Settings, harness: Harness, deadline_seconds: float | None, baseline: Experiment | None = None
+) -> Limits:
+    """What a run may use.
+
+    Args:
+        deadline_seconds: Its hard limit; None for the usual one.
+        baseline: Whose own startup sets the allowance of the others; None where there is none yet.
+    """
+    budget = settings.budget_seconds or harness.budget_seconds
+    memory = settings.memory_limit_mb or harness.memory_limit_mb
+    deadline = deadline_seconds or max(2 * budget, budget + 120)
+    startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
+    if baseline is not None:
+        startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in baseline.runs))
+    return Limits(budget, min(startup, deadline), deadline, memory)
 
 
 class Campaign:
@@ -89,7 +110,8 @@ class Campaign:
             settings.metric, settings.direction, self.limits(None), shlex.join(settings.command),
             harness.hardware_key or harness.device, harness.interface, harness.score is not None,
         )  # fmt: skip
-        self._attempts = Attempts(settings, ratchet, self.ledger, like, terms, hooks, make_proposer)
+        prior = harness.prior(settings.metric)
+        self._attempts = Attempts(settings, ratchet, self.ledger, like, terms, hooks, make_proposer, prior)
         trusted = [settings.root / path for path in settings.frozen]
         for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
             shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
@@ -166,20 +188,34 @@ class Campaign:
         self.why_over = self.why_over or why
         self.failed = self.failed or failed
 
+    def audit(self, stopped: Callable[[], bool]) -> None:
+        """Measure anew what the campaign has come to; why it could not be is a notice.
+
+        Args:
+            stopped: Asked several times a second; where it says yes, the runs are ended.
+        """
+        auditor = Auditor(
+            self.settings, self.ratchet, self.harness, self.setting, self.ledger, self._runner, watcher=self
+        )
+        try:
+            self.news.append(audit.sentence(auditor.conduct(audit.RUNS, self.news.append, stopped)))
+        except AutoresearchError as error:
+            self.ledger.notices.append(f"not audited: {error}")
+
+    def audited(self) -> Audit | None:
+        """The audit of what the branch has come to, where there is one that can be read."""
+        try:
+            return audit.of(self.ratchet.audits(), chain(self.ledger.records))
+        except AutoresearchError:
+            return None
+
     def take(self, number: int) -> None:
         """The number is under way from now on."""
         self.progress[number] = Progress("proposing")
 
     def limits(self, deadline_seconds: float | None) -> Limits:
         """What a run may use; the baseline's own startup sets the allowance of the others."""
-        budget = self.budget
-        memory = self.settings.memory_limit_mb or self.harness.memory_limit_mb
-        deadline = deadline_seconds or max(2 * budget, budget + 120)
-        startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
-        first = self.ledger.baseline
-        if first is not None:
-            startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in first.runs))
-        return Limits(budget, min(startup, deadline), deadline, memory)
+        return limits_of(self.settings, self.harness, deadline_seconds, self.ledger.baseline)
 
     # --------------------------------------------------------------------------------------------- after the verdict
 

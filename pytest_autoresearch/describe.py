@@ -34,6 +34,8 @@ class Harness:
         data_files: Files that may not change while a session runs.
         hidden: Files and folders that hold validation text: a sandbox shows none of it, wherever they lie.
         environment: Variables that training and scoring get for the whole campaign.
+        audit_environment: Variables with which the scorer measures on rows that no verdict uses; empty where there are
+            none.
         retry_out_of_memory: Variables that make a run need less memory and still train on as many tokens a step, for
             one more try after it ran out; empty where the harness knows of none.
         interface: What a training script may use of it, as text for whoever writes one.
@@ -50,6 +52,7 @@ class Harness:
     data_files: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    audit_environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
     interface: str = ""
 
@@ -114,6 +117,7 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         data_files=_paths("data_files", answer),
         hidden=_paths("hidden", answer),
         environment=_variables(answer.get("environment", {})),
+        audit_environment=_variables(answer.get("audit_environment", {})),
         retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),
         interface=str(answer.get("interface", "")),
     )

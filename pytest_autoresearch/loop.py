@@ -26,6 +26,8 @@ from pytest_autoresearch.experiment import BASELINE, Experiment, Proposal, Verdi
 from pytest_autoresearch.judge import Judge
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.reports.junit import Junit
+from pytest_autoresearch.reports.live import Live
+from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.reports.terminal import Terminal
 from pytest_autoresearch.slots import SLOT, Slot, Slots
 
@@ -89,7 +91,7 @@ class Loop:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def begin(
-        self, campaign: Campaign, terminal: Terminal, junit: Junit,
+        self, campaign: Campaign, terminal: Terminal, junit: Junit, page: PageWriter,
         follow: Callable[[Experiment], Followed] | None = None,
     ) -> None:  # fmt: skip
         """Take the parts that were made after this; `follow` brings the user's checkout along, where that is wanted."""
@@ -100,6 +102,8 @@ class Loop:
         self.campaign = campaign
         self._terminal = terminal
         self._junit = junit
+        self._page = page
+        self._live = Live(campaign.settings.experiments_folder / "runs" / campaign.ratchet.tag)
         self.judge = Judge(campaign, self._discard, announce)
 
     # ------------------------------------------------------------- the user's hooks, for lanes (attempts.Hooks)
@@ -137,6 +141,7 @@ class Loop:
         try:
             self._check_baseline()
             self._run(session)
+            self._audit(session)
         finally:
             self._close()
         return True
@@ -163,10 +168,30 @@ class Loop:
                 self._free.append(lane)
                 self._finish(slot, session)
                 self._junit.checkpoint()
+                self._page.checkpoint()
             if self.signal is not None:
                 self.campaign.why_over = f"stopped by {self.signal.name}; the same command goes on from here"
                 raise session.Interrupted(f"stopped by {self.signal.name}")
-            self._terminal.show(self.campaign)
+            self._show()
+
+    def _audit(self, session: pytest.Session) -> None:
+        """Measure anew what this session has kept, where that is wanted."""
+        if not (self.campaign.settings.audit and self.judge.kept):
+            return
+
+        def stopped() -> bool:
+            self._show()
+            return self.signal is not None
+
+        self.campaign.audit(stopped)
+        if self.signal is not None:
+            self.campaign.why_over = f"stopped by {self.signal.name} during the audit: `autoresearch audit` makes it"
+            raise session.Interrupted(f"stopped by {self.signal.name}")
+
+    def _show(self) -> None:
+        """Say where the session is, here and to whoever watches it."""
+        self._terminal.show(self.campaign)
+        self._live.show(self.campaign, None if self._slots.unlimited else len(self._waiting))
 
     def _start(self, session: pytest.Session) -> None:
         """Give every free lane the next slot."""
@@ -224,7 +249,7 @@ class Loop:
             return
         if slot.experiment is not None:
             slot.experiment = self.campaign.against_best(slot.experiment)
-        if slot.experiment is not None and slot.experiment.crash is None:
+        if slot.experiment is not None and slot.experiment.crash is None and not slot.experiment.hopeless:
             try:
                 slot.ruling = self._config.hook.pytest_autoresearch_verdict(
                     campaign=self.campaign, experiment=slot.experiment
@@ -296,8 +321,10 @@ class Loop:
                 if isinstance(message, _Errand):
                     message.cancel()
         self._terminal.clear()
+        self._live.close()
         names = {thread.name for thread in self._running.values() if thread.is_alive()}
         self.campaign.close({lane for lane in range(self._lanes) if f"lane-{lane}" in names})
+        self._page.finish(hurried=self.signal is not None)
 
     def restore_signals(self) -> None:
         """Give the signals back, once every report is written."""

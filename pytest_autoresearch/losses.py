@@ -42,15 +42,8 @@ class Losses:
         told = {"AUTORESEARCH_NATS": str(self.of(commit))}
         if baseline is None:
             return {**told, "AUTORESEARCH_PROBE_CALIBRATE": "1"}
-        for name in _SECONDS:
-            if (seconds := _printed(baseline, name)) is not None:
-                told[f"AUTORESEARCH_BASELINE_{name.upper()}"] = repr(seconds)
-        threshold = _printed(baseline, _THRESHOLD)
-        if threshold is None or baseline.direction is not Direction.MINIMIZE or below is None:
-            return told
-        told["AUTORESEARCH_PROBE_BELOW"] = repr(below)
-        told["AUTORESEARCH_PROBE_THRESHOLD"] = repr(threshold)
-        if self.of(incumbent).exists():
+        told |= bounds(baseline, below)
+        if "AUTORESEARCH_PROBE_BELOW" in told and self.of(incumbent).exists():
             told["AUTORESEARCH_INCUMBENT_NATS"] = str(self.of(incumbent))
         return told
 
@@ -59,6 +52,24 @@ class Losses:
         for path in self._folder.glob("*.npy"):
             if path.stem not in commits:
                 path.unlink(missing_ok=True)
+
+
+def bounds(baseline: Experiment, below: float | None) -> dict[str, str]:
+    """What the scorer of a model that is not trusted is held to: the baseline's seconds, and when to be suspicious.
+
+    Args:
+        baseline: As it was recorded.
+        below: Below which metric; None for never.
+    """
+    told = {}
+    for name in _SECONDS:
+        if (seconds := _printed(baseline, name)) is not None:
+            told[f"AUTORESEARCH_BASELINE_{name.upper()}"] = repr(seconds)
+    threshold = _printed(baseline, _THRESHOLD)
+    if threshold is not None and baseline.direction is Direction.MINIMIZE and below is not None:
+        told["AUTORESEARCH_PROBE_BELOW"] = repr(below)
+        told["AUTORESEARCH_PROBE_THRESHOLD"] = repr(threshold)
+    return told
 
 
 def _printed(baseline: Experiment | None, name: str) -> float | None:

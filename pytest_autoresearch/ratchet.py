@@ -17,16 +17,21 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
+from pytest_autoresearch import audit
+from pytest_autoresearch.audit import Audit
 from pytest_autoresearch.errors import BaseMoved, GitError, NumberTaken, UserError
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.git import Git
 from pytest_autoresearch.records import chain, decode, encode
 from pytest_autoresearch.worktree import Worktree
 
+_Record = TypeVar("_Record")
 NOBODY = "0" * 40
+_PATIENCE_SECONDS = 5.0
 _NAME, _EMAIL = "autoresearch", "autoresearch@localhost"
 
 
@@ -81,24 +86,31 @@ class Ratchet:
 
     def records(self, tag: str = "") -> list[Experiment]:
         """Every record of a campaign (default: the open one), by number; in one git command."""
-        return self._tags(f"refs/autoresearch/{tag or self.tag}", r"\d{4,}")
+        found = self._tags(f"refs/autoresearch/{tag or self.tag}", r"\d{4,}", decode)
+        return sorted(found, key=lambda record: record.number)
 
     def waiting(self) -> list[Experiment]:
         """Candidates that a session committed but could not judge."""
-        return self._tags(f"refs/autoresearch/{self.tag}/waiting", r"\w+")
+        found = self._tags(f"refs/autoresearch/{self.tag}/waiting", r"\w+", decode)
+        return sorted(found, key=lambda record: record.number)
 
-    def _tags(self, folder: str, pattern: str) -> list[Experiment]:
+    def audits(self, tag: str = "") -> list[Audit]:
+        """Every audit of a campaign (default: the open one), the oldest first."""
+        found = self._tags(f"refs/autoresearch/{tag or self.tag}/audit", r"\w+", audit.decode)
+        return sorted(found, key=lambda one: one.finished_at)
+
+    def _tags(self, folder: str, pattern: str, read: Callable[[str], _Record]) -> list[_Record]:
         said = self.git("for-each-ref", "--format=%(refname)%00%(contents)%00", f"{folder}/")
         parts = said.split("\0")
         found = []
         for name, text in zip(parts[0::2], parts[1::2], strict=False):
             if re.fullmatch(pattern, name.strip().removeprefix(f"{folder}/")):
                 try:
-                    found.append(decode(text))
+                    found.append(read(text))
                 except ValueError as error:
                     said = f"{name.strip()} cannot be read ({error})"
                     raise UserError(f"{said}: choose another --autoresearch-tag") from None
-        return sorted(found, key=lambda record: record.number)
+        return found
 
     def campaigns(self) -> dict[str, float]:
         """Every campaign with a record, and when its last one was made, in seconds since the epoch."""
@@ -197,11 +209,26 @@ class Ratchet:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._clear_locks()
-        fcntl.flock(self._alive, fcntl.LOCK_SH)
+        self._join(self._alive)
         head = self.head()  # before the records: another session writes its record, then its branch
         records = self.records()
         self._finish(head, chain(records))
         return records
+
+    def _join(self, lock: int) -> None:
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    self.close()
+                    raise UserError(
+                        f"the campaign {self.tag} is being audited, or moved between repositories: wait until that has "
+                        "ended"
+                    ) from None
+            time.sleep(0.05)
 
     def _clear_locks(self) -> None:
         common = self.home.parent
@@ -235,6 +262,30 @@ class Ratchet:
         if self._alive is not None:
             os.close(self._alive)
             self._alive = None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other session takes part in the campaign meanwhile; one that begins waits a moment, and says so.
+
+        Raises:
+            UserError: One does.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        mine = self._alive  # of the session that this is, if it is one
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        held = os.open(self.home / f"campaign-{self.tag}.lock", flags) if mine is None else mine
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"a session of the campaign {self.tag} runs here: wait until it has ended") from None
+            yield
+        finally:
+            if mine is None:
+                os.close(held)
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def worktree(self, lane: int) -> Worktree:
         """The lane's own tree; another session's lanes are passed over."""
@@ -272,12 +323,42 @@ class Ratchet:
         name = f"refs/autoresearch/{self.tag}/waiting/{experiment.commit[:16]}"
         self._transaction([f"update {name} {self._tag_object(experiment)}"])
 
+    def adopt(self, records: Mapping[str, str], head: str = "", old: str = "") -> None:
+        """Take over what another repository has: records that are none here, and its branch where that is ahead.
+
+        Args:
+            records: Tag objects by the full names of their refs.
+            head: Where the branch belongs then; empty for where it is.
+            old: Where it was when that was decided; empty for nowhere.
+
+        Raises:
+            GitError: Git said no; nothing was taken over.
+        """
+        lines = [f"create {name} {tag}" for name, tag in records.items()]
+        if head:
+            lines.append(f"update {self.branch} {head} {old or NOBODY}")
+        self._transaction(lines)
+
+    def record_audit(self, done: Audit) -> str:
+        """Write the record of an audit; the name of its ref. Named by its content: no two repositories' audits collide.
+
+        Raises:
+            GitError: Git said no.
+        """
+        tag = self._made_tag(done.last, "audit", audit.encode(done))
+        name = f"refs/autoresearch/{self.tag}/audit/{tag[:16]}"
+        self._transaction([f"create {name} {tag}"])
+        return name
+
     def _tag_object(self, experiment: Experiment) -> str:
+        return self._made_tag(experiment.commit, f"{experiment.number:04d}", encode(experiment))
+
+    def _made_tag(self, commit: str, name: str, text: str) -> str:
         return self.git(
             "mktag",
             stdin=(
-                f"object {experiment.commit}\ntype commit\ntag {self.tag}/{experiment.number:04d}\n"
-                f"tagger {self.name} <{self.email}> {int(time.time())} +0000\n\n{encode(experiment)}\n"
+                f"object {commit}\ntype commit\ntag {self.tag}/{name}\n"
+                f"tagger {self.name} <{self.email}> {int(time.time())} +0000\n\n{text}\n"
             ),
         )
 

@@ -10,18 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from pytest_autoresearch import audit
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.checkout import Checkout
 from pytest_autoresearch.deadline import timeout_of
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.equipment import equip
 from pytest_autoresearch.errors import AutoresearchError, UserError
+from pytest_autoresearch.experiment import Experiment
 from pytest_autoresearch.guard import is_editable, is_trusted
 from pytest_autoresearch.loop import Loop
 from pytest_autoresearch.proposers.choice import Surroundings, choose
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.reports import summary
+from pytest_autoresearch.reports.github import GitHub
 from pytest_autoresearch.reports.junit import Junit
+from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.reports.terminal import Terminal
 from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.runners.marks import sweep
@@ -83,20 +87,29 @@ def _begin(config: pytest.Config) -> None:
         campaign.ledger.notices.append(swept)
     header = _header(config, settings, ratchet, harness, campaign, proposer.said)
     terminal = Terminal(config, header, terse=from_checkout, json=settings.json)
-    junit = Junit(config)
-    loop.begin(campaign, terminal, junit, checkout.follow if from_checkout else None)
+    junit = Junit(config, settings.junit_names)
+    pages = _pages(settings, ratchet, campaign)
+    loop.begin(campaign, terminal, junit, pages, checkout.follow if from_checkout else None)
     terminal.campaign, terminal.judge = campaign, loop.judge
-    for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit")):
+    runs = settings.experiments_folder / "runs" / ratchet.tag
+    github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, runs)
+    for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit"), (github, "github")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
-    config.pluginmanager.register(Ending(loop, settings.exit), "autoresearch-ending")
+    config.pluginmanager.register(Ending(loop, settings.exit, pages), "autoresearch-ending")
 
 
 class Ending:
-    """Decides the exit status, and gives the signals back when every report is written."""
+    """Decides the exit status, names the page, and gives the signals back when every report is written."""
 
-    def __init__(self, loop: Loop, policy: str) -> None:
+    def __init__(self, loop: Loop, policy: str, pages: PageWriter) -> None:
         self._loop = loop
         self._policy = policy
+        self._pages = pages
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._pages.written is not None and terminalreporter.verbosity >= 0:
+            terminalreporter.write_sep("-", f"generated page: {self._pages.written}")
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -122,6 +135,14 @@ class Ending:
 
     def pytest_unconfigure(self) -> None:
         self._loop.restore_signals()
+
+
+def _pages(settings: Settings, ratchet: Ratchet, campaign: Campaign) -> PageWriter:
+    def look() -> tuple[list[Experiment], str]:
+        audited = campaign.audited()
+        return campaign.ledger.records, audit.sentence(audited) if audited else ""
+
+    return PageWriter(settings.root, ratchet.git, settings.artifacts, look, campaign.ledger.notices.append)
 
 
 def _tag(ratchet: Ratchet) -> str:

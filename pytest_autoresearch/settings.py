@@ -158,6 +158,11 @@ class Settings:
     def experiments_folder(self) -> Path:
         return self.root / self.experiments
 
+    def artifacts(self, experiment: Experiment) -> Path:
+        """The folder of what an experiment left for people: logs, patches. It may be gone."""
+        number = experiment.number if experiment.planned_number is None else experiment.planned_number
+        return self.experiments_folder / "runs" / experiment.tag / f"{number:04d}"
+
     @property
     def readable_paths(self) -> tuple[Path, ...]:
         """What training may read beside its tree: files and folders that are there."""

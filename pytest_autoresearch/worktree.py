@@ -9,7 +9,7 @@ import shutil
 import stat
 import subprocess
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +137,16 @@ class Worktree:
             _empty(folder)
             folder.rmdir()  # a folder keeps attributes
             folder.mkdir(mode=0o700)
+
+    def show(self, root: Path, names: Iterable[str]) -> None:
+        """Untracked things that training needs appear where they are in the user's checkout, whose `root` is given."""
+        for name in names:
+            path = Path(name).expanduser()
+            if not path.is_absolute() and (root / path).exists():
+                link = self.folder / path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(root / path)
 
     def _forget(self) -> None:
         """No index, and no lock: the lane is held by this process, so that a lock was left by a git that is dead."""

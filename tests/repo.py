@@ -102,7 +102,7 @@ class Repo:
         self.write("conftest.py", PROPOSE)
         self.write("experiments/test_val_bpb.py", RULE)
         self.write("pytest.ini", CONFIG)
-        self.write(".gitignore", "__pycache__/\n.pytest_cache/\nresults.*\n")
+        self.write(".gitignore", "__pycache__/\n.pytest_cache/\nresults.*\nreport.html\nprogress.png\n")
         self.write("tests/test_ordinary.py", "raise RuntimeError('an ordinary test was imported')\n")
         self.write("tests/conftest.py", "raise RuntimeError('the conftest of ordinary tests was imported')\n")
         self.git("init", "-q", "-b", "main")
@@ -226,7 +226,7 @@ class Repo:
     def checkout_hash(self) -> str:
         """Of everything in the checkout that is the user's: working files, index, HEAD and branches of their own."""
         digest = hashlib.sha256()
-        ours = ("results.tsv", "results.xml", ".pytest_cache", "__pycache__", "runs")
+        ours = ("results.tsv", "results.xml", "report.html", ".pytest_cache", "__pycache__", "runs")
         for path in sorted(self.path.rglob("*")):
             inside = path.relative_to(self.path)
             if path.is_file() and ".git" not in inside.parts and not any(part in ours for part in inside.parts):

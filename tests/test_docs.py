@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from pathlib import Path
 
-from pytest_autoresearch import hookspecs
-from pytest_autoresearch.experiment import Crash, Experiment, Limits, Proposal, Run, Setting, Status, Verdict
+from pytest_autoresearch import cli, hookspecs
+from pytest_autoresearch.experiment import Crash, Experiment, Limits, Proposal, Repair, Run, Setting, Status, Verdict
 from pytest_autoresearch.records import encode
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
@@ -28,12 +30,37 @@ def test_every_record_field_is_in_the_reference() -> None:
     run = Run(1, None, crash=Crash("exit 1", "no"))
     record = Experiment(
         1, "t", "c", "b", "t", Proposal(""), (run,), Limits(1, 1, 1), refusal=Crash("refused", ""), setting=Setting(),
-        verdict=Verdict(Status.CRASH, "exit 1", "no"),
+        verdict=Verdict(Status.CRASH, "exit 1", "no"), repairs=(Repair("run", Crash("exit 1", "no")),),
     )  # fmt: skip
     document = json.loads(encode(record))
     records = REFERENCE.split("## Records")[1]
     names = {*document, *document["runs"][0], *document["limits"], *document["setting"], *document["usage"]}
+    names |= document["repairs"][0].keys()
     assert {name for name in names if f"`{name}`" not in records} == set()
+
+
+def test_every_subcommand_with_its_options_is_in_the_documents() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    commands = next(
+        action.choices
+        for action in cli.parser(whole=True)._actions
+        if isinstance(action, argparse._SubParsersAction)  # argparse has no other way to ask for them
+    )
+    assert set(commands) == set(cli.COMMANDS)
+    for name, one in commands.items():
+        assert f"`autoresearch {name}" in text or f"autoresearch {name}\n" in text, name
+        options = {flag for action in one._actions for flag in action.option_strings if flag.startswith("--")}
+        missing = {flag for flag in options - {"--help"} if not re.search(rf"{flag}\b", text)}
+        assert missing == set(), name
+
+
+def test_every_command_that_a_page_names_exists() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "skills").rglob("*.md")):
+        named = set(re.findall(r"(?:^|`)autoresearch ([a-z]+)", page.read_text(), re.MULTILINE))
+        assert named <= set(cli.COMMANDS), page.name
+        flags = {option.flag for option in OPTIONS} | {"--autoresearch", "--autoresearch-runner"}  # scale.md: not built
+        unknown = set(re.findall(r"--autoresearch(?:-[a-z]+)*\b", page.read_text())) - flags
+        assert unknown == set(), page.name
 
 
 def test_the_readme_holds_the_commands_that_ci_types() -> None:

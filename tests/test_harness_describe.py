@@ -42,7 +42,10 @@ def test_describe_says_what_a_session_must_know(
     described: dict[str, object], embedded: cache.Data, cache_folder: Path
 ) -> None:
     assert described.pop("hardware_key")
-    names = ("manifest.json", *sorted((cache.TRAINING, cache.EVALUATION, cache.TOKEN_BYTES, cache.TOKENIZER)))
+    names = (
+        "manifest.json",
+        *sorted((cache.TRAINING, cache.EVALUATION, cache.AUDIT, cache.TOKEN_BYTES, cache.TOKENIZER)),
+    )
     assert described.pop("data_files") == [str(embedded.folder / name) for name in names]
     *shard, first = (hidden := described.pop("hidden"))[:2]  # type: ignore[index]
     assert shard == [str(max((embedded.folder / "shards").glob("*.parquet")))]
@@ -61,6 +64,7 @@ def test_describe_says_what_a_session_must_know(
         "sequence_length": 256,
         "vocab_size": 2048,
         "evaluation_tokens": 65_536,
+        "audit_tokens": 65_536,
         "score": ["python", "-m", "harness.scorer"],
         "training_rows": str(embedded.folder / cache.TRAINING),
         "environment": {
@@ -69,6 +73,7 @@ def test_describe_says_what_a_session_must_know(
             "AUTORESEARCH_CACHE": str(cache_folder),
             "AUTORESEARCH_DATA": embedded.folder.name,
         },
+        "audit_environment": {"AUTORESEARCH_ROWS": "audit"},
         "retry_out_of_memory": {"AUTORESEARCH_HALVE_BATCH": "1"},
     }
 

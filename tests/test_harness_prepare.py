@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def test_a_folder_of_parquet_files_becomes_rows_of_both_kinds(prepared: dict[str
         assert not found.flags.writeable
     assert len(training) * 32 == int(prepared["training_tokens"])
     assert len(evaluation) * 32 == data.evaluation_tokens == int(prepared["evaluation_tokens"])
+    assert len(data.read_audit_rows()) * 32 == data.audit_tokens == int(prepared["audit_tokens"])
     assert data.read_token_bytes().shape == (2048,)
 
 
@@ -66,7 +68,9 @@ def test_progress_is_plain_lines_without_a_terminal(prepared: dict[str, str]) ->
 
 def test_a_validation_shard_with_too_little_text_is_said(prepared: dict[str, str]) -> None:
     assert int(prepared["evaluation_tokens"]) < 65_536
-    assert f"holds {int(prepared['evaluation_tokens']):,} tokens, fewer than the 65,536" in prepared["said"]
+    both = int(prepared["evaluation_tokens"]) + int(prepared["audit_tokens"])
+    assert f"holds {both:,} tokens, too few for the 65,536 of profile cpu and as many for the audit" in prepared["said"]
+    assert both // 32 // 5 == int(prepared["audit_tokens"]) // 32
 
 
 def test_equal_text_elsewhere_gives_equal_data(prepared: dict[str, str], source: Path, tmp_path: Path) -> None:
@@ -103,7 +107,8 @@ def test_the_tokenizer_never_sees_the_validation_shard(prepared: dict[str, str],
     assert changed is not None
     for name in (cache.TOKENIZER, cache.TRAINING, cache.TOKEN_BYTES):
         assert changed.sha256[name] == data.sha256[name]
-    assert changed.sha256[cache.EVALUATION] != data.sha256[cache.EVALUATION]
+    for name in (cache.EVALUATION, cache.AUDIT):
+        assert changed.sha256[name] != data.sha256[name]
 
 
 def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_path: Path) -> None:
@@ -115,15 +120,40 @@ def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_
     done = run("harness.prepare", "--source", str(source), env=environment(tmp_path / "cache"))
     data = cache.load(Path(values(done.stdout)["folder"]))
     assert data is not None
-    assert data.evaluation_tokens == 65_536
-    assert len(data.read_evaluation_rows()) == 256
     words = Tokenizer.from_file(str(data.folder / cache.TOKENIZER))
-    text = [words.decode(row) for row in data.read_evaluation_rows().tolist()]
-    for thousand in range(10, 100, 10):
-        assert any(f" {thousand}{hundred}" in row for row in text for hundred in range(10))
+    kinds = [(data.evaluation_tokens, data.read_evaluation_rows()), (data.audit_tokens, data.read_audit_rows())]
+    for tokens, found in kinds:
+        assert tokens == 65_536
+        assert len(found) == 256
+        text = [words.decode(row) for row in found.tolist()]
+        for thousand in range(10, 100, 10):
+            assert any(f" {thousand}{hundred}" in row for row in text for hundred in range(10))
+    metric, audit = ({row.tobytes() for row in found} for _, found in kinds)
+    assert len(metric) == len(audit) == 256  # all numbers differ
+    assert not metric & audit
 
 
-def test_no_more_validation_text_is_read_than_the_metric_needs(
+def test_the_hash_of_the_data_covers_the_rows_of_the_audit(prepared: dict[str, str]) -> None:
+    data = cache.load(Path(prepared["folder"]))
+    assert data is not None
+    other = replace(data, sha256=data.sha256 | {cache.AUDIT: "0" * 64})
+    assert other.data_hash != data.data_hash
+    assert data.folder / cache.AUDIT in data.files
+    with pytest.raises(cache.HarnessError, match=r"audit\.bin is damaged"):
+        other.check()
+    with pytest.raises(cache.HarnessError, match=r"audit\.bin is damaged"):
+        other.read_audit_rows()
+
+
+def test_one_row_of_text_is_the_metric_s(tmp_path: Path) -> None:
+    tokens = np.arange(33, dtype="<u2")
+    tokens.tofile(tmp_path / "part.bin")
+    assert rows.choose(tmp_path / "metric", tmp_path / "audit", [tmp_path / "part.bin"], named("cpu", 32)) == (1, 0)
+    assert (tmp_path / "metric").read_bytes() == tokens.tobytes()
+    assert (tmp_path / "audit").read_bytes() == b""
+
+
+def test_no_more_validation_text_is_read_than_metric_and_audit_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
@@ -136,8 +166,8 @@ def test_no_more_validation_text_is_read_than_the_metric_needs(
     )
     data = make(named("cpu", 32), str(source))
     said = re.findall(r"tokenising and packing, ([\d,]+) documents", capsys.readouterr().err)
-    assert data.evaluation_tokens == 65_536
-    assert [250 < int(count.replace(",", "")) < 1500 for count in said] == [True, True]
+    assert data.evaluation_tokens == data.audit_tokens == 65_536
+    assert [500 < int(count.replace(",", "")) < 2500 for count in said] == [True, True]
 
 
 def test_the_data_do_not_depend_on_the_number_of_processes(
@@ -225,7 +255,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "learning" not in done.stderr
     assert values(done.stdout)["data_hash"] == whole["data_hash"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [cache.TRAINING, cache.EVALUATION, cache.TOKEN_BYTES, cache.TOKENIZER, "manifest.json"]
+        [cache.TRAINING, cache.EVALUATION, cache.AUDIT, cache.TOKEN_BYTES, cache.TOKENIZER, "manifest.json"]
     )
 
 

@@ -14,7 +14,7 @@ from harness_data import environment, run, values, write_folder
 import harness
 from harness import cache, model_server, probe
 from harness.exchange import Job
-from harness.scorer import Wishes, deadlines_of_environment, measure, wishes_of_environment
+from harness.scorer import Wishes, deadlines_of_environment, measure, rows_of_environment, wishes_of_environment
 from harness.server_process import Deadlines
 
 VOCAB = 2048
@@ -80,9 +80,9 @@ def scored(candidate: Path, data: cache.Data, **more: str) -> "tuple[int, str, s
     return done.returncode, done.stdout, done.stderr
 
 
-def closed_form(data: cache.Data, logits: np.ndarray) -> float:
-    """bits per byte of a model that gives the same logits everywhere."""
-    targets = data.read_evaluation_rows()[:, 1:].astype(int).ravel()
+def closed_form(data: cache.Data, logits: np.ndarray, rows: "np.ndarray | None" = None) -> float:
+    """bits per byte of a model that gives the same logits everywhere, on the metric's rows where none are given."""
+    targets = (data.read_evaluation_rows() if rows is None else rows)[:, 1:].astype(int).ravel()
     sizes = data.read_token_bytes()[targets]
     nats = np.log(np.exp(logits).sum()) - logits
     return float(nats[targets][sizes > 0].sum() / math.log(2) / sizes.sum())
@@ -112,6 +112,33 @@ def test_a_model_of_token_frequencies_scores_their_cross_entropy(candidate: Path
     assert score.val_bpb == pytest.approx(closed_form(data, logits), abs=2e-6)
     assert score.evaluation_tokens == data.evaluation_tokens
     assert closed_form(data, logits) < closed_form(data, np.zeros(VOCAB)) - 0.5
+
+
+def test_an_audit_scores_on_other_rows_and_is_the_same_otherwise(candidate: Path, data: cache.Data) -> None:
+    code, out, err = scored(candidate, data, AUTORESEARCH_ROWS="audit")
+    assert (code, err) == (0, "")
+    usual, audit = values(scored(candidate, data)[1]), values(out)
+    assert list(audit) == list(usual)
+    zeros = np.zeros(VOCAB)
+    assert audit["val_bpb"] == f"{closed_form(data, zeros, data.read_audit_rows()):.6f}" != usual["val_bpb"]
+    assert int(audit["evaluation_tokens"]) == data.audit_tokens
+    assert (audit["score_transport"], data.audit_tokens > 0) == (usual["score_transport"], True)
+
+
+@pytest.mark.usefixtures("under_profile")
+def test_rows_that_there_are_not_are_a_sentence(data: cache.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric, audit = (
+        {row.tobytes() for row in found} for found in (data.read_evaluation_rows(), data.read_audit_rows())
+    )
+    assert not metric & audit
+    assert len(rows_of_environment(data)) == len(data.read_evaluation_rows())
+    monkeypatch.setenv("AUTORESEARCH_ROWS", "all")
+    with pytest.raises(harness.HarnessError, match="AUTORESEARCH_ROWS='all' names no rows; set it to `audit`"):
+        rows_of_environment(data)
+    monkeypatch.setenv("AUTORESEARCH_ROWS", "audit")
+    monkeypatch.setattr(cache.Data, "read_audit_rows", lambda self: np.empty((0, SEQUENCE + 1), np.uint16))
+    with pytest.raises(harness.HarnessError, match="too little text for audit rows; unset AUTORESEARCH_ROWS"):
+        rows_of_environment(data)
 
 
 @pytest.mark.usefixtures("under_profile")

@@ -1,18 +1,21 @@
 """The `autoresearch` command: one module a subcommand, imported when it is the one that was typed.
 
-A subcommand's module has `arguments(parser)`, which adds its own, and `command(given)`, which does it and returns the
-exit status. May know everything that a session is made of; nothing of it knows the command line.
+A subcommand's module has `arguments(parser)`, which adds its own and may set the parser's description and epilog, and
+`command(given)`, which does it and returns the exit status. May know everything that a session is made of; nothing of
+it knows the command line.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pytest_autoresearch.errors import AutoresearchError
 
@@ -34,36 +37,90 @@ COMMANDS = {
     "completion": "print what makes your shell complete this command",
 }
 
+_EXIT = """exit status:
+  0  done; the answer is yes
+  1  the answer is no (`doctor`: not ready, `results`: nothing like it; see each command's help)
+  2  typed wrongly, or it cannot be done here; one sentence on standard error says why
+"""
 
-def parser(name: str = "") -> argparse.ArgumentParser:
-    """The command line; of one subcommand in full where it is named, of the others the summary alone."""
-    whole = argparse.ArgumentParser(
+_EPILOG = f"""examples:
+  autoresearch doctor                     is this machine ready?
+  pytest --autoresearch --max 100         run a night of experiments
+  autoresearch watch                      look at it from another terminal
+  autoresearch results --kept-only        what helped
+  autoresearch show 17 --diff             one experiment, with its change
+  autoresearch best --checkout            take the best program
+
+{_EXIT}
+`autoresearch COMMAND --help` says more about each. Tables are for people: with --json behind the
+command there is JSON instead. Colours are used on a terminal only, and not with NO_COLOR set."""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Descriptions and examples as they are written; what stands beside the longest command is on its line."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._action_max_length = max(map(len, COMMANDS)) + 4  # argparse forgets that commands are indented
+
+
+class _Command(argparse.ArgumentParser):
+    """The command line of one subcommand, which its module fills in when it is needed."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._filled = False
+
+    def fill(self) -> None:
+        """Have the arguments of the subcommand's module."""
+        if not self._filled:
+            self._filled = True
+            module(self.prog.split()[-1]).arguments(self)
+
+    def parse_known_args(self, *given: Any, **more: Any) -> Any:  # argparse parses a chosen subcommand through this
+        self.fill()
+        return super().parse_known_args(*given, **more)
+
+
+def parser(whole: bool = False) -> argparse.ArgumentParser:
+    """The command line. `whole`: with the arguments of every subcommand, which costs importing them all."""
+    top = argparse.ArgumentParser(
         prog="autoresearch",
-        description="Set up, read and move campaigns of pytest-autoresearch. Experiments themselves are run by "
-        "`pytest --autoresearch`.",
-        epilog="`autoresearch COMMAND --help` says more about each.",
+        description="Set up, read and move campaigns of pytest-autoresearch. Experiments themselves are run\n"
+        "by `pytest --autoresearch`.",
+        epilog=_EPILOG,
+        formatter_class=_Help,
     )
-    whole.add_argument("--version", action="version", version=f"pytest-autoresearch {version('pytest-autoresearch')}")
-    whole.add_argument("-C", dest="folder", type=Path, default=Path(), metavar="FOLDER", help="work in this folder (.)")
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for known, summary in COMMANDS.items():
-        one = commands.add_parser(known, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    top.add_argument("--version", action="version", version=f"pytest-autoresearch {version('pytest-autoresearch')}")
+    top.add_argument("-C", dest="folder", type=Path, default=Path(), metavar="FOLDER", help="work in this folder (.)")
+    commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=_Command)
+    for name, summary in COMMANDS.items():
+        one = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=_Help,
+        )
         one.add_argument("--json", action="store_true", help="print JSON, for programs")
-        if known == name or name == "*":
-            module(known).arguments(one)
-    return whole
+        if whole:
+            one.fill()
+    return top
 
 
-def module(name: str):  # type: ignore[no-untyped-def]  # a module, by the protocol above
+def module(name: str) -> Any:
     """The module of a subcommand."""
     return importlib.import_module(f"pytest_autoresearch.cli.{name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status. 1: the answer is no; 2: it was typed wrongly or cannot be done."""
-    typed = list(sys.argv[1:] if arguments is None else arguments)
-    name = next((word for word in typed if word in COMMANDS), "")
-    given = parser(name).parse_args(typed)
+    top = parser()
+    given = top.parse_args(arguments)
+    if given.command is None:
+        top.print_help(sys.stderr)
+        return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no such letter
     try:
         status: int = module(given.command).command(given)
         sys.stdout.flush()

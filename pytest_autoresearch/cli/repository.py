@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import Experiment
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings, read
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,35 @@ class Repository:
         return chosen
 
     def records(self, tag: str | None = None) -> list[Experiment]:
-        """Every record of the chosen campaign, by number."""
-        return self.ratchet.records(self.choose(tag))
+        """Every record of the chosen campaign, by number.
+
+        Raises:
+            UserError: There is no such campaign, or a record says what no session writes: it may be a stranger's.
+        """
+        chosen = self.choose(tag)
+        records = self.ratchet.records(chosen)
+        for record in records:  # these become words of git commands and parts of paths
+            if not (_COMMIT.fullmatch(record.commit) and _COMMIT.fullmatch(record.base) and _TAG.fullmatch(record.tag)):
+                name = f"refs/autoresearch/{chosen}/{record.number:04d}"
+                raise UserError(f"{name} is the record of no session: type `git update-ref -d {name}` to be without it")
+        return records
 
     def artifacts(self, experiment: Experiment) -> Path:
         """The folder of what an experiment left for people: logs, patches. It may be gone."""
         number = experiment.number if experiment.planned_number is None else experiment.planned_number
         return self.settings.experiments_folder / "runs" / experiment.tag / f"{number:04d}"
+
+
+def enter(given: argparse.Namespace) -> None:
+    """Work in the folder that was given from now on.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        os.chdir(given.folder)
+    except OSError as error:
+        raise UserError(f"-C {given.folder}: {error.strerror}") from None
 
 
 def here(given: argparse.Namespace) -> Repository:
@@ -65,16 +91,24 @@ def here(given: argparse.Namespace) -> Repository:
     Raises:
         UserError: There is no git repository, or its configuration makes no sense.
     """
-    try:
-        os.chdir(given.folder)
-    except OSError as error:
-        raise UserError(f"-C {given.folder}: {error.strerror}") from None
-    try:
-        config = pytest.Config.fromdictargs({}, ["--noconftest"])
-    except pytest.UsageError as error:
-        raise UserError(str(error)) from None
+    enter(given)
+    config = configuration()
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
     return Repository(settings, Ratchet(settings.root))
+
+
+def configuration(*plugins: str) -> pytest.Config:
+    """Pytest's configuration here, with no other plugins where it can be read without: they take most of the time."""
+    named = [word for name in ("pytest_autoresearch.plugin", *plugins) for word in ("-p", name)]
+    alone = ["--noconftest", "--capture=no", "--disable-plugin-autoload", *named]
+    try:
+        return pytest.Config.fromdictargs({}, alone)
+    except (pytest.UsageError, Warning):  # it may be strict about their keys
+        pass
+    try:
+        return pytest.Config.fromdictargs({}, ["--noconftest", "--capture=no"])
+    except pytest.UsageError as error:
+        raise UserError(str(error)) from None
 
 
 def tag_argument(parser: argparse.ArgumentParser) -> None:

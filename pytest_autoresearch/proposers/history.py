@@ -44,7 +44,7 @@ def history(records: Iterable[Experiment], resolution: float = 0.0) -> tuple[str
     line and cut; a number has six decimals at most.
 
     Args:
-        resolution: The steps in which metrics are shown; 0 for as they are. What is finer is noise, and would be learnt.
+        resolution: The steps in which metrics are shown; 0 for as they are. What is finer is noise and would be learnt.
     """
     judged = sorted((record for record in records if record.verdict), key=lambda record: record.number)
     judged = [coarse(record, resolution) for record in judged]

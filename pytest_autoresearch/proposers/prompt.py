@@ -137,7 +137,8 @@ def _charter(context: Context) -> str:
     """The researcher's page, with the baseline where it asks for that: not the best, which would make it another page
     with every keep."""
     branch = chain(context.records)
-    page = context.program.replace("{baseline}", measured(coarse(branch[0], context.resolution)) if branch else _NOT_MEASURED).strip()
+    baseline = measured(coarse(branch[0], context.resolution)) if branch else _NOT_MEASURED
+    page = context.program.replace("{baseline}", baseline).strip()
     if not page:
         page = f"It is empty: improve {context.terms.metric_name} in any way that the rules allow."
     return f"# The charter: the researcher's own words\n\n{page}"

@@ -11,6 +11,7 @@ import email.errors
 import email.header
 import hashlib
 import re
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from pytest_autoresearch.errors import GitError, Refused
@@ -18,6 +19,7 @@ from pytest_autoresearch.experiment import Proposal
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 
+FOLDER = "queue"  # beside the acceptance rules
 _SUFFIXES = (".diff", ".patch")
 _TAG = re.compile(r"\[[^\]]*\bPATCH\b[^\]]*\]\s*")
 _DIFF = re.compile(r"^(---($|\s)|diff --git |Index: )", re.MULTILINE)
@@ -39,11 +41,7 @@ class QueueProposer:
             Refused: The patch does not apply to the branch head; the tree is as it was.
         """
         done = self._handed_out | {record.proposal.source for record in context.records}
-        for path in _waiting(context.experiments / "queue"):
-            patch = path.read_bytes()
-            source = f"{self.name}:{path.name}@{hashlib.sha256(patch).hexdigest()[:12]}"
-            if source in done:
-                continue
+        for path, patch, source in untried(context.experiments / FOLDER, done):
             self._handed_out.add(source)
             description, hypothesis = described(patch, path.stem)
             proposal = Proposal(description, hypothesis, self.name, source)
@@ -76,6 +74,15 @@ def described(patch: bytes, stem: str) -> tuple[str, str]:
         return re.sub(r"[-_\s]+", " ", re.sub(r"^[\d\-_.\s]+", "", stem)).strip() or stem, ""
     body = str(message.get_payload()).strip()
     return subject, re.sub(r"\AFrom: .*\n+", "", body)  # git writes the author here where the sender is another
+
+
+def untried(folder: Path, done: Container[str]) -> Iterator[tuple[Path, bytes, str]]:
+    """The patches of the folder whose source is not among the done: each with its text and its source, in order."""
+    for path in _waiting(folder):
+        patch = path.read_bytes()
+        source = f"{QueueProposer.name}:{path.name}@{hashlib.sha256(patch).hexdigest()[:12]}"
+        if source not in done:
+            yield path, patch, source
 
 
 def _waiting(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ Together with `reprcrash.message` in the judge, this is the only use of names th
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Generator, Iterator
@@ -14,14 +15,23 @@ from typing import Any
 
 import pytest
 
+from pytest_autoresearch.experiment import Experiment
+
 _SHARE = 1 / 100  # of the session's time that may go into writing the file early
 
 
 class Junit:
-    """The session's LogXML, held from outside. Without one, every method does nothing."""
+    """The session's LogXML, held from outside. Without one, every method does nothing.
 
-    def __init__(self, config: pytest.Config) -> None:
+    Args:
+        config: The session's.
+        names: `verdict` where the name of a test case is to carry verdict and metric, else `plain`.
+    """
+
+    def __init__(self, config: pytest.Config, names: str = "plain") -> None:
         self._xml = _log_xml(config)
+        self._names = names
+        self._verdicts: dict[str, str] = {}  # by number, where names carry them
         self._began = time.monotonic()
         self._spent = 0.0
         self._properties = True
@@ -32,6 +42,10 @@ class Junit:
         if not _given(config, "junit_logging"):
             self._xml.logging = "system-out"
         self._properties = self._xml.family != "xunit2"
+
+    def pytest_autoresearch_record(self, experiment: Experiment) -> None:
+        if self._names == "verdict":
+            self._verdicts[f"{experiment.number:04d}"] = _verdict(experiment)
 
     def checkpoint(self) -> None:
         """Write the file now, unless that would take more than its share of the time."""
@@ -69,11 +83,23 @@ class Junit:
         assert self._xml is not None
         named = [case for case in self._xml.node_reporters_ordered if case.to_xml().get("name")]
         self._xml.node_reporters_ordered[:] = named
-        if not self._properties:  # the xunit2 schema has no place for them
-            for case in named:
-                element = case.to_xml()
+        for case in named:
+            element = case.to_xml()
+            for given in element.iter("property"):  # of the case that decided alone
+                verdict = self._verdicts.get(given.get("value", "")) if given.get("name") == "experiment" else None
+                if verdict and not element.get("name", "").endswith(verdict):
+                    element.set("name", f"{element.get('name')} {verdict}")
+            if not self._properties:  # the xunit2 schema has no place for them
                 for properties in element.findall("properties"):
                     element.remove(properties)
+
+
+def _verdict(experiment: Experiment) -> str:
+    """Verdict and metric in as few characters as they take; why there is no metric where there is none."""
+    if experiment.verdict is None:
+        return ""
+    measured = experiment.crash is None and math.isfinite(experiment.metric)
+    return f"{experiment.verdict.status} {f'{experiment.metric:.6g}' if measured else experiment.verdict.reason}"
 
 
 def _log_xml(config: pytest.Config) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from pytest_autoresearch.audit import Audit, claim
 from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Run, Status, Usage
+from pytest_autoresearch.racing import races
 from pytest_autoresearch.records import chain, one_line
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
@@ -32,6 +34,8 @@ def experiment_line(experiment: Experiment) -> str:
     if crash is not None:
         metric, change = crash.reason, ""
         said = f"{said} ({one_line(crash.message)})"
+    elif not experiment.measured:
+        metric, change, said = ruling.reason, "", f"{said} ({ruling.message.rpartition(': ')[2]})"
     else:
         metric = f"{experiment.metric:.6f}"
         change = "" if experiment.incumbent is None else f"{experiment.metric - experiment.incumbent:+.6f}"
@@ -50,7 +54,12 @@ def experiment_line(experiment: Experiment) -> str:
 
 def progress_line(number: int, description: str, now: Progress) -> str:
     """One experiment that is under way."""
-    parts = [f"{number:04d} {now.phase}", *([now.run] if now.run else [])]
+    return f"{number:04d} {progress_text(now)}" + (f"  {description}" if description else "")
+
+
+def progress_text(now: Progress) -> str:
+    """Where a run is."""
+    parts = [now.phase, *([now.run] if now.run else [])]
     if now.step is not None:
         parts.append(f"step {now.step}")
     if now.loss is not None:
@@ -61,7 +70,7 @@ def progress_line(number: int, description: str, now: Progress) -> str:
         parts.append(f"{now.seconds:.0f} s")
     if now.memory_mb:
         parts.append(_memory(now.memory_mb))
-    return " · ".join(parts) + (f"  {description}" if description else "")
+    return " · ".join(parts)
 
 
 def limits_line(limits: Limits) -> str:
@@ -91,7 +100,9 @@ def usage_line(usage: Usage) -> str:
     return said + (", cost not known" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}")
 
 
-def summary_lines(records: list[Experiment], session: set[int], branch: str, usage: Usage = NOTHING) -> list[str]:
+def summary_lines(
+    records: list[Experiment], session: set[int], branch: str, usage: Usage = NOTHING, audited: Audit | None = None
+) -> list[str]:
     """What became of the session and of its campaign.
 
     Args:
@@ -99,6 +110,7 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
         session: The numbers that this session recorded.
         branch: The branch's short name.
         usage: What the session's proposals have used.
+        audited: The audit of the branch's head, if there is one.
     """
     mine = [record for record in records if record.number in session and record.number != BASELINE]
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in mine) for status in Status}
@@ -107,9 +119,8 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
         f"{plural(len(mine), 'experiment')} in this session: {count[Status.KEEP]} kept, {count[Status.DISCARD]} "
         f"discarded, {count[Status.CRASH]} crashed; {tried} in the campaign"
     ]
-    roles = [run.role for record in records if record.number in session for run in record.runs]
-    if again := sum(role != "screen" for role in roles):
-        lines.append(f"{plural(len(roles), 'run')} of training, {again} of them to know the noise and to confirm")
+    if said := _runs_line([record for record in records if record.number in session]):
+        lines.append(said)
     if said := usage_line(usage):
         lines.append(f"proposals: {said}")
     line = chain(records)
@@ -121,7 +132,7 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
     else:
         lines.append(
             f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
-            f"over {plural(len(line) - 1, 'keep')}, {_certainty(line[1:])}"
+            f"over {plural(len(line) - 1, 'keep')}, {_certainty(line[1:])}; {claim(audited)}"
         )
     gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]
     if gains:
@@ -133,12 +144,37 @@ def summary_lines(records: list[Experiment], session: set[int], branch: str, usa
     return lines
 
 
+def _runs_line(records: list[Experiment]) -> str:
+    """How many runs there were and what for; empty where there was one for each experiment."""
+    runs = [run for record in records for run in record.runs]
+    again = sum(run.role != "screen" and not run.inconclusive for run in runs)
+    disturbed = sum(bool(run.inconclusive) for run in runs)
+    raced = races(records)
+    said = f"{plural(len(runs), 'run')} of training"
+    if again:
+        said += f", {again} of them to know the noise and to confirm"
+    if disturbed:
+        said += f"; {disturbed} inconclusive and made again"
+    if raced.stopped:
+        said += f"; {raced.stopped} stopped early, {_time(raced.saved_seconds)} saved"
+    if raced.spared:
+        said += f"; {raced.wrong} of {raced.spared} hopeless ones that were let finish came to it after all"
+    return said if again or disturbed or raced.stopped or raced.spared else ""
+
+
+def _time(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def _certainty(keeps: Iterable[Experiment]) -> str:
     """How far the sum of what was kept can be believed."""
     asked = [keep.probability for keep in keeps if keep.probability is not None]
     if asked:
         nothing = math.fsum(1 - probability for probability in asked)
-        return f"of which about {nothing:.1f} may be nothing; not audited"
+        return f"of which about {nothing:.1f} are expected to be nothing"
     return "each measured once: part of it may be luck"
 
 

@@ -170,7 +170,11 @@ class Terminal:
                 )
         out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
         for line in summary.summary_lines(
-            campaign.ledger.records, self._announced, f"autoresearch/{campaign.ratchet.tag}", campaign.usage
+            campaign.ledger.records,
+            self._announced,
+            f"autoresearch/{campaign.ratchet.tag}",
+            campaign.usage,
+            campaign.audited(),
         ):
             out.write_line(line)
         if campaign.why_over:

@@ -1,0 +1,107 @@
+"""`autoresearch audit`: first and last commit of a campaign, run anew, and what may be quoted of their difference."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import deque
+from dataclasses import dataclass, field
+
+from pytest_autoresearch import audit
+from pytest_autoresearch.auditor import Auditor
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.repository import here
+from pytest_autoresearch.cli.signals import noted
+from pytest_autoresearch.equipment import equip
+from pytest_autoresearch.errors import Stopped, UserError
+from pytest_autoresearch.experiment import Progress, Setting
+from pytest_autoresearch.ledger import Ledger
+from pytest_autoresearch.records import chain
+
+_INTERRUPTED = 130
+_EPILOG = f"""The first and the last commit of the branch are trained and scored {audit.RUNS} times each on fresh seeds,
+first, last, last, first and so on, with the limits of the campaign's own runs, where the harness has them
+on rows that no verdict used. Quote the last line; docs/verdict.md says why.
+
+exit status:
+  0  an improvement is shown, at p <= {audit.LEVEL:g}
+  1  none is
+  2  it cannot be audited here and now; one sentence says why
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of this command."""
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "tag", nargs="?", metavar="TAG", help="the campaign (that of the branch here, else the one worked on last)"
+    )
+    parser.add_argument(
+        "--runs", type=_runs, default=audit.RUNS, metavar="N", help=f"runs of each of the two commits ({audit.RUNS})"
+    )
+
+
+def command(given: argparse.Namespace) -> int:
+    """Audit the campaign."""
+    repository = here(given)
+    settings, ratchet = repository.settings, repository.ratchet
+    records = repository.records(given.tag)
+    line = chain(records)
+    if not line:
+        raise UserError(f"the campaign {ratchet.tag} has no baseline yet: there is nothing to audit")
+    equipment = equip(settings, ratchet)
+    harness, runner = equipment.harness, equipment.runner()
+    setting = Setting(
+        profile=harness.profile,
+        hardware_key=harness.hardware_key,
+        harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
+        data_hash=harness.data_hash,
+        sandbox=equipment.sandbox.words,
+    )
+    before = audit.of(ratchet.audits(), line)
+    ledger = Ledger(ratchet, records, settings.root / "results.tsv", like=line[0])
+    watching = _Watching()
+    auditor = Auditor(settings, ratchet, harness, setting, ledger, runner, watching)
+    # Standard output is the document where there is one.
+    heard = sys.stderr if given.json else sys.stdout
+
+    def say(text: str) -> None:
+        for one in (*watching.news, text):
+            print(output.line(one), file=heard, flush=True)
+        watching.news.clear()
+
+    try:
+        with noted() as came:
+            done = auditor.conduct(given.runs, say, lambda: bool(came))
+    except Stopped as stopped:
+        print(f"autoresearch audit: {stopped}", file=sys.stderr)
+        return _INTERRUPTED if came else 2
+    if given.json:
+        output.dump(json.loads(audit.encode(done)))
+    else:
+        print(audit.sentence(done))
+        if before is not None:
+            print("an earlier audit of the same two commits is the one that reports quote: asking twice is no proof")
+    return 0 if done.shown else 1
+
+
+@dataclass(slots=True)
+class _Watching:
+    """Follows the runs; nobody looks at where they are."""
+
+    progress: dict[int, Progress] = field(default_factory=dict)
+    news: deque[str] = field(default_factory=deque)
+
+    def end(self, why: str, failed: bool = False) -> None:
+        self.news.append(why)
+
+
+def _runs(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < audit.LEAST_RUNS:
+        raise argparse.ArgumentTypeError(f"give a whole number, {audit.LEAST_RUNS} or more")
+    return count

@@ -1,0 +1,204 @@
+"""`autoresearch compare`: two campaigns side by side, and a sentence where their numbers do not compare."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from pytest_autoresearch import audit
+from pytest_autoresearch.audit import Difference
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.output import Column
+from pytest_autoresearch.cli.repository import here
+from pytest_autoresearch.cli.rows import moment
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Usage
+from pytest_autoresearch.records import chain
+
+_EPILOG = """examples:
+  autoresearch compare nov26 nov27
+  autoresearch compare nov26 nov27 --json
+
+The gain is positive where the best is better than the baseline, whichever way the metric improves.
+The time is that of the experiments: proposing, training and scoring, added up. Where the campaigns
+have different numbers of experiments, a line has the best that each had after as many as the
+shorter one. A best is an estimate of what was kept, and somewhat lucky.
+
+exit status: 0; 2 when there is no such campaign. That the numbers do not compare is said, and is no
+failure."""
+
+# What has to be the same: in words, and of a campaign's first record.
+_COMPARED: Mapping[str, Callable[[Experiment], str]] = {
+    "metric": lambda one: one.metric_name,
+    "direction": lambda one: one.direction,
+    "hardware": lambda one: one.setting.hardware_key,
+    "data": lambda one: one.setting.data_hash,
+    "harness": lambda one: one.setting.harness_hash,
+    "budget": lambda one: f"{one.limits.budget_seconds:g} s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A campaign in numbers.
+
+    Attributes:
+        tag: Its name.
+        metric_name: What is measured.
+        baseline: The baseline's metric; None where there is none.
+        best: That of the last keep.
+        gain: How much better that is, in the metric's unit; positive is better.
+        audited_gain: The same by an audit, and `audited_margin` half of its 95% interval; None where there is none.
+        experiments: How many there are, the baseline not counted.
+        keeps: How many of them were kept; `discards` and `crashes` the same.
+        acceptance: The share of them that was kept; None where there are none.
+        runs: Training processes of all of them, the baseline's too.
+        hours: What they took.
+        cost_usd: What their proposals cost in US dollars; None where prices are not known.
+        began: When its first record was made, in UTC; `ended` its last.
+    """
+
+    tag: str
+    metric_name: str
+    baseline: float | None
+    best: float | None
+    gain: float | None
+    audited_gain: float | None
+    audited_margin: float | None
+    experiments: int
+    keeps: int
+    discards: int
+    crashes: int
+    acceptance: float | None
+    runs: int
+    hours: float
+    cost_usd: float | None
+    began: str
+    ended: str
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may stand behind `compare`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("tags", nargs=2, metavar="TAG", help="a campaign of this repository")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Print the two."""
+    repository = here(given)
+    one, other = given.tags
+    if one == other:
+        raise UserError(f"compare {one} {other}: name two campaigns that are not the same")
+    records = [repository.records(tag) for tag in given.tags]
+    audits = [
+        audit.of(repository.ratchet.audits(tag), chain(found)) for tag, found in zip(given.tags, records, strict=True)
+    ]
+    sums = [
+        sums_of(tag, found, one.difference if one else None)
+        for tag, found, one in zip(given.tags, records, audits, strict=True)
+    ]
+    differences = differences_of(*(found[0] for found in records))
+    least = min(one.experiments for one in sums)
+    early = [sums_of("", _first(found, least)).best for found in records]
+    said = _sentence(differences)
+    if given.json:
+        output.dump(
+            {
+                "comparable": not differences,
+                "differences": {name: list(values) for name, values in differences.items()},
+                "sentence": said or None,
+                "campaigns": [
+                    asdict(one) | {"best_after": {"experiments": least, "metric": best}}
+                    for one, best in zip(sums, early, strict=True)
+                ],
+            }
+        )
+        return 0
+    print(_table(sums, least, early))
+    if said:
+        print(f"\n{output.colour(said, 'yellow')}")
+    return 0
+
+
+def sums_of(tag: str, records: Sequence[Experiment], audited: Difference | None = None) -> Sums:
+    """A campaign's numbers, from its records and what its audit found."""
+    line = chain(records)
+    tried = [record for record in records if record.number != BASELINE]
+    count = {status: sum(r.verdict is not None and r.verdict.status is status for r in tried) for status in Status}
+    first, last = (line[0].metric, line[-1].metric) if line else (None, None)
+    ends = [record.finished_at for record in records if record.finished_at]
+    return Sums(
+        tag=tag,
+        metric_name=records[0].metric_name,
+        baseline=first,
+        best=last,
+        gain=None if first is None or last is None else records[0].direction.gain(last, first),
+        audited_gain=audited.gain if audited else None,
+        audited_margin=audited.margin if audited else None,
+        experiments=len(tried),
+        keeps=count[Status.KEEP],
+        discards=count[Status.DISCARD],
+        crashes=count[Status.CRASH],
+        acceptance=count[Status.KEEP] / len(tried) if tried else None,
+        runs=sum(len(record.runs) for record in records),
+        hours=math.fsum(record.seconds for record in records) / 3600,
+        cost_usd=sum((record.usage for record in records), Usage()).cost_usd,
+        began=moment(min(ends, default=0.0)),
+        ended=moment(max(ends, default=0.0)),
+    )
+
+
+def differences_of(one: Experiment, other: Experiment) -> dict[str, tuple[str, str]]:
+    """What two campaigns do not share and would have to, by the first record of each."""
+    looked = {name: (str(look(one)), str(look(other))) for name, look in _COMPARED.items()}
+    return {name: both for name, both in looked.items() if both[0] != both[1]}
+
+
+def _first(records: Sequence[Experiment], count: int) -> list[Experiment]:
+    tried = [record for record in records if record.number != BASELINE][:count]
+    return [*(record for record in records if record.number == BASELINE), *tried]
+
+
+def _sentence(differences: Mapping[str, tuple[str, str]]) -> str:
+    if not differences:
+        return ""
+    what = [f"{name} ({one or 'none'} and {other or 'none'})" for name, (one, other) in differences.items()]
+    listed = what[0] if len(what) == 1 else f"{', '.join(what[:-1])} and {what[-1]}"
+    return output.line(f"The numbers do not compare: the campaigns were made with different {listed}.")
+
+
+def _table(sums: Sequence[Sums], least: int, early: Sequence[float | None]) -> str:
+    def cells(look: Callable[[Sums], str]) -> list[str]:
+        return [look(one) for one in sums]
+
+    metrics = dict.fromkeys(one.metric_name for one in sums)
+    rows = [
+        ["metric", *cells(lambda one: one.metric_name)] if len(metrics) > 1 else [],
+        ["baseline", *cells(lambda one: _number(one.baseline))],
+        ["best", *cells(lambda one: _number(one.best))],
+        ["gain", *cells(lambda one: "-" if one.gain is None else f"{one.gain:+.6f}")],
+        ["audited gain", *map(_audited, sums)] if any(one.audited_gain is not None for one in sums) else [],
+        [f"best after {least}", *map(_number, early)] if len({one.experiments for one in sums}) > 1 else [],
+        ["experiments", *cells(lambda one: str(one.experiments))],
+        ["kept", *cells(lambda one: str(one.keeps))],
+        ["discarded", *cells(lambda one: str(one.discards))],
+        ["crashed", *cells(lambda one: str(one.crashes))],
+        ["acceptance", *cells(lambda one: "-" if one.acceptance is None else f"{one.acceptance:.1%}")],
+        ["runs", *cells(lambda one: str(one.runs))],
+        ["time", *cells(lambda one: output.duration(one.hours * 3600))],
+        ["cost", *cells(lambda one: "not known" if one.cost_usd is None else f"${one.cost_usd:.2f}")],
+    ]
+    first = next(iter(metrics)) if len(metrics) == 1 else ""
+    return output.table([row for row in rows if row], [Column(first), *(Column(one.tag, right=True) for one in sums)])
+
+
+def _audited(one: Sums) -> str:
+    if one.audited_gain is None or one.audited_margin is None:
+        return "-"
+    return " ± ".join(audit.rounded(one.audited_gain, one.audited_margin))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6f}"

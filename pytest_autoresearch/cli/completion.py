@@ -1,0 +1,76 @@
+"""`autoresearch completion`: what makes a shell complete the commands, their options, tags, files and folders.
+
+shtab writes it from the same command line that is parsed. Of a command whose module cannot be had, the name alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import shtab
+
+from pytest_autoresearch.cli import output
+
+SHELLS = ("bash", "zsh", "fish")
+_TAGS = "_autoresearch_tags"
+
+# The branches of the campaigns, through git: no Python is started while somebody types.
+_LIST = "git for-each-ref '--format=%(refname:lstrip=3)' refs/heads/autoresearch/ 2>/dev/null"
+_PREAMBLE = {
+    "bash": f'{_TAGS}() {{\n  compgen -W "$({_LIST})" -- "$1"\n}}\n',
+    "zsh": f"{_TAGS}() {{\n  local -a tags\n  tags=(${{(f)\"$({_LIST})\"}})\n  compadd -a tags\n}}\n",
+    "fish": f"function {_TAGS}\n  {_LIST}\nend\n",
+}  # fmt: skip
+_COMPLETED = {
+    "TAG": {"bash": _TAGS, "zsh": _TAGS, "fish": f"({_TAGS})"},
+    "FILE": shtab.FILE,
+    "FOLDER": shtab.DIRECTORY,
+}
+
+_EPILOG = """For bash, in ~/.bashrc:
+  eval "$(autoresearch completion bash)"
+
+For zsh, in ~/.zshrc, below compinit:
+  eval "$(autoresearch completion zsh)"
+
+For fish:
+  autoresearch completion fish > ~/.config/fish/completions/autoresearch.fish
+
+Commands, options and what they choose from are completed, and so are tags, files and folders.
+
+exit status: 0."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may stand behind `completion`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("shell", choices=SHELLS, help="the shell that it is for")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Print it."""
+    script = script_for(given.shell)
+    if given.json:
+        output.dump({"shell": given.shell, "script": script})
+    else:
+        print(script)
+    return 0
+
+
+def script_for(shell: str) -> str:
+    """The completion script for a shell."""
+    from pytest_autoresearch.cli import parser
+
+    whole = parser(whole=True)
+    _mark(whole)
+    return str(shtab.complete(whole, shell, preamble=_PREAMBLE[shell]))
+
+
+def _mark(parser: argparse.ArgumentParser) -> None:
+    """Say of each argument what it is completed with, by what `--help` calls it."""
+    for action in parser._actions:  # argparse has no other way to look at them; shtab takes it too
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                _mark(one)
+        elif action.metavar in _COMPLETED:
+            action.complete = _COMPLETED[str(action.metavar)]  # type: ignore[attr-defined]

@@ -1,0 +1,158 @@
+"""`autoresearch doctor`: is this machine ready, and what puts right what is not. What is looked at is in `checkup`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_autoresearch import checkup
+from pytest_autoresearch.checkup import Check
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.repository import Repository, enter, here
+from pytest_autoresearch.describe import Harness
+from pytest_autoresearch.equipment import Equipment, equip
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.gpu import visible
+from pytest_autoresearch.runners.environment import passed
+from pytest_autoresearch.sandbox import Sandbox, find
+from pytest_autoresearch.sandboxes.base import View
+
+_COLOURS = {"ok": "green", "note": "yellow", "failed": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """Where it was asked, and what that asks for.
+
+    Attributes:
+        check: Of the repository.
+        repository: None where there is none.
+        harness: Of the harness; None where the repository has none.
+        described: What the harness said of itself; None where it said nothing.
+        sandbox: Tried with what training will see.
+    """
+
+    check: Check
+    repository: Repository | None
+    harness: Check | None
+    described: Harness | None
+    sandbox: Sandbox
+
+    @property
+    def has_harness(self) -> bool:
+        return self.repository is not None and self.repository.settings.describe is not None
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing of its own."""
+    parser.epilog = (
+        "Looks at Python, git, GPU, PyTorch, disk, sandbox, key and Ray, and at the repository where there is one. A\n"
+        "`note` is something that one can do without: a GPU, a key, Ray; also a sandbox, but docs/trust.md first.\n"
+        "exit status: 0 when it is ready; 1 when it is not: the line below a failed check is what puts it right."
+    )
+
+
+def command(given: argparse.Namespace) -> int:
+    """1 when a session could not run here."""
+    enter(given)
+    given.folder = Path()
+    git, git_version = checkup.git()
+    around = _surroundings(given, bool(git_version))
+    seen = visible(os.environ)
+    card = next(iter(seen.gpus), None)
+    said = checkup.ask_torch(card.environment if card else {})
+    disk, free_mb = checkup.disk(Path.cwd())
+    settings = around.repository.settings if around.repository else None
+    checks = [
+        checkup.python(),
+        git,
+        around.check,
+        checkup.gpu(seen),
+        checkup.torch(said, card, around.has_harness),
+        *([around.harness] if around.harness else []),
+        disk,
+        checkup.sandbox(around.sandbox, settings.sandbox if settings else "auto"),
+        checkup.key(settings.proposer if settings else "auto"),
+        checkup.ray(),
+    ]
+    ready = not any(check.failed for check in checks)
+    profile = (around.described.profile if around.described else "") or checkup.profile(card)
+    if given.json:
+        output.dump(
+            {
+                "ready": ready,
+                "gpu_name": card.name if card else None,
+                "vram_mb": card.memory_mb if card else None,
+                "gpus": len(seen.gpus),
+                "driver": card.driver if card else None,
+                "cuda_version": said.get("cuda") if said.get("usable") else None,
+                "torch_version": said.get("version"),
+                "python_ok": not checks[0].failed,
+                "python_version": sys.version.split()[0],
+                "git_version": git_version or None,
+                "disk_free_mb": round(free_mb),
+                "sandbox": around.sandbox.words,
+                "key": checks[-2].failed is False,
+                "ray": checks[-1].failed is False,
+                "profile": profile,
+                "checks": [
+                    {"name": one.name, "status": one.status, "said": one.said, "remedy": one.remedy or None}
+                    for one in checks
+                ],
+            }
+        )
+    else:
+        _print(checks, ready, profile, around)
+    return 0 if ready else 1
+
+
+def _surroundings(given: argparse.Namespace, has_git: bool) -> _Surroundings:
+    """The repository here, and the sandbox tried with what training in it would see."""
+    try:
+        repository = here(given)
+    except UserError as error:
+        inside = has_git and any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))
+        failed = True if inside else None  # elsewhere the machine alone is looked at
+        return _Surroundings(checkup.told("repository", failed, str(error)), None, None, None, _bare_sandbox())
+    settings = repository.settings
+    missing = [path for path in settings.editable if not any(settings.root.glob(path))]
+    check = Check("repository", False, str(repository.root))
+    if missing:
+        said = f"{repository.root} has no {missing[0]}, which experiments would change"
+        check = Check("repository", True, said, "autoresearch init --command 'python YOURS.py' --metric NAME")
+    try:
+        equipment: Equipment = equip(replace(settings, sandbox="auto"), repository.ratchet)
+    except UserError as error:
+        remedy = "autoresearch prepare, where it is data that are missing"
+        return _Surroundings(
+            check, repository, checkup.told("harness", True, str(error), remedy), None, _bare_sandbox()
+        )
+    described = equipment.harness
+    harness = None
+    if settings.describe:
+        name = f"profile {described.profile}" if described.profile else described.device
+        harness = Check("harness", False, f"{name}, {described.budget_seconds:g} s of training a run")
+    return _Surroundings(check, repository, harness, described, equipment.sandbox)
+
+
+def _bare_sandbox() -> Sandbox:
+    return find("auto", View(folder=Path.cwd(), environment=passed(os.environ)))
+
+
+def _print(checks: list[Check], ready: bool, profile: str, around: _Surroundings) -> None:
+    wide = max(len(check.name) for check in checks)
+    for check in checks:
+        mark = output.colour(f"{check.status:<6}", _COLOURS[check.status])
+        print(f"{mark}  {check.name:<{wide}}  {output.line(check.said)}")
+        if check.remedy and check.failed is not False:
+            print(f"{'':<{wide + 10}}{output.colour('-> ', 'bold')}{check.remedy}")
+    print()
+    if ready:
+        begin = "pytest --autoresearch --max 3" if around.repository else "cd to a repository, and `autoresearch init`"
+        print(f"{output.colour('ready', 'green')}, profile {profile}: {begin}")
+    else:
+        failed = [check.name for check in checks if check.failed]
+        print(f"{output.colour('not ready', 'red')}: {', '.join(failed)}")

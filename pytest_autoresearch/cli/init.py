@@ -1,0 +1,264 @@
+"""`autoresearch init`: what a campaign needs, added to a repository that is there. What exists is never written to, but
+for lines at the end of `.gitignore`; a second call changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_autoresearch.cli import output, scaffold
+from pytest_autoresearch.cli.repository import configuration, enter
+from pytest_autoresearch.cli.scaffold import Value
+from pytest_autoresearch.errors import GitError, UserError
+from pytest_autoresearch.experiment import Direction
+from pytest_autoresearch.git import Git
+from pytest_autoresearch.settings import Settings, read
+
+_WORKFLOW = Path(".github", "workflows", "autoresearch.yml")
+_RULE = re.compile(r"def test\w*\s*\([^)]*\bexperiment\b")
+_DEFAULTS: Mapping[str, Value] = {
+    "autoresearch_command": "python train.py",
+    "autoresearch_editable": ("train.py",),
+    "autoresearch_frozen": (),
+    "autoresearch_metric": "val_bpb",
+    "autoresearch_direction": "minimize",
+}
+_SECTIONS = {"setup.cfg": "[tool:pytest]", "pyproject.toml": "[tool.pytest.ini_options]"}
+
+_EPILOG = """examples:
+  autoresearch init                                       train.py, which lowers val_bpb
+  autoresearch init --command 'python sort.py' --metric score --direction maximize
+  autoresearch init --command 'python measure.py' --editable sort.py --metric cpu_seconds
+
+Adds program.md, experiments/test_METRIC.py, pytest.ini, lines in .gitignore and a workflow for GitHub Actions. What is
+there already is left as it is; where pytest is configured elsewhere, the lines to add are printed instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One thing that a campaign needs.
+
+    Attributes:
+        path: Where, from the repository's top.
+        done: `wrote`, `added` (lines), or `kept` as it is.
+        said: What it is for.
+    """
+
+    path: str
+    done: str
+    said: str
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may stand behind `init`."""
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--command", dest="training", metavar="COMMAND", help="what is run and measured (python train.py)"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="the name under which it prints its metric (val_bpb)")
+    parser.add_argument("--direction", choices=tuple(Direction), help="which way the metric improves (minimize)")
+    parser.add_argument(
+        "--editable", nargs="+", action="extend", metavar="FILE",
+        help="what experiments may change, globs allowed (the script of the command)",
+    )  # fmt: skip
+    parser.add_argument("--no-workflow", action="store_true", help="add no workflow for GitHub Actions")
+
+
+def command(given: argparse.Namespace) -> int:
+    """0 when everything is there."""
+    enter(given)
+    config = configuration()
+    root = config.rootpath.resolve()
+    git = Git(root)
+    try:
+        top = Path(git("rev-parse", "--show-toplevel")).resolve()
+    except GitError:
+        raise UserError(f"{root} is not a git repository: type `git init` first") from None
+    wanted = _wanted(given, read(root, config.inipath, config.getoption, config.getini))
+    settings = read(root, config.inipath, config.getoption, lambda key: wanted.get(key, config.getini(key)))
+    _check(settings)
+    lines = _missing_lines(config, wanted)
+    parts = [
+        _write(top, root / "program.md", scaffold.charter(settings), "the charter: say there what to aim for"),
+        _rule(top, settings),
+        *_configuration(top, config, lines),
+        _ignore(git, top, settings),
+        *([] if given.no_workflow or root != top else [_write(top, top / _WORKFLOW, scaffold.workflow(), _FOR_CI)]),
+    ]
+    to_add = lines if _is_configured(config) else []
+    following = _following(git, to_add)
+    if given.json:
+        output.dump(_document(parts, config, to_add, following))
+    else:
+        _print(parts, config, to_add, following)
+    return 0
+
+
+_FOR_CI = "a night on a GPU runner of your own"
+
+
+# ------------------------------------------------------------------------------------------------ what is wanted
+
+
+def _wanted(given: argparse.Namespace, now: Settings) -> dict[str, Value]:
+    """The ini keys, as they are to be: what was typed, what follows from it, what is configured already."""
+    editable = tuple(given.editable or ())
+    training = given.training
+    if not training and len(editable) == 1 and editable[0].endswith(".py") and now.command == ("python", "train.py"):
+        training = f"python {shlex.quote(editable[0])}"
+    training = training or shlex.join(now.command)
+    scripts = _scripts(training, now.root)
+    if not editable:
+        editable = scripts if given.training and scripts else now.editable
+    # What measures, and is no experiment's to change, decides what is kept.
+    frozen = tuple(path for path in scripts if path not in editable and path not in now.frozen)
+    return {
+        "autoresearch_command": training,
+        "autoresearch_editable": editable,
+        "autoresearch_frozen": (*now.frozen, *frozen),
+        "autoresearch_metric": given.metric or now.metric,
+        "autoresearch_direction": given.direction or str(now.direction),
+    }
+
+
+def _scripts(training: str, root: Path) -> tuple[str, ...]:
+    """The files of the repository that the command names."""
+    try:
+        words = shlex.split(training)
+    except ValueError:
+        return ()  # `read` says what is wrong with it
+    return tuple(dict.fromkeys(word for word in words[1:] if not Path(word).is_absolute() and (root / word).is_file()))[
+        :1
+    ]
+
+
+def _check(settings: Settings) -> None:
+    for pattern in settings.editable:
+        if (settings.root / pattern).exists() or any(settings.root.glob(pattern)):
+            continue
+        scripts = sorted(
+            path.name for path in settings.root.glob("*.py") if not path.name.startswith(("test_", "conftest"))
+        )
+        which = scripts[0] if scripts else "train.py"
+        raise UserError(
+            f"there is no {pattern} here: name the script that is run and measured, such as "
+            f"`autoresearch init --command 'python {which}' --metric score`"
+        )
+
+
+def _missing_lines(config: pytest.Config, wanted: Mapping[str, Value]) -> list[str]:
+    """What the configuration does not say yet."""
+    have: dict[str, Value] = {}
+    for key, default in _DEFAULTS.items():
+        value = config.getini(key)
+        have[key] = (tuple(value) if isinstance(value, list) else value) or default
+    toml = _is_configured(config) and config.inipath is not None and config.inipath.suffix == ".toml"
+    return scaffold.configuration({key: value for key, value in wanted.items() if have[key] != value}, toml)
+
+
+# -------------------------------------------------------------------------------------------------------- parts
+
+
+def _write(top: Path, path: Path, text: str, said: str) -> _Part:
+    name = path.relative_to(top).as_posix() if path.is_relative_to(top) else str(path)
+    if path.exists() or path.is_symlink():
+        return _Part(name, "kept", said)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    return _Part(name, "wrote", said)
+
+
+def _rule(top: Path, settings: Settings) -> _Part:
+    said = "the acceptance rule, a test"
+    folder = settings.experiments_folder
+    for path in sorted(folder.rglob("*.py")) if folder.is_dir() else ():
+        if "runs" not in path.relative_to(folder).parts and _RULE.search(path.read_text("utf-8", "replace")):
+            return _Part(path.relative_to(top).as_posix(), "kept", said)
+    text = scaffold.rule(settings.metric, settings.direction)
+    return _write(top, folder / scaffold.rule_name(settings.metric), text, said)
+
+
+def _is_configured(config: pytest.Config) -> bool:
+    """Whether a file configures pytest; a pyproject.toml without a word of it does not."""
+    if config.inipath is None or config.inipath.name != "pyproject.toml":
+        return config.inipath is not None
+    with config.inipath.open("rb") as file:
+        return "pytest" in tomllib.load(file).get("tool", {})
+
+
+def _configuration(top: Path, config: pytest.Config, lines: list[str]) -> Iterator[_Part]:
+    said = "the configuration"
+    if _is_configured(config):
+        assert config.inipath is not None
+        path = config.inipath
+        yield _Part(path.relative_to(top).as_posix() if path.is_relative_to(top) else str(path), "kept", said)
+    elif lines:
+        yield _write(top, config.rootpath.resolve() / "pytest.ini", "\n".join(["[pytest]", *lines, ""]), said)
+
+
+def _ignore(git: Git, top: Path, settings: Settings) -> _Part:
+    """Lines at the end of `.gitignore`, for what git does not ignore yet."""
+    path = settings.root / ".gitignore"
+    name = path.relative_to(top).as_posix()
+    wanted = scaffold.ignored(settings.experiments)
+    missing = [one for one in wanted if git.ask("check-ignore", "--quiet", "--no-index", one) is None]
+    if not missing:
+        return _Part(name, "kept", "what git is to ignore")
+    existed = path.exists()
+    before = path.read_bytes() if existed else b""
+    gap = "" if not before or before.endswith(b"\n") else "\n"
+    with path.open("ab") as file:
+        file.write((gap + "".join(f"{one}\n" for one in missing)).encode())
+    return _Part(name, "added" if existed else "wrote", f"what git is to ignore: {', '.join(missing)}")
+
+
+# -------------------------------------------------------------------------------------------------- what is said
+
+
+def _following(git: Git, to_add: list[str]) -> list[str]:
+    """The commands to type next."""
+    dirty = git("status", "--porcelain", "--untracked-files=all", "--", ".")
+    commit = ["git add -A && git commit -m 'Set up autoresearch'"] if dirty or to_add else []
+    return [*commit, "pytest --autoresearch --max 1"]
+
+
+def _section(path: Path) -> str:
+    if path.name == "pyproject.toml":
+        with path.open("rb") as file:
+            own = tomllib.load(file)["tool"]["pytest"]
+        return _SECTIONS[path.name] if "ini_options" in own else "[tool.pytest]"
+    return _SECTIONS.get(path.name, "[pytest]")
+
+
+def _print(parts: list[_Part], config: pytest.Config, to_add: list[str], following: list[str]) -> None:
+    wide = max(len(part.path) for part in parts)
+    for part in parts:
+        mark = output.colour(f"{part.done:<5}", "" if part.done == "kept" else "green")
+        print(f"{mark}  {output.line(part.path):<{wide}}  {part.said}".rstrip())
+    if to_add and config.inipath is not None:
+        print(f"\nadd to {output.line(config.inipath.name)}, under {_section(config.inipath)}:")
+        print("\n".join(f"  {line}" for line in to_add))
+    elif all(part.done == "kept" for part in parts):
+        print("\neverything was there already; nothing was changed")
+    print("\nnext, after a look at program.md:")
+    print("\n".join(f"  {one}" for one in following))
+
+
+def _document(parts: list[_Part], config: pytest.Config, to_add: list[str], following: list[str]) -> dict[str, object]:
+    add = None
+    if to_add and config.inipath is not None:
+        add = {"file": config.inipath.name, "section": _section(config.inipath), "lines": to_add}
+    return {
+        "wrote": [part.path for part in parts if part.done != "kept"],
+        "kept": [part.path for part in parts if part.done == "kept"],
+        "add": add,
+        "next": following,
+    }

@@ -1,0 +1,168 @@
+"""What the commands print with: tables, blocks of `name: value`, JSON, and colours where a person is looking.
+
+Text out of records, files and repositories was written by strangers: everything here makes it plain before it reaches
+a terminal. Knows nothing of campaigns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_autoresearch.records import one_line
+from pytest_autoresearch.runners.output import sanitise
+
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bold": 1, "dim": 2}
+_GAP = "  "
+_LEAST = 20  # the last column is never cut to less
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: Its heading.
+        right: Whether it is aligned to the right, as numbers are.
+    """
+
+    name: str
+    right: bool = False
+
+
+def terminal() -> bool:
+    """Whether a person is looking at what is printed."""
+    return sys.stdout.isatty()
+
+
+def coloured() -> bool:
+    """Whether colours may be used: on a terminal that has them, unless NO_COLOR is set."""
+    return terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def colour(text: str, name: str) -> str:
+    """The text in a colour (or `bold`, `dim`) where colours may be used; an empty name leaves it as it is."""
+    return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if name and text and coloured() else text
+
+
+def line(text: object) -> str:
+    """The text on one line, without escapes and control characters."""
+    return one_line(sanitise(str(text)))
+
+
+def plain(text: str) -> str:
+    """The text with its line ends, without escapes and control characters."""
+    return sanitise(text.replace("\r\n", "\n").replace("\r", "\n")).rstrip("\n")
+
+
+def table(rows: Iterable[Sequence[object]], columns: Sequence[Column], colours: Sequence[str] = ()) -> str:
+    """The rows under their headings, in aligned columns; on a terminal the last one is cut to its width.
+
+    Args:
+        rows: Cells as text, one for each column; None is an empty one.
+        columns: From left to right.
+        colours: A colour's name for each row, or empty.
+    """
+    cells = [["" if cell is None else line(cell) for cell in row] for row in rows]
+    names = [line(column.name) for column in columns]
+    widths = [max(width(row[n]) for row in (names, *cells)) for n in range(len(columns))]
+    before = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    room = max(shutil.get_terminal_size().columns - before, _LEAST) if terminal() else None
+
+    def laid(row: Sequence[str]) -> str:
+        *first, last = (
+            _padded(cell, wide, column.right) for cell, wide, column in zip(row, widths, columns, strict=True)
+        )
+        return _GAP.join([*first, cut(last.rstrip(), room) if room else last]).rstrip()
+
+    painted = [colour(laid(row), name) for row, name in zip(cells, _filled(colours, len(cells)), strict=True)]
+    return "\n".join([colour(laid(names), "bold"), *painted])
+
+
+def told(columns: Sequence[tuple[Column, Sequence[str]]], colours: Sequence[str] = ()) -> str:
+    """A table by its columns, less those that say nothing in any row."""
+    shown = [(column, cells) for column, cells in columns if any(cells) or not cells]
+    return table(list(zip(*(cells for _, cells in shown), strict=True)), [column for column, _ in shown], colours)
+
+
+def pairs(items: Iterable[tuple[str, object]], indent: int = 0, least: int = 0) -> str:
+    """Lines of `name  value`, the values aligned; further lines of a value stand below its first. None is left out.
+
+    Args:
+        items: Names and values.
+        indent: Columns before the names.
+        least: How many columns the names have at least, so that several blocks are aligned.
+    """
+    shown = [(line(name), plain(str(value)).split("\n")) for name, value in items if value is not None]
+    margin = max((width(name) for name, _ in shown), default=0)
+    margin = max(margin, least) + len(_GAP)
+    lines = []
+    for name, (first, *more) in shown:
+        lines.append(f"{_padded(name, margin, False)}{first}")
+        lines += [" " * margin + one for one in more]
+    return "\n".join(f"{' ' * indent}{one}".rstrip() for one in lines)
+
+
+def dump(document: object) -> None:
+    """Print JSON in ASCII; what is no finite number is null, what JSON does not know is text."""
+    print(json.dumps(_finite(document), indent=2, allow_nan=False, default=str))
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `0.8 s`, `42 s`, `3 min 20 s`, `7 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(mb: float) -> str:
+    """Memory, given in MiB."""
+    return f"{mb:.0f} MB" if mb < 10_000 else f"{mb / 1024:.1f} GB"
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def cut(text: str, room: int) -> str:
+    """The text in so many columns, with an ellipsis where it is longer."""
+    if width(text) <= room:
+        return text
+    while text and width(text) > room - 1:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def _padded(text: str, wide: int, right: bool) -> str:
+    space = " " * (wide - width(text))
+    return space + text if right else text + space
+
+
+def _filled(colours: Sequence[str], count: int) -> list[str]:
+    return [*colours, *[""] * (count - len(colours))]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_finite(part) for part in value]
+    return value

@@ -1,0 +1,61 @@
+"""`autoresearch prepare`: hands on to the harness's own `prepare`. Knows of a harness only how it is asked to describe
+itself, which says where it is."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.repository import here
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.settings import Settings, this_python
+
+_DESCRIBE = ".describe"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything that is typed is the harness's, its options and `--help` too."""
+    parser.prefix_chars = ""
+    parser.description = (
+        "Make the harness's data: shards, tokenizer, packed rows. What is typed here goes to the harness's own\n"
+        "command, `python -m harness.prepare`; `autoresearch prepare --help` shows its options."
+    )
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="options of the harness's command")
+
+
+def command(given: argparse.Namespace) -> int:
+    """The harness's own exit status."""
+    settings = here(given).settings
+    words = [word for word in given.words if word != "--json"]
+    asked = [*_prepare(settings), *words]
+    sys.stdout.flush()
+    as_json = len(words) < len(given.words)
+    # A program that reads JSON is told how it ended; what the harness says meanwhile is for people.
+    done = subprocess.run(
+        this_python(tuple(asked)), cwd=settings.root, stdout=sys.stderr if as_json else None, check=False
+    )
+    if as_json:
+        output.dump({"command": shlex.join(asked), "exit_status": done.returncode})
+    return done.returncode
+
+
+def _prepare(settings: Settings) -> list[str]:
+    """`python -m harness.prepare`, where the repository's harness is described by `python -m harness.describe`.
+
+    Raises:
+        UserError: It has none.
+    """
+    described = settings.describe or ()
+    for place, word in enumerate(described):
+        if word == "-m" and described[place + 1 :][:1] and described[place + 1].endswith(_DESCRIBE):
+            package = described[place + 1].removesuffix(_DESCRIBE)
+            folder = settings.root.joinpath(*package.split("."))
+            if (folder / "prepare.py").is_file():
+                return [*described[: place + 1], f"{package}.prepare"]
+    raise UserError(
+        "this repository has no harness whose data could be prepared (autoresearch_describe names none): "
+        f"`{shlex.join(settings.command)}` finds its data itself"
+    )

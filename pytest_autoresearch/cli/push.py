@@ -1,0 +1,55 @@
+"""`autoresearch push`: a campaign to a remote. What may be sent is decided in `remotes`."""
+
+from __future__ import annotations
+
+import argparse
+
+from pytest_autoresearch import remotes
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.repository import here, tag_argument
+from pytest_autoresearch.remotes import Moved, Side
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What a subcommand about a remote takes; `pull` takes the same."""
+    parser.add_argument("remote", nargs="?", metavar="REMOTE", help="its name or address (origin, or the only one)")
+    tag_argument(parser)
+    parser.epilog = (
+        "Plain git underneath: the branch autoresearch/TAG and refs/autoresearch/TAG/*, in one atomic push that\n"
+        "never replaces a record. Logs and patches under experiments/runs/ stay on this machine. In a clone,\n"
+        "`autoresearch pull` takes it all over and `pytest --autoresearch` goes on with the next number."
+    )
+
+
+def command(given: argparse.Namespace) -> int:
+    """0 when the remote has everything."""
+    repository = here(given)
+    tag = repository.choose(given.tag)
+    remote = remotes.remote_of(repository.ratchet.git, given.remote)
+    sides = remotes.look(repository.ratchet.git, remote)
+    moved = remotes.push(repository.ratchet, remote, sides.get(tag, Side()))
+    if given.json:
+        output.dump(document(tag, remote, moved))
+    elif not (moved.records or moved.advanced):
+        print(f"{output.line(remotes.shown(remote))} has all of campaign {tag} already")
+    else:
+        print(f"pushed {said(tag, moved)} to {output.line(remotes.shown(remote))}")
+    return 0
+
+
+def document(tag: str, remote: str, moved: Moved) -> dict[str, object]:
+    """What was brought over, for programs."""
+    return {
+        "tag": tag,
+        "remote": remotes.shown(remote),
+        "records": moved.records,
+        "branch": f"autoresearch/{tag}",
+        "commit": moved.head or None,
+        "advanced": moved.advanced,
+    }
+
+
+def said(tag: str, moved: Moved) -> str:
+    """What was brought over, in words."""
+    what = f"{remotes.span(moved.records) or 'no experiment'} of campaign {tag}"
+    return f"{what}, and the branch autoresearch/{tag} ({moved.head[:7]})," if moved.advanced else what

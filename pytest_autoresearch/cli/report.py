@@ -1,0 +1,65 @@
+"""`autoresearch report`: a campaign's page and picture, from its records and what its runs left behind."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from pytest_autoresearch import audit
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.repository import here
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.records import chain
+from pytest_autoresearch.reports.page import About, gather, page
+from pytest_autoresearch.reports.page.writer import PAGE, PICTURE, check, write
+from pytest_autoresearch.reports.progress import MISSING, available, draw
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The campaign, and where to write."""
+    parser.description = (
+        f"Write a campaign as one page that opens from disk without a network, and as a picture beside it, {PICTURE}.\n"
+        "A session writes the page by itself as it goes; this reads every log and change again."
+    )
+    parser.add_argument("tag", nargs="?", metavar="TAG", help="the campaign (that of the branch here, else the last)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"the page ({PAGE} beside results.tsv)")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Write both; without matplotlib the page alone, and a sentence."""
+    start = Path.cwd()
+    repository = here(given)
+    records = [record for record in repository.records(given.tag) if record.verdict is not None]
+    ratchet = repository.ratchet
+    if not records:
+        raise UserError(f"the campaign {ratchet.tag} has no judged experiment yet: type `pytest --autoresearch`")
+    target = start / given.output if given.output else repository.root / PAGE
+    target = target / PAGE if target.is_dir() else target
+    picture = target.with_name(PICTURE) if available() else None
+    for path in (target, picture):
+        if path is not None:
+            check(path)  # before the work
+    found = {one.number: artifact for one, artifact in gather(records, ratchet.git, repository.artifacts)}
+    audited = audit.of(ratchet.audits(), chain(records))
+    about = About(written_at=time.time(), audit=audit.sentence(audited) if audited else "")
+    try:
+        write(target, page(records, found, about))
+        if picture is not None:
+            draw(records, picture)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror}): choose another --output") from None
+    size = target.stat().st_size
+    if given.json:
+        output.dump({
+            "tag": ratchet.tag, "experiments": len(records), "page": str(target), "bytes": size,
+            "picture": str(picture) if picture else None,
+        })  # fmt: skip
+    else:
+        print(f"{target}: {len(records):,} experiments, {size / 1e6:.1f} MB; open it in a browser")
+        if picture is not None:
+            print(picture)
+    if picture is None:
+        print(f"autoresearch report: {MISSING}", file=sys.stderr)
+    return 0

@@ -1,0 +1,228 @@
+"""`autoresearch results`: the experiments of a campaign, or of any `results.tsv`.
+
+Filtered, as a table for people or in the formats of programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_autoresearch.cli import output, upstream
+from pytest_autoresearch.cli.output import Column
+from pytest_autoresearch.cli.repository import enter, here, tag_argument
+from pytest_autoresearch.cli.rows import Row, first_and_best, row_of
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.experiment import Direction, Status
+from pytest_autoresearch.reports.summary import plural
+
+FORMATS = ("table", "tsv", "csv", "json")
+_COLOURS = {"keep": "green", "crash": "red"}
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_BASELINE = "0000"
+_FORMULA = ("=", "+", "-", "@")
+
+_EPILOG = """examples:
+  autoresearch results                        the campaign of this branch, or the last one
+  autoresearch results --kept-only            what helped
+  autoresearch results --top 5                the best five, whatever became of them
+  autoresearch results --grep warmup          what was tried with warmup
+  autoresearch results --since 8h             since last night; also 22:30, or 2026-11-26
+  autoresearch results --format csv > all.csv
+  autoresearch results ~/night/results.tsv    a file of upstream's, or of any fork
+
+In the table, change is against the best before, and p the probability that it is better than that,
+by all of its runs.
+
+A file's columns are found by their names, in any order: commit, a metric, memory_gb or peak_vram_mb,
+status, description; others are shown too. Which way its metric improves is told by its keeps.
+
+tsv, csv and json have more than results.tsv: number, reason, best, gain, margin, probability, runs,
+seconds, cost_usd, proposer, the whole commit and others. In csv a text that a spreadsheet would take
+for a formula begins with '.
+
+exit status: 0; 1 when nothing fits the filters; 2 when there is no such campaign or file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What was asked for, before it is filtered.
+
+    Attributes:
+        rows: In the order of the experiments.
+        metric_name: The heading.
+        direction: Which way it improves.
+        extra: Headings of a file's own columns.
+        word: What a row is.
+    """
+
+    rows: list[Row]
+    metric_name: str
+    direction: Direction
+    extra: tuple[str, ...] = ()
+    word: str = "experiment"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may stand behind `results`."""
+    parser.epilog = _EPILOG
+    tag_argument(parser)
+    parser.add_argument("--top", type=_count, metavar="N", help="the N with the best metric, best first")
+    parser.add_argument("--kept-only", action="store_true", help="only what was kept")
+    parser.add_argument("--grep", metavar="TEXT", help="only with TEXT in description, hypothesis, reason or area")
+    parser.add_argument("--since", metavar="WHEN", help="only what ended since: 8h, 3d, 22:30 or 2026-11-26")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="how to print it (table); --json is json")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a results.tsv to read instead")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Print the experiments; 1 where there are none."""
+    listing = _of_file(given) if given.file else _of_campaign(given)
+    rows = _chosen(listing, given)
+    shape = "json" if given.json else given.format
+    if shape == "json":
+        output.dump([row.document for row in rows])
+    elif shape == "table":
+        print(_table(rows, listing))
+        print(output.colour(_account(rows, listing), "dim"))
+    else:
+        _separated(rows, listing, shape)
+    return 0 if rows else 1
+
+
+def _of_campaign(given: argparse.Namespace) -> _Listing:
+    repository = here(given)
+    records = repository.records(given.tag)
+    first = records[0]
+    return _Listing([row_of(record) for record in records], first.metric_name, first.direction)
+
+
+def _of_file(given: argparse.Namespace) -> _Listing:
+    if given.tag:
+        raise UserError(
+            "--tag chooses a campaign of this repository, FILE is a table of its own: leave one of them out"
+        )
+    enter(given)
+    found = upstream.read(given.file.expanduser())
+    return _Listing(list(found.rows), found.metric_name, found.direction, found.extra, "row")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, 1 or more")
+    return int(text)
+
+
+# ------------------------------------------------------------------------------------------------ filters
+
+
+def _chosen(listing: _Listing, given: argparse.Namespace) -> list[Row]:
+    rows = listing.rows
+    if given.since:
+        after = moment_of(given.since, time.time())
+        if any(row.finished_at is None for row in rows):
+            raise UserError(f"{given.file} says no times: --since is for the campaigns of a repository")
+        rows = [row for row in rows if (row.finished_at or 0.0) >= after]
+    if given.kept_only:
+        rows = [row for row in rows if row.kept]
+    if given.grep:
+        sought = given.grep.casefold()
+        rows = [row for row in rows if sought in row.sought.casefold()]
+    if given.top:
+        measured = [row for row in rows if row.metric is not None]
+        rows = sorted(measured, key=lambda row: -listing.direction.gain(row.metric or 0.0, 0.0))[: given.top]
+    return rows
+
+
+def moment_of(text: str, now: float) -> float:
+    """The time that is meant, in seconds since the epoch: `2h` ago, a date, a time of the last 24 hours, or both.
+
+    Raises:
+        UserError: It is none of them.
+    """
+    if ago := re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|m|h|d|w)", text.strip()):
+        return now - float(ago[1]) * _UNITS[ago[2]]
+    today = datetime.datetime.fromtimestamp(now)
+    try:
+        clock = datetime.time.fromisoformat(text)
+    except ValueError:
+        clock = None
+    if clock is not None and ":" in text:
+        then = datetime.datetime.combine(today.date(), clock)
+        aware = then.timestamp()
+        return aware if aware <= now else (then - datetime.timedelta(days=1)).timestamp()
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise UserError(
+            f"--since {text}: give a time ago such as 8h or 3d, a time of day such as 22:30, or a date such as "
+            f"{today:%Y-%m-%d}"
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------ printing
+
+
+def _table(rows: Sequence[Row], listing: _Listing) -> str:
+    """For people: the columns that say something."""
+    about = [
+        (Column("no.", right=True), [row.name for row in rows]),
+        (Column("verdict"), [row.status for row in rows]),
+        (Column(output.cut(listing.metric_name, 16), right=True), [row.shown for row in rows]),
+        (Column("change", right=True), [_change(row) for row in rows]),
+        (Column("p", right=True), [f"{row.probability:.2f}" if row.probability is not None else "" for row in rows]),
+        (Column("runs", right=True), [str(row.runs) if row.runs and row.runs > 1 else "" for row in rows]),
+        (Column("memory", right=True), [output.memory(row.memory_mb) if row.memory_mb else "" for row in rows]),
+        (Column("time", right=True), [output.duration(row.seconds) if row.seconds else "" for row in rows]),
+        *((Column(name), [str(row.document.get(name, "")) for row in rows]) for name in listing.extra),
+        (Column("description"), [row.said for row in rows]),
+    ]
+    return output.told(about, [_COLOURS.get(row.status, "") for row in rows])
+
+
+def _change(row: Row) -> str:
+    return "" if row.metric is None or row.best is None else f"{row.metric - row.best:+.6f}"
+
+
+def _account(rows: Sequence[Row], listing: _Listing) -> str:
+    """How many there are, and from where to where they lead."""
+    counted = [row for row in listing.rows if row.name != _BASELINE]
+    count = {status: sum(row.status == status for row in counted) for status in Status}
+    said = (
+        f"{plural(len(counted), listing.word)}: {count[Status.KEEP]} kept, {count[Status.DISCARD]} discarded, "
+        f"{count[Status.CRASH]} crashed"
+    )
+    first, best = first_and_best(listing.rows, listing.direction)
+    if first is not None and best is not None:
+        said += f"; {listing.metric_name} {first.shown} -> {best.shown} ({best.name})"
+    return output.line(said if len(rows) == len(listing.rows) else f"{len(rows)} shown of {said}")
+
+
+def _separated(rows: Sequence[Row], listing: _Listing, shape: str) -> None:
+    """For spreadsheets and scripts: a line of names, then a line each; text on one line and without escapes."""
+    names = list(dict.fromkeys(name for row in listing.rows for name in row.document))
+    texts: list[Sequence[object]] = [names, *([row.document.get(name) for name in names] for row in rows)]
+    if shape == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows([[_alone(value) for value in one] for one in texts])
+        return
+    for one in texts:
+        cells = map(_cell, one)
+        # Many readers of tables take a quote at the start for that of a quoted field, to the end of the file.
+        print("\t".join(f"'{cell[1:]}" if cell.startswith('"') else cell for cell in cells))
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else output.line(value)
+
+
+def _alone(value: object) -> str:
+    """The cell, which a spreadsheet takes for text where it is text."""
+    cell = _cell(value)
+    return f"'{cell}" if isinstance(value, str) and cell.startswith(_FORMULA) else cell

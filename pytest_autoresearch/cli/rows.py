@@ -1,0 +1,135 @@
+"""Experiments as rows for a person or a program, wherever they were read: the records of a campaign here.
+
+Pure: it is given records, and prints nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_autoresearch.experiment import Direction, Experiment, Status
+
+_PLAIN = ("not-improved", "regression")  # which the numbers say
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One experiment.
+
+    Attributes:
+        name: How people call it: `0017`, or its place in a file.
+        status: `keep`, `discard` or `crash`; in somebody else's file it may be another word, or empty.
+        metric: None for a crash.
+        best: What it had to beat; None for the first.
+        shown: The metric's cell: a number, or the class of the crash.
+        said: The description, and why it was discarded where the numbers do not say that.
+        sought: The text that a search looks into.
+        finished_at: In seconds since the epoch; None where that is not known.
+        runs: How often it was trained; None where that is not known.
+        seconds: What it took; None where that is not known.
+        memory_mb: In MiB; None where that is not known.
+        probability: That it is better than what it had to beat; None where that was not asked.
+        document: Everything that a program is given, by name; numbers as numbers, None where there is none.
+    """
+
+    name: str
+    status: str
+    metric: float | None
+    best: float | None
+    shown: str
+    said: str
+    sought: str
+    finished_at: float | None = None
+    runs: int | None = None
+    seconds: float | None = None
+    memory_mb: float | None = None
+    probability: float | None = None
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> bool:
+        return self.status == Status.KEEP
+
+
+def row_of(experiment: Experiment) -> Row:
+    """The row of a judged experiment."""
+    document = document_of(experiment)
+    crash, ruling = experiment.crash, experiment.verdict
+    said = experiment.proposal.description
+    if crash is not None:
+        said = f"{said} ({crash.message})"
+    elif ruling is not None and ruling.status is Status.DISCARD and ruling.reason not in _PLAIN:
+        said = f"{said} ({ruling.reason})"
+    metric = document["metric"]
+    return Row(
+        name=f"{experiment.number:04d}",
+        status=document["status"] or "",
+        metric=metric,
+        best=experiment.incumbent,
+        shown=crash.reason if crash is not None else "" if metric is None else f"{metric:.6f}",
+        said=said,
+        sought=" ".join(str(document[name]) for name in ("description", "hypothesis", "reason", "area")),
+        finished_at=experiment.finished_at,
+        runs=len(experiment.runs),
+        seconds=experiment.seconds,
+        memory_mb=experiment.peak_memory_mb or None,
+        probability=experiment.probability,
+        document=document,
+    )
+
+
+def document_of(experiment: Experiment) -> dict[str, Any]:
+    """What there is of an experiment beyond `results.tsv`, flat: one value a name."""
+    ruling, proposal = experiment.verdict, experiment.proposal
+    crashed = ruling is not None and ruling.status is Status.CRASH
+    return {
+        "tag": experiment.tag,
+        "number": experiment.number,
+        "status": str(ruling.status) if ruling else None,
+        "reason": ruling.reason if ruling else None,
+        "metric_name": experiment.metric_name,
+        "metric": None if crashed else finite(experiment.metric),
+        "best": finite(experiment.incumbent),
+        "gain": finite(ruling.gain) if ruling else None,
+        "margin": finite(experiment.margin),
+        "probability": experiment.probability,
+        "runs": len(experiment.runs),
+        "seconds": round(experiment.seconds, 3),
+        "training_seconds": round(experiment.training_seconds, 3),
+        "memory_mb": round(experiment.peak_memory_mb, 1),
+        "allocator_mb": experiment.allocator_mb,
+        "cost_usd": finite(experiment.usage.cost_usd),
+        "proposer": proposal.proposer,
+        "model": experiment.usage.model,
+        "area": proposal.area,
+        "repairs": len(experiment.repairs),
+        "lines_added": experiment.lines_added,
+        "lines_removed": experiment.lines_removed,
+        "finished_at": moment(experiment.finished_at),
+        "commit": experiment.commit,
+        "base": experiment.base,
+        "description": proposal.description,
+        "hypothesis": proposal.hypothesis,
+        "message": ruling.message if ruling else None,
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None where it is none."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def moment(seconds: float) -> str:
+    """A time in UTC, as ISO 8601 has it."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def first_and_best(rows: Iterable[Row], direction: Direction) -> tuple[Row | None, Row | None]:
+    """The first row that was kept and the best of the kept ones."""
+    kept = [row for row in rows if row.kept and row.metric is not None]
+    best = max(kept, key=lambda row: direction.gain(row.metric or 0.0, 0.0), default=None)
+    return (kept[0] if kept else None), best

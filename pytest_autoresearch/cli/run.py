@@ -1,0 +1,171 @@
+"""`autoresearch run`: one measurement of the checkout as it is. How it is made is decided in `measurement`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_autoresearch import measurement
+from pytest_autoresearch.campaign import limits_of
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.repository import Repository, configuration, here
+from pytest_autoresearch.cli.signals import noted
+from pytest_autoresearch.deadline import timeout_of
+from pytest_autoresearch.equipment import Equipment, equip
+from pytest_autoresearch.errors import Stopped
+from pytest_autoresearch.experiment import Limits, Progress, Run
+from pytest_autoresearch.reports import live, summary
+from pytest_autoresearch.trials import SEED
+
+_INTERRUPTED = 130
+_TAIL_LINES = 20
+_FEW = 5
+_TICK_SECONDS = 0.2
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may stand behind `run`."""
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help=f"AUTORESEARCH_SEED of the run ({SEED})")
+    parser.add_argument(
+        "--budget", type=_seconds, metavar="SECONDS", help="training seconds (autoresearch_budget, or the profile's)"
+    )
+    parser.epilog = (
+        "Runs the training command on the checkout as it is now, uncommitted edits included, with the sandbox, the\n"
+        "limits and the scorer of an experiment. New files take part once `git add` knows them, new editable ones at\n"
+        "once. Nothing is committed, recorded or written to the checkout.\n"
+        "exit status: 0; 1 when it crashed; 2 when it could not be started."
+    )
+
+
+def command(given: argparse.Namespace) -> int:
+    """1 when it crashed."""
+    repository = here(given)
+    settings, ratchet = repository.settings, repository.ratchet
+    settings = replace(settings, budget_seconds=given.budget or settings.budget_seconds)
+    equipment = equip(settings, ratchet)
+    if live.sessions(settings.experiments_folder / "runs"):
+        print("note: a session runs here, and two runs at a time disturb each other's numbers", file=sys.stderr)
+    limits = limits_of(settings, equipment.harness, timeout_of(configuration("timeout")))
+    commit = measurement.present(ratchet, settings.editable)
+    edited = measurement.changed(ratchet, commit)
+    runner, line = equipment.runner(), _Line()
+    with noted() as signals, ThreadPoolExecutor(1, "run") as pool:
+        future = pool.submit(
+            measurement.measure, settings, ratchet, equipment, runner, commit, given.seed, limits, line.show
+        )
+        while not future.done():
+            wait([future], timeout=_TICK_SECONDS)
+            if signals:
+                runner.close()
+                wait([future])
+        line.clear()
+        try:
+            runs, log = future.result()
+        except Stopped:
+            return _INTERRUPTED
+    if given.json:
+        output.dump(_document(repository, equipment, limits, runs, log, edited))
+    else:
+        print(_said(repository, equipment, limits, runs, log, edited))
+    return 0 if runs[-1].crash is None else 1
+
+
+class _Line:
+    """Where the run is, on one line of a terminal; a program sees none of it."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+
+    def show(self, now: Progress) -> None:
+        if self._shown:
+            text = summary.progress_text(now)
+            print(
+                f"\r{output.cut(text, shutil.get_terminal_size().columns - 1)}\x1b[K",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def clear(self) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _document(
+    repository: Repository, equipment: Equipment, limits: Limits, runs: tuple[Run, ...], log: Path, edited: list[str]
+) -> dict[str, object]:
+    """The measurement for programs."""
+    last, settings = runs[-1], repository.settings
+    return {
+        "metric_name": settings.metric,
+        "direction": settings.direction,
+        "metric": last.metric,
+        "crash": {"reason": last.crash.reason, "message": last.crash.message} if last.crash else None,
+        "seed": last.seed,
+        "budget_seconds": limits.budget_seconds,
+        "training_seconds": last.training_seconds,
+        "startup_seconds": last.startup_seconds,
+        "score_seconds": last.score_seconds,
+        "total_seconds": last.total_seconds,
+        "peak_memory_mb": last.peak_memory_mb,
+        "memory_from": last.memory_from,
+        "metrics": last.metrics,
+        "variables": last.variables,
+        "uncommitted": edited,
+        "sandbox": equipment.sandbox.words,
+        "log": str(log),
+        "log_tail": _tail(last) if last.crash else None,
+    }
+
+
+def _said(
+    repository: Repository, equipment: Equipment, limits: Limits, runs: tuple[Run, ...], log: Path, edited: list[str]
+) -> str:
+    """The measurement for people."""
+    last, settings = runs[-1], repository.settings
+    limit = "" if math.isinf(limits.memory_limit_mb) else f" of {output.memory(limits.memory_limit_mb)}"
+    about = [
+        ("seed", last.seed),
+        ("training", f"{last.training_seconds:.1f} s of {limits.budget_seconds:g} s"),
+        ("startup", output.duration(last.startup_seconds) if last.startup_seconds else None),
+        ("scoring", output.duration(last.score_seconds) if last.score_seconds else None),
+        ("memory", f"{output.memory(last.peak_memory_mb)}{limit}"),
+        ("needed", " ".join(f"{name}={value}" for name, value in last.variables.items()) or None),
+        ("sandbox", equipment.sandbox.words),
+        ("uncommitted", _few(edited) or None),
+        ("log", os.path.relpath(log)),
+    ]
+    if last.crash:
+        crash = output.colour(f"crash  {output.line(last.crash)}", "red")
+        return "\n".join([crash, *[f"  | {line}" for line in _tail(last).splitlines()], output.pairs(about)])
+    others = [
+        (name, f"{value:g}")
+        for name, value in last.metrics.items()
+        if name not in (settings.metric, "training_seconds", "total_seconds")
+    ]
+    return output.pairs([(settings.metric, f"{last.metric:.6f}"), *about, *others])
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return f"{', '.join(names[:_FEW])}{more}"
+
+
+def _tail(run: Run) -> str:
+    return "\n".join(output.plain(run.log).splitlines()[-_TAIL_LINES:])
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("give a number of seconds, more than 0")
+    return value

@@ -1,0 +1,157 @@
+"""`autoresearch show`: everything on one experiment, with its change and its logs where they are asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.account import sections
+from pytest_autoresearch.cli.repository import Repository, here, tag_argument
+from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.experiment import Experiment, Status
+from pytest_autoresearch.records import chain, encode
+
+_COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
+_LOG_BYTES = 4 * 1024 * 1024
+
+_EPILOG = """examples:
+  autoresearch show 17               also 0017, a commit such as 3f2a9c1, `best` or `last`
+  autoresearch show 17 --diff        with its change against the commit that it was made from
+  autoresearch show 17 --log         with what its runs printed
+  autoresearch show 17 --json        its record, as docs/reference.md lists it
+
+With --json, --diff and --log add the fields `diff` and `logs`. The change is as git has it, but for
+escapes and control characters, which are left out.
+
+exit status: 0; 2 when there is no such campaign or experiment."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may stand behind `show`."""
+    parser.epilog = _EPILOG
+    tag_argument(parser)
+    parser.add_argument("experiment", metavar="NNNN", help="its number or its commit, abbreviated or not; best; last")
+    parser.add_argument("--diff", action="store_true", help="with its change")
+    parser.add_argument("--log", action="store_true", help="with the logs of its runs")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Print one experiment."""
+    repository = here(given)
+    records = repository.records(given.tag)
+    experiment = find(records, given.experiment)
+    change = _change(repository, experiment) if given.diff else None
+    logs = _logs(repository, experiment) if given.log else None
+    if given.json:
+        document = json.loads(encode(experiment))
+        folder = repository.artifacts(experiment)
+        document["artifacts"] = str(folder) if folder.is_dir() else None
+        more = {"diff": change, "logs": logs}
+        output.dump(document | {name: value for name, value in more.items() if value is not None})
+        return 0
+    _print(repository, records, experiment, near=given.folder == Path())
+    if change is not None:
+        _title("change")
+        print("\n".join(_painted(change)) if change else "none: it is the commit that it was made from")
+    for name, text in (logs or {}).items():
+        _title(output.line(name))
+        print(text)
+    if logs == {}:
+        _title("log")
+        print("none: nothing was run, or its files are gone")
+    return 0
+
+
+def find(records: Sequence[Experiment], text: str) -> Experiment:
+    """The experiment that is meant: by its number, by the beginning of its commit, `best` or `last`.
+
+    Raises:
+        UserError: There is none, or there are several.
+    """
+    if text == "last":
+        return records[-1]
+    if text == "best":
+        if line := chain(records):
+            return line[-1]
+        raise UserError("nothing was kept yet, so there is no best")
+    if text.isdecimal() and text.isascii():
+        for record in records:
+            if record.number == int(text):
+                return record
+    if re.fullmatch(r"[0-9a-f]{4,40}", text.casefold()):
+        found = [record for record in records if record.commit.startswith(text.casefold())]
+        own = [record for record in found if record.commit != record.base or not record.number]
+        if len({record.commit for record in found}) == 1:
+            return (own or found)[0]  # what was refused has the commit that it was to be made from
+        if found:
+            names = ", ".join(f"{record.commit[:10]} ({record.number:04d})" for record in found[:5])
+            raise UserError(f"{text} is the beginning of several commits: {names}; type more of it")
+    raise UserError(
+        f"there is no experiment {text} in the campaign {records[0].tag}: it has {records[0].number:04d} to "
+        f"{records[-1].number:04d}, which `autoresearch results --tag {records[0].tag}` lists"
+    )
+
+
+def _print(repository: Repository, records: Sequence[Experiment], experiment: Experiment, near: bool) -> None:
+    """All but the change and the logs. `near`: paths are as they are typed where this was typed."""
+    ruling = experiment.verdict
+    status = ruling.status if ruling else None
+    print(
+        output.colour(f"experiment {experiment.number:04d} of {experiment.tag}: ", "bold")
+        + output.colour(status or "no verdict", _COLOURS.get(status, "bold") if status else "")
+    )
+    known = {record.commit: record.number for record in records if record.commit != record.base or not record.number}
+    folder = repository.artifacts(experiment)
+    where = (os.path.relpath(folder) if near else str(folder)) if folder.is_dir() else "gone, or never made here"
+    for heading, text in sections(experiment, known, where):
+        print(f"\n{output.colour(heading, 'bold')}" if heading else "")
+        print(text)
+
+
+def _title(text: str) -> None:
+    print(f"\n{output.colour(text, 'bold')}")
+
+
+def _change(repository: Repository, experiment: Experiment) -> str:
+    if experiment.commit == experiment.base:
+        return ""
+    said = repository.ratchet.git(
+        "diff", "--no-color", "--no-ext-diff", "--no-textconv", experiment.base, experiment.commit
+    )
+    return output.plain(said)
+
+
+def _painted(change: str) -> list[str]:
+    """The change in git's colours. Those of git itself would be lost with the escapes in a stranger's text."""
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    head, lines = True, []
+    for line in change.split("\n"):
+        head = not line.startswith("@@") and (head or line.startswith("diff --git "))
+        lines.append(output.colour(line, "bold" if head else colours.get(line[:1], "")))
+    return lines
+
+
+def _logs(repository: Repository, experiment: Experiment) -> dict[str, str]:
+    """Its logs by their names, in the order in which they were written; from the record where its files are gone."""
+    folder = repository.artifacts(experiment)
+    try:
+        paths = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+        return {path.name: _text(path) for path in paths} or _recorded(experiment)
+    except OSError as error:
+        raise UserError(f"the logs in {folder} cannot be read: {error.strerror}") from None
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return output.plain(file.read(_LOG_BYTES).decode("utf-8", "replace"))
+
+
+def _recorded(experiment: Experiment) -> dict[str, str]:
+    return {
+        f"run {n}, the end of it": output.plain(run.log) for n, run in enumerate(experiment.runs, 1) if run.log.strip()
+    }

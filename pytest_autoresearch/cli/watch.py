@@ -1,0 +1,238 @@
+"""`autoresearch watch`: a running session, seen from another terminal.
+
+Reads what the session writes for it and the records; the session does not know that it is watched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli.repository import Repository, here
+from pytest_autoresearch.experiment import BASELINE, Experiment, Progress, Status
+from pytest_autoresearch.proposers import queue
+from pytest_autoresearch.records import chain, one_line, untried
+from pytest_autoresearch.reports import live, summary
+
+_LOOK_SECONDS = 1.0
+_LOG_SECONDS = 30.0  # between two frames where there is no terminal to draw on
+_LAST = 5
+_BARS = "▁▂▃▄▅▆▇█"
+_PLAIN_BARS = "_.-:=+*#"  # where the terminal has no others
+_WIDE = 60
+_COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One look at a session.
+
+    Attributes:
+        session: What it has written; see `reports.live`.
+        records: Every experiment that has a verdict.
+        waiting: Descriptions of what is tried next, as far as that is known: what earlier sessions owe, then the queue.
+    """
+
+    session: dict[str, Any]
+    records: list[Experiment]
+    waiting: list[str]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may stand behind `watch`."""
+    parser.add_argument("--tag", metavar="TAG", help="the campaign (the one whose session began last)")
+    parser.add_argument("--once", action="store_true", help="print one look and leave; so does --json")
+    parser.epilog = (
+        "Ends with the session, or with Ctrl-C, which does not disturb the session.\n"
+        "exit status: 0; 1 when no session runs here."
+    )
+
+
+def command(given: argparse.Namespace) -> int:
+    """0 when there was something to see."""
+    repository = here(given)
+    watcher = Watcher(repository)
+    running = live.sessions(watcher.runs)
+    if given.tag:
+        running = [one for one in running if one["tag"] == given.tag]
+    if not running:
+        return _nothing(given, repository)
+    frame = watcher.frame(running[0])
+    if given.json:
+        output.dump(document(frame))
+    elif given.once:
+        print("\n".join(lines(frame)))
+    else:
+        _follow(watcher, frame)
+    return 0
+
+
+def _nothing(given: argparse.Namespace, repository: Repository) -> int:
+    if given.json:
+        output.dump(None)
+    else:
+        which = f" of the campaign {output.line(given.tag)}" if given.tag else ""
+        known = " `autoresearch results` lists what earlier ones tried." if repository.ratchet.campaigns() else ""
+        print(f"no session{which} runs here: type `pytest --autoresearch` to begin one.{known}")
+    return 1
+
+
+def _follow(watcher: Watcher, frame: Frame) -> None:
+    """Draw until the session is over."""
+    tag, said_at, recorded = frame.session["tag"], -math.inf, -1
+    if output.terminal():
+        print("\x1b[2J", end="")
+    while True:
+        if output.terminal():
+            _draw(lines(frame))
+        elif frame.session["recorded"] != recorded or time.monotonic() - said_at > _LOG_SECONDS:
+            said_at, recorded = time.monotonic(), frame.session["recorded"]
+            print("\n".join(lines(frame)), end="\n\n", flush=True)
+        time.sleep(_LOOK_SECONDS)
+        now = live.session(watcher.runs / tag)
+        if now is None:
+            break
+        frame = watcher.frame(now)
+    print(f"the session is over: `autoresearch results --tag {output.line(tag)}` lists what it tried")
+
+
+def _draw(shown: Sequence[str]) -> None:
+    """In place of the frame before; what does not fit is left out."""
+    size = shutil.get_terminal_size()
+    fitting = shown[: max(size.lines - 2, 1)]
+    print("\x1b[H" + "".join(f"{one}\x1b[K\n" for one in fitting) + "\x1b[J", end="", flush=True)
+
+
+class Watcher:
+    """Looks at a repository's sessions; records are read again only when there are more of them.
+
+    Attributes:
+        runs: The folder that has one for each campaign.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self.runs: Path = repository.settings.experiments_folder / "runs"
+        self._repository = repository
+        self._known: tuple[object, list[Experiment], list[Experiment]] = (None, [], [])
+
+    def frame(self, session: dict[str, Any]) -> Frame:
+        """One look."""
+        ratchet = self._repository.ratchet
+        ratchet.tag = session["tag"]
+        key = (session["tag"], session["recorded"])
+        if self._known[0] != key:
+            records = ratchet.records()
+            self._known = (key, records, untried(records, ratchet.waiting()))
+        _, records, owed = self._known
+        waiting = [candidate.proposal.description for candidate in owed]
+        if session["proposer"] == queue.QueueProposer.name:
+            done = {record.proposal.source for record in records}
+            patches = queue.untried(self.runs.parent / queue.FOLDER, done)
+            waiting += [one_line(queue.described(patch, path.stem)[0]) for path, patch, _ in patches]
+        running = [one["description"] for one in session["running"]]
+        return Frame(session, records, [one for one in waiting if not any(said.endswith(one) for said in running)])
+
+
+def document(frame: Frame) -> dict[str, object]:
+    """The look for programs."""
+    best = _best(frame.records)
+    return {
+        **{name: frame.session[name] for name in ("tag", "pid", "began", "written", "proposer", "left", "running")},
+        "experiments": sum(record.number != BASELINE for record in frame.records),
+        "best": _short(best) if best else None,
+        "waiting": frame.waiting,
+        "last": [_short(record) for record in frame.records[-_LAST:]],
+    }
+
+
+def lines(frame: Frame) -> list[str]:
+    """The look for people; on a terminal no line is longer than that is wide."""
+    session, records = frame.session, frame.records
+    best = _best(records)
+    tried = sum(record.number != BASELINE for record in records)
+    left = "until stopped" if session["left"] is None else f"{session['left']} more to begin in this session"
+    shown = [
+        output.colour(
+            _fit(f"campaign {session['tag']}, running for {output.duration(time.time() - session['began'])}"), "bold"
+        ),
+        _fit(f"{summary.plural(tried, 'experiment')} so far, {left}; best: {summary.best_line([*records])}")
+        if best
+        else _fit("no baseline yet"),
+        "",
+    ]
+    for one in session["running"]:
+        shown += _running(one)
+    if frame.waiting:
+        more = f"; and {len(frame.waiting) - _LAST} more" if len(frame.waiting) > _LAST else ""
+        shown += ["", _fit(f"waiting: {'; '.join(output.line(one) for one in frame.waiting[:_LAST])}{more}")]
+    if records:
+        shown += ["", output.colour(_fit(summary.column_line(records[-1].metric_name)), "dim")]
+    for record in records[-_LAST:]:
+        ruling = record.verdict
+        colour = _COLOURS.get(ruling.status, "") if ruling else ""
+        shown.append(output.colour(_fit(summary.experiment_line(record)), colour))
+    return shown
+
+
+def _running(one: dict[str, Any]) -> list[str]:
+    """One experiment that is under way, with its curve where it has one."""
+    now = Progress(
+        one["phase"], one["step"], one["loss"], one["seconds"], one["remaining_seconds"], one["memory_mb"], one["run"]
+    )
+    shown = [_fit(summary.progress_line(one["number"], one["description"], now))]
+    losses = [float(loss) for _, loss in one["curve"]]
+    if len(losses) > 1:
+        shown.append(f"     {sparkline(losses, _bars())}  loss {losses[0]:.4g} -> {losses[-1]:.4g}")
+    return shown
+
+
+def sparkline(values: Sequence[float], bars: str = _BARS, width: int = _WIDE) -> str:
+    """The curve in one line of characters: each the mean of its share of the values, the lowest the lowest bar."""
+    count = min(len(values), width)
+    edges = [round(place * len(values) / count) for place in range(count + 1)]
+    means = [math.fsum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    span = high - low
+    if not 0 < span < math.inf:
+        return bars[0] * count
+    return "".join(bars[min(int((mean - low) / span * len(bars)), len(bars) - 1)] for mean in means)
+
+
+def _bars() -> str:
+    try:
+        _BARS.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return _PLAIN_BARS
+    return _BARS
+
+
+def _fit(text: str) -> str:
+    said = output.plain(text).replace("\n", " ")
+    return output.cut(said, shutil.get_terminal_size().columns - 1) if output.terminal() else said
+
+
+def _best(records: Sequence[Experiment]) -> Experiment | None:
+    kept = chain(records)
+    return kept[-1] if kept else None
+
+
+def _short(record: Experiment) -> dict[str, object]:
+    ruling = record.verdict
+    return {
+        "number": record.number,
+        "status": ruling.status if ruling else None,
+        "metric_name": record.metric_name,
+        "metric": record.metric,
+        "gain": ruling.gain if ruling else None,
+        "message": ruling.message if ruling else None,
+        "description": record.proposal.description,
+    }

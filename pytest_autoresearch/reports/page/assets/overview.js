@@ -1,0 +1,118 @@
+// The answer at the top, the line of what was kept, and the sums of time and money.
+
+const CHAIN_SHOWN = 12;
+
+function headline() {
+  const { head, setting, metric: name } = campaign;
+  byId('tag').textContent = campaign.tag;
+  byId('kicker').textContent = [`${name}, ${minimize ? 'lower' : 'higher'} is better`, setting.hardware,
+    setting.budget ? `${duration(setting.budget)} a run` : ''].filter(Boolean).join(' \u00b7 ');
+  const title = byId('headline');
+  if (head.last === null) title.replaceChildren('No baseline yet');
+  else if (head.kept === 0) title.replaceChildren(el('span.big', {}, metric(head.last)), ' ', el('span.sub', {}, `${name}: the baseline still stands`));
+  else {
+    const gain = minimize ? head.first - head.last : head.last - head.first;
+    title.replaceChildren(el('span.from', {}, metric(head.first)), el('span.arrow', { 'aria-label': 'to' }, '\u2192'), el('span.big', {}, metric(head.last)),
+      el('span.delta', {}, moved(gain), head.first ? el('span', {}, ` (${gain * (minimize ? -1 : 1) > 0 ? '+' : MINUS}${percent(Math.abs(gain / head.first))})`) : null));
+  }
+  byId('claim').replaceChildren(...claim(head));
+  byId('tiles').replaceChildren(...tiles(head));
+}
+
+function claim(head) {
+  if (head.last === null) return ['The baseline has to be measured first.'];
+  const words = [];
+  if (head.kept) {
+    words.push(el('b', {}, `${plural(head.kept, 'change')} kept`), ` of ${head.tried.toLocaleString('en')} tried`);
+    if (head.nothing === null) words.push(', each measured once: part of the gain may be luck. ');
+    else words.push(', of which about ', el('b', {}, head.nothing.toFixed(1)), ' may be nothing', head.asked < head.kept ? ` (and ${plural(head.kept - head.asked, 'keep')} without a probability)` : '', '. ');
+  } else words.push(`Nothing was kept of ${plural(head.tried, 'experiment')}. `);
+  words.push(head.audit ? el('span.audited', {}, `${head.audit[0].toUpperCase()}${head.audit.slice(1)}.`)
+    : head.kept ? el('span.unaudited', {}, 'Not audited: the gain was measured by the runs that decided it.') : '');
+  return words;
+}
+
+function tiles(head) {
+  const time = Object.values(campaign.time.kind).reduce((sum, seconds) => sum + (seconds ?? 0), 0);
+  const spent = Object.values(campaign.money.kind).reduce((sum, dollars) => sum + (dollars ?? 0), 0);
+  const items = [
+    ['Kept', head.kept, `${percent(head.tried ? head.kept / head.tried : 0)} of ${head.tried.toLocaleString('en')}`],
+    ['Discarded', head.discarded, reasonsOf(DISCARD)],
+    ['Crashed', head.crashed, reasonsOf(CRASH)],
+    ['Training runs', head.runs, head.again ? `${head.again.toLocaleString('en')} to measure noise and confirm` : ''],
+    ['Time', duration(time), head.saved ? `${duration(head.saved)} saved by racing` : `${when(campaign.began_at).split(',').pop().trim()} to ${when(campaign.ended_at).split(',').pop().trim()}`],
+  ];
+  if (spent || campaign.money.unknown) items.push(['Cost', spent ? money(spent) : 'not known', head.kept && spent ? `${money(spent / head.kept)} a keep` : '']);
+  return items.map(([name, value, more]) => el('div.tile', {}, el('dt', {}, name), el('dd', {}, typeof value === 'number' ? value.toLocaleString('en') : value), more ? el('dd.more', {}, more) : null));
+}
+
+// The commonest reasons, in words.
+function reasonsOf(status) {
+  const counts = new Map();
+  rows.status.forEach((one, place) => { if (one === status) counts.set(reasonOf(place), (counts.get(reasonOf(place)) ?? 0) + 1); });
+  const names = { regression: 'not better', 'within-noise': 'within noise', 'not-improved': 'not better', hopeless: 'stopped early' };
+  return [...counts].sort((one, other) => other[1] - one[1]).slice(0, 2)
+    .map(([reason, count]) => `${count.toLocaleString('en')} ${names[reason] ?? reason}`).join(', ');
+}
+
+function lineage() {
+  const place = byId('chain');
+  if (chain.length < 2) { place.replaceChildren(el('p.note', {}, 'Nothing was kept yet.')); return; }
+  const most = Math.max(...chain.slice(1).map((keep) => Math.abs(keep.gain ?? 0))) || 1;
+  const items = chain.map((keep, at) => chainItem(keep, at, most));
+  const list = el('ol.chain', {}, items.slice(0, CHAIN_SHOWN + 1));
+  place.replaceChildren(list);
+  if (items.length > CHAIN_SHOWN + 1) {
+    const more = el('button.link', { type: 'button', onclick: () => { list.append(...items.slice(CHAIN_SHOWN + 1)); more.remove(); } }, `Show ${plural(items.length - CHAIN_SHOWN - 1, 'more keep')}`);
+    place.append(more);
+  }
+  place.append(el('p.note', {}, 'The bar and its number are the gain when measured, against the best of that moment. Later runs of the same commit are given where there are any.'));
+}
+
+function chainItem(keep, at, most) {
+  const number = placeOf.get(keep.number);
+  const later = keep.now_runs && keep.now !== null && metric(keep.now) !== metric(keep.metric) ? `now ${metric(keep.now)} over ${plural(keep.now_runs, 'run')}` : '';
+  const facts = [at && keep.p !== null ? `P ${probability(keep.p)}` : '', later].filter(Boolean).join(' \u00b7 ');
+  return el('li', {}, el('button.step', { type: 'button', onclick: () => openExperiment(number) },
+    el('span.no', {}, numeral(keep.number)), el('span.words', { title: rows.text[number] }, rows.text[number]),
+    el('span.gain', {}, at ? moved(keep.gain) : metric(keep.metric)),
+    el('span.facts', {}, at ? el('span.track', { 'aria-hidden': 'true' }, el(`span${keep.gain < 0 ? '.worse' : ''}`, { style: { width: `${(100 * Math.abs(keep.gain ?? 0)) / most}%` } })) : el('span', {}, 'where it began'), el('span', {}, facts))));
+}
+
+function sums() {
+  const { time, money: spent } = campaign;
+  const stages = campaign.stages.map((name) => [name, time.stage[name] ?? 0]);
+  const kinds = ['baseline', 'keep', 'discard', 'crash'].map((name) => [name, time.kind[name] ?? 0]);
+  const roles = Object.entries(time.role).map(([name, [count, seconds]]) => [name, seconds ?? 0, count]);
+  const words = { keep: 'kept', discard: 'discarded', crash: 'crashed' };
+  const blocks = [sumBlock('By stage', stages, duration), sumBlock('By outcome', kinds.map(([name, value]) => [name, value]), duration, words),
+    sumBlock('Training runs by purpose', roles, duration, {}, roles.map(([, , count]) => plural(count, 'run')))];
+  const dollars = Object.entries(spent.kind).map(([name, value]) => [name, value ?? 0]);
+  if (dollars.some(([, value]) => value)) blocks.push(sumBlock('Money by outcome', dollars, money, words));
+  const tokens = Object.values(spent.tokens).reduce((sum, count) => sum + count, 0);
+  if (tokens) {
+    const models = Object.entries(spent.models).map(([name, count]) => `${name} (${plural(count, 'request')})`).join(', ');
+    const read = tokens - spent.tokens.output;
+    blocks.push(el('p.note', {}, `${models}: ${tokens.toLocaleString('en')} tokens, ${read ? percent(spent.tokens.cache_read / read) : '0%'} of what it read from the cache.${spent.unknown ? ` The cost of ${plural(spent.unknown, 'experiment')} is not known.` : ''}`));
+  }
+  if (campaign.head.inconclusive) blocks.push(el('p.note', {}, `${plural(campaign.head.inconclusive, 'run')} counted for nothing, because of the machine, and ${campaign.head.inconclusive === 1 ? 'was' : 'were'} made again.`));
+  byId('sums').replaceChildren(...blocks.filter(Boolean));
+}
+
+function sumBlock(title, parts, format, words = {}, more = []) {
+  const whole = parts.reduce((sum, [, value]) => sum + value, 0);
+  if (!whole) return null;
+  return el('div.sum-block', {}, el('h3', {}, title, el('span.whole', {}, format(whole))),
+    el('div.stack', { role: 'img', 'aria-label': `${title}: ${parts.map(([name, value]) => `${words[name] ?? name} ${format(value)}`).join(', ')}` },
+      parts.filter(([, value]) => value > 0).map(([name, value]) => el(`span.s-${name}`, { style: { width: `${(100 * value) / whole}%` }, title: `${words[name] ?? name}: ${format(value)}` }))),
+    el('ul.keys', {}, parts.map(([name, value], at) => (value > 0 ? el('li', { title: more[at] ?? '' }, el(`span.chip-color.s-${name}`, { 'aria-hidden': 'true' }), words[name] ?? name, el('b', {}, format(value)), el('span.faint', {}, percent(value / whole))) : null))));
+}
+
+function footer() {
+  const { setting } = campaign;
+  const parts = [`Branch ${setting.branch}`, `sandbox: ${setting.sandbox}`];
+  if (campaign.written_at) parts.push(`written ${when(campaign.written_at)}${campaign.running ? ', while the session goes on: reload for more' : ''}`);
+  if (campaign.left_out) parts.push(`the logs and changes of ${plural(campaign.left_out, 'experiment')} were not read: autoresearch report ${campaign.tag} reads all`);
+  byId('footer').replaceChildren(el('p', {}, parts.join(' \u00b7 ')), el('p', {}, 'One file, no network. Charts by uPlot 1.6.32 (MIT, Leon Sorokin).'));
+  if (campaign.running) document.querySelector('.brand').append(el('span.live', {}, 'running'));
+}

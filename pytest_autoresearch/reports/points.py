@@ -1,0 +1,126 @@
+"""A campaign as points over its experiments: what the page's chart and the picture draw. Pure: it is given records.
+
+Knows nothing of colours, axes or files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_autoresearch import replicates
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Run, Status
+from pytest_autoresearch.noise import NO_PRIOR, Noise
+from pytest_autoresearch.records import chain
+
+MOST_DECIMALS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One experiment.
+
+    Attributes:
+        number: Which.
+        status: What became of it.
+        metric: Its estimate; None where there is none.
+        error: The standard error of that, where it was run more than once and the noise is known; else None.
+        best: The estimate of the branch's head after it: when it was kept, and later by what it was run again beside
+            others; None before the baseline.
+        gain: How much better it was than what it had to beat; None where that was not told.
+        text: Its description.
+    """
+
+    number: int
+    status: Status
+    metric: float | None
+    error: float | None
+    best: float | None
+    gain: float | None
+    text: str
+
+
+def points(records: Sequence[Experiment]) -> list[Point]:
+    """One for each judged record, in their order."""
+    noise = noise_of(records)
+    kept = {record.number for record in chain(records)}
+    best, head = None, ""
+    found = []
+    for record in records:
+        if record.verdict is None:
+            continue
+        metric = estimate(record)
+        if record.number in kept:
+            best, head = metric, record.commit
+        elif record.base == head and record.incumbent is not None and math.isfinite(record.incumbent):
+            best = record.incumbent
+        found.append(
+            Point(
+                record.number, record.verdict.status, metric,
+                error_of(record, noise) if metric is not None else None, best, record.verdict.gain,
+                record.proposal.description,
+            )
+        )  # fmt: skip
+    return found
+
+
+def noise_of(records: Sequence[Experiment]) -> Noise:
+    """How much a run differs from the next, by the campaign's own repeats alone."""
+    return replicates.noise(replicates.samples(records), NO_PRIOR)
+
+
+def counted(record: Experiment) -> list[Run]:
+    """The runs of its own commit that gave a metric and count."""
+    return [run for run in record.own_runs if run.metric is not None and not run.inconclusive]
+
+
+def estimate(record: Experiment) -> float | None:
+    """The metric; None where there is none, or none that can be drawn."""
+    if record.verdict is not None and record.verdict.status is Status.CRASH:
+        return None
+    return record.metric if math.isfinite(record.metric) else None
+
+
+def error_of(record: Experiment, noise: Noise) -> float | None:
+    """The standard error of an estimate of several runs, from the pooled spread of all repeats."""
+    runs = counted(record)
+    if len(runs) < 2 or not noise.degrees or not 0 < noise.sd < math.inf:
+        return None
+    looks = sum(run.role == "confirm" for run in runs)
+    if looks and any(run.role == "screen" for run in runs):  # the first run is at half weight
+        return noise.sd * math.sqrt(0.25 + looks) / (0.5 + looks)
+    return noise.sd / math.sqrt(len(runs))
+
+
+def decimals(records: Sequence[Experiment], noise: Noise) -> int:
+    """With how many decimals a metric is to be written: two digits of its noise, else six figures of itself."""
+    finite = [abs(record.metric) for record in records if math.isfinite(record.metric) and record.metric]
+    size = max(finite[:1], default=1.0)
+    scale = noise.sd / 10 if 0 < noise.sd < math.inf else size / 1e5
+    return min(max(0, -math.floor(math.log10(scale) + 1e-6)), MOST_DECIMALS) if scale > 0 else 6
+
+
+def limits(shown: Sequence[Point], direction: Direction) -> tuple[float, float]:
+    """The range of metrics to draw: all that was best, and of the others as many as leave that readable.
+
+    What is worse than nine in ten others, and than the first, is drawn at the edge.
+    """
+    values = sorted(point.metric for point in shown if point.metric is not None)
+    line = [point.best for point in shown if point.best is not None]
+    if not values:
+        return 0.0, 1.0
+    sign = 1 if direction is Direction.MINIMIZE else -1
+    ordered = sorted(sign * value for value in values)
+    start, end = (sign * line[0], sign * line[-1]) if line else (ordered[-1], ordered[0])
+    worst = max(start, ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))])
+    worst = min(worst, start + 3 * (start - end)) if start > end else worst
+    best = min(end, ordered[0])
+    room = 0.06 * (worst - best) or 0.01 * abs(best) or 1.0
+    low, high = sign * (best - room), sign * (worst + room)
+    return min(low, high), max(low, high)
+
+
+def kept(shown: Sequence[Point]) -> int:
+    """How many were kept, the baseline not counted."""
+    return sum(point.status is Status.KEEP and point.number != BASELINE for point in shown)

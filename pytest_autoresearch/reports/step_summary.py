@@ -1,0 +1,163 @@
+"""A campaign as a page of Markdown, for CI services that show one: GitHub's job summary.
+
+Pure: it is given records and says text. Whatever the records hold stays text on that page, and the page stays small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
+from pytest_autoresearch.records import chain, one_line
+from pytest_autoresearch.reports.summary import plural
+
+_TEXT = 160  # characters of a description or a message
+_KEEPS = 100  # rows; the last ones, since they are what the branch is now
+_CLASSES = 20
+_WIDTH, _HEIGHT = 60, 8  # of the chart, in characters
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+# Every character that Markdown, its tables, HTML or GitHub's additions may read as something else than itself.
+_MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_{}[]()<>#+-!|~$&\"'=:@"}
+
+
+def step_summary(records: Sequence[Experiment], session: Iterable[int], branch: str, files: Iterable[str]) -> str:
+    """The page: headline, chart, keeps, crashes by class, where the files are.
+
+    Args:
+        records: The whole campaign's, by number.
+        session: The numbers that this session recorded.
+        branch: The branch's short name.
+        files: The paths of what the session left behind.
+    """
+    line = chain(records)
+    mine = set(session)
+    parts = [f"## {text(branch)}", _headline(records, line, mine)]
+    if len(records) > 1 and line:
+        parts.append(_chart(records))
+    if len(line) > 1:
+        parts.append(_keeps(line))
+    if crashed := crashes(records, mine):
+        parts.append(_crash_table(crashed))
+    if named := [f"`{_plain(name)}`" for name in files]:
+        parts.append(f"Files, among the artifacts where the workflow keeps them: {', '.join(named)}.")
+    if line:
+        parts.append(f"`git show {_plain(branch)}` is the best program; every experiment has a record in git as well.")
+    return "\n\n".join(parts) + "\n"
+
+
+def text(words: str) -> str:
+    """The words on one line, shortened, as Markdown that shows just them."""
+    said = one_line(words)
+    return (said if len(said) <= _TEXT else f"{said[: _TEXT - 1]}…").translate(_MARKS)
+
+
+def crashes(records: Iterable[Experiment], session: Iterable[int]) -> list[tuple[str, int, Experiment]]:
+    """The session's crashes: class, how many, the last one; the most frequent class first."""
+    mine = set(session)
+    crashed = [r for r in records if r.number in mine and r.verdict and r.verdict.status is Status.CRASH]
+    last = {one.verdict.reason: one for one in crashed if one.verdict}
+    counted = Counter(one.verdict.reason for one in crashed if one.verdict)
+    return [(reason, count, last[reason]) for reason, count in counted.most_common()]
+
+
+def crash_message(experiment: Experiment) -> str:
+    """What a crash said, without its class."""
+    said = experiment.verdict.message if experiment.verdict else ""
+    return experiment.crash.message if experiment.crash is not None else said
+
+
+def _plain(words: str) -> str:
+    """The words for a code span, where nothing but a backtick is special."""
+    return one_line(words).replace("`", "'")[:_TEXT]
+
+
+def _headline(records: Sequence[Experiment], line: Sequence[Experiment], mine: set[int]) -> str:
+    tried = [r for r in records if r.number != BASELINE]
+    ours = [r for r in tried if r.number in mine]
+    count = Counter(r.verdict.status for r in ours if r.verdict)
+    said = (
+        f"{plural(len(ours), 'experiment')} in this session: {count[Status.KEEP]} kept, {count[Status.DISCARD]} "
+        f"discarded, {count[Status.CRASH]} crashed; {len(tried)} in the campaign."
+    )
+    if not line:
+        return f"{said} There is no baseline yet."
+    first, last = line[0], line[-1]
+    name = text(first.metric_name)
+    if len(line) == 1:
+        return f"**{name} {_number(first.metric)}, the baseline's.** {said}"
+    change = last.metric - first.metric
+    return f"**{name} {_number(first.metric)} → {_number(last.metric)} ({change:+.6f}).** {said}"
+
+
+def _chart(records: Sequence[Experiment]) -> str:
+    """Best so far over the experiments, as blocks: a step line that a fixed-width font can show."""
+    best = _best_so_far(records)
+    low, high = min(best), max(best)
+    maximize = records[0].direction is Direction.MAXIMIZE
+    width = min(_WIDTH, len(best))
+    columns = [best[(len(best) - 1) * at // max(width - 1, 1)] for at in range(width)]
+    # From an eighth up, so that the lowest of all is still a line.
+    steps = 8 * _HEIGHT
+    heights = [steps if high == low else 1 + round((steps - 1) * (value - low) / (high - low)) for value in columns]
+    labels = {_HEIGHT - 1: _number(high), 0: _number(low)}
+    margin = max(map(len, labels.values()))
+    rows = []
+    for row in reversed(range(_HEIGHT)):
+        blocks = "".join(_BLOCKS[max(0, min(8, height - 8 * row))] for height in heights)
+        rows.append(f"{labels.get(row, ''):>{margin}} {blocks}".rstrip())
+    better = "higher is better" if maximize else "lower is better"
+    title = f"Best so far over {plural(len(best) - 1, 'experiment')}; {better}."
+    return "\n".join([title, "", "```text", *rows, "```"])
+
+
+def _best_so_far(records: Sequence[Experiment]) -> list[float]:
+    """The branch's metric after each experiment, from the first that has one."""
+    on_branch = {record.number: record.metric for record in chain(records)}
+    best: list[float] = []
+    for record in sorted(records, key=lambda one: one.number):
+        metric = on_branch.get(record.number)
+        if metric is not None and math.isfinite(metric):
+            best.append(metric)
+        elif best:
+            best.append(best[-1])
+    return best or [0.0]
+
+
+def _keeps(line: Sequence[Experiment]) -> str:
+    shown = line[1:][-_KEEPS:]
+    rows = [
+        f"| {keep.number:04d} | {_number(keep.metric)} | {_change(keep)} | {len(keep.own_runs)} | {_chance(keep)} "
+        f"| `{_plain(keep.commit[:7])}` | {text(keep.proposal.description)} |"
+        for keep in shown
+    ]
+    left = len(line) - 1 - len(shown)
+    title = "Kept, in the order of the branch" + (f" (the last {len(shown)}; {left} came before)" if left else "")
+    head = f"| no. | {text(line[0].metric_name)} | change | runs | better | commit | description |"
+    return "\n".join([f"### {title}", "", head, "|---|---|---|---|---|---|---|", *rows])
+
+
+def _crash_table(crashed: Sequence[tuple[str, int, Experiment]]) -> str:
+    rows = [
+        f"| {text(reason)} | {count} | {last.number:04d} | {text(crash_message(last))} |"
+        for reason, count, last in crashed[:_CLASSES]
+    ]
+    if left := sum(count for _, count, _ in crashed[_CLASSES:]):
+        rows.append(f"| others | {left} | | |")
+    return "\n".join(["### Crashes", "", "| class | times | last | what it said |", "|---|---|---|---|", *rows])
+
+
+def _change(experiment: Experiment) -> str:
+    if experiment.incumbent is None or not math.isfinite(experiment.metric):
+        return ""
+    return f"{experiment.metric - experiment.incumbent:+.6f}"
+
+
+def _chance(experiment: Experiment) -> str:
+    """How probable it is that it is better at all; empty where nobody asked."""
+    return "" if experiment.probability is None else f"{100 * experiment.probability:.1f}%"
+
+
+def _number(value: float) -> str:
+    return f"{value:.6f}" if abs(value) < 1e6 else f"{value:.6g}"

@@ -1,0 +1,178 @@
+"""`autoresearch watch`: a session in another process is looked at while it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from repo import Repo
+
+from pytest_autoresearch.cli import main
+from pytest_autoresearch.cli.watch import sparkline
+from pytest_autoresearch.reports import live
+
+# Prints a loss that falls, and then waits.
+FALLING = """do:
+for step in range(40):
+    print(f"step {step} loss: {4.0 - step / 20}", flush=True)
+    time.sleep(0.1)
+time.sleep(1000)"""
+
+
+def command(repo: Repo, *arguments: str) -> int:
+    """The exit status of `autoresearch watch …` there."""
+    return main(["-C", str(repo.path), "watch", *arguments])
+
+
+def file(repo: Repo) -> Path:
+    """What the session writes."""
+    return repo.path / "experiments" / "runs" / "t" / live.NAME
+
+
+@pytest.fixture
+def running(repo: Repo) -> Iterator[subprocess.Popen[str]]:
+    """A session with a baseline and one experiment behind it, in the midst of its second."""
+    repo.plan("0.9", FALLING, "0.8")
+    process = repo.start("--max", "3")
+
+    def has_a_curve() -> bool:
+        now = live.session(file(repo).parent)
+        return bool(now) and any(one["number"] == 2 and len(one["curve"]) > 3 for one in now["running"])
+
+    try:
+        repo.wait_for(has_a_curve)
+        yield process
+    finally:
+        if process.poll() is None:
+            repo.end(process, signal.SIGINT)
+
+
+@pytest.mark.usefixtures("running")
+def test_one_look_has_the_step_the_curve_and_the_last_verdicts(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(repo, "--once") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("campaign t, running for ")
+    assert "1 experiment so far, " in said
+    assert "best: val_bpb 0.900000 (0001 action 1: 0.9)" in said
+    assert "0002 training · step " in said
+    assert re.search(r"^     █\S+▁  loss \S+ -> \S+$", said, re.MULTILINE)
+    assert " 0000  keep         1.000000" in said
+    assert " 0001  keep         0.900000" in said
+
+
+@pytest.mark.usefixtures("running")
+def test_json_has_the_same_for_programs(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(repo, "--json", "--tag", "t") == 0
+    look = json.loads(capsys.readouterr().out)
+    assert look["tag"] == "t"
+    assert look["experiments"] == 1
+    assert look["best"]["metric"] == 0.9
+    running = next(one for one in look["running"] if one["number"] == 2)
+    assert running["phase"] == "training"
+    assert all(loss == 4.0 - step / 20 for step, loss in running["curve"])
+    assert [one["number"] for one in look["last"]] == [0, 1]
+
+
+def test_watching_ends_with_the_session_and_its_file_is_gone(repo: Repo, running: subprocess.Popen[str]) -> None:
+    code = "import sys; from pytest_autoresearch.cli import main; sys.exit(main(['watch']))"
+    watching = subprocess.Popen([sys.executable, "-c", code], cwd=repo.path, text=True, stdout=subprocess.PIPE)
+    assert watching.stdout is not None
+    assert watching.stdout.readline().startswith("campaign t, running for ")
+    repo.end(running, signal.SIGINT)
+    said, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert "the session is over: `autoresearch results --tag t`" in said
+    assert not file(repo).exists()
+
+
+def test_a_session_that_was_killed_is_not_taken_for_one_that_runs(
+    repo: Repo, running: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo.end(running, signal.SIGKILL)
+    assert file(repo).exists()
+    assert command(repo, "--once") == 1
+    assert capsys.readouterr().out.startswith("no session runs here: type `pytest --autoresearch` to begin one.")
+
+
+def test_without_a_session_one_sentence_says_so(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(repo) == 1
+    assert capsys.readouterr().out == "no session runs here: type `pytest --autoresearch` to begin one.\n"
+    assert command(repo, "--json") == 1
+    assert capsys.readouterr().out == "null\n"
+
+
+def test_what_waits_in_the_queue_is_shown_and_hostile_text_is_made_plain(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo.write("conftest.py", "")
+    for number, action in enumerate(("hang", "0.9", "0.8"), start=1):
+        repo.write("train.py", (repo.path / "train.py").read_text().replace('ACTION = "1.0"', f'ACTION = "{action}"'))
+        patch = repo.git("diff", "-U1", "train.py")
+        repo.git("checkout", "-q", "train.py")
+        repo.write(f"experiments/queue/{number:03d}-try-{number}\x1b[31m.patch", "").write_text(f"{patch}\n")
+    repo.commit("A queue")
+    process = repo.start("--max", "3", "--autoresearch-proposer", "queue", "--autoresearch-lanes", "1")
+    try:
+        repo.wait_for(
+            lambda: any(one["step"] for one in (live.session(file(repo).parent) or {"running": []})["running"])
+        )
+        assert command(repo, "--once") == 0
+        said = capsys.readouterr().out
+    finally:
+        repo.end(process, signal.SIGINT)
+    assert "waiting: try 2 [31m; try 3 [31m\n" in said
+    assert "\x1b" not in said
+    assert "2 more to begin in this session" in said
+
+
+def test_a_file_that_cannot_be_written_does_not_stop_the_session(repo: Repo) -> None:
+    repo.hooks(
+        """
+        import pytest_autoresearch.reports.live as live
+        def broken(self, *given):
+            raise RuntimeError("the disk is on fire")
+        live.Live._write = broken
+        """
+    )
+    repo.plan("0.9")
+    result = repo.run("--max", "1")
+    assert result.ret == 0
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+    assert not file(repo).exists()
+
+
+def test_a_session_on_another_machine_is_known_by_the_age_of_its_file(tmp_path: Path) -> None:
+    def write(age: float) -> None:
+        look = {"machine": "elsewhere", "pid": 1, "started": 0.0, "written": time.time() - age, "began": 0.0}
+        (tmp_path / live.NAME).write_text(json.dumps(look))
+
+    write(1.0)
+    assert live.session(tmp_path)
+    write(60.0)
+    assert live.session(tmp_path) is None
+    (tmp_path / live.NAME).write_text("[1, 2")
+    assert live.session(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], "█▇▆▅▄▃▂▁"),
+        ([1.0, 1.0, 1.0], "▁▁▁"),
+        ([1e308, -1e308], "▁▁"),
+        ([5.0], "▁"),
+    ],
+)
+def test_a_curve_is_drawn_between_its_lowest_and_its_highest(values: list[float], line: str) -> None:
+    assert sparkline(values) == line
+
+
+def test_a_long_curve_is_as_wide_as_it_may_be() -> None:
+    assert sparkline([float(1000 - n) for n in range(1000)], width=4) == "█▆▃▁"

@@ -1,0 +1,115 @@
+"""A night's JUnit file as its readers take it: the xunit2 schema, and the parsers of two programs that show such files.
+
+junitparser is what a widely used GitHub action reads with; junit2html makes a page of the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import xmlschema
+from junit2htmlreport.parser import Junit as HtmlJunit
+from junitparser import Error, Failure, Skipped
+from junitparser.xunit2 import JUnitXml
+from repo import RULE, Repo
+
+SCHEMA = xmlschema.XMLSchema(Path(__file__).parent / "xunit2.xsd")
+HOSTILE = "do:sys.stdout.buffer.write(bytes(range(256))); raise OSError('</testcase> ]]> & \\x00 \"quoted\" <b>')"
+NAME = "test_val_bpb_improves"
+
+
+def night(repo: Repo, *arguments: str) -> Path:
+    repo.plan(1.5, "crash", 0.9, HOSTILE, "do:print('val_bpb: nan')", 0.8123456)
+    repo.run("--max", "6", *arguments)
+    return repo.path / "results.xml"
+
+
+@pytest.mark.parametrize("names", ["plain", "verdict"])
+@pytest.mark.parametrize("discard", ["fail", "xfail"])
+def test_a_file_of_the_second_family_is_what_the_schema_says(repo: Repo, names: str, discard: str) -> None:
+    path = night(
+        repo, "-o", "junit_family=xunit2", "--autoresearch-junit-names", names, "--autoresearch-discard", discard
+    )
+    errors = [str(error.reason) for error in SCHEMA.iter_errors(path)]
+    assert errors == []
+
+
+def test_the_schema_takes_no_properties_of_a_case(repo: Repo) -> None:
+    assert any("properties" in str(error.reason) for error in SCHEMA.iter_errors(night(repo)))
+
+
+def test_a_discard_whose_fixture_fails_at_the_end_is_what_the_schema_says(repo: Repo) -> None:
+    repo.rule("""
+        import pytest
+        @pytest.fixture
+        def late():
+            yield
+            raise OSError("teardown")
+        def test_it(experiment, late): assert experiment.val_bpb < experiment.best
+        """)
+    repo.plan(1.5)
+    repo.run("--max", "1", "-o", "junit_family=xunit2")
+    assert [str(error.reason) for error in SCHEMA.iter_errors(repo.path / "results.xml")] == []
+
+
+def test_junitparser_reads_every_verdict_with_its_numbers(repo: Repo) -> None:
+    (suite,) = JUnitXml.fromfile(str(night(repo)))
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (7, 1, 3, 0)
+    cases = {case.name: case for case in suite}
+    assert [len(case.result) for case in cases.values()].count(0) == 3
+    assert all(case.classname == "experiments.test_val_bpb" for case in cases.values())
+    (failure,) = cases[f"{NAME}[0001]"].result
+    assert isinstance(failure, Failure)
+    assert failure.message.startswith("discard: val_bpb 1.500000, best 1.000000 (+0.500000)")
+    (error,) = cases[f"{NAME}[0002]"].result
+    assert isinstance(error, Error)
+    assert "crash: exit 1: RuntimeError: the tensor is sad" in error.message
+    said = {one.name: one.value for one in cases[f"{NAME}[0003]"].properties()}
+    assert said["status"] == "keep"
+    assert said["val_bpb"] == "0.900000"
+    assert "</testcase> ]]> &" in cases[f"{NAME}[0004]"].result[0].message
+
+
+def test_junit2html_shows_every_experiment_once(repo: Repo) -> None:
+    report = HtmlJunit(filename=str(night(repo)))
+    (suite,) = report.suites
+    cases = {case.name: case for group in suite.classes.values() for case in group.cases}
+    assert sorted(cases) == [f"{NAME}[{number:04d}]" for number in range(7)]
+    outcomes = {name[-5:-1]: case.outcome() for name, case in cases.items()}
+    assert outcomes["0001"] != outcomes["0003"] == outcomes["0000"]
+    page = report.html()
+    assert "discard: val_bpb 1.500000" in page
+    assert "&lt;/testcase&gt; ]]&gt; &amp;" in page
+    assert "</testcase>" not in page
+
+
+def test_names_carry_verdict_and_metric_where_that_is_asked_for(repo: Repo) -> None:
+    path = night(repo, "--autoresearch-junit-names", "verdict")
+    (suite,) = JUnitXml.fromfile(str(path))
+    assert sorted(case.name for case in suite) == [
+        f"{NAME}[0000] keep 1",
+        f"{NAME}[0001] discard 1.5",
+        f"{NAME}[0002] crash exit 1",
+        f"{NAME}[0003] keep 0.9",
+        f"{NAME}[0004] crash exit 1",
+        f"{NAME}[0005] crash nan",
+        f"{NAME}[0006] keep 0.812346",
+    ]
+
+
+def test_of_a_jury_the_test_that_decides_carries_the_verdict(repo: Repo) -> None:
+    repo.rule(RULE + "\ndef test_again(experiment): pass\n")
+    repo.plan(0.9, 1.5)
+    repo.run("--max", "2", "--autoresearch-junit-names", "verdict", "-o", "junit_family=xunit2")
+    names = {name for name in repo.cases() if "[0000]" not in name}
+    assert names == {
+        f"{NAME}[0001]", "test_again[0001] keep 0.9", f"{NAME}[0002] discard 1.5", "test_again[0002]"
+    }  # fmt: skip
+
+
+def test_a_discard_that_stays_green_is_skipped_to_junitparser(repo: Repo) -> None:
+    (suite,) = JUnitXml.fromfile(str(night(repo, "--autoresearch-discard", "xfail")))
+    assert suite.failures == 0
+    assert suite.skipped == 1
+    assert [type(case.result[0]) for case in suite if "[0001]" in case.name] == [Skipped]

@@ -1,0 +1,150 @@
+"""What the page says of a verdict: the numbers of the record, and no more than they show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from pytest_autoresearch import trials, verdict
+from pytest_autoresearch.experiment import Crash, Direction, Experiment, Proposal, Run, Status, Verdict
+from pytest_autoresearch.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
+from pytest_autoresearch.reports.page.sentence import number, sentence
+from pytest_autoresearch.reports.points import decimals, limits, noise_of, points
+from pytest_autoresearch.rule import OFF, STANDARD, Rule
+
+LIKE = Experiment(0, "t", "a", "a", "t", Proposal("baseline"))
+
+
+def run(*metrics: float) -> object:
+    """A runner that gives these metrics in turn."""
+    left = list(metrics)
+
+    def once(
+        commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
+    ) -> tuple[Run, ...]:  # fmt: skip
+        return (Run(seed, left.pop(0), role=role, commit="" if role != "incumbent" else commit),)
+
+    return once
+
+
+def baseline(*metrics: float, **more: object) -> Experiment:
+    like = replace(LIKE, **more)  # type: ignore[arg-type]
+    made = trials.baseline(like, STANDARD, VAL_BPB_ON_A_GPU, run(*metrics))  # type: ignore[arg-type]
+    return made.judged(verdict.kept(made), 1.0)
+
+
+def tried(first: Experiment, *metrics: float, rule: Rule = STANDARD, assertion: str = "") -> Experiment:
+    """A candidate with these metrics beside the baseline, judged by the rule."""
+    like = replace(first, number=1, commit="b", base="a", runs=(), verdict=None)
+    prior = VAL_BPB_ON_A_GPU if rule.looks else NO_PRIOR
+    made = trials.candidate(like, first, [first], rule, prior, run(*metrics))  # type: ignore[arg-type]
+    won = made.gain > made.margin and not assertion
+    return made.judged(verdict.kept(made) if won else verdict.discarded(made, assertion), 2.0)
+
+
+def test_a_baseline_says_its_spread() -> None:
+    said = sentence(baseline(1.0, 1.001, 0.999), 5)
+    assert said == (
+        "The baseline: val_bpb 1.00000, the mean of 3 runs on different seeds. The standard deviation of one run is "
+        "0.00100, with 2 degrees of freedom."
+    )
+    assert "no noise was seen" in sentence(baseline(1.0, 1.0, 1.0), 5)
+    once = replace(LIKE, runs=(Run(1, 1.0),), verdict=Verdict(Status.KEEP, "", ""))
+    assert "Its noise was not measured" in sentence(once, 2)
+
+
+def test_a_keep_says_how_sure_it_is_and_that_it_was_selected() -> None:
+    kept = tried(baseline(1.0, 1.0005, 0.9995), 0.99, 0.992)
+    assert kept.verdict is not None
+    assert kept.verdict.status is Status.KEEP
+    said = sentence(kept, 4)
+    assert said.startswith(
+        "Kept. 2 runs on different seeds (the first at half weight, because it was selected by that run) put val_bpb "
+        "at 0.9913, 0.0087 better than the best so far, 1.0000."
+    )
+    assert f"the probability that it is truly better is {kept.probability:.4f}"[:-2] in said
+    assert f"the rule asked for a gain of more than {kept.margin:.4f}" in said
+    assert "only an audit measures it afresh" in said
+
+
+def test_a_keep_of_one_run_claims_no_probability() -> None:
+    said = sentence(tried(baseline(1.0, 1.1, 0.9), 0.5, rule=OFF), 3)
+    assert said.startswith("Kept. One run gave val_bpb 0.500, 0.500 better than the best so far, 1.000.")
+    assert "one run cannot tell a gain from luck" in said
+
+
+def test_a_first_run_that_is_not_better_ends_it() -> None:
+    said = sentence(tried(baseline(1.0, 1.0005, 0.9995), 1.01), 3)
+    assert said.startswith("Discarded. One run gave val_bpb 1.010, 0.010 worse than the best so far, 1.000.")
+    assert "no further run was spent on it" in said
+
+
+def test_within_noise_is_not_said_to_be_no_effect() -> None:
+    said = sentence(tried(baseline(1.0, 1.0005, 0.9995), 0.9999, 1.001), 5)
+    assert "This does not show that the change has no effect" in said
+    assert "The probability that it is better is 0." in said
+
+
+def test_a_test_that_said_no_is_quoted() -> None:
+    said = sentence(tried(baseline(1.0, 1.0005, 0.9995), 0.99, 0.99, assertion="peak_memory_mb is 90000"), 4)
+    assert said.startswith("Discarded. 2 runs")
+    assert said.endswith("peak_memory_mb is 90000.")
+
+
+def test_crashes_and_refusals_have_no_number() -> None:
+    crash = Crash("oom", "CUDA out of memory\nat line 3")
+    crashed = replace(LIKE, number=1, runs=(Run(1, None, crash=crash),)).judged(verdict.crashed(crash), 1.0)
+    assert sentence(crashed, 4) == "Crashed (oom), so there is no number to judge. CUDA out of memory at line 3."
+    refusal = Crash("refused", "it changes nothing")
+    refused = replace(LIKE, number=2, refusal=refusal).judged(verdict.crashed(refusal), 1.0)
+    assert sentence(refused, 4) == "Refused before anything was run (refused). It changes nothing."
+
+
+def test_a_metric_to_maximize_is_better_when_higher() -> None:
+    first = baseline(10.0, 10.1, 9.9, direction=Direction.MAXIMIZE)
+    assert "5.00 better than the best so far" in sentence(tried(first, 15.0, 15.0), 2)
+    assert "1.00 worse than the best so far" in sentence(tried(first, 9.0), 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "text"),
+    [
+        (0.97, 5, "0.97000"), (1.5e-7, 5, "less than 0.00001"), (3e12, 2, "3e+12"), (math.inf, 3, "inf"),
+        (0.0, 2, "0.00"), (1234567.0, 0, "1234567"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_as_long_as_they_mean_something(value: float, places: int, text: str) -> None:
+    assert number(value, places) == text
+
+
+def test_decimals_follow_the_noise() -> None:
+    quiet, loud = [baseline(1.0, 1.0001, 0.9999)], [baseline(100.0, 110.0, 90.0)]
+    assert decimals(quiet, noise_of(quiet)) == 5
+    assert decimals(loud, noise_of(loud)) == 0
+    exact = [baseline(0.5, 0.5, 0.5)]
+    assert decimals(exact, noise_of(exact)) == 6
+
+
+def test_the_best_so_far_follows_what_it_was_measured_as_later() -> None:
+    first = baseline(1.0, 1.0005, 0.9995)
+    kept = tried(first, 0.98, 0.98)
+    later = replace(kept, number=2, commit="c", base="b", incumbent=0.985).judged(Verdict(Status.DISCARD, "", ""), 3.0)
+    stranger = replace(later, number=3, base="elsewhere", incumbent=7.0)
+    assert [point.best for point in points([first, kept, later, stranger])] == [1.0, 0.98, 0.985, 0.985]
+
+
+def test_error_bars_stand_where_there_are_repeats() -> None:
+    first = baseline(1.0, 1.001, 0.999)
+    shown = points([first, tried(first, 1.5)])
+    assert shown[0].error == pytest.approx(0.001 / math.sqrt(3))
+    assert shown[1].error is None
+
+
+def test_results_far_off_do_not_flatten_the_rest() -> None:
+    first = baseline(1.0, 1.001, 0.999)
+    many = [replace(tried(first, 1.01 + number / 1000), number=number) for number in range(1, 30)]
+    low, high = limits(points([first, *many, replace(tried(first, 500.0), number=30)]), Direction.MINIMIZE)
+    assert low < 1.0
+    assert 1.03 < high < 2.0
