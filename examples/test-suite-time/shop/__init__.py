@@ -1,0 +1,1 @@
+"""A shop with a catalogue in SQLite: the program whose tests take too long."""
