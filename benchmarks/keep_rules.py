@@ -1,11 +1,11 @@
 """What each keep rule finds of a night's gains, what it keeps that is none, and what that costs in runs.
 
-    python benchmarks/keep_rules.py [--nights 480] [--processes 2] [--races 1 2 4]
+    python benchmarks/keep_rules.py [--nights 480] [--processes 2]
 
 The world is a real night's 125 experiments on an H100: `effects.npz` holds 240 sets of true effects that agree with
 what was reported of them. Each is played through the project's own keep rule, and its racing, with made-up runs. How
-well a curve foretells a metric was measured on the CPU profile: `curves.py`. `--races` multiplies that noise, since no
-GPU's curves are in it. About 5 minutes on two cores.
+well a curve foretells a metric was measured with `curves.py`: on the CPU profile in runs of 15 seconds, on H200s in
+runs of 40. About 5 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -56,22 +56,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=480)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--races", type=float, nargs="*", default=[1, 2, 4])
     given = parser.parse_args()
     began = time.monotonic()
     with np.load(HERE / "effects.npz") as found:
         effects, baselines = found["D"], found["M0"]
     median = float(np.median(np.abs(effects)))
 
-    def table(sd: float, entries: list[tuple[str, Rule, float]]) -> None:
+    def table(sd: float, entries: list[tuple[str, Rule, str]]) -> None:
         print(f"\nsd of a run {sd}\n")
         print(
             "| rule | true final | keeps | not an improvement | runs | reported less true "
             f"| true final at {BUDGET} runs | stopped early | gains lost by it |"
         )
         print("|---|---|---|---|---|---|---|---|---|", flush=True)
-        for name, rule, noise in entries:
-            curves = Curves.load(noise * sd, noise * median) if noise else None
+        for name, rule, measured in entries:
+            curves = Curves.load(sd, median, HERE / measured) if measured else None
             world = World(rule, sd, curves)
             jobs = [
                 (world, float(baselines[night % len(effects)]), effects[night % len(effects)].tolist(), SEED + night)
@@ -81,12 +80,10 @@ def main() -> None:
 
     rules = (OFF, STANDARD, STRICT, LEAN)
     for sd in (0.0004, 0.0008):
-        entries = [(rule.name, rule, 0.0) for rule in rules]
-        entries += [(f"{rule.name}, raced", rule, 1.0) for rule in rules] if 1.0 in given.races else []
-        if sd == 0.0004:
-            entries += [(rule.name, rule, 0.0) for rule in VARIANTS]
-            noisier = [noise for noise in given.races if noise != 1]
-            entries += [(f"lean, raced, curves {noise:g} times as noisy", LEAN, noise) for noise in noisier]
+        entries = [(rule.name, rule, "") for rule in rules]
+        for where, measured in (("a CPU", "curves.json"), ("an H200", "curves-h200.json")):
+            entries += [(f"{rule.name}, raced by curves of {where}", rule, measured) for rule in rules]
+        entries += [(rule.name, rule, "") for rule in VARIANTS] if sd == 0.0004 else []
         table(sd, entries)
     print(f"\n{given.nights} nights a row, {time.monotonic() - began:.0f} s")
 

@@ -52,7 +52,7 @@ OPTIONS = (
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
     Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, lean, or the number "
            "of confirmations at most (standard)"),
-    Option("racing", "on|off", "end a run early that cannot come to what it has to, by its loss curve (on)"),
+    Option("racing", "HOW", "on: end a run early that cannot come to what it has to, by its loss curve; or off (on)"),
     Option("inconclusive", "N", "make a run again that was disturbed on its GPU, and stop after N of them in a row; "
            "0: every run counts (3)"),
     Option("simplify", "", "keep a simpler program that is no worse, too (off)", switch=True),
