@@ -9,15 +9,14 @@ What an experiment is and whether it is kept is decided elsewhere.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,12 +25,14 @@ from pytest_autoresearch.audit import Audit
 from pytest_autoresearch.errors import BaseMoved, GitError, NumberTaken, UserError
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.git import Git
+from pytest_autoresearch.presence import Presence
 from pytest_autoresearch.records import chain, decode, encode
 from pytest_autoresearch.worktree import Worktree
 
 _Record = TypeVar("_Record")
 NOBODY = "0" * 40
-_PATIENCE_SECONDS = 5.0
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NAME, _EMAIL = "autoresearch", "autoresearch@localhost"
 
 
@@ -64,7 +65,7 @@ class Ratchet:
             raise UserError("nothing is committed yet: type `git add -A && git commit -m baseline` first")
         self.start = start
         self.tag = ""
-        self._alive: int | None = None
+        self.presence = Presence(self.home)
         self._serial = threading.Lock()
         self._identify()
 
@@ -85,9 +86,18 @@ class Ratchet:
         return self.git.ask("rev-parse", "--verify", "--quiet", f"{self.branch}^{{commit}}")
 
     def records(self, tag: str = "") -> list[Experiment]:
-        """Every record of a campaign (default: the open one), by number; in one git command."""
-        found = self._tags(f"refs/autoresearch/{tag or self.tag}", r"\d{4,}", decode)
-        return sorted(found, key=lambda record: record.number)
+        """Every record of a campaign (default: the open one), by number; in one git command.
+
+        Raises:
+            UserError: One cannot be read, or says what no session writes: it may be a stranger's.
+        """
+        folder = f"refs/autoresearch/{tag or self.tag}"
+        found = sorted(self._tags(folder, r"\d{4,}", decode), key=lambda record: record.number)
+        for record in found:  # these become words of git commands and parts of paths
+            if not (_COMMIT.fullmatch(record.commit) and _COMMIT.fullmatch(record.base) and _TAG.fullmatch(record.tag)):
+                name = f"{folder}/{record.number:04d}"
+                raise UserError(f"{name} is the record of no session: type `git update-ref -d {name}` to be without it")
+        return found
 
     def waiting(self) -> list[Experiment]:
         """Candidates that a session committed but could not judge."""
@@ -176,10 +186,7 @@ class Ratchet:
             UserError: The tag is no name for a branch, or its branch is checked out somewhere else.
         """
         self.tag = tag
-        if (
-            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", tag)
-            or self.git.ask("check-ref-format", self.branch) is None
-        ):
+        if not _TAG.fullmatch(tag) or self.git.ask("check-ref-format", self.branch) is None:
             raise UserError(f"--autoresearch-tag {tag!r} cannot name a branch: use letters, digits, '.', '_' and '-'")
         said = self.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/autoresearch", f"{self.branch}/")
         for name in said.split():
@@ -202,33 +209,19 @@ class Ratchet:
         Raises:
             UserError: The branch is where no record put it.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
-        # Held shared as long as this process lives. Whoever can have it alone is the only session of the campaign, and
-        # every lock that lies on its refs was left by a process that is dead.
-        self._alive = os.open(self.home / f"campaign-{self.tag}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._clear_locks()
-        self._join(self._alive)
+        self.presence.join(self.tag, self._clear_locks)
         head = self.head()  # before the records: another session writes its record, then its branch
         records = self.records()
         self._finish(head, chain(records))
         return records
 
-    def _join(self, lock: int) -> None:
-        until = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    self.close()
-                    raise UserError(
-                        f"the campaign {self.tag} is being audited, or moved between repositories: wait until that has "
-                        "ended"
-                    ) from None
-            time.sleep(0.05)
+    def close(self) -> None:
+        """Leave the campaign."""
+        self.presence.leave()
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other session takes part in the campaign meanwhile; see `Presence`."""
+        return self.presence.alone(self.tag)
 
     def _clear_locks(self) -> None:
         common = self.home.parent
@@ -256,36 +249,6 @@ class Ratchet:
             f"type `git branch -f autoresearch/{self.tag} {due[:7]}` to go on from the last keep, "
             "or choose another --autoresearch-tag"
         )
-
-    def close(self) -> None:
-        """Leave the campaign."""
-        if self._alive is not None:
-            os.close(self._alive)
-            self._alive = None
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """No other session takes part in the campaign meanwhile; one that begins waits a moment, and says so.
-
-        Raises:
-            UserError: One does.
-        """
-        self.home.mkdir(parents=True, exist_ok=True)
-        mine = self._alive  # of the session that this is, if it is one
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        held = os.open(self.home / f"campaign-{self.tag}.lock", flags) if mine is None else mine
-        try:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"a session of the campaign {self.tag} runs here: wait until it has ended") from None
-            yield
-        finally:
-            if mine is None:
-                os.close(held)
-            else:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def worktree(self, lane: int) -> Worktree:
         """The lane's own tree; another session's lanes are passed over."""

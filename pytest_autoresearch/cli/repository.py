@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,6 @@ from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import Experiment
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings, read
-
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +55,11 @@ class Repository:
         Raises:
             UserError: There is no such campaign, or a record says what no session writes: it may be a stranger's.
         """
-        chosen = self.choose(tag)
-        records = self.ratchet.records(chosen)
-        for record in records:  # these become words of git commands and parts of paths
-            if not (_COMMIT.fullmatch(record.commit) and _COMMIT.fullmatch(record.base) and _TAG.fullmatch(record.tag)):
-                name = f"refs/autoresearch/{chosen}/{record.number:04d}"
-                raise UserError(f"{name} is the record of no session: type `git update-ref -d {name}` to be without it")
-        return records
+        return self.ratchet.records(self.choose(tag))
 
     def artifacts(self, experiment: Experiment) -> Path:
         """The folder of what an experiment left for people: logs, patches. It may be gone."""
-        number = experiment.number if experiment.planned_number is None else experiment.planned_number
-        return self.settings.experiments_folder / "runs" / experiment.tag / f"{number:04d}"
+        return self.settings.artifacts(experiment)
 
 
 def enter(given: argparse.Namespace) -> None:

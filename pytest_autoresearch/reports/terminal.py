@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,8 +113,7 @@ class Terminal:
 
     def _log(self, experiment: Experiment) -> str:
         """The log of its last run, as a path from where pytest was typed; empty where nothing was run."""
-        number = experiment.number if experiment.planned_number is None else experiment.planned_number
-        folder = Path(self.campaign.settings.experiments_folder, "runs", experiment.tag, f"{number:04d}")
+        folder = self.campaign.settings.artifacts(experiment)
         logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns) if experiment.runs else []
         return os.path.relpath(logs[-1]) if logs else ""
 
