@@ -96,8 +96,9 @@ def compare(first: Sequence[float], last: Sequence[float], direction: Direction)
     # Roots of the variances of the two means: their squares may be too large, or too small, for a number.
     errors = [sample.spread / math.sqrt(sample.runs * (sample.runs - 1)) for sample in samples]
     error = math.hypot(*errors)
-    if error == 0:
-        return Difference(gain, 0.0, 0.0 if gain > 0 else 1.0, math.inf)
+    if error == 0:  # of few runs of a coarse metric that may be chance
+        sure = gain > 0 and min(sample.runs for sample in samples) >= RUNS
+        return Difference(gain, 0.0, 0.0 if sure else 1.0, math.inf)
     if not (math.isfinite(error) and math.isfinite(gain)):
         return Difference(gain, math.inf, 0.5, 1.0)
     parts = ((one / error) ** 4 / (sample.runs - 1) for one, sample in zip(errors, samples, strict=True))

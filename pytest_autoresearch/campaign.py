@@ -57,7 +57,7 @@ def limits_of(
     deadline = deadline_seconds or max(2 * budget, budget + 120)
     startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
     if baseline is not None:
-        startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in baseline.runs))
+        startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in baseline.own_runs))
     return Limits(budget, min(startup, deadline), deadline, memory)
 
 

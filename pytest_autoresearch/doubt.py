@@ -1,45 +1,63 @@
 """Whether a run says something of its program, or of what was wrong with the machine while it ran.
 
-Pure: runs in, a sentence out. A run in doubt counts for nothing and is made again, whatever it came to.
+Pure: runs in, a sentence out. A run in doubt is made again. What somebody else did to it, it may say as often as it
+happens; what a program can bring about itself earns it one more run and not two: else an unlucky number could be had
+drawn again.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
-from statistics import median
 
-from pytest_autoresearch.experiment import Run
+from pytest_autoresearch.experiment import Limits, Run
 
+OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 _DRAWING = ", drawing"  # how a process is marked that has no part in computing
-RATE = 0.05  # by which the step rates of one commit may differ on a GPU
-_HEAT = 0.05  # of the looks, beyond what the baseline saw
+_RATE = 0.05  # by which the step rates of one commit may differ on a GPU, and so many deviations of the baseline's
+_DEVIATIONS = 2.5
+_HEAT = 0.05  # of the looks, beyond what is usual
 _POWER = 0.3
 _HOT = ("thermal", "power brake", "hardware")
-_MEMORY = ("oom", "over-memory")  # which a neighbour may be the reason for
+_EARLY, _FULL = 0.1, 0.9  # shares of the budget and of the memory limit
 
 
-def doubt(run: Run, others: Sequence[Run], baseline: Iterable[Run]) -> str:
-    """What was wrong while it ran, in a sentence; empty where nothing was.
+def disturbed(run: Run, baseline: Iterable[Run]) -> str:
+    """What others did to it, in a sentence; empty where nobody did anything.
+
+    Args:
+        run: Just made.
+        baseline: The baseline's runs, which show who is always there.
+    """
+    if not run.device or (run.crash is not None and run.crash.reason not in OUT_OF_MEMORY):
+        return ""  # on a CPU there is always somebody else; and a program that fails does so of its own
+    always = {_program(name) for one in baseline if not one.inconclusive for name in one.others or ()}
+    strangers = [name for name in run.others or () if not name.endswith(_DRAWING) and _program(name) not in always]
+    return f"{', '.join(strangers[:3])} computed on the same GPU" if strangers else ""
+
+
+def unsteady(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
+    """What was odd about it that may be the machine's fault and may be its own, in a sentence; empty where nothing was.
 
     Args:
         run: Just made.
         others: Of the same commit, made before.
-        baseline: The baseline's, which show what is usual on this machine; empty while there are none.
+        usual: Those of the baseline and of the incumbent, which show what is usual on this machine.
     """
-    if not run.device or (run.crash is not None and run.crash.reason not in _MEMORY):
-        return ""  # on a CPU there is always somebody else; and a program that fails does so of its own
-    usual = [one for one in baseline if not one.inconclusive]
-    if said := _neighbours(run, usual):
-        return said
-    if run.crash is not None:
+    if not run.device or run.crash is not None:
         return ""
-    return _throttled(run, others, usual) or _out_of_step(run, others)
+    return _throttled(run, others, [one for one in usual if not one.inconclusive]) or _out_of_step(run, others, usual)
 
 
-def _neighbours(run: Run, usual: Iterable[Run]) -> str:
-    always = {_program(name) for one in usual for name in one.others or ()}
-    strangers = [name for name in run.others or () if not name.endswith(_DRAWING) and _program(name) not in always]
-    return f"{', '.join(strangers[:3])} computed on the same GPU" if strangers else ""
+def honestly_out_of_memory(run: Run, limits: Limits) -> bool:
+    """Whether it ran out of memory before it could know how it would come out, or was seen to hold that much.
+
+    A program that only says so, after a bad run, would like to draw again.
+    """
+    if run.crash is None or run.crash.reason not in OUT_OF_MEMORY:
+        return False
+    early = run.training_seconds <= _EARLY * limits.budget_seconds
+    return early or run.peak_memory_mb >= _FULL * limits.memory_limit_mb
 
 
 def _program(name: str) -> str:
@@ -51,26 +69,32 @@ def _throttled(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
     for cause, share in (run.throttling or {}).items():
         hot = cause.startswith(_HOT)
         # Heat is the machine's. How often the power cap holds is the program's, so that alone the same program tells.
-        like = usual if hot else others
-        if not hot and not like:
+        like = [one for one in (*usual, *others) if not one.inconclusive] if hot else others
+        if not like:
             continue
-        most = max(((one.throttling or {}).get(cause, 0.0) for one in like), default=0.0)
+        most = max((one.throttling or {}).get(cause, 0.0) for one in like)
         if share > most + (_HEAT if hot else _POWER):
-            than = f"; at most {most:.0%} before" if like else ""
-            return f"the GPU was held back ({cause}) in {share:.0%} of the looks{than}"
+            return f"the GPU was held back ({cause}) in {share:.0%} of the looks; at most {most:.0%} before"
     return ""
 
 
-def _out_of_step(run: Run, others: Sequence[Run]) -> str:
+def _out_of_step(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
     """Whether it made its steps at another rate than most runs of the same program."""
     own, rates = _rate(run), [rate for rate in map(_rate, others) if rate]
     if not own or not rates:
         return ""
-    near = [rate for rate in rates if abs(own - rate) <= RATE * rate]
+    allowed = max(_RATE, _DEVIATIONS * _spread(usual))
+    near = [rate for rate in rates if abs(own - rate) <= allowed * rate]
     if 2 * len(near) >= len(rates):
         return ""
-    middle = median(rates)
+    middle = statistics.median(rates)
     return f"{own:.2f} steps a second, {abs(own / middle - 1):.0%} {'more' if own > middle else 'less'} than before"
+
+
+def _spread(runs: Iterable[Run]) -> float:
+    """The relative standard deviation of the baseline's step rate."""
+    rates = [rate for run in runs if run.role == "baseline" and (rate := _rate(run))]
+    return statistics.stdev(rates) / statistics.fmean(rates) if len(rates) > 1 else 0.0
 
 
 def _rate(run: Run) -> float:

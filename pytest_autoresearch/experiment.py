@@ -325,6 +325,7 @@ class Experiment:
         decided: The keep rule's word for its own verdict; empty where one run decides.
         evidence: What it saw, in a sentence.
         probability: That it is better than the incumbent, by all of its runs; None where that was not asked.
+        rule: The keep rule, by the name that the user has for it; empty in records of earlier versions.
         refusal: Why the proposal was never run, or None.
         verdict: None until it is judged.
         setting: What it can be compared with.
@@ -356,6 +357,7 @@ class Experiment:
     decided: str = ""
     evidence: str = ""
     probability: float | None = None
+    rule: str = ""
     refusal: Crash | None = None
     verdict: Verdict | None = None
     setting: Setting = field(default_factory=Setting)
@@ -419,7 +421,9 @@ class Experiment:
     @property
     def metric(self) -> float:
         """The estimate over all its runs: their mean, the first at half weight where others confirm it, since it was
-        selected by that. NaN when there is none."""
+        selected by that. NaN when there is none, or a run of it was ended early: what others showed was not enough."""
+        if self.hopeless:
+            return math.nan
         runs = [run for run in self.own_runs if run.metric is not None]
         screen = next((run.metric for run in runs if run.role == "screen"), None)
         confirmations = tuple(run.metric for run in runs if run.role == "confirm" and run.metric is not None)

@@ -176,7 +176,7 @@ class Loop:
 
     def _audit(self, session: pytest.Session) -> None:
         """Measure anew what this session has kept, where that is wanted."""
-        if not (self.campaign.settings.audit and self.judge.kept):
+        if not (self.campaign.settings.audit and self.judge.kept) or self.campaign.failed:
             return
 
         def stopped() -> bool:

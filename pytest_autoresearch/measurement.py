@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_autoresearch.doubt import honestly_out_of_memory
 from pytest_autoresearch.equipment import Equipment
 from pytest_autoresearch.experiment import Limits, Progress, Run
 from pytest_autoresearch.git import Git
@@ -19,7 +20,6 @@ from pytest_autoresearch.guard import is_editable
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.workbench import OUT_OF_MEMORY
 from pytest_autoresearch.worktree import Worktree
 
 
@@ -82,7 +82,7 @@ def measure(
 
     try:
         first, less = run({}), equipment.harness.retry_out_of_memory
-        if first.crash is None or first.crash.reason not in OUT_OF_MEMORY or not less:
+        if not less or not honestly_out_of_memory(first, limits):
             return (first,), log
         return (first, run(less)), log
     finally:

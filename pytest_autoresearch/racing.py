@@ -20,6 +20,7 @@ from pytest_autoresearch.records import chain
 FINISHED = 8  # runs to learn from before anything is stopped
 SPARED = 10  # of so many hopeless runs, one is let finish
 _SURE = 0.99
+_RELATED = 0.95
 
 
 # What a changed line speaks of where a curve bends elsewhere or is in another unit: batches, schedules, the loss, how
@@ -131,6 +132,8 @@ def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> flo
     freedom = len(nearest) - len(rests)
     if seed not in rests or freedom < FINISHED - 1:
         return math.inf
+    if not _foretells(pool, at):
+        return math.inf
     means = {of: sum(values) / len(values) for of, values in rests.items()}
     spread = math.sqrt(sum((rest - means[of]) ** 2 for of, values in rests.items() for rest in values) / freedom)
     width = student.quantile(_SURE, freedom) * math.sqrt(1 + 1 / len(rests[seed])) * spread
@@ -140,6 +143,25 @@ def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> flo
         if one.seed in means and (one.won or one.metric < bar)
     )
     return means[seed] + slope * bar + max(width, max(bends, default=0.0))
+
+
+def _foretells(finished: Sequence[_Finished], at: int) -> bool:
+    """Whether a lower loss went with a better metric so far: of runs on the same seed, and hardly by chance."""
+    groups: dict[int, list[_Finished]] = {}
+    for one in finished:
+        groups.setdefault(one.seed, []).append(one)
+    loss2 = metric2 = both = 0.0
+    for group in groups.values():
+        loss = math.fsum(one.losses[at] for one in group) / len(group)
+        metric = math.fsum(one.metric for one in group) / len(group)
+        loss2 += math.fsum((one.losses[at] - loss) ** 2 for one in group)
+        metric2 += math.fsum((one.metric - metric) ** 2 for one in group)
+        both += math.fsum((one.losses[at] - loss) * (one.metric - metric) for one in group)
+    freedom = len(finished) - len(groups) - 1
+    if freedom < 1 or not loss2 > 0 or not metric2 > 0:
+        return False
+    correlation = min(both / math.sqrt(loss2 * metric2), 1 - 1e-12)
+    return correlation * math.sqrt(freedom / (1 - correlation**2)) > student.quantile(_RELATED, freedom)
 
 
 def _slope(finished: Sequence[_Finished], at: int) -> float:
@@ -198,8 +220,8 @@ class Races:
 
 def races(records: Iterable[Experiment]) -> Races:
     """What racing did in these experiments."""
-    hopeless = [(record, run) for record in records for run in record.runs if run.hopeless]
-    ended = [(record, run) for record, run in hopeless if run.metric is None]
+    hopeless = [(record, run) for record in records for run in record.runs if run.hopeless and not run.inconclusive]
+    ended = [(record, run) for record, run in hopeless if run.stopped]
     spared = [(record, run.metric, run.bar) for record, run in hopeless if run.metric is not None]
     return Races(
         stopped=len(ended),
@@ -246,6 +268,6 @@ class Race:
             return ""
         self.hopeless = (
             f"loss {loss:.4f} after {CHECKPOINTS[at]:.0%} of the budget, where {limit:.4f} is the most to beat "
-            f"{self.bar:.6g}"
+            f"{self.bar:.4g}"
         )
         return "" if self._spared else self.hopeless

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Run, Status
 from pytest_autoresearch.noise import Noise, Prior, Sample, pooled
 from pytest_autoresearch.records import chain
-from pytest_autoresearch.rule import Incumbent, Rule
+from pytest_autoresearch.rule import Incumbent, Rule, kept_by_chance
 
 _SELECTED = "screen"  # a run that a candidate was chosen by says more of luck than of the program
 
@@ -16,11 +17,14 @@ _SELECTED = "screen"  # a run that a candidate was chosen by says more of luck t
 def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
     """The runs of every commit that count for an estimate, over all records, by commit."""
     found: dict[str, Sample] = {}
+    seen: set[tuple[str, int]] = set()  # two lanes may have run a commit on the same seed
     for record in records:
         for run in record.runs:
-            if run.metric is not None and run.role != _SELECTED and not run.inconclusive:
-                commit = run.commit or record.commit
-                found[commit] = found.get(commit, Sample()).plus(run.metric)
+            commit = run.commit or record.commit
+            if run.metric is None or run.role == _SELECTED or run.inconclusive or (commit, run.seed) in seen:
+                continue
+            seen.add((commit, run.seed))
+            found[commit] = found.get(commit, Sample()).plus(run.metric)
     return found
 
 
@@ -68,6 +72,34 @@ def reference(records: Iterable[Experiment], known: Mapping[str, Sample]) -> flo
     if not found:
         return None
     return min(found) if line[0].direction is Direction.MINIMIZE else max(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Luck:
+    """How far a campaign's keeps can be believed.
+
+    Attributes:
+        nothing: How many of them are expected to be no improvement, each by its own evidence; simpler programs, which
+            need be none, aside. None where none was asked for evidence.
+        chance: How many would be kept by chance alone, had no proposal changed anything.
+        tried: Of so many proposals.
+    """
+
+    nothing: float | None
+    chance: float
+    tried: int
+
+
+def luck(records: Iterable[Experiment]) -> Luck:
+    """What is to be said beside the number of keeps."""
+    known = list(records)
+    keeps = [one for one in chain(known)[1:] if one.decided != "simpler" and one.probability is not None]
+    judged = [one for one in known if one.rule and one.number != BASELINE]
+    return Luck(
+        math.fsum(1 - (one.probability or 0.0) for one in keeps) if keeps else None,
+        math.fsum(kept_by_chance(one.rule) for one in judged),
+        len(judged),
+    )
 
 
 def tally(records: Iterable[Experiment]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,8 @@ def _begin(config: pytest.Config) -> None:
         checkout.check()
     asks_hook = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
     proposer = choose(settings, asks_hook, checkout.edit)
+    if settings.racing == "auto":
+        settings = replace(settings, racing="on" if _goes_by_margin(config, settings) else "off")
     equipment = equip(settings, ratchet)
     harness, box = equipment.harness, equipment.sandbox
     loop = Loop(config, slots, settings.lanes, settings.discard)
@@ -253,7 +256,23 @@ def _header(
     return lines
 
 
+def _goes_by_margin(config: pytest.Config, settings: Settings) -> bool:
+    """Whether a candidate is kept for what the keep rule asks: then a run that cannot come to it is worth nothing.
+
+    A rule of another kind may want a number that is no better, for the sake of something else.
+    """
+    if config.hook.pytest_autoresearch_verdict.get_hookimpls():
+        return False
+    rules = [path for path in settings.experiments_folder.rglob("*.py") if "runs" not in path.parts]
+    written = [text for path in rules if "experiment" in (text := path.read_text("utf-8", "replace"))]
+    return _is_bundled(config) or any(".margin" in text for text in written)
+
+
+def _is_bundled(config: pytest.Config) -> bool:
+    return any(Path(argument.partition("::")[0]).resolve() == BUNDLED.resolve() for argument in config.args)
+
+
 def _rule(config: pytest.Config, settings: Settings) -> str:
-    if any(Path(argument.partition("::")[0]).resolve() == BUNDLED.resolve() for argument in config.args):
+    if _is_bundled(config):
         return f"built in: within budget and memory, and {settings.metric} better than the best"
     return f"the tests in {settings.experiments}/"

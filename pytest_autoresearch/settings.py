@@ -17,6 +17,7 @@ from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import Direction, Experiment
 from pytest_autoresearch.rule import Rule, rule_of
 
+RACING = ("auto", "on", "off")
 SANDBOXES = ("auto", "require", "off")
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
 REPAIRS = 3
@@ -52,7 +53,8 @@ OPTIONS = (
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
     Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, lean, or the number "
            "of confirmations at most (standard)"),
-    Option("racing", "HOW", "on: end a run early that cannot come to what it has to, by its loss curve; or off (on)"),
+    Option("racing", "HOW", "end a run early that cannot come to what the keep rule asks, by its loss curve: on, off, "
+           "or auto: where the acceptance tests go by the keep rule's margin (auto)"),
     Option("inconclusive", "N", "make a run again that was disturbed on its GPU, and stop after N of them in a row; "
            "0: every run counts (3)"),
     Option("simplify", "", "keep a simpler program that is no worse, too (off)", switch=True),
@@ -125,7 +127,7 @@ class Settings:
     model: str
     cost_usd: float | None
     rule: Rule
-    racing: bool
+    racing: str
     inconclusive: int
     simplify: bool
     audit: bool
@@ -199,7 +201,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         model=text("model") or "",
         cost_usd=_number("cost", text("cost"), "US dollars, more than 0"),
         rule=_rule(text("confirm") or "standard"),
-        racing=_choice("racing", text("racing") or "on", ("on", "off")) == "on",
+        racing=_choice("racing", text("racing") or "auto", RACING),
         inconclusive=INCONCLUSIVE if doubted is None else _count("inconclusive", doubted, 0, "0 for never"),
         repairs=REPAIRS if repairs is None else _count("repairs", repairs, 0, "0 for never"),
         agent_seconds=_number("agent-seconds", text("agent_seconds"), "seconds, more than 0") or AGENT_SECONDS,

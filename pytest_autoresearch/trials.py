@@ -55,6 +55,8 @@ def candidate(
         simplify: Whether a simpler program need only be no worse.
     """
     known = list(records)
+    # What is tried again is not asked the seeds that it was chosen by.
+    asked = max(replicates.run_count(known, commit) for commit in (experiment.commit, experiment.proposal.repeats))
     trial = _Trial(head, known, rule, prior, simplify and experiment.simpler)
     runs: tuple[Run, ...] = ()
     while (action := trial.next()).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
@@ -64,12 +66,12 @@ def candidate(
             trial.hear_incumbent(made[-1].metric)
         else:
             role = "confirm" if trial.screen is not None else "screen"
-            seed = SEED + replicates.run_count(known, experiment.commit) + trial.own
+            seed = SEED + asked + trial.own
             made = run(experiment.commit, seed, role, trial.incumbent.mean, trial.bar)
             if made[-1].stopped:
                 return replace(
                     experiment, runs=runs + made, incumbent=trial.incumbent.mean, margin=math.inf, decided="hopeless",
-                    evidence=_stopped(action, role, made[-1]),
+                    evidence=_stopped(action, role, made[-1]), rule=rule.name,
                 )  # fmt: skip
             if made[-1].metric is None:
                 return replace(experiment, runs=runs + made, incumbent=trial.incumbent.mean)
@@ -78,7 +80,7 @@ def candidate(
     return replace(
         experiment, runs=runs, incumbent=action.best, margin=action.margin,
         decided=action.reason if rule.looks else "", evidence=action.sentence if rule.looks else "",
-        probability=action.p if rule.looks and math.isfinite(action.p) else None,
+        probability=action.p if rule.looks and math.isfinite(action.p) else None, rule=rule.name,
     )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ class _Trial:
     @property
     def bar(self) -> float | None:
         """The metric that the candidate's next run has to beat; None where one run decides, and has to be known."""
-        return needed(self._evidence) if self._rule.looks else None
+        return needed(self._evidence) if self._rule.looks and not self._noise.exact else None
 
     @property
     def _evidence(self) -> Evidence:

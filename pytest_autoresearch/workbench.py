@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pytest_autoresearch import replicates, trials
 from pytest_autoresearch.describe import Harness
-from pytest_autoresearch.doubt import doubt
+from pytest_autoresearch.doubt import disturbed, honestly_out_of_memory, unsteady
 from pytest_autoresearch.errors import Stopped
 from pytest_autoresearch.experiment import BASELINE, Experiment, Progress, Run
 from pytest_autoresearch.ledger import Ledger
@@ -28,7 +28,6 @@ from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 
 _AUDIT = "audit"
-OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 
 
 class Watcher(Protocol):
@@ -53,6 +52,7 @@ class _Order:
         before: The runs of its commit that were made for this experiment before it.
         log: Its log's name.
         racer: What races it; None where nothing does.
+        excused: Why runs of its experiment were made again that may have brought it about themselves.
     """
 
     experiment: Experiment
@@ -64,6 +64,7 @@ class _Order:
     before: tuple[Run, ...]
     log: str
     racer: Racer | None
+    excused: list[str]
 
 
 class Workbench:
@@ -89,10 +90,11 @@ class Workbench:
             Stopped: The session is ending, or the machine is not fit to measure anything.
         """
         rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
-        raced = self._settings.racing and rule.looks and experiment.comparable
+        raced = self._settings.racing == "on" and rule.looks and experiment.comparable
         racer = racer_of(self._ledger.records) if raced else None
         counts: dict[str, int] = {}
         made: list[Run] = []
+        excused: list[str] = []
 
         def run(
             commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
@@ -100,7 +102,7 @@ class Workbench:
             counts[role] = count = counts.get(role, 0) + 1
             log = "train" if role == "screen" or (role, count) == ("baseline", 1) else f"{role}-{count}"
             before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
-            order = _Order(experiment, commit, seed, role, below, bar, before, log, racer)
+            order = _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
             runs = self._with_retry(order, tree, lane)
             made.extend(runs)
             return runs
@@ -124,7 +126,7 @@ class Workbench:
         Raises:
             Stopped: See `measure`.
         """
-        order = _Order(experiment, experiment.commit, seed, _AUDIT, below, None, before, f"{_AUDIT}-{seed}", None)
+        order = _Order(experiment, experiment.commit, seed, _AUDIT, below, None, before, f"{_AUDIT}-{seed}", None, [])
         return self._with_retry(order, tree, 0)
 
     def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
@@ -132,11 +134,10 @@ class Workbench:
 
         What follows a program that needed the way is given it from the start: it would run out all the same.
         """
-        incumbent = self._ledger.incumbent
-        variables = incumbent.last_run.variables if incumbent and incumbent.last_run else {}
-        first = self._beyond_doubt(order, tree, lane, variables)
-        crash, less = first[-1].crash, self._harness.retry_out_of_memory
-        if crash is None or crash.reason not in OUT_OF_MEMORY or not less or variables == less:
+        like = order.experiment if order.role == _AUDIT else self._ledger.incumbent
+        variables = like.last_run.variables if like and like.last_run else {}
+        first, less = self._beyond_doubt(order, tree, lane, variables), self._harness.retry_out_of_memory
+        if not less or variables == less or not honestly_out_of_memory(first[-1], order.experiment.limits):
             return first
         return *first, *self._beyond_doubt(replace(order, log=f"{order.log}-2"), tree, lane, less)
 
@@ -148,27 +149,44 @@ class Workbench:
         Raises:
             Stopped: So many in a row were disturbed that somebody has to look at the machine.
         """
-        baseline = self._ledger.baseline
-        usual = baseline.runs if baseline else order.before
-        disturbed: tuple[Run, ...] = ()
+        void: tuple[Run, ...] = ()
         while True:
-            again = f"-again-{len(disturbed)}" if disturbed else ""
-            run = self._run(replace(order, log=f"{order.log}{again}"), tree, lane, variables)
-            known = (*replicates.runs_of(self._ledger.records, order.commit), *order.before, *disturbed)
-            why = doubt(run, known, usual) if self._settings.inconclusive else ""
+            again = f"-again-{len(void)}" if void else ""
+            before = (*order.before, *void)
+            run = self._run(replace(order, before=before, log=f"{order.log}{again}"), tree, lane, variables)
+            why, is_void = self._doubt(run, order, before)
             if not why:
                 self._in_doubt = 0
-                return *disturbed, run
-            self._in_doubt += 1
-            disturbed += (replace(run, inconclusive=why),)
-            if self._in_doubt >= self._settings.inconclusive:
+            if not is_void:
+                return *void, run
+            void += (replace(run, inconclusive=why),)
+            if max(self._in_doubt, len(void)) >= self._settings.inconclusive:
                 self._watcher.end(
-                    f"{self._in_doubt} runs in a row were inconclusive, the last because {why}: see to that, and type "
-                    "the same command again",
+                    f"{self._settings.inconclusive} runs in a row were inconclusive, the last because {why}: see to "
+                    "that and type the same command again; --autoresearch-inconclusive 0 lets every run count",
                     failed=True,
                 )
                 raise Stopped(why)
             self._watcher.news.append(f"{order.experiment.number:04d}: {why}: the run is made again")
+
+    def _doubt(self, run: Run, order: _Order, before: tuple[Run, ...]) -> tuple[str, bool]:
+        """What was odd about the run, and whether it is void for that."""
+        if not self._settings.inconclusive:
+            return "", False
+        baseline, head = self._ledger.baseline, self._ledger.incumbent
+        first = baseline.runs if baseline else before
+        if why := disturbed(run, first):
+            self._in_doubt += 1
+            return why, True
+        if order.role == _AUDIT:  # nobody draws again what is quoted
+            return "", False
+        records = self._ledger.records
+        usual = (*first, *(replicates.runs_of(records, head.commit) if head else ()))
+        why = unsteady(run, (*replicates.runs_of(records, order.commit), *before), usual)
+        if why:
+            self._in_doubt += len(order.excused) < 2
+            order.excused.append(why)
+        return why, len(order.excused) == 1 and bool(why)
 
     def _run(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Run:
         experiment, which = order.experiment, "" if order.log == "train" else order.log
@@ -193,7 +211,8 @@ class Workbench:
         tree.show(settings.root, settings.readable)
         head = self._ledger.incumbent
         # The second run of a baseline that is not recorded yet has no first one to be held to.
-        known = experiment if order.role == "baseline" and order.log != "train" else baseline
+        scored = any(run.metric is not None for run in order.before)
+        known = experiment if order.role == "baseline" and scored else baseline
         clocked, kept = harness.score is not None, self._compiled(order.commit)
         if clocked:  # where nobody asks for the clock, nothing would be kept, and the user's own cache is better
             fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from pytest_autoresearch.doubt import doubt
-from pytest_autoresearch.experiment import Crash, Run
+from pytest_autoresearch.doubt import disturbed, honestly_out_of_memory, unsteady
+from pytest_autoresearch.experiment import Crash, Limits, Run
 
 
 def run(
@@ -19,45 +21,47 @@ def run(
 
 
 QUIET = run(steps=1000)
+HOT = "thermal_(hardware)"
 
 
 def test_a_quiet_run_is_beyond_doubt() -> None:
-    assert doubt(QUIET, [], []) == ""
-    assert doubt(QUIET, [QUIET] * 3, [QUIET] * 3) == ""
+    assert disturbed(QUIET, []) == unsteady(QUIET, [], []) == ""
+    assert disturbed(QUIET, [QUIET] * 3) == unsteady(QUIET, [QUIET] * 3, [QUIET] * 3) == ""
 
 
 def test_a_neighbour_that_computes_is_named() -> None:
-    said = doubt(run("python (process 17)"), [], [QUIET])
-    assert said == "python (process 17) computed on the same GPU"
+    assert disturbed(run("python (process 17)"), [QUIET]) == "python (process 17) computed on the same GPU"
 
 
 def test_a_screen_and_what_was_there_for_the_baseline_are_no_neighbours() -> None:
-    assert doubt(run("Xorg (process 3), drawing"), [], [QUIET]) == ""
-    assert doubt(run("monitor (process 9)"), [], [run("monitor (process 4)")]) == ""
-    assert doubt(run("monitor (process 9)"), [], []) != ""
+    assert disturbed(run("Xorg (process 3), drawing"), [QUIET]) == ""
+    assert disturbed(run("monitor (process 9)"), [run("monitor (process 4)")]) == ""
+    assert disturbed(run("monitor (process 9)"), []) != ""
 
 
 def test_out_of_memory_beside_a_neighbour_is_the_neighbours() -> None:
-    assert doubt(run("python (process 17)", crash="oom"), [], [QUIET]) != ""
-    assert doubt(run(crash="oom"), [], [QUIET]) == ""
-    assert doubt(run("python (process 17)", crash="exit 1"), [], [QUIET]) == ""
+    assert disturbed(run("python (process 17)", crash="oom"), [QUIET]) != ""
+    assert disturbed(run(crash="oom"), [QUIET]) == ""
+    assert disturbed(run("python (process 17)", crash="exit 1"), [QUIET]) == ""
 
 
-def test_heat_is_told_against_the_baseline() -> None:
-    hot = run(**{"thermal_(hardware)": 0.4})
+def test_heat_is_told_against_what_is_usual() -> None:
+    hot = run(**{HOT: 0.4})
     assert (
-        doubt(hot, [], [QUIET]) == "the GPU was held back (thermal (hardware)) in 40% of the looks; at most 0% before"
+        unsteady(hot, [], [QUIET])
+        == "the GPU was held back (thermal (hardware)) in 40% of the looks; at most 0% before"
     )
-    assert doubt(hot, [], [run(**{"thermal_(hardware)": 0.38})]) == ""
-    assert doubt(run(**{"thermal_(hardware)": 0.04}), [], [QUIET]) == ""
-    assert doubt(run(power_brake=0.2), [], []) != ""
+    assert unsteady(hot, [], [run(**{HOT: 0.38})]) == ""
+    assert unsteady(hot, [run(**{HOT: 0.38})], [QUIET]) == "", "a program that was hot before, and counted"
+    assert unsteady(run(**{HOT: 0.04}), [], [QUIET]) == ""
+    assert unsteady(hot, [], []) == "", "a card that is always warm has a baseline all the same"
 
 
 def test_the_power_cap_is_the_programs_unless_the_same_program_was_held_less() -> None:
     capped = run(power_cap=0.6)
-    assert doubt(capped, [], [QUIET]) == ""
-    assert doubt(capped, [run(power_cap=0.5)], [QUIET]) == ""
-    assert "power cap" in doubt(capped, [run(power_cap=0.1)], [QUIET])
+    assert unsteady(capped, [], [QUIET]) == ""
+    assert unsteady(capped, [run(power_cap=0.5)], [QUIET]) == ""
+    assert "power cap" in unsteady(capped, [run(power_cap=0.1)], [QUIET])
 
 
 @pytest.mark.parametrize(("steps", "others", "doubted"), [
@@ -68,8 +72,22 @@ def test_the_power_cap_is_the_programs_unless_the_same_program_was_held_less() -
 def test_another_rate_of_steps_than_most_runs_of_the_program_is_doubted(
     steps: float, others: list[float], doubted: bool
 ) -> None:
-    assert bool(doubt(run(steps=steps), [run(steps=other) for other in others], [QUIET])) is doubted
+    assert bool(unsteady(run(steps=steps), [run(steps=other) for other in others], [QUIET])) is doubted
+
+
+def test_where_the_baseline_itself_is_unsteady_more_is_allowed() -> None:
+    baseline = [replace(run(steps=steps), role="baseline") for steps in (950, 1000, 1050)]
+    assert unsteady(run(steps=900), [run(steps=1000)], baseline) == ""
+    assert unsteady(run(steps=800), [run(steps=1000)], baseline) != ""
 
 
 def test_on_a_cpu_there_is_no_telling() -> None:
-    assert doubt(run("python (process 17)", steps=500, device=""), [QUIET], [QUIET]) == ""
+    there = run("python (process 17)", steps=500, device="")
+    assert disturbed(there, [QUIET]) == unsteady(there, [QUIET], [QUIET]) == ""
+
+
+def test_a_program_that_is_out_of_memory_late_and_holds_little_only_says_so() -> None:
+    limits = Limits(budget_seconds=100.0, startup_seconds=30.0, deadline_seconds=300.0, memory_limit_mb=1000.0)
+    early = replace(run(crash="oom"), training_seconds=5.0)
+    late, full = replace(early, training_seconds=90.0), replace(early, training_seconds=90.0, peak_memory_mb=950.0)
+    assert [honestly_out_of_memory(one, limits) for one in (early, late, full, QUIET)] == [True, False, True, False]

@@ -155,3 +155,12 @@ def test_a_race_is_looked_at_once_for_each_checkpoint_and_says_why_it_ends() -> 
 )  # fmt: skip
 def test_a_line_about_batches_schedules_or_the_loss_bends_a_curve(line: str, bent: bool) -> None:
     assert distorts([line]) is bent
+
+
+def test_a_metric_that_the_loss_does_not_foretell_is_not_raced() -> None:
+    random_ = random.Random(3)
+    racer = Racer(Direction.MAXIMIZE)
+    for _ in range(24):  # tokens a second, say: whatever the loss does
+        racer.learn(SEED, smoothed(curve(BEST + random_.gauss(0, 0.01), random_)), random_.gauss(100, 1), won=False)
+    for _ in range(20):
+        assert not racer.hopeless(SEED, smoothed(curve(BEST + 0.2, random_)), 101)

@@ -196,6 +196,7 @@ NEVER_READ = (
         "decided",
         "simpler",
         "comparable",
+        "rule",
         "probability",
         "evidence",
     ),

@@ -105,14 +105,21 @@ def test_a_whole_night_with_everything_that_the_rule_knows(gpu_repo: Repo) -> No
     gpu_repo.check_ledger()
 
 
-def test_three_disturbed_runs_in_a_row_end_the_session_with_what_is_wrong(gpu_repo: Repo) -> None:
-    gpu_repo.plan("0.9:0.0005:always-hot", "0.8")
-    result = gpu_repo.run("--autoresearch-confirm", "standard", "--max", "2")
+def test_a_machine_that_is_not_well_ends_the_session_and_one_hot_program_does_not(gpu_repo: Repo) -> None:
+    gpu_repo.plan("1.05:0.0005:always-hot", "1.06:0.0005:always-hot", "0.8")
+    result = gpu_repo.run("--autoresearch-confirm", "standard", "--max", "1")
+    assert result.ret == 0
+    record = gpu_repo.records()[1]
+    assert [bool(run.inconclusive) for run in record.runs] == [True, False], "once it is made again, then it counts"
+    assert gpu_repo.reasons()[1] == "regression"
+
+    gpu_repo.plan("1.05", "1.06:0.0005:always-hot", "1.07:0.0005:always-hot", "0.8")
+    result = gpu_repo.run("--autoresearch-confirm", "standard", "--max", "3")
     assert result.ret == 3
     result.stdout.fnmatch_lines(["*3 runs in a row were inconclusive*thermal (hardware)*type the same command again*"])
-    assert gpu_repo.statuses() == {0: "keep"}, "a candidate that could not be measured has no verdict"
+    assert gpu_repo.statuses() == {0: "keep", 1: "discard", 2: "discard"}, "what could not be measured has no verdict"
 
     # Once the machine is well it is measured first; and who wants to may let every run count.
     result = gpu_repo.run("--autoresearch-confirm", "standard", "--max", "2", "--autoresearch-inconclusive", "0")
-    assert gpu_repo.statuses()[1] == "keep"
-    assert not any(run.inconclusive for record in gpu_repo.records() for run in record.runs)
+    assert {number: status for number, status in gpu_repo.statuses().items() if number > 2} == {3: "discard", 4: "keep"}
+    assert not any(run.inconclusive for record in gpu_repo.records()[3:] for run in record.runs)

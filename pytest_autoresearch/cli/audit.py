@@ -75,7 +75,8 @@ def command(given: argparse.Namespace) -> int:
         with noted() as came:
             done = auditor.conduct(given.runs, say, lambda: bool(came))
     except Stopped as stopped:
-        print(f"autoresearch audit: {stopped}", file=sys.stderr)
+        for one in (*watching.news, str(stopped)):
+            print(f"autoresearch audit: {output.line(one)}", file=sys.stderr)
         return _INTERRUPTED if came else 2
     if given.json:
         output.dump(json.loads(audit.encode(done)))

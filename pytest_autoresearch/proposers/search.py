@@ -53,6 +53,9 @@ class _Memory:
     def add(self, before: Value, after: Value, loss: float, kept: bool) -> None:
         """Take in one trial, whose `loss` is against the value that it started from."""
         base = self.losses.setdefault(before, 0.0)
+        if math.isnan(loss):  # as much as most that were worse
+            worse = sorted(one for one in self.losses.values() if 0 < one < math.inf)
+            loss = worse[len(worse) // 2] if worse else math.inf
         self.losses[after] = (base if math.isfinite(base) else 0.0) + loss
         self.kept += kept
         self.failed += not kept
@@ -219,12 +222,15 @@ def _before(record: Experiment) -> dict[str, Value]:
 
 
 def _loss(record: Experiment) -> float:
-    """How much worse than the incumbent, in the metric's unit; infinite for a crash.
+    """How much worse than the incumbent, in the metric's unit; infinite for a crash, NaN for a run that was ended early
+    and is worse by nobody knows how much.
 
     A metric that was good enough and yet turned down broke another assertion, such as one on memory: the next one
     like it would as well. That is no better than a crash.
     """
     verdict = record.verdict
+    if record.hopeless:
+        return math.nan
     if record.crash or verdict is None or verdict.status is Status.CRASH or not math.isfinite(record.gain):
         return math.inf
     undecided = verdict.reason in ("stale", "skip")

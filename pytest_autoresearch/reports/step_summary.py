@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
 from pytest_autoresearch.records import chain, one_line
-from pytest_autoresearch.reports.summary import plural
+from pytest_autoresearch.reports.summary import certainty, plural
 
 _TEXT = 160  # characters of a description or a message
 _KEEPS = 100  # rows; the last ones, since they are what the branch is now
@@ -88,7 +88,10 @@ def _headline(records: Sequence[Experiment], line: Sequence[Experiment], mine: s
     if len(line) == 1:
         return f"**{name} {_number(first.metric)}, the baseline's.** {said}"
     change = last.metric - first.metric
-    return f"**{name} {_number(first.metric)} → {_number(last.metric)} ({change:+.6f}).** {said}"
+    return (
+        f"**{name} {_number(first.metric)} → {_number(last.metric)} ({change:+.6f}).** {said} "
+        f"{plural(len(line) - 1, 'keep')}, {certainty(records)}; an audit measures the gain anew: `autoresearch audit`."
+    )
 
 
 def _chart(records: Sequence[Experiment]) -> str:

@@ -9,6 +9,7 @@ from pytest_autoresearch.audit import Audit, claim
 from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Run, Status, Usage
 from pytest_autoresearch.racing import races
 from pytest_autoresearch.records import chain, one_line
+from pytest_autoresearch.replicates import luck
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()
@@ -41,8 +42,9 @@ def experiment_line(experiment: Experiment) -> str:
         change = "" if experiment.incumbent is None else f"{experiment.metric - experiment.incumbent:+.6f}"
         if ruling.status is Status.DISCARD and ruling.reason not in _PLAIN:
             said = f"{said} ({ruling.message.rpartition('; ')[2]})"
-    if len(experiment.runs) > 1 and (first := experiment.runs[0].crash) is not None:
-        said = f"{said} (again with {_variables(experiment.runs[-1])} after {first.reason})"
+    own = experiment.own_runs
+    if len(own) > 1 and (first := own[0].crash) is not None:
+        said = f"{said} (again with {_variables(own[-1])} after {first.reason})"
     if experiment.repairs:
         said = f"{said} (after {plural(len(experiment.repairs), 'repair')})"
     memory = _memory(experiment.peak_memory_mb)
@@ -132,7 +134,7 @@ def summary_lines(
     else:
         lines.append(
             f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
-            f"over {plural(len(line) - 1, 'keep')}, {_certainty(line[1:])}; {claim(audited)}"
+            f"over {plural(len(line) - 1, 'keep')}, {certainty(records)}; {claim(audited)}"
         )
     gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]
     if gains:
@@ -169,13 +171,15 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _certainty(keeps: Iterable[Experiment]) -> str:
+def certainty(records: Iterable[Experiment]) -> str:
     """How far the sum of what was kept can be believed."""
-    asked = [keep.probability for keep in keeps if keep.probability is not None]
-    if asked:
-        nothing = math.fsum(1 - probability for probability in asked)
-        return f"of which about {nothing:.1f} are expected to be nothing"
-    return "each measured once: part of it may be luck"
+    known = luck(records)
+    if known.nothing is None:
+        return "each measured once: part of it may be luck"
+    return (
+        f"of which about {known.nothing:.1f} are expected to be nothing (chance alone keeps {known.chance:.1f} of "
+        f"{known.tried} that change nothing)"
+    )
 
 
 def _variables(run: Run) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 from pytest_autoresearch import replicates
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.racing import races
 from pytest_autoresearch.records import chain, one_line
-from pytest_autoresearch.reports.page.sentence import saved_seconds
+from pytest_autoresearch.replicates import luck
 from pytest_autoresearch.reports.points import Point, counted, decimals, limits, noise_of, points
 
 STATUSES = (Status.KEEP, Status.DISCARD, Status.CRASH)
@@ -86,7 +87,7 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
     tried = [record for record in records if record.number != BASELINE]
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in tried) for status in STATUSES}
     asked = [keep.probability for keep in line[1:] if keep.probability is not None]
-    saved = [saved_seconds(run, record.budget_seconds) for record in records for run in record.runs]
+    known, raced = luck(records), races(records)
     return {
         "first": _number(line[0].metric) if line else None,
         "last": _number(line[-1].metric) if line else None,
@@ -96,12 +97,16 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "discarded": count[Status.DISCARD],
         "crashed": count[Status.CRASH],
         "asked": len(asked),
-        "nothing": _number(math.fsum(1 - probability for probability in asked)) if asked else None,
+        "nothing": _number(known.nothing),
+        "chance": _number(known.chance, 3),
+        "judged": known.tried,
         "audit": one_line(about.audit),
         "runs": sum(len(record.runs) for record in records),
         "again": sum(run.role != "screen" for record in records for run in record.runs),
-        "saved": _number(math.fsum(saved)),
-        "stopped": sum(one > 0 for one in saved),
+        "saved": _number(raced.saved_seconds),
+        "stopped": raced.stopped,
+        "spared": raced.spared,
+        "wrong": raced.wrong,
         "inconclusive": sum(bool(run.inconclusive) for record in records for run in record.runs),
     }
 

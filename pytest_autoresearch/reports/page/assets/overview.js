@@ -25,7 +25,7 @@ function claim(head) {
   if (head.kept) {
     words.push(el('b', {}, `${plural(head.kept, 'change')} kept`), ` of ${head.tried.toLocaleString('en')} tried`);
     if (head.nothing === null) words.push(', each measured once: part of the gain may be luck. ');
-    else words.push(', of which about ', el('b', {}, head.nothing.toFixed(1)), ' may be nothing', head.asked < head.kept ? ` (and ${plural(head.kept - head.asked, 'keep')} without a probability)` : '', '. ');
+    else words.push(', of which about ', el('b', {}, head.nothing.toFixed(1)), ' are expected to be nothing (chance alone keeps ', head.chance.toFixed(1), ` of ${head.judged.toLocaleString('en')} that change nothing)`, head.asked < head.kept ? ` (and ${plural(head.kept - head.asked, 'keep')} without a probability)` : '', '. ');
   } else words.push(`Nothing was kept of ${plural(head.tried, 'experiment')}. `);
   words.push(head.audit ? el('span.audited', {}, `${head.audit[0].toUpperCase()}${head.audit.slice(1)}.`)
     : head.kept ? el('span.unaudited', {}, 'Not audited: the gain was measured by the runs that decided it.') : '');
@@ -39,7 +39,7 @@ function tiles(head) {
     ['Kept', head.kept, `${percent(head.tried ? head.kept / head.tried : 0)} of ${head.tried.toLocaleString('en')}`],
     ['Discarded', head.discarded, reasonsOf(DISCARD)],
     ['Crashed', head.crashed, reasonsOf(CRASH)],
-    ['Training runs', head.runs, head.again ? `${head.again.toLocaleString('en')} to measure noise and confirm` : ''],
+    ['Training runs', head.runs, [head.again ? `${head.again.toLocaleString('en')} to measure noise and confirm` : '', head.stopped ? `${head.stopped.toLocaleString('en')} stopped early` : ''].filter(Boolean).join(', ')],
     ['Time', duration(time), head.saved ? `${duration(head.saved)} saved by racing` : `${when(campaign.began_at).split(',').pop().trim()} to ${when(campaign.ended_at).split(',').pop().trim()}`],
   ];
   if (spent || campaign.money.unknown) items.push(['Cost', spent ? money(spent) : 'not known', head.kept && spent ? `${money(spent / head.kept)} a keep` : '']);
@@ -95,6 +95,7 @@ function sums() {
     const read = tokens - spent.tokens.output;
     blocks.push(el('p.note', {}, `${models}: ${tokens.toLocaleString('en')} tokens, ${read ? percent(spent.tokens.cache_read / read) : '0%'} of what it read from the cache.${spent.unknown ? ` The cost of ${plural(spent.unknown, 'experiment')} is not known.` : ''}`));
   }
+  if (campaign.head.spared) blocks.push(el('p.note', {}, `Of ${plural(campaign.head.spared, 'run')} that looked hopeless and ${campaign.head.spared === 1 ? 'was' : 'were'} let finish, to check the racing, ${campaign.head.wrong} came to what ${campaign.head.spared === 1 ? 'it' : 'they'} had to.`));
   if (campaign.head.inconclusive) blocks.push(el('p.note', {}, `${plural(campaign.head.inconclusive, 'run')} counted for nothing, because of the machine, and ${campaign.head.inconclusive === 1 ? 'was' : 'were'} made again.`));
   byId('sums').replaceChildren(...blocks.filter(Boolean));
 }
