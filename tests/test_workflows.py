@@ -136,7 +136,7 @@ def runner(
 
 @pytest.fixture
 def night() -> dict[str, str]:
-    return {"inputs.tag": "t", "inputs.max || '0'": "9", "inputs.hours || '8'": "8"}
+    return {"inputs.tag || vars.AUTORESEARCH_TAG": "t", "inputs.max || '0'": "9", "inputs.hours || '8'": "8"}
 
 
 def test_the_signal_that_cancels_a_job_reaches_pytest_and_every_report_is_written(

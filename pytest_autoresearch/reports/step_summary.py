@@ -159,8 +159,13 @@ def _change(experiment: Experiment) -> str:
 
 def _chance(experiment: Experiment) -> str:
     """How probable it is that it is better at all; empty where nobody asked."""
-    return "" if experiment.probability is None else f"{100 * experiment.probability:.1f}%"
+    return "" if experiment.probability is None else _certainty(experiment.probability)
 
 
 def _number(value: float) -> str:
     return f"{value:.6f}" if abs(value) < 1e6 else f"{value:.6g}"
+
+
+def _certainty(probability: float) -> str:
+    """With two decimals, and never as certain as it cannot be."""
+    return ">0.99" if probability > 0.99 else "<0.01" if probability < 0.01 else f"{probability:.2f}"
