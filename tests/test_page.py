@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -26,6 +27,14 @@ from pytest_autoresearch.reports.page.curves import curve
 from pytest_autoresearch.reports.page.writer import check
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028"
+
+
+@pytest.fixture(scope="module")
+def pictures() -> None:
+    """Has matplotlib loaded before `repo`, which unloads what a test has loaded, and half of a library is none."""
+    pytest.importorskip("matplotlib", reason="no matplotlib: pip install '.[report]'")
+    for name in ("backends.backend_agg", "figure", "patheffects"):
+        importlib.import_module(f"matplotlib.{name}")
 
 
 def known(text: str) -> dict[str, Any]:
@@ -71,8 +80,25 @@ def test_hostile_text_is_never_markup() -> None:
     assert "<img" not in text
     assert text.count("<script") == 2 + len(re.findall('class="pack"', text))
     assert "\u2028" not in text
-    assert details(text)[1]["log"] == HOSTILE
+    assert details(text)[1]["log"] == HOSTILE.replace("\u2028", "⟨U+2028⟩")
     assert known(text)["rows"]["text"][1].startswith("</script><script>")
+
+
+def test_a_proposal_cannot_turn_or_hide_what_it_changes() -> None:
+    records, _ = campaign(1)
+    acts = "\x1b]0;owned\x07\x1b[2Jcle\u202ean\x00"
+    hostile = replace(
+        records[1], proposal=Proposal(acts, acts, acts, expected=acts, area=acts), notes=acts, evidence=acts,
+        verdict=Verdict(Status.DISCARD, acts, acts, 0.0), metric_name=acts,
+    )  # fmt: skip
+    shown = page([records[0], hostile], {1: Artifact(f"@@\n-a\tb\r\n+{acts}\u2069\ufeff", f"said {acts}")})
+    one = details(shown)[1]
+    assert [one[name] for name in ("text", "hypothesis", "expected", "area", "notes", "evidence")] == ["clean"] * 6
+    assert one["proposer"].startswith("clean")
+    assert known(shown)["rows"]["text"][1] == "clean"
+    seen = "⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[2Jcle⟨U+202E⟩an⟨U+0000⟩"
+    assert one["diff"] == f"@@\n-a\tb⟨U+000D⟩\n+{seen}⟨U+2069⟩⟨U+FEFF⟩"
+    assert one["log"] == f"said {seen}"
 
 
 def test_what_is_not_in_any_encoding_does_not_stop_the_page(tmp_path: Path) -> None:
@@ -247,7 +273,7 @@ def test_a_session_writes_its_page_and_names_it(repo: Repo) -> None:
     assert known(text)["running"] is False
     assert known(text)["left_out"] == 0
     assert "+ACTION = '0.9'  # 1" in details(text)[1]["diff"]
-    assert not (repo.path / "progress.png").exists()  # it would have taken longer than the session
+    assert not (repo.path / "progress.png").exists()  # a session of less than half a minute has none
     assert not list(repo.path.glob(".report*"))
 
 
@@ -295,10 +321,22 @@ def test_pages_take_little_of_a_sessions_time(repo: Repo) -> None:
     assert known((repo.path / "report.html").read_text())["running"] is True
 
 
+@pytest.mark.usefixtures("pictures")
+def test_a_session_of_half_a_minute_ends_with_its_picture_unless_a_signal_ends_it(repo: Repo) -> None:
+    pages = writer(repo, campaign(3)[0], [])
+    pages.finish()
+    pages._began -= 30  # as if it had been so long
+    pages.finish(hurried=True)
+    assert not (repo.path / "progress.png").exists()
+    pages.finish()
+    assert (repo.path / "progress.png").exists()
+
+
 def test_later_pages_take_up_what_earlier_ones_had_no_time_for(repo: Repo) -> None:
     records, _ = campaign(3)
     seen: list[Experiment] = records[:2]
-    pages = PageWriter(repo.path, Git(repo.path), lambda _: repo.path, lambda: (seen, "audited: fine"), [].append)
+    notices: list[str] = []
+    pages = PageWriter(repo.path, Git(repo.path), lambda _: repo.path, lambda: (seen, "audited: fine"), notices.append)
     pages.finish()
     seen = records
     pages.finish()
@@ -310,6 +348,7 @@ def test_later_pages_take_up_what_earlier_ones_had_no_time_for(repo: Repo) -> No
 # -------------------------------------------------------------------------------------------------- on the command line
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_command_writes_the_page_of_a_campaign_of_any_name(
     repo: Repo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +360,7 @@ def test_the_command_writes_the_page_of_a_campaign_of_any_name(
     assert main(["report", "t", "--output", "night.html", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["tag"] == "t"
-    assert said["experiments"] == 2
+    assert said["experiments"] == 1  # the baseline is none
     assert said["bytes"] == (repo.path / "night.html").stat().st_size
     assert Path(said["picture"]).read_bytes().startswith(b"\x89PNG")
     assert main(["report"]) == 0

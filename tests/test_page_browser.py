@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,15 @@ import pytest
 from benchmarks.page import campaign
 from pytest_autoresearch.experiment import Experiment, Proposal, Run, Status, Verdict
 from pytest_autoresearch.reports.page import About, Artifact, page
+from pytest_autoresearch.reports.page.curves import Curve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+MARKUP = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+HOSTILE = f"\x1b]0;owned\x07\x1b[31m{MARKUP}\u202e\u2066\u200b\x00"
+SEEN = f"⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[31m{MARKUP}⟨U+202E⟩⟨U+2066⟩⟨U+200B⟩⟨U+0000⟩"
 SECONDS = 2.0  # what a page may take with 10,000 rows
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt install chromium")
@@ -228,11 +233,100 @@ def test_hostile_text_stays_text_everywhere(show: Show, night: Night) -> None:
     tab.wait_for_selector("#drawer .verdict")
     tab.fill("#query", "</script>")
     assert "0005" in numbers(tab)
-    assert HOSTILE in tab.inner_text("#drawer")
-    assert tab.inner_text("#drawer pre.code") == HOSTILE
+    assert tab.inner_text("#drawer .drawer-title") == MARKUP
+    assert tab.inner_text("#drawer pre.code") == SEEN
+    assert tab.inner_text("#drawer .diff .add").endswith(f"{SEEN}!")
+    everything: str = tab.inner_text("body")
+    assert not {c for c in everything if c != "\n" and c != "\t" and unicodedata.category(c) in ("Cc", "Cf")}
     tab.hover("#progress-chart .u-over", force=True)
     assert tab.evaluate("window.hacked") is None
     assert tab.locator("img").count() == 0
+
+
+def test_going_back_closes_what_was_opened_from_the_list(show: Show, night: Night) -> None:
+    tab = show(*night)
+    length = "history.length"
+    before = tab.evaluate(length)
+    tab.locator("#rows .row .text").nth(2).click()
+    tab.keyboard.press("j")  # from one to the next is no step of its own
+    assert (tab.evaluate("location.hash"), tab.evaluate(length)) == ("#0057", before + 1)
+    tab.go_back()
+    assert tab.is_hidden("#drawer")
+    assert tab.evaluate("location.hash") == ""
+    tab.go_forward()
+    assert tab.inner_text("#drawer .no") == "0057"
+    tab.keyboard.press("Escape")  # at once open another, before the history has gone back
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("location.hash === '#0057' && history.state.opened")
+    assert tab.is_visible("#drawer")
+    tab.go_back()
+    assert tab.is_hidden("#drawer")
+    assert tab.evaluate(length) == before + 1
+
+
+def test_what_a_link_opened_closes_where_it_is(show: Show, night: Night) -> None:
+    tab = show(*night, "#0007")
+    before = tab.evaluate("history.length")
+    tab.keyboard.press("Escape")
+    assert tab.is_hidden("#drawer")
+    assert (tab.evaluate("location.hash"), tab.evaluate("history.length")) == ("", before)
+    tab.evaluate("location.hash = '#0009'")
+    tab.wait_for_function("document.querySelector('#drawer .no')?.textContent === '0009'")
+
+
+def test_a_line_of_the_change_that_begins_like_a_heading_is_shown(show: Show, night: Night) -> None:
+    patch = "diff --git a/a.sql b/a.sql\n--- a/a.sql\n+++ b/a.sql\n@@ -1 +1 @@\n--- drop\n+++ keep"
+    tab = show(night[0], {5: Artifact(patch)}, "#0005")
+    tab.wait_for_selector("#drawer .verdict")
+    assert tab.inner_text("#drawer .diff .file") == "a.sql"
+    assert "-- drop" in tab.inner_text("#drawer .diff .del")
+    assert "++ keep" in tab.inner_text("#drawer .diff .add")
+
+
+def test_a_curve_of_one_point_is_a_point(show: Show, night: Night) -> None:
+    curve = Curve("train", [7], [2.5])
+    tab = show(night[0][:1], {0: Artifact(curves=(curve,))}, "#0000")
+    tab.wait_for_selector("#drawer-chart canvas")
+    drawn = """(id) => { const c = document.querySelector(id + ' canvas');
+        const data = c.getContext('2d').getImageData(c.width * 0.3, c.height * 0.1, c.width * 0.5, c.height * 0.7).data;
+        let count = 0;
+        for (let at = 0; at < data.length; at += 4) count += data[at + 3] > 200 && data[at + 2] - data[at] > 90;
+        return count; }"""
+    assert tab.evaluate(drawn, "#drawer-chart") > 10
+    assert tab.evaluate(drawn, "#progress-chart") > 10
+
+
+def test_reasons_and_days_are_told_in_full(show: Show, night: Night) -> None:
+    records = night[0]
+    lost = [
+        replace(one, verdict=Verdict(Status.CRASH, reason, reason))
+        for one, reason in zip(records[1:5], ("oom", "timeout", "nan", "oom"), strict=True)
+    ]
+    long = replace(records[5], finished_at=records[0].finished_at + 3 * 86400)
+    tab = show([records[0], *lost, long], {}, timezone_id="UTC")
+    tiles = tab.inner_text("#tiles")
+    assert "2 oom, 1 timeout, 1 more" in tiles
+    assert re.search(r"\d+ \w+, \d\d:\d\d to \d+ \w+, \d\d:\d\d", tiles)
+
+
+def test_runs_that_do_not_count_say_why(show: Show, night: Night) -> None:
+    record = night[0][3]
+    runs = (
+        Run(1, 0.9912, role="screen", inconclusive="the clock was held down"), Run(1, 0.9913, role="screen"),
+        Run(2, None, role="confirm", training_seconds=100.0, hopeless="its loss was too far behind"),
+    )  # fmt: skip
+    stopped = replace(record, runs=runs, verdict=Verdict(Status.DISCARD, "hopeless", ""), decided="hopeless")
+    tab = show([*night[0][:3], stopped], {}, "#0003")
+    tab.wait_for_selector("#drawer .verdict")
+    measured = tab.inner_text("#drawer .measured")
+    assert "counts for nothing: the clock was held down" in measured
+    assert "ended early: its loss was too far behind" in measured
+    assert "stopped" in measured
+    assert tab.locator("#drawer .dots circle.hollow").count() == 1
+    assert "1 run before it had given 0.991" in tab.inner_text("#drawer .verdict")
+    assert tab.locator("#rows .row.discard .metric").first.inner_text() == "\u2013"
+    assert "1 experiment without a number" in tab.inner_text("#progress-note")
+    assert "NaN" not in tab.inner_text("body")
 
 
 def test_ten_thousand_experiments_open_and_filter_within_two_seconds(show: Show, night: Night) -> None:
@@ -259,7 +353,9 @@ def test_ten_thousand_experiments_open_and_filter_within_two_seconds(show: Show,
 
 def test_a_campaign_with_nothing_but_its_baseline_is_a_page_too(show: Show, night: Night) -> None:
     tab = show(night[0][:1], {})
-    assert "the baseline still stands" in tab.inner_text("#headline")
+    assert tab.inner_text("#headline").endswith("val_bpb: the baseline")
+    assert tab.inner_text("#claim") == "The baseline is measured; no experiment has been judged yet."
+    assert "of 0" not in tab.inner_text("#tiles")
     assert "Nothing was kept" in tab.inner_text("#chain")
     tab.keyboard.press("j")
     tab.keyboard.press("Enter")

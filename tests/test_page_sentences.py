@@ -102,6 +102,19 @@ def test_crashes_and_refusals_have_no_number() -> None:
     assert sentence(refused, 4) == "Refused before anything was run (refused). It changes nothing."
 
 
+def test_a_run_that_was_ended_early_leaves_no_number_but_says_what_runs_before_it_gave() -> None:
+    first = baseline(1.0, 1.0005, 0.9995)
+    screen = Run(1, 0.99, role="screen")
+    for seconds, saved in ((100.0, ", which saved 200 s"), (300.0, "")):
+        ended = Run(2, None, role="confirm", training_seconds=seconds, hopeless="its loss was far behind")
+        record = replace(first, number=1, commit="b", base="a", runs=(screen, ended), incumbent=1.0, decided="hopeless")
+        said = sentence(record.judged(verdict.stopped(record), 2.0), 3)
+        assert said.startswith("Stopped early. Its loss was far behind.")
+        assert f"{seconds:.0f} of 300 training seconds{saved}; there is no final number" in said
+        assert said.endswith("1 run before it had given 0.990.")
+        assert "nan" not in said
+
+
 def test_a_metric_to_maximize_is_better_when_higher() -> None:
     first = baseline(10.0, 10.1, 9.9, direction=Direction.MAXIMIZE)
     assert "5.00 better than the best so far" in sentence(tried(first, 15.0, 15.0), 2)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from pytest_autoresearch.errors import UserError
 from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
-from pytest_autoresearch.records import chain, one_line
+from pytest_autoresearch.records import chain
+from pytest_autoresearch.reports.plain import line as plain_line
 from pytest_autoresearch.reports.points import Point, kept, limits, points
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _names(axes: Axes, shown: Sequence[Point], direction: Direction) -> None:
             continue
         taken.append(point.number)
         axes.annotate(
-            textwrap.shorten(one_line(point.text), 38, placeholder="…").replace("$", r"\$"),
+            textwrap.shorten(plain_line(point.text), 38, placeholder="…").replace("$", r"\$"),
             (point.number, point.metric or 0.0), xytext=(5, 8 * up), textcoords="offset points", rotation=28 * up,
             rotation_mode="anchor", fontsize=8, color=_INK, ha="left", va="bottom" if up > 0 else "top", zorder=6,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
@@ -126,20 +127,23 @@ def _names(axes: Axes, shown: Sequence[Point], direction: Direction) -> None:
 
 def _frame(axes: Axes, shown: Sequence[Point], records: Sequence[Experiment]) -> None:
     line = chain(records)
-    name = records[0].metric_name if records else ""
+    name = plain_line(records[0].metric_name) if records else ""
     better = "lower" if records and records[0].direction is Direction.MINIMIZE else "higher"
     tried = sum(point.number != BASELINE for point in shown)
+    bare = sum(point.status is Status.DISCARD and point.metric is None for point in shown)
+    left_out = f" (not drawn: {bare:,} without a number, stopped early)" if bare else ""
     bars = "; bars are one standard error" if any(point.error is not None for point in shown) else ""
+    tag = plain_line(records[0].tag) if records else ""
     change = f": {line[0].metric:.6g} → {line[-1].metric:.6g}" if len(line) > 1 else ""
     axes.set_title(
-        f"{records[0].tag if records else ''} · {name}{change}".replace("$", r"\$"), loc="left", fontsize=14,
+        f"{tag} · {name}{change}".replace("$", r"\$"), loc="left", fontsize=14,
         color=_INK, pad=22, fontweight="bold",
     )  # fmt: skip
     axes.text(
         0, 1.025, f"{tried:,} experiments, {kept(shown):,} kept; {better} is better{bars}",
         transform=axes.transAxes, fontsize=9.5, color=_MUTED,
     )  # fmt: skip
-    axes.set_xlabel("experiment", color=_MUTED)
+    axes.set_xlabel(f"experiment{left_out}", color=_MUTED)
     axes.set_ylabel(name.replace("$", r"\$"), color=_MUTED)
     axes.tick_params(colors=_MUTED, length=3)
     axes.grid(axis="y", color="#ececE8", zorder=0)

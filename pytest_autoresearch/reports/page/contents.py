@@ -14,8 +14,9 @@ from typing import Any
 from pytest_autoresearch import replicates
 from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.racing import races
-from pytest_autoresearch.records import chain, one_line
+from pytest_autoresearch.records import chain
 from pytest_autoresearch.replicates import luck
+from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import Point, counted, decimals, limits, noise_of, points
 
 STATUSES = (Status.KEEP, Status.DISCARD, Status.CRASH)
@@ -54,8 +55,8 @@ def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
     low, high = limits(drawn, first.direction)
     known = 0 < noise.sd < math.inf and noise.degrees
     return {
-        "tag": first.tag,
-        "metric": first.metric_name,
+        "tag": line(first.tag),
+        "metric": line(first.metric_name),
         "direction": str(first.direction),
         "decimals": decimals(records, noise),
         "running": about.running,
@@ -64,10 +65,10 @@ def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "began_at": min(record.finished_at - record.seconds for record in records),
         "ended_at": max(record.finished_at for record in records),
         "setting": {
-            "hardware": first.setting.hardware_key or first.setting.profile or "not named",
-            "sandbox": first.setting.sandbox,
+            "hardware": line(first.setting.hardware_key or first.setting.profile),
+            "sandbox": line(first.setting.sandbox),
             "budget": _number(first.limits.budget_seconds),
-            "branch": f"autoresearch/{first.tag}",
+            "branch": f"autoresearch/{line(first.tag)}",
         },
         "noise": {"sd": _number(noise.sd), "degrees": noise.degrees} if known else None,
         "limits": [_number(low), _number(high)],
@@ -83,15 +84,15 @@ def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
 
 
 def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
-    line = chain(records)
+    kept = chain(records)
     tried = [record for record in records if record.number != BASELINE]
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in tried) for status in STATUSES}
-    asked = [keep.probability for keep in line[1:] if keep.probability is not None]
+    asked = [keep.probability for keep in kept[1:] if keep.probability is not None]
     known, raced = luck(records), races(records)
     return {
-        "first": _number(line[0].metric) if line else None,
-        "last": _number(line[-1].metric) if line else None,
-        "last_number": line[-1].number if line else None,
+        "first": _number(kept[0].metric) if kept else None,
+        "last": _number(kept[-1].metric) if kept else None,
+        "last_number": kept[-1].number if kept else None,
         "tried": len(tried),
         "kept": count[Status.KEEP],
         "discarded": count[Status.DISCARD],
@@ -100,9 +101,9 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "nothing": _number(known.nothing),
         "chance": _number(known.chance, 3),
         "judged": known.tried,
-        "audit": one_line(about.audit),
+        "audit": line(about.audit),
         "runs": sum(len(record.runs) for record in records),
-        "again": sum(run.role != "screen" for record in records for run in record.runs),
+        "again": sum(run.role != "screen" and not run.inconclusive for record in records for run in record.runs),
         "saved": _number(raced.saved_seconds),
         "stopped": raced.stopped,
         "spared": raced.spared,
@@ -237,9 +238,9 @@ def _rounded(parts: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def cut(text: str, most: int) -> str:
-    """The text on one line, in at most so many characters."""
-    line = one_line(text[: 4 * most])
-    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+    """The text on one line, plain, in at most so many characters."""
+    short = line(text[: 4 * most])
+    return short if len(short) <= most else f"{short[: most - 1].rstrip()}…"
 
 
 def _number(value: float | None, figures: int = _FIGURES) -> float | int | None:

@@ -18,6 +18,7 @@ from pytest_autoresearch.reports.page.artifacts import DIFF_CHARACTERS, NOTHING,
 from pytest_autoresearch.reports.page.contents import cut, stages
 from pytest_autoresearch.reports.page.curves import Curve
 from pytest_autoresearch.reports.page.sentence import sentence
+from pytest_autoresearch.reports.plain import line, plain, visible
 
 PACK = 50  # experiments
 _TEXT = 4000
@@ -85,20 +86,20 @@ def detail(experiment: Experiment, artifact: Artifact, decimals: int, share: int
     text = _TEXT // share
     document: dict[str, Any] = {
         "text": cut(proposal.description, max(text, 200)),
-        "sentence": sentence(experiment, decimals),
-        "message": ruling.message[:text] if ruling and not experiment.evidence else "",
-        "evidence": experiment.evidence[:text],
-        "hypothesis": proposal.hypothesis[:text],
-        "expected": proposal.expected[:text],
-        "area": proposal.area[:200],
-        "notes": experiment.notes[: text // 2],
-        "proposer": " · ".join(one for one in (proposal.proposer, usage.model) if one)[:200],
+        "sentence": line(sentence(experiment, decimals)),
+        "message": plain(ruling.message)[:text] if ruling and not experiment.evidence else "",
+        "evidence": plain(experiment.evidence)[:text],
+        "hypothesis": plain(proposal.hypothesis)[:text],
+        "expected": plain(proposal.expected)[:text],
+        "area": cut(proposal.area, 200),
+        "notes": plain(experiment.notes)[: text // 2],
+        "proposer": cut(" · ".join(one for one in (proposal.proposer, usage.model) if one), 200),
         "margin": _finite(experiment.margin),
         "commit": experiment.commit,
         "base": experiment.base,
         "runs": [_run(run) for run in experiment.runs[:_RUNS]],
-        "repairs": [[one.stage, str(one.crash)[: text // 4]] for one in experiment.repairs[:20]],
-        "constants": {name[:80]: _finite(value) for name, value in list(experiment.constants.items())[:40]},
+        "repairs": [[line(one.stage), plain(str(one.crash))[: text // 4]] for one in experiment.repairs[:20]],
+        "constants": {cut(name, 80): _finite(value) for name, value in list(experiment.constants.items())[:40]},
         "stages": {name: round(seconds, 2) for name, seconds in stages(experiment).items() if seconds >= 0.005},
         "usage": {
             "requests": usage.requests,
@@ -108,8 +109,8 @@ def detail(experiment: Experiment, artifact: Artifact, decimals: int, share: int
             "output": usage.output_tokens,
             "cost": _finite(usage.cost_usd),
         } if usage.requests else None,
-        "diff": shortened(artifact.diff, max(DIFF_CHARACTERS // share, 200)),
-        "log": artifact.log[-max(3000 // share, 200) :],
+        "diff": shortened(visible(artifact.diff), max(DIFF_CHARACTERS // share, 200)),
+        "log": visible(artifact.log)[-max(3000 // share, 200) :],
         "curves": [_curve(one, share) for one in artifact.curves[: max(1, 6 // share)]],
     }  # fmt: skip
     return {name: value for name, value in document.items() if value not in ("", None, [], {})}
@@ -117,7 +118,7 @@ def detail(experiment: Experiment, artifact: Artifact, decimals: int, share: int
 
 def _run(run: Run) -> dict[str, Any]:
     document = {
-        "role": run.role,
+        "role": line(run.role),
         "seed": run.seed,
         "metric": _finite(run.metric),
         "reported": _finite(run.reported) if run.reported != run.metric else None,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 
 from pytest_autoresearch.experiment import BASELINE, Experiment, Run, Status
-from pytest_autoresearch.records import one_line
+from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import MOST_DECIMALS, counted
 from pytest_autoresearch.reports.summary import plural
 
@@ -24,7 +25,7 @@ def sentence(experiment: Experiment, decimals: int) -> str:
     ruling = experiment.verdict
     if ruling is None:
         return "No verdict yet."
-    if stopped := _stopped(experiment):
+    if stopped := _stopped(experiment, decimals):
         return stopped
     if experiment.crash is not None or ruling.status is Status.CRASH:
         return _crashed(experiment)
@@ -165,23 +166,33 @@ def _crashed(experiment: Experiment) -> str:
 
 def saved_seconds(run: Run, budget_seconds: float) -> float:
     """Training seconds that ending a run early left unused; 0 for a run that went to its end."""
-    stopped = run.stopped or (run.crash is not None and run.crash.reason == "hopeless")
-    return max(0.0, budget_seconds - run.training_seconds) if stopped else 0.0
+    return max(0.0, budget_seconds - run.training_seconds) if _is_stopped(run) else 0.0
 
 
-def _stopped(experiment: Experiment) -> str:
+def _is_stopped(run: Run) -> bool:
+    return run.stopped or (run.crash is not None and run.crash.reason == "hopeless")
+
+
+def _stopped(experiment: Experiment, decimals: int) -> str:
     run = experiment.last_run
-    if run is None or not (saved := saved_seconds(run, experiment.budget_seconds)):
+    if run is None or not _is_stopped(run):
         return ""
     why = run.hopeless or (run.crash.message if run.crash else "")
+    saved = saved_seconds(run, experiment.budget_seconds)
+    before = [other.metric for other in counted(experiment) if other.metric is not None]
+    had = f" {plural(len(before), 'run')} before it had given {_listed(before, decimals)}." if before else ""
     return (
         f"Stopped early. {_sentence_of(why)} It was ended after {run.training_seconds:.0f} of "
-        f"{experiment.budget_seconds:.0f} training seconds, which saved {saved:.0f} s; there is no final number, and a "
-        "curve that bends late would have been missed."
+        f"{experiment.budget_seconds:.0f} training seconds{f', which saved {saved:.0f} s' if saved else ''}; there is "
+        f"no final number, and a curve that bends late would have been missed.{had}"
     )
+
+
+def _listed(metrics: Sequence[float], decimals: int) -> str:
+    return ", ".join(number(one, decimals) for one in metrics)
 
 
 def _sentence_of(text: str) -> str:
     """The text as a sentence of its own."""
-    text = one_line(text)[:600]
+    text = line(text)[:600]
     return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) or not text else ".")

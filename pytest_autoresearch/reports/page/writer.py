@@ -27,13 +27,13 @@ _FIRST_SECONDS = 0.1  # what a page is taken to take before one was written
 _LEAST_READING = 0.05  # seconds for the logs and changes of what is new
 _LAST_READING = 3.0
 _HURRIED_READING = 0.3  # a CI runner kills 7.5 s after its signal
-_PICTURE_SECONDS = 2.0  # what a picture takes, its library's import most of all
+_PICTURE_FROM = 30.0  # a session of fewer seconds would wait longer for its picture than for an experiment
 _OURS = b"pytest-autoresearch"  # near the beginning of each file that is ours
 _OURS_BYTES = 4096
 
 
 class PageWriter:
-    """Writes `report.html`, and at the end of a long session `progress.png` beside it.
+    """Writes `report.html`, and at the end of a session of half a minute or more `progress.png` beside it.
 
     Args:
         folder: Where both go.
@@ -75,7 +75,8 @@ class PageWriter:
             hurried: Whether a signal ended the session: then nothing is done that may wait.
         """
         self._write(running=False, reading=_HURRIED_READING if hurried else max(self._left(), _LAST_READING))
-        if self.written and not hurried and self._left() > _PICTURE_SECONDS and available():
+        long = time.monotonic() - self._began >= _PICTURE_FROM
+        if self.written and long and not hurried and available():
             with self._noticing(PICTURE):
                 target = self._folder / PICTURE
                 check(target)

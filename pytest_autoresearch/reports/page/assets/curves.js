@@ -82,12 +82,12 @@ function curveRange(lines, byShare) {
 function curveChart(place, lines, byShare, height) {
   const tables = lines.map(({ curve }) => [byShare ? curve[3] : curve[1], curve[2]]).map(ascending);
   const data = uPlot.join(tables);
-  const series = lines.map((line) => ({
+  const series = lines.map((line, at) => ({
     stroke: () => (line.best ? color('keep') : curveColor(line.order)), width: line.best ? 3 : 1.6, spanGaps: true,
-    dash: line.best ? [] : DASHES[Math.floor(line.order / 7) % DASHES.length], points: { show: false },
+    dash: line.best ? [] : DASHES[Math.floor(line.order / 7) % DASHES.length], points: { show: tables[at][0].length < 2, size: 7 }, // one point is no line
   }));
   const options = {
-    scales: { x: { time: false }, y: { range: () => curveRange(lines, byShare) } },
+    scales: { x: { time: false, range: (plot, from, to) => (data[0].length < 2 ? around(data[0][0] ?? 0) : [from, to]) }, y: { range: () => curveRange(lines, byShare) } },
     series: [{}, ...series],
     axes: [
       axis({ values: (plot, ticks) => ticks.map((tick) => (byShare ? `${tick}%` : tick.toLocaleString('en'))), size: 34 }),
@@ -101,6 +101,9 @@ function curveChart(place, lines, byShare, height) {
   made.plot.over.addEventListener('mouseleave', hideTip);
   return made;
 }
+
+// The range of an axis that has one value.
+const around = (value) => [Math.max(0, value - 1), value + 1];
 
 // A log that was cut in the middle, or a run that began again, may step back: the line does not.
 function ascending([xs, ys]) {

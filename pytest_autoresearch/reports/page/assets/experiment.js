@@ -1,9 +1,44 @@
 // The page of one experiment, beside the table.
 
 const opened = { place: null, chart: null, from: null };
+let leaving = false; // on the way back in the history, which takes a while
 
-function openExperiment(place, remember = true) {
+// Opening from the list is a step in the history, so that going back closes; from one to the next is none.
+function remember(number) {
+  if (leaving) return;
+  if (history.state?.opened) history.replaceState({ opened: true }, '', `#${number}`);
+  else if (opened.place === null) pushOpened(number);
+  else history.replaceState(null, '', `#${number}`);
+}
+
+function pushOpened(number) {
+  history.scrollRestoration = 'manual'; // back at the list, the row that was read last stays in sight
+  history.pushState({ opened: true }, '', `#${number}`);
+  history.scrollRestoration = 'auto';
+}
+
+function forget() {
+  if (leaving) return;
+  if (history.state?.opened) { leaving = true; history.back(); } else history.replaceState(null, '', location.pathname + location.search);
+}
+
+function openAddress() {
+  const number = /^#(\d{4,})$/.exec(location.hash);
+  const place = number ? placeOf.get(Number(number[1])) : undefined;
+  if (place === undefined) closeExperiment(false);
+  else if (place !== opened.place) openExperiment(place, false);
+}
+
+function followHistory() {
+  history.scrollRestoration = 'auto';
+  if (!leaving) { openAddress(); return; }
+  leaving = false;
+  if (opened.place !== null) pushOpened(numeral(rows.number[opened.place])); // opened meanwhile
+}
+
+function openExperiment(place, told = true) {
   const drawer = byId('drawer');
+  if (told) remember(numeral(rows.number[place]));
   if (opened.place === null) opened.from = document.activeElement;
   opened.place = place;
   hideTip();
@@ -14,18 +49,17 @@ function openExperiment(place, remember = true) {
   drawer.replaceChildren(...drawerHead(place), el('p.loading', {}, 'Unpacking\u2026'));
   drawer.scrollTop = 0;
   drawer.focus({ preventScroll: true });
-  if (remember) history.replaceState(null, '', `#${numeral(rows.number[place])}`);
   detailsOf(place).then((detail) => { if (opened.place === place) fillDrawer(place, detail); },
     () => drawer.querySelector('.loading')?.replaceChildren('This browser cannot unpack the details: one of 2023 or newer can.'));
 }
 
-function closeExperiment() {
+function closeExperiment(told = true) {
   if (opened.place === null) return;
   opened.chart?.end();
   Object.assign(opened, { place: null, chart: null });
   byId('drawer').hidden = true;
   document.body.classList.remove('reading');
-  history.replaceState(null, '', location.pathname + location.search);
+  if (told) forget();
   const back = opened.from && opened.from.isConnected && opened.from !== document.body ? opened.from : byId('grid');
   back.focus({ preventScroll: true });
 }
@@ -42,7 +76,7 @@ function drawerHead(place) {
     el('div.drawer-bar', {},
       el('span.no', {}, numeral(rows.number[place])), badge(place), el('span.grow'),
       button('\u2191', 'The one above (k)', () => stepExperiment(-1)), button('\u2193', 'The one below (j)', () => stepExperiment(1)),
-      button('\u00d7', 'Close (Esc)', closeExperiment)),
+      button('\u00d7', 'Close (Esc)', () => closeExperiment())),
     el('h2.drawer-title', { id: 'drawer-title' }, rows.text[place]),
   ];
 }
@@ -116,16 +150,17 @@ function runTable(place, detail) {
   if (!runs.length) return [];
   const best = numeralOfBase(place);
   const body = runs.map((run) => {
-    const trouble = run.crash ?? run.hopeless ?? run.inconclusive;
-    const outcome = run.metric === undefined ? el('span.bad', {}, run.crash ? 'crashed' : 'stopped') : metric(run.metric);
+    const troubles = [run.crash, run.inconclusive && `counts for nothing: ${run.inconclusive}`,
+      run.hopeless && `${run.metric === undefined ? 'ended early' : 'let finish, though it looked hopeless'}: ${run.hopeless}`].filter(Boolean);
+    const outcome = run.metric === undefined ? el('span.bad', {}, run.crash ? 'crashed' : 'stopped') : el(run.inconclusive ? 'span.faint' : 'span', {}, metric(run.metric));
     return [el('tr', {}, el('td', {}, run.role, run.commit && best ? el('span.faint', {}, ` ${best}`) : null), el('td.num', {}, String(run.seed)),
       el('td.num', {}, outcome), el('td.num', {}, duration(run.training)), el('td.num', {}, duration(run.total)), el('td.num', {}, memory(run.memory))),
-    trouble ? el('tr.more', {}, el('td', { colspan: '6' }, `${run.inconclusive && !run.crash ? 'counts for nothing: ' : ''}${trouble}`)) : null,
+    troubles.map((trouble) => el('tr.more', {}, el('td', { colspan: '6' }, trouble))),
     run.others ? el('tr.more', {}, el('td', { colspan: '6' }, `beside other processes: ${run.others.join(', ')}`)) : null];
   });
   const heads = ['Role', 'Seed', campaign.metric, 'Training', 'In all', 'Memory'];
   return part(plural(runs.length, 'run'), el('div.scroll', {}, el('table.measured', {},
-    el('thead', {}, el('tr', {}, heads.map((name, at) => el(at ? 'th.num' : 'th', { scope: 'col' }, name)))), el('tbody', {}, body.flat()))));
+    el('thead', {}, el('tr', {}, heads.map((name, at) => el(at ? 'th.num' : 'th', { scope: 'col' }, name)))), el('tbody', {}, body.flat(2)))));
 }
 
 function numeralOfBase(place) {
@@ -147,9 +182,11 @@ function diffOf(place, detail) {
 function diffLines(text) {
   const lines = text.split('\n');
   const nodes = [];
+  let head = true; // of a file; below it a line that begins like one is a line of the file
   for (let at = 0; at < lines.length; at++) {
     const line = lines[at];
-    if (/^(diff |index |--- |\+\+\+ |new file|deleted file|old mode|new mode|similarity )/.test(line)) {
+    head = !line.startsWith('@@') && (head || line.startsWith('diff --git '));
+    if (head && /^(diff |index |--- |\+\+\+ |new file|deleted file|old mode|new mode|similarity )/.test(line)) {
       if (line.startsWith('+++ ')) nodes.push(el('div.file', {}, line.slice(4).replace(/^b\//, '')));
       continue;
     }

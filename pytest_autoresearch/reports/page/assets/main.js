@@ -68,12 +68,6 @@ function press(event) {
   action();
 }
 
-function openAddress() {
-  const number = /^#(\d{4,})$/.exec(location.hash);
-  const place = number ? placeOf.get(Number(number[1])) : undefined;
-  if (place !== undefined) openExperiment(place, false);
-}
-
 function begin() {
   setTheme(THEMES.includes(stored.get()) ? stored.get() : 'auto');
   headline();
@@ -101,6 +95,7 @@ function begin() {
   byId('clear').addEventListener('click', clearFilters);
   byId('theme').addEventListener('click', nextTheme);
   byId('keys-button').addEventListener('click', showKeys);
+  window.addEventListener('popstate', followHistory);
   window.addEventListener('hashchange', openAddress);
   openAddress();
   // When the first picture is there, for whoever measures.

@@ -9,7 +9,7 @@ function headline() {
     setting.budget ? `${duration(setting.budget)} a run` : ''].filter(Boolean).join(' \u00b7 ');
   const title = byId('headline');
   if (head.last === null) title.replaceChildren('No baseline yet');
-  else if (head.kept === 0) title.replaceChildren(el('span.big', {}, metric(head.last)), ' ', el('span.sub', {}, `${name}: the baseline still stands`));
+  else if (head.kept === 0) title.replaceChildren(el('span.big', {}, metric(head.last)), ' ', el('span.sub', {}, `${name}: the baseline${head.tried ? ' still stands' : ''}`));
   else {
     const gain = minimize ? head.first - head.last : head.last - head.first;
     title.replaceChildren(el('span.from', {}, metric(head.first)), el('span.arrow', { 'aria-label': 'to' }, '\u2192'), el('span.big', {}, metric(head.last)),
@@ -26,7 +26,7 @@ function claim(head) {
     words.push(el('b', {}, `${plural(head.kept, 'change')} kept`), ` of ${head.tried.toLocaleString('en')} tried`);
     if (head.nothing === null) words.push(', each measured once: part of the gain may be luck. ');
     else words.push(', of which about ', el('b', {}, head.nothing.toFixed(1)), ' are expected to be nothing (chance alone keeps ', head.chance.toFixed(1), ` of ${head.judged.toLocaleString('en')} that change nothing)`, head.asked < head.kept ? ` (and ${plural(head.kept - head.asked, 'keep')} without a probability)` : '', '. ');
-  } else words.push(`Nothing was kept of ${plural(head.tried, 'experiment')}. `);
+  } else words.push(head.tried ? `Nothing was kept of ${plural(head.tried, 'experiment')}. ` : 'The baseline is measured; no experiment has been judged yet. ');
   words.push(head.audit ? el('span.audited', {}, `${head.audit[0].toUpperCase()}${head.audit.slice(1)}.`)
     : head.kept ? el('span.unaudited', {}, 'Not audited: the gain was measured by the runs that decided it.') : '');
   return words;
@@ -36,11 +36,11 @@ function tiles(head) {
   const time = Object.values(campaign.time.kind).reduce((sum, seconds) => sum + (seconds ?? 0), 0);
   const spent = Object.values(campaign.money.kind).reduce((sum, dollars) => sum + (dollars ?? 0), 0);
   const items = [
-    ['Kept', head.kept, `${percent(head.tried ? head.kept / head.tried : 0)} of ${head.tried.toLocaleString('en')}`],
+    ['Kept', head.kept, head.tried ? `${percent(head.kept / head.tried)} of ${head.tried.toLocaleString('en')}` : ''],
     ['Discarded', head.discarded, reasonsOf(DISCARD)],
     ['Crashed', head.crashed, reasonsOf(CRASH)],
     ['Training runs', head.runs, [head.again ? `${head.again.toLocaleString('en')} to measure noise and confirm` : '', head.stopped ? `${head.stopped.toLocaleString('en')} stopped early` : ''].filter(Boolean).join(', ')],
-    ['Time', duration(time), head.saved ? `${duration(head.saved)} saved by racing` : `${when(campaign.began_at).split(',').pop().trim()} to ${when(campaign.ended_at).split(',').pop().trim()}`],
+    ['Time', duration(time), head.saved ? `${duration(head.saved)} saved by racing` : span(campaign.began_at, campaign.ended_at)],
   ];
   if (spent || campaign.money.unknown) items.push(['Cost', spent ? money(spent) : 'not known', head.kept && spent ? `${money(spent / head.kept)} a keep` : '']);
   return items.map(([name, value, more]) => el('div.tile', {}, el('dt', {}, name), el('dd', {}, typeof value === 'number' ? value.toLocaleString('en') : value), more ? el('dd.more', {}, more) : null));
@@ -48,11 +48,16 @@ function tiles(head) {
 
 // The commonest reasons, in words.
 function reasonsOf(status) {
-  const counts = new Map();
-  rows.status.forEach((one, place) => { if (one === status) counts.set(reasonOf(place), (counts.get(reasonOf(place)) ?? 0) + 1); });
   const names = { regression: 'not better', 'within-noise': 'within noise', 'not-improved': 'not better', hopeless: 'stopped early' };
-  return [...counts].sort((one, other) => other[1] - one[1]).slice(0, 2)
-    .map(([reason, count]) => `${count.toLocaleString('en')} ${names[reason] ?? reason}`).join(', ');
+  const counts = new Map();
+  rows.status.forEach((one, place) => {
+    if (one !== status) return;
+    const name = names[reasonOf(place)] ?? reasonOf(place);
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  });
+  const items = [...counts].sort((one, other) => other[1] - one[1]);
+  const rest = items.splice(2).reduce((sum, [, count]) => sum + count, 0);
+  return [...items, ...(rest ? [['more', rest]] : [])].map(([name, count]) => `${count.toLocaleString('en')} ${name}`).join(', ');
 }
 
 function lineage() {

@@ -11,7 +11,7 @@ function progressChart() {
   place.setAttribute('role', 'img');
   place.setAttribute('aria-label', `${campaign.metric} over ${plural(total, 'experiment')}; the table below has every number.`);
   const options = {
-    scales: { x: { time: false, range: (plot, from, to) => [from - Math.max(1, (to - from) * 0.015), to + Math.max(1, (to - from) * 0.015)] },
+    scales: { x: { time: false, range: (plot, from, to) => total < 2 ? [rows.number[0] - 1, rows.number[0] + 1] : [from - Math.max(1, (to - from) * 0.015), to + Math.max(1, (to - from) * 0.015)] },
       y: { range: () => [low - strip, high] } },
     series: [{}, { stroke: () => color('keep'), width: 2, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }],
     axes: [
@@ -273,6 +273,8 @@ function progressLegend() {
   const [low, high] = campaign.limits;
   const beyond = rows.metric.filter((value, place) => value !== null && rows.status[place] !== CRASH && (value > high || value < low)).length;
   if (beyond) notes.push(`${plural(beyond, 'result')} far off ${beyond === 1 ? 'is' : 'are'} drawn as triangles at the edge.`);
+  const bare = rows.metric.filter((value, place) => value === null && rows.status[place] === DISCARD).length;
+  if (bare) notes.push(`${plural(bare, 'experiment')} without a number, most of them stopped early, ${bare === 1 ? 'is' : 'are'} not drawn.`);
   notes.push('Drag to zoom, double-click to see all.');
   byId('progress-note').textContent = notes.join(' ');
 }

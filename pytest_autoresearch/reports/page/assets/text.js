@@ -73,6 +73,14 @@ function when(seconds) {
   return new Date(1000 * seconds).toLocaleString('en-GB', options);
 }
 
+// From when to when: with the days where they are not one.
+function span(from, to) {
+  const clock = { hour: '2-digit', minute: '2-digit' };
+  const [began, ended] = [new Date(1000 * from), new Date(1000 * to)];
+  const options = began.toDateString() === ended.toDateString() ? clock : { day: 'numeric', month: 'short', ...clock };
+  return `${began.toLocaleString('en-GB', options)} to ${ended.toLocaleString('en-GB', options)}`;
+}
+
 // The mark of a verdict: a shape as well as a colour.
 function mark(status, baseline = false) {
   const kind = baseline ? 'base' : CLASSES[status];
