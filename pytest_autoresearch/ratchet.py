@@ -62,7 +62,7 @@ class Ratchet:
         self.home = Path(self.git("rev-parse", "--path-format=absolute", "--git-common-dir")) / "autoresearch"
         start = self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if start is None:
-            raise UserError("nothing is committed yet: type `git add -A && git commit -m baseline` first")
+            raise UserError(_nothing_committed(self.git))
         self.start = start
         self.tag = ""
         self.presence = Presence(self.home)
@@ -328,6 +328,22 @@ class Ratchet:
     def _transaction(self, lines: list[str]) -> None:
         said = "\n".join(["start", *lines, "prepare", "commit", ""])
         self.git("-c", "core.fsync=all", "update-ref", "-m", "autoresearch", "--stdin", stdin=said)
+
+
+def _nothing_committed(git: Git) -> str:
+    """A clone of what got a campaign alone has its branch, and nothing checked out: a commit would share no history."""
+    campaigns = ("refs/heads/autoresearch/", "refs/remotes/*/autoresearch/*", "refs/autoresearch/*/0000")
+    said = git("for-each-ref", "--sort=-committerdate", "--count=1", "--format=%(refname)", *campaigns)
+    if said:
+        mine = git.ask("symbolic-ref", "--short", "HEAD") or "main"
+        campaign = re.sub("^refs/(heads|remotes)/", "", said)
+        return f"nothing is checked out here yet: type `git switch -c {mine} {campaign}` first"
+    if remotes := git("remote").split():
+        return (
+            f"nothing is committed here yet: type `git fetch {remotes[0]}` first where the repository is to come from "
+            "there, else `git add -A && git commit -m baseline`"
+        )
+    return "nothing is committed yet: type `git add -A && git commit -m baseline` first"
 
 
 def _no_repository(root: Path, said: str) -> str:

@@ -6,6 +6,7 @@ Reading checks what can be checked without looking at the repository; a mistake 
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "c
 REPAIRS = 3
 AGENT_SECONDS = 900.0
 INCONCLUSIVE = 3
+_METRIC = re.compile(r"[A-Za-z_][\w./-]{0,99}", re.ASCII)  # what runners.summary reads
 
 
 class Option(NamedTuple):
@@ -235,6 +237,11 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
 
 
 def _metric(name: str) -> str:
+    if not _METRIC.fullmatch(name):
+        raise UserError(
+            f"autoresearch_metric = {name}: no line of output could name that: use letters, digits, '_', '.', '/' and "
+            "'-', a letter or '_' first, 100 at most"
+        )
     if name in dir(Experiment):
         raise UserError(f"autoresearch_metric = {name}: an experiment has something else of that name: choose another")
     return name

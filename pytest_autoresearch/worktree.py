@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.errors import GitError
+from pytest_autoresearch.errors import GitError, UserError
 from pytest_autoresearch.git import Git
 
 _REGULAR = ("100644", "100755")
@@ -279,7 +279,10 @@ def _empty(folder: Path) -> None:
     for command in (remove, open_up, remove):
         if not (left := [path for path in folder.iterdir() if path.name != ".git"]):
             return
-        subprocess.run(command, cwd=folder, stderr=subprocess.DEVNULL, check=False)
+        try:
+            subprocess.run(command, cwd=folder, stderr=subprocess.DEVNULL, check=False)
+        except FileNotFoundError:
+            raise UserError("`find` is not on PATH: install it (findutils), or add its folder to PATH") from None
     if left := [path for path in folder.iterdir() if path.name != ".git"]:
         name = shlex.quote(str(left[0]))
         raise GitError(f"{left[0]} cannot be removed: type `sudo rm -rf {name}` first")

@@ -18,6 +18,7 @@ from repo import CONFIG, Repo
 from pytest_autoresearch import cli
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.output import Column
+from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import encode
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +97,9 @@ def test_outside_a_repository_every_reading_command_says_so_in_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for words in (["results"], ["show", "1"], ["best"], ["compare", "a", "b"]):
-        assert "is not a git repository" in refused(capsys, *words)
+        said_no = refused(capsys, *words)
+        assert "is not a git repository: cd to your repository, or give it with -C FOLDER" in said_no
+        assert "git init" not in said_no
     assert "No such file" in refused(capsys, "-C", "nowhere", "results")
 
 
@@ -153,6 +156,47 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(repo: Repo) -> None:
         assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_that_cannot_be_written_is_one_sentence(repo: Repo) -> None:
+    night(repo)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "show", "0"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "autoresearch show: No space left on device\n"
+
+
+def test_prepare_has_help_where_no_harness_has_it(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["-h"]):
+        text = said(capsys, "prepare", *words)
+        assert text.startswith("usage: autoresearch prepare")
+        assert "this repository has no harness" in text
+    assert "this repository has no harness" in refused(capsys, "prepare")
+
+
+def test_a_campaign_is_named_with_tag_or_without(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    night(repo)
+    for words in (["best", "t"], ["best", "--tag", "t"], ["report", "t"], ["report", "--tag", "t"]):
+        assert json.loads(typed(*words, "--json"))["tag"] == "t"
+    assert document(capsys, "results", "t", "--json") == document(capsys, "results", "--tag", "t", "--json")
+    assert "of the campaign t runs" in said(capsys, "watch", "t", status=1)
+    assert "no campaign 'x'" in refused(capsys, "audit", "--tag", "x")
+    with pytest.raises(SystemExit):
+        cli.main(["best", "t", "--tag", "u"])
+    assert "the campaign is t or u: name one" in capsys.readouterr().err
+
+
+def test_a_report_tells_of_the_session_that_runs_and_counts_as_the_list_does(repo: Repo) -> None:
+    night(repo)
+    assert "report.html: 1 experiment, " in typed("report")
+    assert '"running":false' in (repo.path / "report.html").read_text().replace(" ", "")
+    session = Ratchet(repo.path)
+    session.choose("u")
+    session.open()
+    typed("report", "--output", "page/")
+    assert '"running":true' in (repo.path / "page" / "report.html").read_text().replace(" ", "")
+    session.close()
+
+
 # ------------------------------------------------------------------------------------------------ output
 
 
@@ -172,6 +216,20 @@ def test_a_table_is_cut_to_the_terminal_and_nowhere_else(repo: Repo) -> None:
     assert [line for line in drawn.splitlines()[:-1] if len(line) > 76] == []
     assert "…" in drawn
     assert "action 2: crash (RuntimeError: the tensor is sad)" in typed(*words)
+
+
+def test_on_a_narrow_terminal_what_matters_least_goes_first(repo: Repo) -> None:
+    night(repo)
+    lines = on_a_terminal("results", "--tag", "t", columns=40, NO_COLOR="1").splitlines()
+    assert max(map(len, lines[:6])) <= 40
+    assert lines[0].split()[:3] == ["no.", "verdict", "val_bpb"]
+    assert lines[0].split()[-1] == "description"
+
+
+def test_a_long_text_of_any_script_is_cut_at_once() -> None:
+    assert output.cut("日本語" * 100_000, 8) == "日本語…"
+    assert output.cut("e\u0301" * 9, 4) == "e\u0301" * 3 + "…"
+    assert output.cut("abc", 3) == "abc"
 
 
 def test_cells_of_any_script_are_aligned() -> None:

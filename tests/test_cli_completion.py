@@ -38,6 +38,10 @@ CASES = [
     ("autoresearch results --tag", "", ["t", "u"]),
     ("autoresearch compare", "", ["t", "u"]),
     ("autoresearch results", "tra", ["train.py"]),
+    ("autoresearch best", "", ["t", "u"]),
+    ("autoresearch -C . best", "", ["t", "u"]),
+    ("autoresearch -C experiments/.. results --tag", "", ["t", "u"]),
+    ("autoresearch -C / results --tag", "", []),
     ("autoresearch completion", "", ["bash", "fish", "zsh"]),
 ]
 
@@ -104,6 +108,8 @@ def test_zsh_completes_at_a_terminal(repo: Repo, tmp_path_factory: pytest.TempPa
             typed(shell, f"{begun}\t", re.escape(begun.rpartition(" ")[0] + " " + whole))
             typed(shell, "\x15\n", "> $")  # away with the line
         typed(shell, "autoresearch compare \t", r"\bt +u\b")
+        typed(shell, "\x15\n", "> $")
+        typed(shell, f"cd / && autoresearch -C {repo.path} best \t", r"\bt +u\b")
     finally:
         process.kill()
         process.wait()

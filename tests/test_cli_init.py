@@ -13,6 +13,7 @@ import pytest
 
 from pytest_autoresearch.cli import init, main, scaffold
 from pytest_autoresearch.experiment import Direction
+from pytest_autoresearch.runners.summary import Summary
 
 MODULES = (init, scaffold)  # imported here: pytester forgets what is first imported in a test
 
@@ -195,7 +196,12 @@ def test_a_train_py_that_lowers_val_bpb_needs_no_configuration(
              "--command 'python sort.py' --metric score`"),
         (("--editable", "other.py"), "there is no other.py here"),
         ((*OPTIONS, "--metric", "best"), "autoresearch_metric = best: an experiment has something else of that name"),
+        ((*OPTIONS, "--metric", "f1@10"), "autoresearch_metric = f1@10: no line of output could name that"),
         (("--command", "python 'sort.py"), "cannot be split into words"),
+        (("--command", "python nosuch.py"), "there is no nosuch.py here, which `python nosuch.py` would run: name one "
+         "that is here, or with --editable FILE"),
+        (("--command", "python -m pkg.train"), "there is no pkg/train.py here"),
+        (("--command", "make train"), "`make train` names no file of this repository: say with --editable FILE"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_nothing_is_written(
@@ -214,6 +220,16 @@ def test_a_folder_without_git_is_told_so(tmp_path: Path, capsys: pytest.CaptureF
     assert "is not a git repository: type `git init` first" in capsys.readouterr().err
 
 
+def test_a_metric_may_be_called_what_can_be_read_and_nothing_else(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a b", "f1@10", "../../x", "1st", "größe", "x" * 101, "f1/macro-top_5.0", "x" * 100):
+        printed = Summary(name)
+        printed.hear(f"METRIC {name}=1.5\n".encode())
+        printed.finish()
+        assert (command(folder, *OPTIONS, "--metric", name) == 0) == (printed.metric() == 1.5), name
+
+
 @pytest.mark.parametrize("metric", ["val_bpb", "top-1", "lambda", "größe"])
 def test_the_rule_is_a_test_whatever_the_metric_is_called(metric: str) -> None:
     for direction in Direction:
@@ -221,3 +237,30 @@ def test_the_rule_is_a_test_whatever_the_metric_is_called(metric: str) -> None:
         assert isinstance(tree.body[-1], ast.FunctionDef)
         assert tree.body[-1].name.startswith("test_")
     assert scaffold.rule_name(metric).removesuffix(".py").isidentifier()
+
+
+def test_a_module_that_is_run_is_its_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "pkg").mkdir()
+    (folder / "pkg" / "train.py").write_text(SORT)
+    assert command(folder, "--command", "python -m pkg.train", "--metric", "score") == 0
+    assert "autoresearch_editable = pkg/train.py\n" in (folder / "pytest.ini").read_text()
+
+
+def test_a_folder_of_other_experiments_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "test_ablation.py").write_text("raise RuntimeError('imported')\n")
+    for _ in range(2):
+        assert command(folder, *OPTIONS) == 0
+    assert "; experiments/ holds others" in capsys.readouterr().out
+    assert [path.name for path in (folder / "experiments").iterdir()] == ["test_ablation.py"]
+    assert (folder / "research" / "test_score.py").is_file()
+    assert "autoresearch_experiments = research\n" in (folder / "pytest.ini").read_text()
+    assert "research/runs/\n" in (folder / ".gitignore").read_text()
+
+
+def test_the_directions_are_said_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command(folder, "--direction", "up")
+    said = capsys.readouterr().err
+    assert "minimize" in said
+    assert "<" not in said.partition("error:")[2]

@@ -280,3 +280,32 @@ def test_which_campaign_is_pulled_is_asked_where_it_is_not_clear(
     assert on(other, "pull", "--tag", "v") == 2
     assert "origin has no campaign 'v'; it has t, u" in capsys.readouterr().err
     assert on(other, "pull", "--tag", "t") == 0
+
+
+def test_a_clone_of_a_remote_that_got_the_campaign_alone_is_told_what_to_check_out(
+    repo: Repo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo.plan("0.9")
+    session(repo, 1)
+    bare = tmp_path / "alone.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", bare], check=True)
+    assert on(repo, "push", str(bare)) == 0
+    other = clone(repo, bare)
+    for words in (["pull"], ["results"], ["watch"]):
+        capsys.readouterr()
+        assert on(other, *words) == 2
+        said = capsys.readouterr().err
+        assert "type `git switch -c main origin/autoresearch/t` first" in said
+        assert "baseline" not in said
+    other.git("switch", "-q", "-c", "main", "origin/autoresearch/t")
+    assert on(other, "pull") == 0
+    assert refs(other.path) == refs(repo.path)
+
+
+def test_an_empty_repository_with_a_remote_is_not_told_to_begin_a_history_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "remote", "add", "night", "../night.git"], cwd=tmp_path, check=True)
+    assert main(["-C", str(tmp_path), "pull"]) == 2
+    assert "type `git fetch night` first" in capsys.readouterr().err

@@ -67,6 +67,7 @@ def test_rows_are_chosen_by_rank_verdict_and_text(repo: Repo, capsys: pytest.Cap
     assert found("--kept-only", "--top", "1") == ["0004"]
     assert found("--grep", "ACTION 2") == ["0002"]
     assert found("--grep", "exit 1") == ["0002"]
+    assert found("--grep", "tensor is SAD") == ["0002"]
     assert found("--grep", "nothing like it", status=1) == []
     assert found("--since", "1h") == ["0000", "0001", "0002", "0003", "0004"]
     assert found("--since", "2199-01-01", status=1) == []
@@ -232,3 +233,9 @@ def test_since_takes_times_ago_times_of_day_and_dates() -> None:
 def test_since_says_what_it_takes(text: str) -> None:
     with pytest.raises(UserError, match="give a time ago such as 8h"):
         moment_of(text, time.time())
+
+
+def test_a_line_that_is_no_experiment_is_counted_apart(in_folder: Path) -> None:
+    (in_folder / "results.tsv").write_text(f"{UPSTREAM}half a li\n")
+    last = typed("results", "results.tsv").splitlines()[-1]
+    assert last.startswith("4 rows: 2 kept, 1 discarded, 1 crashed; 1 line with neither verdict nor metric; val_bpb")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,3 +189,19 @@ def test_a_running_session_is_pointed_out(repo: Repo, capsys: pytest.CaptureFixt
         repo.end(process, signal.SIGINT)
     assert err == "note: a session runs here, and two runs at a time disturb each other's numbers\n"
     assert "lane-0-1-run.log" in out
+
+
+def test_a_missing_program_is_named(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(repo, "run") == 0  # leaves a tree, which the next run empties
+    (tmp_path / "bin").mkdir()
+    git = shutil.which("git")
+    assert git is not None
+    (tmp_path / "bin" / "git").symlink_to(git)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    capsys.readouterr()
+    assert command(repo, "run") == 2
+    assert capsys.readouterr().err == (
+        "autoresearch run: `find` is not on PATH: install it (findutils), or add its folder to PATH\n"
+    )

@@ -163,7 +163,8 @@ def test_text_of_strangers_is_made_plain(repo: Repo, capsys: pytest.CaptureFixtu
         text = said(capsys, "show", "9", "--tag", "t", *words)
         assert "\x1b" not in text
         assert "\x07" not in text
-    assert "+print('')" in said(capsys, "show", "9", "--tag", "t", "--diff")
+    # A change is what people judge by: what it holds is shown, and acts on nothing.
+    assert "+print('⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[2J')" in said(capsys, "show", "9", "--tag", "t", "--diff")
     assert "description  clean\n             second    line <script>alert(1)</script> =1+1\n" in said(
         capsys, "show", "9", "--tag", "t"
     )

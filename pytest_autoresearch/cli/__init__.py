@@ -41,6 +41,7 @@ _EXIT = """exit status:
   0  done; the answer is yes
   1  the answer is no (`doctor`: not ready, `results`: nothing like it; see each command's help)
   2  typed wrongly, or it cannot be done here; one sentence on standard error says why
+  130  ended with Ctrl-C
 """
 
 _EPILOG = f"""examples:
@@ -130,6 +131,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a program that is missing
+        what = f"{error.filename}: " if error.filename else ""
+        print(f"autoresearch {given.command}: {what}{error.strerror or error}", file=sys.stderr)
+        _abandon_output()
+        return 2
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _abandon_output() -> None:
+    """What standard output does not take is tried no more: Python would complain of it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pytest_autoresearch import audit
 from pytest_autoresearch.auditor import Auditor
 from pytest_autoresearch.cli import output
-from pytest_autoresearch.cli.repository import here
+from pytest_autoresearch.cli.repository import here, tag_argument
 from pytest_autoresearch.cli.signals import noted
 from pytest_autoresearch.equipment import equip
 from pytest_autoresearch.errors import Stopped, UserError
@@ -34,9 +34,7 @@ exit status:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Those of this command."""
     parser.epilog = _EPILOG
-    parser.add_argument(
-        "tag", nargs="?", metavar="TAG", help="the campaign (that of the branch here, else the one worked on last)"
-    )
+    tag_argument(parser)
     parser.add_argument(
         "--runs", type=_runs, default=audit.RUNS, metavar="N", help=f"runs of each of the two commits ({audit.RUNS})"
     )

@@ -14,13 +14,36 @@ from pytest_autoresearch.cli import output
 SHELLS = ("bash", "zsh", "fish")
 _TAGS = "_autoresearch_tags"
 
-# The branches of the campaigns, through git: no Python is started while somebody types.
-_LIST = "git for-each-ref '--format=%(refname:lstrip=3)' refs/heads/autoresearch/ 2>/dev/null"
+# The branches of the campaigns, in the folder behind -C, through git: no Python is started while somebody types.
+_LIST = "for-each-ref '--format=%(refname:lstrip=3)' refs/heads/autoresearch/ 2>/dev/null"
 _PREAMBLE = {
-    "bash": f'{_TAGS}() {{\n  compgen -W "$({_LIST})" -- "$1"\n}}\n',
-    "zsh": f"{_TAGS}() {{\n  local -a tags\n  tags=(${{(f)\"$({_LIST})\"}})\n  compadd -a tags\n}}\n",
-    "fish": f"function {_TAGS}\n  {_LIST}\nend\n",
-}  # fmt: skip
+    "bash": rf"""{_TAGS}() {{
+  local n folder=()
+  for ((n = 1; n < COMP_CWORD; n++)); do
+    [[ ${{COMP_WORDS[n]}} == -C ]] && folder=(-C "${{COMP_WORDS[n + 1]/#\~/$HOME}}")
+  done
+  compgen -W "$(git "${{folder[@]}}" {_LIST})" -- "$1"
+}}
+""",
+    "zsh": f"""{_TAGS}() {{
+  local -a tags typed folder
+  typed=(${{(z)LBUFFER}})
+  local n=${{typed[(I)-C]}}
+  (( n )) && folder=(-C ${{~${{(Q)typed[n+1]}}}})
+  tags=(${{(f)"$(git $folder {_LIST})"}})
+  compadd -a tags
+}}
+""",
+    "fish": f"""function {_TAGS}
+  set -l words (commandline -opc)
+  set -l folder
+  if set -l n (contains -i -- -C $words)
+    set folder -C (string replace -r '^~' $HOME -- $words[(math $n + 1)])
+  end
+  git $folder {_LIST}
+end
+""",
+}
 _COMPLETED = {
     "TAG": {"bash": _TAGS, "zsh": _TAGS, "fish": f"({_TAGS})"},
     "FILE": shtab.FILE,

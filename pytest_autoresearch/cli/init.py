@@ -4,10 +4,12 @@ for lines at the end of `.gitignore`; a second call changes nothing."""
 from __future__ import annotations
 
 import argparse
+import fnmatch
+import itertools
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,9 @@ _DEFAULTS: Mapping[str, Value] = {
     "autoresearch_frozen": (),
     "autoresearch_metric": "val_bpb",
     "autoresearch_direction": "minimize",
+    "autoresearch_experiments": "experiments",
 }
+_OTHER_FOLDERS = ("research", "acceptance", "autoresearch")
 _SECTIONS = {"setup.cfg": "[tool:pytest]", "pyproject.toml": "[tool.pytest.ini_options]"}
 
 _EPILOG = """examples:
@@ -38,7 +42,8 @@ _EPILOG = """examples:
   autoresearch init --command 'python measure.py' --editable sort.py --metric cpu_seconds
 
 Adds program.md, experiments/test_METRIC.py, pytest.ini, lines in .gitignore and a workflow for GitHub Actions. What is
-there already is left as it is; where pytest is configured elsewhere, the lines to add are printed instead."""
+there already is left as it is; where pytest is configured elsewhere, the lines to add are printed instead. Where
+experiments/ holds tests of something else, the acceptance rule goes to research/."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--command", dest="training", metavar="COMMAND", help="what is run and measured (python train.py)"
     )
     parser.add_argument("--metric", metavar="NAME", help="the name under which it prints its metric (val_bpb)")
-    parser.add_argument("--direction", choices=tuple(Direction), help="which way the metric improves (minimize)")
+    parser.add_argument(
+        "--direction", choices=tuple(map(str, Direction)), help="which way the metric improves (minimize)"
+    )
     parser.add_argument(
         "--editable", nargs="+", action="extend", metavar="FILE",
         help="what experiments may change, globs allowed (the script of the command)",
@@ -81,9 +88,10 @@ def command(given: argparse.Namespace) -> int:
         top = Path(git("rev-parse", "--show-toplevel")).resolve()
     except GitError:
         raise UserError(f"{root} is not a git repository: type `git init` first") from None
-    wanted = _wanted(given, read(root, config.inipath, config.getoption, config.getini))
+    now = read(root, config.inipath, config.getoption, config.getini)
+    wanted = _wanted(given, now, config.getini("python_files"))
     settings = read(root, config.inipath, config.getoption, lambda key: wanted.get(key, config.getini(key)))
-    _check(settings)
+    _check(settings, named=bool(given.training))
     lines = _missing_lines(config, wanted)
     parts = [
         _write(top, root / "program.md", scaffold.charter(settings), "the charter: say there what to aim for"),
@@ -107,16 +115,21 @@ _FOR_CI = "a night on a GPU runner of your own"
 # ------------------------------------------------------------------------------------------------ what is wanted
 
 
-def _wanted(given: argparse.Namespace, now: Settings) -> dict[str, Value]:
-    """The ini keys, as they are to be: what was typed, what follows from it, what is configured already."""
+def _wanted(given: argparse.Namespace, now: Settings, patterns: Sequence[str]) -> dict[str, Value]:
+    """The ini keys, as they are to be: what was typed, what follows from it, what is configured already.
+
+    Args:
+        patterns: Of the names of test files.
+    """
     editable = tuple(given.editable or ())
     training = given.training
     if not training and len(editable) == 1 and editable[0].endswith(".py") and now.command == ("python", "train.py"):
         training = f"python {shlex.quote(editable[0])}"
     training = training or shlex.join(now.command)
-    scripts = _scripts(training, now.root)
+    named = _named(training, now.root)
+    scripts = tuple(name for name in named if (now.root / name).is_file())[:1]
     if not editable:
-        editable = scripts if given.training and scripts else now.editable
+        editable = (scripts or named[:1] or now.editable) if given.training else now.editable
     # What measures, and is no experiment's to change, decides what is kept.
     frozen = tuple(path for path in scripts if path not in editable and path not in now.frozen)
     return {
@@ -125,27 +138,79 @@ def _wanted(given: argparse.Namespace, now: Settings) -> dict[str, Value]:
         "autoresearch_frozen": (*now.frozen, *frozen),
         "autoresearch_metric": given.metric or now.metric,
         "autoresearch_direction": given.direction or str(now.direction),
+        "autoresearch_experiments": _folder(now.root, now.experiments, patterns),
     }
 
 
-def _scripts(training: str, root: Path) -> tuple[str, ...]:
-    """The files of the repository that the command names."""
+def _named(training: str, root: Path) -> tuple[str, ...]:
+    """The files that the command names and that would be the repository's, whether they are there or not."""
     try:
         words = shlex.split(training)
     except ValueError:
         return ()  # `read` says what is wrong with it
-    return tuple(dict.fromkeys(word for word in words[1:] if not Path(word).is_absolute() and (root / word).is_file()))[
-        :1
-    ]
+    found = []
+    for before, word in itertools.pairwise(words):
+        if before == "-m":
+            found.append(_module(word, root))
+        elif not Path(word).is_absolute() and (word.endswith(".py") or (root / word).is_file()):
+            found.append(word)
+    return tuple(dict.fromkeys(found))
 
 
-def _check(settings: Settings) -> None:
+def _module(name: str, root: Path) -> str:
+    """The file that `python -m` runs; the likeliest where there is none."""
+    path = name.replace(".", "/")
+    places = (f"{path}.py", f"{path}/__main__.py", f"src/{path}.py", f"src/{path}/__main__.py")
+    return next((place for place in places if (root / place).is_file()), places[0])
+
+
+def _folder(root: Path, configured: str, patterns: Sequence[str]) -> str:
+    """The folder of acceptance rules: another one where the usual one holds tests of something else.
+
+    A session would import those, and `experiments` is what many call the folder of their own.
+    """
+    if configured != _DEFAULTS["autoresearch_experiments"]:
+        return configured
+    return next((name for name in (configured, *_OTHER_FOLDERS) if not _is_taken(root / name, patterns)), configured)
+
+
+def _is_taken(folder: Path, patterns: Sequence[str]) -> bool:
+    """Whether the folder has tests, and none of them takes the fixture `experiment`."""
+    tests = [path for path in _sources(folder) if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]
+    return bool(tests) and not any(map(_is_rule, tests))
+
+
+def _sources(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob("*.py")) if folder.is_dir() else []
+    return [path for path in found if "runs" not in path.relative_to(folder).parts]
+
+
+def _is_rule(path: Path) -> bool:
+    return _RULE.search(path.read_text("utf-8", "replace")) is not None
+
+
+def _check(settings: Settings, named: bool) -> None:
+    """See that there is something to experiment on.
+
+    Args:
+        named: Whether the user named the files, so that the command is theirs.
+    """
     for pattern in settings.editable:
         if (settings.root / pattern).exists() or any(settings.root.glob(pattern)):
             continue
         scripts = sorted(
             path.name for path in settings.root.glob("*.py") if not path.name.startswith(("test_", "conftest"))
         )
+        if named and pattern in _named(shlex.join(settings.command), settings.root):
+            raise UserError(
+                f"there is no {pattern} here, which `{shlex.join(settings.command)}` would run: name one that is here, "
+                "or with --editable FILE what experiments may change"
+            )
+        if named and pattern == "train.py":
+            raise UserError(
+                f"`{shlex.join(settings.command)}` names no file of this repository: say with --editable FILE what "
+                "experiments may change"
+            )
         which = scripts[0] if scripts else "train.py"
         raise UserError(
             f"there is no {pattern} here: name the script that is run and measured, such as "
@@ -179,9 +244,10 @@ def _write(top: Path, path: Path, text: str, said: str) -> _Part:
 def _rule(top: Path, settings: Settings) -> _Part:
     said = "the acceptance rule, a test"
     folder = settings.experiments_folder
-    for path in sorted(folder.rglob("*.py")) if folder.is_dir() else ():
-        if "runs" not in path.relative_to(folder).parts and _RULE.search(path.read_text("utf-8", "replace")):
-            return _Part(path.relative_to(top).as_posix(), "kept", said)
+    if settings.experiments in _OTHER_FOLDERS:
+        said += f"; {_DEFAULTS['autoresearch_experiments']}/ holds others, which are left alone"
+    for path in filter(_is_rule, _sources(folder)):
+        return _Part(path.relative_to(top).as_posix(), "kept", said)
     text = scaffold.rule(settings.metric, settings.direction)
     return _write(top, folder / scaffold.rule_name(settings.metric), text, said)
 

@@ -6,6 +6,7 @@ a terminal. Knows nothing of campaigns.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,12 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_autoresearch.records import one_line
-from pytest_autoresearch.runners.output import sanitise
+from pytest_autoresearch.reports import plain as reading
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bold": 1, "dim": 2}
 _GAP = "  "
-_LEAST = 20  # the last column is never cut to less
+_LEAST = 20  # the last column is cut to less only where nothing else can be left out
+_FIRST = 3  # columns that say what a row is
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,17 @@ def colour(text: str, name: str) -> str:
 
 def line(text: object) -> str:
     """The text on one line, without escapes and control characters."""
-    return one_line(sanitise(str(text)))
+    return reading.line(str(text))
 
 
 def plain(text: str) -> str:
     """The text with its line ends, without escapes and control characters."""
-    return sanitise(text.replace("\r\n", "\n").replace("\r", "\n")).rstrip("\n")
+    return reading.plain(text).rstrip("\n")
+
+
+def visible(text: str) -> str:
+    """A change or a log, where each character that is not seen is shown by its number."""
+    return reading.visible(text.replace("\r\n", "\n").replace("\r", "\n")).rstrip("\n")
 
 
 def table(rows: Iterable[Sequence[object]], columns: Sequence[Column], colours: Sequence[str] = ()) -> str:
@@ -74,21 +80,29 @@ def table(rows: Iterable[Sequence[object]], columns: Sequence[Column], colours: 
     names = [line(column.name) for column in columns]
     widths = [max(width(row[n]) for row in (names, *cells)) for n in range(len(columns))]
     before = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
-    room = max(shutil.get_terminal_size().columns - before, _LEAST) if terminal() else None
+    whole = shutil.get_terminal_size().columns
+    room = max(whole - before, _LEAST) if terminal() else None
 
     def laid(row: Sequence[str]) -> str:
         *first, last = (
             _padded(cell, wide, column.right) for cell, wide, column in zip(row, widths, columns, strict=True)
         )
-        return _GAP.join([*first, cut(last.rstrip(), room) if room else last]).rstrip()
+        text = _GAP.join([*first, cut(last.rstrip(), room) if room else last]).rstrip()
+        return cut(text, whole) if room else text
 
     painted = [colour(laid(row), name) for row, name in zip(cells, _filled(colours, len(cells)), strict=True)]
     return "\n".join([colour(laid(names), "bold"), *painted])
 
 
 def told(columns: Sequence[tuple[Column, Sequence[str]]], colours: Sequence[str] = ()) -> str:
-    """A table by its columns, less those that say nothing in any row."""
+    """A table by its columns, less those that say nothing in any row, and those that a narrow terminal has no room for.
+
+    The last column says most, and the first ones which row it is: those before the last go first.
+    """
     shown = [(column, cells) for column, cells in columns if any(cells) or not cells]
+    whole = shutil.get_terminal_size().columns
+    while terminal() and len(shown) > _FIRST + 1 and whole < _LEAST + sum(_width(*one) for one in shown[:-1]):
+        del shown[-2]
     return table(list(zip(*(cells for _, cells in shown), strict=True)), [column for column, _ in shown], colours)
 
 
@@ -144,9 +158,14 @@ def cut(text: str, room: int) -> str:
     """The text in so many columns, with an ellipsis where it is longer."""
     if width(text) <= room:
         return text
-    while text and width(text) > room - 1:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
+    wide = itertools.accumulate(map(width, text))
+    kept = sum(1 for _ in itertools.takewhile(lambda so_far: so_far < room, wide))
+    return f"{text[:kept].rstrip()}…"
+
+
+def _width(column: Column, cells: Sequence[str]) -> int:
+    """What a column takes with the gap behind it."""
+    return max(width(line(text)) for text in (column.name, *cells)) + len(_GAP)
 
 
 def _padded(text: str, wide: int, right: bool) -> str:

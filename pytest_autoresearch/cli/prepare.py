@@ -28,9 +28,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """The harness's own exit status."""
-    settings = here(given).settings
     words = [word for word in given.words if word != "--json"]
-    asked = [*_prepare(settings), *words]
+    try:
+        settings = here(given).settings
+        asked = [*_prepare(settings), *words]
+    except UserError as error:
+        if not {"-h", "--help"} & set(words):
+            raise
+        print(_help(str(error)))
+        return 0
     sys.stdout.flush()
     as_json = len(words) < len(given.words)
     # A program that reads JSON is told how it ended; what the harness says meanwhile is for people.
@@ -40,6 +46,16 @@ def command(given: argparse.Namespace) -> int:
     if as_json:
         output.dump({"command": shlex.join(asked), "exit_status": done.returncode})
     return done.returncode
+
+
+def _help(why: str) -> str:
+    """Help where there is no harness to give it."""
+    parser = argparse.ArgumentParser(
+        prog="autoresearch prepare", usage="%(prog)s [--json] ...", add_help=False,
+        epilog=f"Not here: {output.line(why)}", formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    arguments(parser)
+    return parser.format_help().rstrip()
 
 
 def _prepare(settings: Settings) -> list[str]:

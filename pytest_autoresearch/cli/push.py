@@ -13,7 +13,7 @@ from pytest_autoresearch.remotes import Moved, Side
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What a subcommand about a remote takes; `pull` takes the same."""
     parser.add_argument("remote", nargs="?", metavar="REMOTE", help="its name or address (origin, or the only one)")
-    tag_argument(parser)
+    tag_argument(parser, plain=False)
     parser.epilog = (
         "Plain git underneath: the branch autoresearch/TAG and refs/autoresearch/TAG/*, in one atomic push that\n"
         "never replaces a record. Logs and patches under experiments/runs/ stay on this machine. In a clone,\n"

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from pytest_autoresearch import audit
 from pytest_autoresearch.cli import output
-from pytest_autoresearch.cli.repository import here
+from pytest_autoresearch.cli.repository import here, tag_argument
 from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.experiment import BASELINE
+from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import chain
 from pytest_autoresearch.reports.page import About, gather, page
 from pytest_autoresearch.reports.page.writer import PAGE, PICTURE, check, write
 from pytest_autoresearch.reports.progress import MISSING, available, draw
+from pytest_autoresearch.reports.summary import plural
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +26,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         f"Write a campaign as one page that opens from disk without a network, and as a picture beside it, {PICTURE}.\n"
         "A session writes the page by itself as it goes; this reads every log and change again."
     )
-    parser.add_argument("tag", nargs="?", metavar="TAG", help="the campaign (that of the branch here, else the last)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help=f"the page ({PAGE} beside results.tsv)")
+    tag_argument(parser)
+    parser.add_argument(
+        "--output", type=_target, metavar="FILE",
+        help=f"the page, or with a slash at its end a folder for both ({PAGE} beside results.tsv)",
+    )  # fmt: skip
 
 
 def command(given: argparse.Namespace) -> int:
@@ -43,23 +49,39 @@ def command(given: argparse.Namespace) -> int:
             check(path)  # before the work
     found = {one.number: artifact for one, artifact in gather(records, ratchet.git, repository.artifacts)}
     audited = audit.of(ratchet.audits(), chain(records))
-    about = About(written_at=time.time(), audit=audit.sentence(audited) if audited else "")
+    about = About(_is_running(ratchet), time.time(), audit.sentence(audited) if audited else "")
     try:
+        if target.name == PAGE:
+            target.parent.mkdir(parents=True, exist_ok=True)
         write(target, page(records, found, about))
         if picture is not None:
             draw(records, picture)
     except OSError as error:
         raise UserError(f"{target} cannot be written ({error.strerror}): choose another --output") from None
-    size = target.stat().st_size
+    size, count = target.stat().st_size, sum(record.number != BASELINE for record in records)
     if given.json:
         output.dump({
-            "tag": ratchet.tag, "experiments": len(records), "page": str(target), "bytes": size,
+            "tag": ratchet.tag, "experiments": count, "page": str(target), "bytes": size,
             "picture": str(picture) if picture else None,
         })  # fmt: skip
     else:
-        print(f"{target}: {len(records):,} experiments, {size / 1e6:.1f} MB; open it in a browser")
+        print(f"{target}: {plural(count, 'experiment')}, {size / 1e6:.1f} MB; open it in a browser")
         if picture is not None:
             print(picture)
     if picture is None:
         print(f"autoresearch report: {MISSING}", file=sys.stderr)
     return 0
+
+
+def _target(text: str) -> Path:
+    """The page that is meant: what ends with a slash is a folder, also where there is none yet."""
+    return Path(text, PAGE) if text.endswith("/") else Path(text)
+
+
+def _is_running(ratchet: Ratchet) -> bool:
+    """Whether a session takes part in the campaign, so that its page is about to be another."""
+    try:
+        with ratchet.alone():
+            return False
+    except UserError:
+        return True

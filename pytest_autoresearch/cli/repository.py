@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,14 @@ def here(given: argparse.Namespace) -> Repository:
     enter(given)
     config = configuration()
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
-    return Repository(settings, Ratchet(settings.root))
+    try:
+        return Repository(settings, Ratchet(settings.root))
+    except UserError as error:
+        where, outside, _ = str(error).partition(" is not a git repository: ")
+        if not outside:
+            raise
+        # A session would begin a repository; what only reads one is in the wrong folder.
+        raise UserError(f"{where}{outside}cd to your repository, or give it with -C FOLDER") from None
 
 
 def configuration(*plugins: str) -> pytest.Config:
@@ -100,8 +108,26 @@ def configuration(*plugins: str) -> pytest.Config:
         raise UserError(str(error)) from None
 
 
-def tag_argument(parser: argparse.ArgumentParser) -> None:
-    """`--tag`, for commands about one campaign."""
-    parser.add_argument(
-        "--tag", metavar="TAG", help="the campaign (that of the branch checked out here, else the one worked on last)"
-    )
+class _OneTag(argparse.Action):
+    """A campaign, which may be named in two ways, but is one."""
+
+    def __call__(self, parser: argparse.ArgumentParser, given: argparse.Namespace, value: Any, *_: Any) -> None:
+        if getattr(given, "tag", None) not in (None, value):
+            parser.error(f"the campaign is {given.tag} or {value}: name one")
+        given.tag = value
+
+
+_THE_ONE = "that of the branch checked out here, else the one worked on last"
+
+
+def tag_argument(parser: argparse.ArgumentParser, plain: bool = True, unnamed: str = _THE_ONE) -> None:
+    """`--tag`, for commands about one campaign.
+
+    Args:
+        plain: Whether TAG may stand there by itself, too: where nothing else does.
+        unnamed: Which campaign it is when none is named.
+    """
+    told = f"the campaign ({unnamed})"
+    parser.add_argument("--tag", action=_OneTag, metavar="TAG", help=told)
+    if plain:  # a default of its own would take the option's place
+        parser.add_argument("tag", nargs="?", action=_OneTag, default=argparse.SUPPRESS, metavar="TAG", help="the same")

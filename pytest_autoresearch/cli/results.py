@@ -73,17 +73,21 @@ class _Listing:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What may stand behind `results`."""
     parser.epilog = _EPILOG
-    tag_argument(parser)
+    tag_argument(parser, plain=False)
     parser.add_argument("--top", type=_count, metavar="N", help="the N with the best metric, best first")
     parser.add_argument("--kept-only", action="store_true", help="only what was kept")
-    parser.add_argument("--grep", metavar="TEXT", help="only with TEXT in description, hypothesis, reason or area")
+    parser.add_argument("--grep", metavar="TEXT", help="only with TEXT in description, hypothesis, verdict or area")
     parser.add_argument("--since", metavar="WHEN", help="only what ended since: 8h, 3d, 22:30 or 2026-11-26")
     parser.add_argument("--format", choices=FORMATS, default="table", help="how to print it (table); --json is json")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a results.tsv to read instead")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a results.tsv to read instead; or a TAG")
 
 
 def command(given: argparse.Namespace) -> int:
     """Print the experiments; 1 where there are none."""
+    enter(given)
+    given.folder = Path()
+    if given.file and not given.tag and _is_campaign(given):
+        given.tag, given.file = str(given.file), None
     listing = _of_file(given) if given.file else _of_campaign(given)
     rows = _chosen(listing, given)
     shape = "json" if given.json else given.format
@@ -95,6 +99,16 @@ def command(given: argparse.Namespace) -> int:
     else:
         _separated(rows, listing, shape)
     return 0 if rows else 1
+
+
+def _is_campaign(given: argparse.Namespace) -> bool:
+    """Whether what stands in a file's place is a tag, as behind the other commands."""
+    if given.file.expanduser().exists():
+        return False
+    try:
+        return str(given.file) in here(given).ratchet.campaigns()
+    except UserError:
+        return False
 
 
 def _of_campaign(given: argparse.Namespace) -> _Listing:
@@ -109,7 +123,6 @@ def _of_file(given: argparse.Namespace) -> _Listing:
         raise UserError(
             "--tag chooses a campaign of this repository, FILE is a table of its own: leave one of them out"
         )
-    enter(given)
     found = upstream.read(given.file.expanduser())
     return _Listing(list(found.rows), found.metric_name, found.direction, found.extra, "row")
 
@@ -193,12 +206,15 @@ def _change(row: Row) -> str:
 
 def _account(rows: Sequence[Row], listing: _Listing) -> str:
     """How many there are, and from where to where they lead."""
-    counted = [row for row in listing.rows if row.name != _BASELINE]
+    readable = [row for row in listing.rows if row.status or row.metric is not None]
+    counted = [row for row in readable if row.name != _BASELINE]
     count = {status: sum(row.status == status for row in counted) for status in Status}
     said = (
         f"{plural(len(counted), listing.word)}: {count[Status.KEEP]} kept, {count[Status.DISCARD]} discarded, "
         f"{count[Status.CRASH]} crashed"
     )
+    if broken := len(listing.rows) - len(readable):
+        said += f"; {plural(broken, 'line')} with neither verdict nor metric"
     first, best = first_and_best(listing.rows, listing.direction)
     if first is not None and best is not None:
         said += f"; {listing.metric_name} {first.shown} -> {best.shown} ({best.name})"

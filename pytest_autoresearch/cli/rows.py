@@ -72,7 +72,7 @@ def row_of(experiment: Experiment) -> Row:
         best=experiment.incumbent,
         shown=crash.reason if crash is not None else "" if metric is None else f"{metric:.6f}",
         said=said,
-        sought=" ".join(str(document[name]) for name in ("description", "hypothesis", "reason", "area")),
+        sought=" ".join([said, *(str(document[name]) for name in ("hypothesis", "reason", "area", "message"))]),
         finished_at=experiment.finished_at,
         runs=len(experiment.runs),
         seconds=experiment.seconds,

@@ -34,7 +34,7 @@ exit status: 0; 2 when there is no such campaign or experiment."""
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What may stand behind `show`."""
     parser.epilog = _EPILOG
-    tag_argument(parser)
+    tag_argument(parser, plain=False)
     parser.add_argument("experiment", metavar="NNNN", help="its number or its commit, abbreviated or not; best; last")
     parser.add_argument("--diff", action="store_true", help="with its change")
     parser.add_argument("--log", action="store_true", help="with the logs of its runs")
@@ -123,7 +123,7 @@ def _change(repository: Repository, experiment: Experiment) -> str:
     said = repository.ratchet.git(
         "diff", "--no-color", "--no-ext-diff", "--no-textconv", experiment.base, experiment.commit
     )
-    return output.plain(said)
+    return output.visible(said)
 
 
 def _painted(change: str) -> list[str]:
@@ -148,10 +148,12 @@ def _logs(repository: Repository, experiment: Experiment) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     with path.open("rb") as file:
-        return output.plain(file.read(_LOG_BYTES).decode("utf-8", "replace"))
+        return output.visible(file.read(_LOG_BYTES).decode("utf-8", "replace"))
 
 
 def _recorded(experiment: Experiment) -> dict[str, str]:
     return {
-        f"run {n}, the end of it": output.plain(run.log) for n, run in enumerate(experiment.runs, 1) if run.log.strip()
+        f"run {n}, the end of it": output.visible(run.log)
+        for n, run in enumerate(experiment.runs, 1)
+        if run.log.strip()
     }

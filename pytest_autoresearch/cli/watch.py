@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.cli import output
-from pytest_autoresearch.cli.repository import Repository, here
+from pytest_autoresearch.cli.repository import Repository, here, tag_argument
 from pytest_autoresearch.experiment import BASELINE, Experiment, Progress, Status
 from pytest_autoresearch.proposers import queue
 from pytest_autoresearch.records import chain, one_line, untried
@@ -49,7 +49,7 @@ class Frame:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What may stand behind `watch`."""
-    parser.add_argument("--tag", metavar="TAG", help="the campaign (the one whose session began last)")
+    tag_argument(parser, unnamed="the one whose session began last")
     parser.add_argument("--once", action="store_true", help="print one look and leave; so does --json")
     parser.epilog = (
         "Ends with the session, or with Ctrl-C, which does not disturb the session.\n"
