@@ -37,7 +37,7 @@ def test_the_next_session_continues_the_numbers_and_the_best(repo: Repo) -> None
     repo.plan(0.9, 0.95, 0.8)
     repo.run("--max", "1")
     result = repo.run("--max", "2")
-    assert next(iter(repo.cases())).endswith("[0002]")
+    assert min(repo.cases()).endswith("[0002]")  # two lanes may end in any order
     assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard", 3: "keep"}
     result.stdout.fnmatch_lines(
         ["*campaign t (the baseline and 1 experiment so far)*", "*best:*val_bpb 0.900000 (0001 action 1: 0.9)"]

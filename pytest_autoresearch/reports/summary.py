@@ -149,7 +149,7 @@ def summary_lines(
 def _runs_line(records: list[Experiment]) -> str:
     """How many runs there were and what for; empty where there was one for each experiment."""
     runs = [run for record in records for run in record.runs]
-    again = sum(run.role != "screen" and not run.inconclusive for run in runs)
+    again = runs_beyond_the_first(records)
     disturbed = sum(bool(run.inconclusive) for run in runs)
     raced = races(records)
     said = f"{plural(len(runs), 'run')} of training"
@@ -162,6 +162,12 @@ def _runs_line(records: list[Experiment]) -> str:
     if raced.spared:
         said += f"; {raced.wrong} of {raced.spared} hopeless ones that were let finish came to it after all"
     return said if again or disturbed or raced.stopped or raced.spared else ""
+
+
+def runs_beyond_the_first(records: Iterable[Experiment]) -> int:
+    """How many runs that counted were not the first of their experiment's own commit."""
+    counted = [[run for run in record.runs if not run.inconclusive] for record in records]
+    return sum(len(runs) - any(not run.commit for run in runs) for runs in counted)
 
 
 def _time(seconds: float) -> str:

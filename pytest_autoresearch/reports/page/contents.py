@@ -18,6 +18,7 @@ from pytest_autoresearch.records import chain
 from pytest_autoresearch.replicates import luck
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import Point, counted, decimals, limits, noise_of, points
+from pytest_autoresearch.reports.summary import runs_beyond_the_first
 
 STATUSES = (Status.KEEP, Status.DISCARD, Status.CRASH)
 _TEXT_CHARACTERS = 240
@@ -103,7 +104,7 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "judged": known.tried,
         "audit": line(about.audit),
         "runs": sum(len(record.runs) for record in records),
-        "again": sum(run.role != "screen" and not run.inconclusive for record in records for run in record.runs),
+        "again": runs_beyond_the_first(records),
         "saved": _number(raced.saved_seconds),
         "stopped": raced.stopped,
         "spared": raced.spared,
