@@ -21,9 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from pytest_autoresearch.experiment import Experiment, Limits, Proposal, Run, Status, Verdict
+from pytest_autoresearch.experiment import Experiment, Proposal, Status, Verdict
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import encode
+from pytest_autoresearch.run import Limits, Run
 
 TAG = "night"
 WHO = "Ada <ada@example.org>"

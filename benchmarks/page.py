@@ -27,13 +27,14 @@ from random import Random
 import numpy as np
 
 from pytest_autoresearch import trials, verdict
-from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Limits, Proposal, Run, Setting, Usage
+from pytest_autoresearch.experiment import BASELINE, Experiment, Proposal, Setting, Usage
 from pytest_autoresearch.noise import VAL_BPB_ON_A_GPU
 from pytest_autoresearch.records import chain
 from pytest_autoresearch.reports.page import About, Artifact, page
 from pytest_autoresearch.reports.page.curves import curve
 from pytest_autoresearch.reports.progress import draw
 from pytest_autoresearch.rule import STANDARD
+from pytest_autoresearch.run import Crash, Limits, Run
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

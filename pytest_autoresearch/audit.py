@@ -13,9 +13,10 @@ from enum import StrEnum
 from typing import Any
 
 from pytest_autoresearch import student
-from pytest_autoresearch.experiment import Direction, Experiment, Limits, Run, Setting
+from pytest_autoresearch.experiment import Direction, Experiment, Setting
 from pytest_autoresearch.noise import Sample
 from pytest_autoresearch.records import decode_run, encode_run, finite, one_line
+from pytest_autoresearch.run import Limits, Run
 
 SCHEMA = 1
 RUNS = 5  # of each commit

@@ -17,12 +17,13 @@ from dataclasses import replace
 from pytest_autoresearch.audit import LEAST_RUNS, Audit, Rows, Side, Turn, turns
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.errors import Stopped, UserError
-from pytest_autoresearch.experiment import Experiment, Run, Setting
+from pytest_autoresearch.experiment import Experiment, Setting
 from pytest_autoresearch.frozen import Frozen
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.losses import Losses
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import chain, one_line
+from pytest_autoresearch.run import Run
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.workbench import Watcher, Workbench

@@ -20,16 +20,7 @@ from pytest_autoresearch.audit import Audit
 from pytest_autoresearch.auditor import Auditor
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.errors import AutoresearchError, GitError, UserError
-from pytest_autoresearch.experiment import (
-    BASELINE,
-    Experiment,
-    Limits,
-    Progress,
-    Proposal,
-    Setting,
-    Usage,
-    Verdict,
-)
+from pytest_autoresearch.experiment import BASELINE, Experiment, Proposal, Setting, Usage, Verdict
 from pytest_autoresearch.frozen import Frozen
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.life import Life
@@ -37,6 +28,7 @@ from pytest_autoresearch.losses import Losses
 from pytest_autoresearch.proposers.base import Proposer, Terms
 from pytest_autoresearch.ratchet import Ratchet
 from pytest_autoresearch.records import chain, untried
+from pytest_autoresearch.run import Limits, Progress
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from pytest_autoresearch.experiment import Limits, Run
+from pytest_autoresearch.run import Limits, Run
 
 OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
 _DRAWING = ", drawing"  # how a process is marked that has no part in computing

@@ -14,11 +14,12 @@ from pytest_autoresearch import guard, novelty, programs
 from pytest_autoresearch.attempts import Attempts
 from pytest_autoresearch.desk import SessionDesk
 from pytest_autoresearch.errors import GitError, Refused
-from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Repair
+from pytest_autoresearch.experiment import Experiment, Proposal, Repair
 from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.prompt import asks_for_bolder, stale
 from pytest_autoresearch.racing import distorts
 from pytest_autoresearch.records import one_line
+from pytest_autoresearch.run import Crash
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree
 

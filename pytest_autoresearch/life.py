@@ -15,12 +15,13 @@ from pytest_autoresearch.attempts import Attempts
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.desk import SessionDesk
 from pytest_autoresearch.errors import ProposerError, Spent
-from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Limits, Progress
+from pytest_autoresearch.experiment import BASELINE, Experiment
 from pytest_autoresearch.idea import Idea
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.losses import Losses
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.run import Crash, Limits, Progress
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.workbench import Watcher, Workbench

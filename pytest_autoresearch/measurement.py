@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pytest_autoresearch.doubt import honestly_out_of_memory
 from pytest_autoresearch.equipment import Equipment
-from pytest_autoresearch.experiment import Limits, Progress, Run
 from pytest_autoresearch.git import Git
 from pytest_autoresearch.guard import is_editable
 from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.run import Limits, Progress, Run
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.worktree import Worktree

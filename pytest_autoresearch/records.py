@@ -17,18 +17,16 @@ from typing import Any
 
 from pytest_autoresearch.experiment import (
     BASELINE,
-    Crash,
     Direction,
     Experiment,
-    Limits,
     Proposal,
     Repair,
-    Run,
     Setting,
     Status,
     Usage,
     Verdict,
 )
+from pytest_autoresearch.run import Crash, Limits, Run
 
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # a crash is explained by its record alone; everything else is in the artifacts

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Run, Status
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
 from pytest_autoresearch.noise import Noise, Prior, Sample, pooled
 from pytest_autoresearch.records import chain
 from pytest_autoresearch.rule import Incumbent, Rule, kept_by_chance
+from pytest_autoresearch.run import Run
 
 _SELECTED = "screen"  # a run that a candidate was chosen by says more of luck than of the program
 

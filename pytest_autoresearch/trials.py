@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from pytest_autoresearch import replicates
-from pytest_autoresearch.experiment import Experiment, Run
+from pytest_autoresearch.experiment import Experiment
 from pytest_autoresearch.noise import Noise, Prior, Sample
 from pytest_autoresearch.rule import Action, Evidence, Incumbent, Rule, Step, needed, next_action
+from pytest_autoresearch.run import Run
 
 SEED = 42
 _MOST_FAILED = 2  # runs of the incumbent that crash beside one candidate

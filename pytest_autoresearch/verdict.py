@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from pytest_autoresearch.experiment import BASELINE, Crash, Experiment, Status, Verdict
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Verdict
+from pytest_autoresearch.run import Crash
 
 
 def crashed(crash: Crash) -> Verdict:

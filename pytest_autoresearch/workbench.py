@@ -17,11 +17,12 @@ from pytest_autoresearch import replicates, trials
 from pytest_autoresearch.describe import Harness
 from pytest_autoresearch.doubt import disturbed, honestly_out_of_memory, unsteady
 from pytest_autoresearch.errors import Stopped
-from pytest_autoresearch.experiment import BASELINE, Experiment, Progress, Run
+from pytest_autoresearch.experiment import BASELINE, Experiment
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.losses import Losses, bounds
 from pytest_autoresearch.racing import Race, Racer, is_spared, racer_of
 from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.run import Progress, Run
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.runners.compiled import fill
 from pytest_autoresearch.settings import Settings

@@ -17,8 +17,9 @@ from repo import CONFIG, Repo
 
 from pytest_autoresearch import audit
 from pytest_autoresearch.audit import Audit, Rows, Side, compare, turns
-from pytest_autoresearch.experiment import Crash, Direction, Limits, Run, Setting
+from pytest_autoresearch.experiment import Direction, Setting
 from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.run import Crash, Limits, Run
 
 MINIMIZE, MAXIMIZE = Direction
 samples = st.lists(st.integers(-10_000, 10_000), min_size=2, max_size=8)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_autoresearch.doubt import disturbed, honestly_out_of_memory, unsteady
-from pytest_autoresearch.experiment import Crash, Limits, Run
+from pytest_autoresearch.run import Crash, Limits, Run
 
 
 def run(

@@ -12,7 +12,8 @@ from places import attempt, judged
 
 from pytest_autoresearch import guard
 from pytest_autoresearch.errors import Refused
-from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Status
+from pytest_autoresearch.experiment import Experiment, Proposal, Status
+from pytest_autoresearch.run import Crash
 from pytest_autoresearch.worktree import Change
 
 quick = settings(deadline=None)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.desk import MOST_NOTES_BYTES, SessionDesk
-from pytest_autoresearch.experiment import Crash, Experiment, Proposal, Repair, Run, Status, Usage, Verdict
+from pytest_autoresearch.experiment import Experiment, Proposal, Repair, Status, Usage, Verdict
 from pytest_autoresearch.looks import curve, looked_at
+from pytest_autoresearch.run import Crash, Run
 
 
 def record(number: int, **changes: object) -> Experiment:

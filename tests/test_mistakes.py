@@ -17,8 +17,9 @@ from places import attempt, git, judged
 from repo import Repo
 
 import pytest_autoresearch.session  # noqa: F401 - loaded once, not anew for every run
-from pytest_autoresearch.experiment import Direction, Limits, Proposal, Setting
+from pytest_autoresearch.experiment import Direction, Proposal, Setting
 from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.run import Limits
 
 pytestmark = pytest.mark.timeout(20)  # a mistake that is not seen may run for ever
 

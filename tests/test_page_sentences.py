@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from pytest_autoresearch import trials, verdict
-from pytest_autoresearch.experiment import Crash, Direction, Experiment, Proposal, Run, Status, Verdict
+from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Status, Verdict
 from pytest_autoresearch.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
 from pytest_autoresearch.reports.page.sentence import number, sentence
 from pytest_autoresearch.reports.points import decimals, limits, noise_of, points
 from pytest_autoresearch.rule import OFF, STANDARD, Rule
+from pytest_autoresearch.run import Crash, Run
 
 LIKE = Experiment(0, "t", "a", "a", "t", Proposal("baseline"))
 

@@ -17,18 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from places import Place, attempt, git, judged
 
-from pytest_autoresearch.experiment import (
-    Crash,
-    Direction,
-    Experiment,
-    Limits,
-    Proposal,
-    Run,
-    Setting,
-    Status,
-    Verdict,
-)
+from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Setting, Status, Verdict
 from pytest_autoresearch.records import ResultsFile, chain, decode, encode, header, one_line, row, untried
+from pytest_autoresearch.run import Crash, Limits, Run
 
 quick = settings(deadline=None)  # on a busy machine any one example may take its time
 synced = settings(deadline=None, max_examples=25)  # each example waits for the disk

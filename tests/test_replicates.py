@@ -8,8 +8,9 @@ import pytest
 from places import attempt, judged
 
 from pytest_autoresearch import replicates
-from pytest_autoresearch.experiment import Experiment, Run, Status, Verdict
+from pytest_autoresearch.experiment import Experiment, Status, Verdict
 from pytest_autoresearch.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
+from pytest_autoresearch.run import Run
 
 
 def record(number: int, *runs: Run, **fields: object) -> Experiment:

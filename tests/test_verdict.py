@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from places import attempt
 
 from pytest_autoresearch import verdict
-from pytest_autoresearch.experiment import Crash, Direction, Experiment, Run, Status, Verdict
+from pytest_autoresearch.experiment import Direction, Experiment, Status, Verdict
+from pytest_autoresearch.run import Crash, Run
 
 quick = settings(deadline=None)
 METRICS = st.floats(-1e6, 1e6).map(lambda metric: metric + 0.0)  # no negative zero: it is printed with its sign

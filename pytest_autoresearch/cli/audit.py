@@ -15,9 +15,10 @@ from pytest_autoresearch.cli.repository import here, tag_argument
 from pytest_autoresearch.cli.signals import noted
 from pytest_autoresearch.equipment import equip
 from pytest_autoresearch.errors import Stopped, UserError
-from pytest_autoresearch.experiment import Progress, Setting
+from pytest_autoresearch.experiment import Setting
 from pytest_autoresearch.ledger import Ledger
 from pytest_autoresearch.records import chain
+from pytest_autoresearch.run import Progress
 
 _INTERRUPTED = 130
 _EPILOG = f"""The first and the last commit of the branch are trained and scored {audit.RUNS} times each on fresh seeds,

@@ -19,8 +19,8 @@ from pytest_autoresearch.cli.signals import noted
 from pytest_autoresearch.deadline import timeout_of
 from pytest_autoresearch.equipment import Equipment, equip
 from pytest_autoresearch.errors import Stopped
-from pytest_autoresearch.experiment import Limits, Progress, Run
 from pytest_autoresearch.reports import live, summary
+from pytest_autoresearch.run import Limits, Progress, Run
 from pytest_autoresearch.trials import SEED
 
 _INTERRUPTED = 130

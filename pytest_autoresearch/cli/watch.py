@@ -18,10 +18,11 @@ from typing import Any
 
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import Repository, here, tag_argument
-from pytest_autoresearch.experiment import BASELINE, Experiment, Progress, Status
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.proposers import queue
 from pytest_autoresearch.records import chain, one_line, untried
 from pytest_autoresearch.reports import live, summary
+from pytest_autoresearch.run import Progress
 
 _LOOK_SECONDS = 1.0
 _LOG_SECONDS = 30.0  # between two frames where there is no terminal to draw on

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pytest_autoresearch.experiment import Direction, Experiment, Limits, Proposal, Usage
+from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Usage
+from pytest_autoresearch.run import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_autoresearch.experiment import Progress
+from pytest_autoresearch.run import Progress
 
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign import Campaign

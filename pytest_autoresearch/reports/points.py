@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_autoresearch import replicates
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Run, Status
+from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
 from pytest_autoresearch.noise import NO_PRIOR, Noise
 from pytest_autoresearch.records import chain
+from pytest_autoresearch.run import Run
 
 MOST_DECIMALS = 12
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable
 
 from pytest_autoresearch.audit import Audit, claim
-from pytest_autoresearch.experiment import BASELINE, Experiment, Limits, Progress, Run, Status, Usage
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Usage
 from pytest_autoresearch.racing import races
 from pytest_autoresearch.records import chain, one_line
 from pytest_autoresearch.replicates import luck
+from pytest_autoresearch.run import Limits, Progress, Run
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pytest_autoresearch.curve import Smoothed
 from pytest_autoresearch.errors import SandboxError
-from pytest_autoresearch.experiment import Crash, Limits, Progress, Run
 from pytest_autoresearch.gpu import Gpu
+from pytest_autoresearch.run import Crash, Limits, Progress, Run
 from pytest_autoresearch.runners import compiled
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment

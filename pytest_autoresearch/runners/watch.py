@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pytest_autoresearch.experiment import Crash
+from pytest_autoresearch.run import Crash
 from pytest_autoresearch.runners.fences import HOPELESS, Fence
 from pytest_autoresearch.runners.memory import Memory, Usage
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree

@@ -9,10 +9,11 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from pytest_autoresearch.experiment import BASELINE, Experiment, Run, Status
+from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import MOST_DECIMALS, counted
 from pytest_autoresearch.reports.summary import plural
+from pytest_autoresearch.run import Run
 
 
 def sentence(experiment: Experiment, decimals: int) -> str:

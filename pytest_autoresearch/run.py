@@ -1,0 +1,141 @@
+"""One training process: what it may use, what it gave back, where it is. Pure; imports nothing of the project."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may use.
+
+    Attributes:
+        budget_seconds: Training seconds, from `harness.begin()` on.
+        startup_seconds: Seconds before training begins (imports, building, compiling).
+        deadline_seconds: Hard limit of the whole training process.
+        memory_limit_mb: Memory of the process tree, in MiB: on the device where it has one, else resident; infinite
+            where there is no limit.
+    """
+
+    budget_seconds: float
+    startup_seconds: float
+    deadline_seconds: float
+    memory_limit_mb: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Why there is no metric.
+
+    Attributes:
+        reason: The class: `syntax`, `import`, `oom`, `nan`, `timeout`, `over-budget`, `over-memory`,
+            `over-disk`, `over-processes`, `unwatched`, `no-metric`, `rejected` (the scorer found that
+            the metric is not what it seems), `refused`, `exit N` or `signal N`.
+        message: One sentence, or the line of the log that says it.
+    """
+
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training process: what it was given and what it gave back.
+
+    Attributes:
+        seed: Passed to training as AUTORESEARCH_SEED.
+        role: What it was made for: `baseline`, `screen` (a candidate's first), `confirm`, or `incumbent` (the branch's
+            head, run again beside a candidate).
+        commit: What was run, where that is not the experiment's own commit; else empty.
+        losses: What training printed, smoothed, at the checkpoints of `curve`; None at those that it did not reach.
+        bar: The metric that it was raced against; None where it was not raced.
+        hopeless: Why its losses could not come to that, in a sentence; empty where they could. Without a metric it was
+            ended there, with one it was let finish to see whether the race was right.
+        inconclusive: What was wrong with the machine while it ran, in a sentence: then it counts for nothing, and was
+            made again.
+        metric: The metric that counts, or None when the run crashed.
+        reported: The metric as the training command printed it, or None.
+        metrics: Every number of the summary block, under its printed name.
+        training_seconds: Seconds inside the budget, by the parent's clock where training is gated by it.
+        startup_seconds: Seconds before training began.
+        score_seconds: Seconds that the scorer took.
+        total_seconds: Seconds from the start of the process to the metric.
+        peak_memory_mb: Largest memory seen from outside, in MiB: what the limit is held against.
+        memory_from: What that is: `resident` memory, memory of the device `by process` or by `device growth`.
+        resident_mb: Largest resident memory of the process tree, in MiB.
+        allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
+        lane: Where it ran.
+        device: The GPU's UUID, else empty.
+        others: Other processes seen on that GPU during training, those that only draw marked; None where there is no
+            telling.
+        throttling: Why its clock was held down during training, and in which share of the looks, 0 to 1; None where
+            there is no telling.
+        variables: What it was given beyond the campaign's variables: those for a run that follows one out of memory.
+        score_transport: How the model's answers reached the scorer, as it says; empty where it says nothing.
+        exit_status: Of the training process; negative for a signal, None when it was never started.
+        crash: Why there is no metric, or None.
+        log: The end of the output.
+    """
+
+    seed: int
+    metric: float | None
+    reported: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    training_seconds: float = 0.0
+    startup_seconds: float = 0.0
+    score_seconds: float = 0.0
+    total_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    memory_from: str = "resident"
+    resident_mb: float = 0.0
+    allocator_mb: float | None = None
+    lane: int = 0
+    device: str = ""
+    others: tuple[str, ...] | None = None
+    throttling: Mapping[str, float] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    score_transport: str = ""
+    exit_status: int | None = None
+    crash: Crash | None = None
+    log: str = ""
+    role: str = "screen"
+    commit: str = ""
+    losses: tuple[float | None, ...] = ()
+    bar: float | None = None
+    hopeless: str = ""
+    inconclusive: str = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was ended early, as hopeless: it has no metric, and is no crash."""
+        return bool(self.hopeless) and self.metric is None and self.crash is None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a running experiment is, as far as its output says.
+
+    Attributes:
+        phase: `proposing`, `preflight`, `training` or `scoring`.
+        step: The last training step printed, or None.
+        loss: The last loss printed, or None.
+        seconds: Seconds inside the phase.
+        remaining_seconds: Training seconds left; None outside training.
+        memory_mb: Memory of the process tree now, in MiB.
+        run: Which of the experiment's runs it is, by the name of its log; empty for the first.
+        losses: Of training so far, at the checkpoints of `curve`.
+    """
+
+    phase: str
+    step: int | None = None
+    loss: float | None = None
+    seconds: float = 0.0
+    remaining_seconds: float | None = None
+    memory_mb: float = 0.0
+    run: str = ""
+    losses: tuple[float | None, ...] = ()
