@@ -134,7 +134,7 @@ def test_arrows_point_one_way() -> None:
     code = "import pytest_autoresearch.experiment, pytest_autoresearch.verdict, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
     ours = {name for name in loaded.split() if name.startswith("pytest_autoresearch.")}
-    assert ours == {"pytest_autoresearch.experiment", "pytest_autoresearch.verdict"}
+    assert ours == {f"pytest_autoresearch.{name}" for name in ("experiment", "run", "verdict")}
     assert "pytest" not in loaded.split()
 
 
