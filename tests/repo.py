@@ -226,7 +226,7 @@ class Repo:
     def checkout_hash(self) -> str:
         """Of everything in the checkout that is the user's: working files, index, HEAD and branches of their own."""
         digest = hashlib.sha256()
-        ours = ("results.tsv", "results.xml", "report.html", ".pytest_cache", "__pycache__", "runs")
+        ours = ("results.tsv", "results.xml", "report.html", "progress.png", ".pytest_cache", "__pycache__", "runs")
         for path in sorted(self.path.rglob("*")):
             inside = path.relative_to(self.path)
             if path.is_file() and ".git" not in inside.parts and not any(part in ours for part in inside.parts):
