@@ -16,7 +16,10 @@ from repo import Repo
 from pytest_autoresearch.ratchet import Ratchet
 
 pytestmark = pytest.mark.timeout(60)
-OURS = ("results.tsv", "results.xml", "report.html", "progress.png", ".pytest_cache", "__pycache__", "runs", "plan.json")
+OURS = (
+    *("results.tsv", "results.xml", "report.html", "progress.png"),
+    *(".pytest_cache", "__pycache__", "runs", "plan.json"),
+)
 OURS_IN_GIT = (
     *("objects", "autoresearch", "worktrees"),
     *("refs/autoresearch", "refs/heads/autoresearch", "logs/refs/autoresearch", "logs/refs/heads/autoresearch"),
