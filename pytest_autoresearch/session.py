@@ -247,6 +247,9 @@ def _header(
     if (
         first is not None
         and ratchet.here() != ratchet.branch
+        and all(
+            record.commit != ratchet.start for record in campaign.ledger.records
+        )  # which `best --checkout` leads to
         and ratchet.differ(first.commit, ratchet.start, settings.editable)
     ):
         lines.append(

@@ -352,6 +352,14 @@ def test_the_header_says_what_takes_no_part(repo: Repo) -> None:
     result.stdout.fnmatch_lines(["*ended after 50 s*", "  note:     commits that changed train.py*take no part*"])
 
 
+def test_a_checkout_at_a_kept_commit_has_nothing_that_takes_no_part(repo: Repo) -> None:
+    repo.plan(0.9, 1.5)
+    repo.run("--max", "1")
+    repo.git("switch", "-qc", "mine", repo.head())
+    repo.run("--max", "1").stdout.no_fnmatch_line("*take no part*")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard"}
+
+
 def test_campaigns_of_two_metrics_share_the_file_name_in_turn(repo: Repo) -> None:
     repo.plan(1.5)
     repo.run("--max", "1")
