@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -198,10 +199,13 @@ class Night:
         arguments = self.repo.arguments(
             "--max", str(len(programs)), "--autoresearch-lanes", "1", "--autoresearch-sandbox", sandbox
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *arguments, *UNUSED], cwd=folder, text=True, check=False, timeout=timeout,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
-        )  # fmt: skip
+        # The session's own picture leaves a cache of fonts: not in the home that must stay empty.
+        with tempfile.TemporaryDirectory() as fonts:
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", *arguments, *UNUSED], cwd=folder, text=True, check=False,
+                timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env={**os.environ, "MPLCONFIGDIR": fonts, **(environment or {})},
+            )  # fmt: skip
         self.output = done.stdout
         assert done.returncode == 0, done.stdout
         assert self.repo.checkout_hash() == before
