@@ -86,32 +86,18 @@ class Racer:
             known = tuple(math.nan if loss is None else loss for loss in losses)
             self._finished.append(_Finished(seed, known, self._sign * metric, won))
 
-    def hopeless(self, seed: int, losses: Losses, bar: float) -> bool:
-        """Whether the run cannot be expected to beat the bar, by its losses so far.
+    def limit(self, at: int, seed: int, bar: float) -> float | None:
+        """The loss at a checkpoint beyond which a run on that seed is hopeless; None while too little is known.
 
         Args:
+            at: Which of the checkpoints.
             bar: The metric that it has to beat; see `rule.needed`.
         """
-        last = self._last(losses)
-        if last is None or not math.isfinite(bar):
-            return False
-        at, loss = last
-        limit = self.limit(at, seed, bar)
-        return limit is not None and loss > limit
-
-    def limit(self, at: int, seed: int, bar: float) -> float | None:
-        """The loss at a checkpoint beyond which a run on that seed is hopeless; None while too little is known."""
         finished = [one for one in self._finished if math.isfinite(one.losses[at])]
         if len(finished) < FINISHED:
             return None
         limit = _bound(finished, at, seed, self._sign * bar)
         return limit if limit < math.inf else None
-
-    @staticmethod
-    def _last(losses: Losses) -> tuple[int, float] | None:
-        """The last checkpoint that has a loss, and that."""
-        known = [(at, loss) for at, loss in enumerate(losses) if loss is not None and not math.isnan(loss)]
-        return known[-1] if known else None
 
 
 def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> float:

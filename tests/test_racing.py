@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pytest_autoresearch.curve import CHECKPOINTS, Curve, smoothed
+from pytest_autoresearch.curve import CHECKPOINTS, Curve, Losses, smoothed
 from pytest_autoresearch.experiment import Direction
 from pytest_autoresearch.racing import FINISHED, Race, Racer, distorts, is_spared
 
@@ -37,6 +37,11 @@ def taught(finished: int, direction: Direction = Direction.MINIMIZE, seed: int =
     return racer, random_
 
 
+def hopeless(racer: Racer, seed: int, losses: Losses, bar: float) -> bool:
+    """Whether a run with this curve so far is ended."""
+    return bool(Race(racer, seed, bar, spared=False).look(losses))
+
+
 def test_a_loss_is_smoothed_over_the_tenth_before_each_checkpoint() -> None:
     losses = smoothed([(step / 100, step / 100) for step in range(1, 46)])
     assert losses[:3] == pytest.approx([0.155, 0.255, 0.355])
@@ -49,52 +54,52 @@ def test_a_run_far_behind_is_hopeless_and_one_that_keeps_up_is_not() -> None:
     behind, level = curve(BEST + 0.05, random_), curve(BEST, random_)
     for share in CHECKPOINTS:
         reached = int(200 * share)
-        assert racer.hopeless(SEED, smoothed(behind[:reached]), BEST)
-        assert not racer.hopeless(SEED, smoothed(level[:reached]), BEST)
+        assert hopeless(racer, SEED, smoothed(behind[:reached]), BEST)
+        assert not hopeless(racer, SEED, smoothed(level[:reached]), BEST)
 
 
 def test_nothing_is_stopped_before_a_fifth_of_the_budget() -> None:
     racer, random_ = taught(24)
-    assert not racer.hopeless(SEED, smoothed(curve(BEST + 5, random_, until=0.195)), BEST)
+    assert not hopeless(racer, SEED, smoothed(curve(BEST + 5, random_, until=0.195)), BEST)
 
 
 def test_nothing_is_stopped_before_eight_runs_were_finished() -> None:
     for finished in (FINISHED - 1, FINISHED):
         racer, random_ = taught(finished)
-        assert racer.hopeless(SEED, smoothed(curve(BEST + 0.5, random_)), BEST) is (finished == FINISHED)
+        assert hopeless(racer, SEED, smoothed(curve(BEST + 0.5, random_)), BEST) is (finished == FINISHED)
 
 
 def test_a_run_on_a_seed_of_its_own_is_not_raced() -> None:
     racer, random_ = taught(24)
-    assert not racer.hopeless(7, smoothed(curve(BEST + 0.5, random_, data=7)), BEST)
+    assert not hopeless(racer, 7, smoothed(curve(BEST + 0.5, random_, data=7)), BEST)
 
 
 def test_one_run_on_a_seed_shows_what_its_data_do_to_a_loss() -> None:
     racer, random_ = taught(24)
     racer.learn(7, smoothed(curve(BEST, random_, data=7)), BEST, won=True)
-    assert racer.hopeless(7, smoothed(curve(BEST + 0.5, random_, data=7)), BEST)
-    assert not racer.hopeless(7, smoothed(curve(BEST, random_, data=7)), BEST)
+    assert hopeless(racer, 7, smoothed(curve(BEST + 0.5, random_, data=7)), BEST)
+    assert not hopeless(racer, 7, smoothed(curve(BEST, random_, data=7)), BEST)
 
 
 def test_a_bar_that_is_harder_to_beat_stops_more() -> None:
     racer, random_ = taught(40)
     runs = [curve(BEST, random_) for _ in range(20)]
-    assert sum(racer.hopeless(SEED, smoothed(run), BEST - 0.03) for run in runs) == 20
-    assert sum(racer.hopeless(SEED, smoothed(run), BEST + 0.03) for run in runs) == 0
+    assert sum(hopeless(racer, SEED, smoothed(run), BEST - 0.03) for run in runs) == 20
+    assert sum(hopeless(racer, SEED, smoothed(run), BEST + 0.03) for run in runs) == 0
 
 
 def test_after_a_win_from_far_behind_another_is_let_run() -> None:
     racer, random_ = taught(24)
     late = [(share, loss + 0.05 * (1 - share)) for share, loss in curve(BEST - 0.001, random_)]
-    assert racer.hopeless(SEED, smoothed(late[:60]), BEST)
+    assert hopeless(racer, SEED, smoothed(late[:60]), BEST)
     racer.learn(SEED, smoothed(late), BEST - 0.001, won=True)
-    assert not racer.hopeless(SEED, smoothed(late[:60]), BEST)
+    assert not hopeless(racer, SEED, smoothed(late[:60]), BEST)
 
 
 def test_a_metric_that_rises_is_raced_by_a_loss_that_falls() -> None:
     racer, random_ = taught(24, Direction.MAXIMIZE)
-    assert racer.hopeless(SEED, smoothed(curve(BEST + 0.05, random_)), -BEST)
-    assert not racer.hopeless(SEED, smoothed(curve(BEST, random_)), -BEST)
+    assert hopeless(racer, SEED, smoothed(curve(BEST + 0.05, random_)), -BEST)
+    assert not hopeless(racer, SEED, smoothed(curve(BEST, random_)), -BEST)
 
 
 def test_few_runs_that_would_have_won_are_stopped() -> None:
@@ -104,7 +109,7 @@ def test_few_runs_that_would_have_won_are_stopped() -> None:
         for _ in range(10):
             run = curve(BEST - 0.0005, random_)
             tried += 1
-            stopped += any(racer.hopeless(SEED, smoothed(run[: int(200 * share)]), BEST) for share in CHECKPOINTS)
+            stopped += any(hopeless(racer, SEED, smoothed(run[: int(200 * share)]), BEST) for share in CHECKPOINTS)
     assert stopped <= 0.02 * tried
 
 
@@ -119,10 +124,10 @@ def test_a_loss_that_is_no_number_teaches_nothing(loss: float) -> None:
     racer, random_ = taught(24)
     broken = [(share, loss) for share, _ in curve(BEST, random_)]
     racer.learn(SEED, smoothed(broken), BEST, won=False)
-    assert racer.hopeless(SEED, smoothed(broken), BEST) is (
+    assert hopeless(racer, SEED, smoothed(broken), BEST) is (
         loss == float("inf")
     )  # a nan is a crash, and training's own to say
-    assert racer.hopeless(SEED, smoothed(curve(BEST + 0.5, random_)), BEST)
+    assert hopeless(racer, SEED, smoothed(curve(BEST + 0.5, random_)), BEST)
 
 
 def test_runs_that_all_ended_alike_are_no_reason_to_fail() -> None:
@@ -130,7 +135,7 @@ def test_runs_that_all_ended_alike_are_no_reason_to_fail() -> None:
     same = curve(BEST, random.Random(1))
     for _ in range(12):
         racer.learn(SEED, smoothed(same), BEST, won=False)
-    assert not racer.hopeless(SEED, smoothed(same), BEST)
+    assert not hopeless(racer, SEED, smoothed(same), BEST)
 
 
 def test_a_race_is_looked_at_once_for_each_checkpoint_and_says_why_it_ends() -> None:
@@ -163,4 +168,4 @@ def test_a_metric_that_the_loss_does_not_foretell_is_not_raced() -> None:
     for _ in range(24):  # tokens a second, say: whatever the loss does
         racer.learn(SEED, smoothed(curve(BEST + random_.gauss(0, 0.01), random_)), random_.gauss(100, 1), won=False)
     for _ in range(20):
-        assert not racer.hopeless(SEED, smoothed(curve(BEST + 0.2, random_)), 101)
+        assert not hopeless(racer, SEED, smoothed(curve(BEST + 0.2, random_)), 101)

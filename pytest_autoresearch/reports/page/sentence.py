@@ -13,7 +13,6 @@ from pytest_autoresearch.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import MOST_DECIMALS, counted
 from pytest_autoresearch.reports.summary import plural
-from pytest_autoresearch.run import Run
 
 
 def sentence(experiment: Experiment, decimals: int) -> str:
@@ -165,25 +164,15 @@ def _crashed(experiment: Experiment) -> str:
     return f"Crashed ({ruling.reason}), so there is no number to judge. {_sentence_of(ruling.message)}"
 
 
-def saved_seconds(run: Run, budget_seconds: float) -> float:
-    """Training seconds that ending a run early left unused; 0 for a run that went to its end."""
-    return max(0.0, budget_seconds - run.training_seconds) if _is_stopped(run) else 0.0
-
-
-def _is_stopped(run: Run) -> bool:
-    return run.stopped or (run.crash is not None and run.crash.reason == "hopeless")
-
-
 def _stopped(experiment: Experiment, decimals: int) -> str:
     run = experiment.last_run
-    if run is None or not _is_stopped(run):
+    if run is None or not run.stopped:
         return ""
-    why = run.hopeless or (run.crash.message if run.crash else "")
-    saved = saved_seconds(run, experiment.budget_seconds)
+    saved = max(0.0, experiment.budget_seconds - run.training_seconds)
     before = [other.metric for other in counted(experiment) if other.metric is not None]
     had = f" {plural(len(before), 'run')} before it had given {_listed(before, decimals)}." if before else ""
     return (
-        f"Stopped early. {_sentence_of(why)} It was ended after {run.training_seconds:.0f} of "
+        f"Stopped early. {_sentence_of(run.hopeless)} It was ended after {run.training_seconds:.0f} of "
         f"{experiment.budget_seconds:.0f} training seconds{f', which saved {saved:.0f} s' if saved else ''}; there is "
         f"no final number, and a curve that bends late would have been missed.{had}"
     )
