@@ -18,9 +18,9 @@ import time
 import numpy as np
 from nights import Played, World, play_all, spread
 
-from pytest_autoresearch import audit
-from pytest_autoresearch.experiment import Direction
-from pytest_autoresearch.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
+from pytest_autoresearch.core.experiment import Direction
+from pytest_autoresearch.keeprule import audit
+from pytest_autoresearch.keeprule.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
 
 PROPOSALS = 100
 SD = 0.0004
@@ -35,11 +35,11 @@ def audited(job: tuple[Played, int]) -> audit.Difference | None:
     if not night.kept:
         return None
     random = np.random.default_rng((seed, 1))
-    metrics: dict[audit.Side, list[float]] = {side: [] for side in audit.Side}
-    truths = {audit.Side.FIRST: BASELINE, audit.Side.LAST: night.truths[-1]}
+    metrics: dict[audit.AuditSide, list[float]] = {side: [] for side in audit.AuditSide}
+    truths = {audit.AuditSide.FIRST: BASELINE, audit.AuditSide.LAST: night.truths[-1]}
     for turn in audit.turns(audit.RUNS, []):
         metrics[turn.side].append(truths[turn.side] + SD * float(random.standard_normal()))
-    return audit.compare(metrics[audit.Side.FIRST], metrics[audit.Side.LAST], Direction.MINIMIZE)
+    return audit.compare(metrics[audit.AuditSide.FIRST], metrics[audit.AuditSide.LAST], Direction.MINIMIZE)
 
 
 def null(rule: Rule, nights: int, processes: int) -> str:

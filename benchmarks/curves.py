@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_autoresearch.curve import CHECKPOINTS, smoothed
+from pytest_autoresearch.core.loss_curve import CHECKPOINTS, smoothed
 
 ROOT = Path(__file__).resolve().parent.parent
 PATH = Path(__file__).with_name("curves.json")

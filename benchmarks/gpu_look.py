@@ -18,9 +18,9 @@ import sys
 import time
 from typing import Any
 
-from pytest_autoresearch import gpu_watch, nvml
-from pytest_autoresearch.gpu import MIB, Gpu, visible
-from pytest_autoresearch.gpu_watch import GpuWatch
+from pytest_autoresearch.hardware import gpu_watch, nvml
+from pytest_autoresearch.hardware.gpu import MIB, Gpu, visible
+from pytest_autoresearch.hardware.gpu_watch import GpuWatch
 
 CHILD = """
 import json, sys, time

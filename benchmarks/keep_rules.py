@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 from nights import HERE, Curves, Played, World, play_all
 
-from pytest_autoresearch.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
+from pytest_autoresearch.keeprule.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
 
 SEED = 10_000  # not those that the lean rule was chosen on
 BUDGET = 126  # runs: one for the baseline and one for each proposal

@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from pytest_autoresearch.curve import CHECKPOINTS
-from pytest_autoresearch.experiment import Direction
-from pytest_autoresearch.noise import VAL_BPB_ON_A_GPU, Prior, Sample, pooled
-from pytest_autoresearch.racing import Racer, is_spared
-from pytest_autoresearch.rule import Evidence, Incumbent, Rule, Step, needed, next_action
+from pytest_autoresearch.core.experiment import Direction
+from pytest_autoresearch.core.loss_curve import CHECKPOINTS
+from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU, Prior, Sample, pooled
+from pytest_autoresearch.keeprule.racing import Racer, is_spared
+from pytest_autoresearch.keeprule.rule import Evidence, Incumbent, Rule, Step, needed, next_action
 
 _Job = TypeVar("_Job")
 _Done = TypeVar("_Done")

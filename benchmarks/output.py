@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pytest_autoresearch.run import Limits
+from pytest_autoresearch.core.run import Limits
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.runners.supervised import PIPE_BYTES

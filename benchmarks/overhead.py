@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from pytest_autoresearch.experiment import Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import encode
-from pytest_autoresearch.run import Limits, Run
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.records import encode
+from pytest_autoresearch.core.run import Limits, Run
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 TAG = "night"
 WHO = "Ada <ada@example.org>"
@@ -40,7 +40,7 @@ print("training_seconds: 0.01")
 """
 )
 PROPOSE = """
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.experiment import Proposal
 
 def pytest_autoresearch_propose(context, failure):
     train = context.folder / "train.py"

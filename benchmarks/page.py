@@ -26,15 +26,16 @@ from random import Random
 
 import numpy as np
 
-from pytest_autoresearch import trials, verdict
-from pytest_autoresearch.experiment import BASELINE, Experiment, Proposal, Setting, Usage
-from pytest_autoresearch.noise import VAL_BPB_ON_A_GPU
-from pytest_autoresearch.records import chain
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Setting, Usage
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.keeprule import verdict
+from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU
+from pytest_autoresearch.keeprule.rule import STANDARD
+from pytest_autoresearch.measure import confirm
 from pytest_autoresearch.reports.page import About, Artifact, page
 from pytest_autoresearch.reports.page.curves import curve
 from pytest_autoresearch.reports.progress import draw
-from pytest_autoresearch.rule import STANDARD
-from pytest_autoresearch.run import Crash, Limits, Run
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -178,7 +179,7 @@ def one(
 
     if number == BASELINE:
         truth[commit] = 0.9979
-        experiment = trials.baseline(like, STANDARD, VAL_BPB_ON_A_GPU, run)
+        experiment = confirm.baseline(like, STANDARD, VAL_BPB_ON_A_GPU, run)
         patch = ""
         usage = Usage()
     else:
@@ -199,7 +200,7 @@ def one(
             experiment = replace(like, runs=(failed,), incumbent=head.metric)
         else:
             known = records if len(records) < 200 else [records[0], *records[-60:], head]
-            experiment = trials.candidate(like, head, known, STANDARD, VAL_BPB_ON_A_GPU, run)
+            experiment = confirm.candidate(like, head, known, STANDARD, VAL_BPB_ON_A_GPU, run)
     seconds = math.fsum(each.total_seconds for each in experiment.runs)
     timings = {"run": seconds, **({"propose": chance.uniform(15, 60)} if number else {})}
     experiment = replace(experiment, timings=timings, usage=usage)

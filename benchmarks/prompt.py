@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness import corpus, tokenizer
 from harness.describe import interface
-from pytest_autoresearch.experiment import Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.run import Crash, Limits, Run
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import Prompt, build
-from pytest_autoresearch.run import Crash, Limits, Run
 
 TOP = Path(__file__).resolve().parent.parent
 VOCABULARY = 8192

@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pytest_autoresearch.experiment import BASELINE, Status
-from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.core.experiment import BASELINE, Status
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 TRAIN = """
 import os, random
@@ -30,7 +30,7 @@ drawn = random.Random(f"{os.environ['AUTORESEARCH_SEED']} NIGHT_OF_THEM {open(__
 print("val_bpb:", 0.98 + drawn.gauss(0, 0.0004))
 """
 HOOK = """
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.experiment import Proposal
 
 def pytest_autoresearch_propose(context, failure):
     train = context.folder / "train.py"

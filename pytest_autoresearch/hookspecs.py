@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.campaign import Campaign
-    from pytest_autoresearch.experiment import Experiment, Proposal, Verdict
+    from pytest_autoresearch.campaign.campaign import Campaign
+    from pytest_autoresearch.core.experiment import Experiment, Proposal, Verdict
     from pytest_autoresearch.proposers.base import Context
 
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.experiment import Experiment
+    from pytest_autoresearch.core.experiment import Experiment
 
 pytest.register_assert_rewrite("pytest_autoresearch.bundled")
 
@@ -48,7 +48,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
     if early_config.known_args_namespace.autoresearch:
-        from pytest_autoresearch.command_line import prepare
+        from pytest_autoresearch.session.arguments import prepare
 
         prepare(early_config, args)
 
@@ -56,7 +56,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("autoresearch"):
-        from pytest_autoresearch.session import begin
+        from pytest_autoresearch.session.begin import begin
 
         begin(config)
 
@@ -74,7 +74,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.config.getoption("autoresearch"):
-        from pytest_autoresearch.loop import log_section
+        from pytest_autoresearch.session.loop import log_section
 
         log_section(item)
 
@@ -84,6 +84,6 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
     """The finished experiment: its metrics, limits and the best so far. A crash is raised here, in setup."""
     if not request.config.getoption("autoresearch"):
         pytest.skip("experiments run with --autoresearch only")
-    from pytest_autoresearch.loop import fixture_value
+    from pytest_autoresearch.session.loop import fixture_value
 
     return fixture_value(request.param)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Direction, Experiment
-from pytest_autoresearch.rule import Rule, rule_of
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Direction, Experiment
+from pytest_autoresearch.keeprule.rule import Rule, rule_of
 
 RACING = ("auto", "on", "off")
 SANDBOXES = ("auto", "require", "off")

@@ -19,8 +19,8 @@ import pytest
 from repo import Repo
 
 from pytest_autoresearch.cli import main
-from pytest_autoresearch.experiment import Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Jclean\nsecond\tline <script>alert(1)</script> =1+1"
 COMMAND = [sys.executable, "-c", "import sys; from pytest_autoresearch.cli import main; sys.exit(main())"]

@@ -10,10 +10,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.experiment import Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.ledger import Ledger
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.run import Crash, Run
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.ledger.ledger import Ledger
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 
 def git(folder: Path, *command: str, stdin: str = "", **environment: str) -> str:

@@ -19,9 +19,9 @@ from textwrap import dedent
 
 import pytest
 
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import chain
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 # The whole suite runs once more with AUTORESEARCH_TEST_LANES=2.
 LANES = os.environ.get("AUTORESEARCH_TEST_LANES", "1")
@@ -62,7 +62,7 @@ else:
 
 PROPOSE = """
 import json, pathlib
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.experiment import Proposal
 
 def pytest_autoresearch_propose(context, failure):
     plan = json.loads((context.root / ".git" / "plan.json").read_text())

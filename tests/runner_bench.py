@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import psutil
 
-from pytest_autoresearch.run import Limits, Run
+from pytest_autoresearch.core.run import Limits, Run
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.local import LocalRunner
 

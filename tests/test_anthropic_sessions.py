@@ -11,7 +11,7 @@ import pytest
 from messages_server import KEY, Server, serving
 from repo import Repo
 
-from pytest_autoresearch.experiment import Usage
+from pytest_autoresearch.core.experiment import Usage
 from pytest_autoresearch.proposers.prices import prices_of
 
 PROPOSER = ("--autoresearch-proposer", "anthropic", "--autoresearch-lanes", "1")  # replies in the order of experiments

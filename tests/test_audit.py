@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repo import CONFIG, Repo
 
-from pytest_autoresearch import audit
-from pytest_autoresearch.audit import Audit, Rows, Side, compare, turns
-from pytest_autoresearch.experiment import Direction, Setting
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.run import Crash, Limits, Run
+from pytest_autoresearch.core.experiment import Direction, Setting
+from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.keeprule import audit
+from pytest_autoresearch.keeprule.audit import Audit, AuditSide, Rows, compare, turns
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 MINIMIZE, MAXIMIZE = Direction
 samples = st.lists(st.integers(-10_000, 10_000), min_size=2, max_size=8)
@@ -87,8 +87,8 @@ def test_the_order_cancels_a_drift_and_no_seed_comes_twice() -> None:
     plan = turns(5, [42, 47, 43])
     assert "".join(turn.side[0] for turn in plan) == "fllffllffl"
     assert [turn.seed for turn in plan] == list(range(48, 58))
-    drift = {side: [float(at) for at, turn in enumerate(turns(4, [])) if turn.side is side] for side in Side}
-    assert sum(drift[Side.FIRST]) == sum(drift[Side.LAST])
+    drift = {side: [float(at) for at, turn in enumerate(turns(4, [])) if turn.side is side] for side in AuditSide}
+    assert sum(drift[AuditSide.FIRST]) == sum(drift[AuditSide.LAST])
 
 
 # ----------------------------------------------------------------------------------------------------- in words
@@ -243,7 +243,7 @@ def test_an_audit_runs_both_ends_anew_and_is_recorded_for_good(noisy: Repo) -> N
     # Seeds that no run of the campaign had, none of them twice.
     known = {run.seed for record in noisy.records() for run in record.runs}
     assert len({run.seed for run in one.runs} - known) == 10
-    assert len(one.metrics(Side.FIRST)) == len(one.metrics(Side.LAST)) == 5
+    assert len(one.metrics(AuditSide.FIRST)) == len(one.metrics(AuditSide.LAST)) == 5
     (name,) = noisy.git("for-each-ref", "--format=%(refname)", "refs/autoresearch/t/audit/").split()
     assert noisy.git("cat-file", "-t", name) == "tag"
     assert json.loads(noisy.git("for-each-ref", "--format=%(contents)", name))["sentence"] == sentence
@@ -384,7 +384,7 @@ def test_a_session_audits_what_it_kept_on_rows_that_the_scorer_alone_is_told_of(
     assert {line.split(" ", 1)[1] for line in lines[3:]} == {"[]"}  # and nothing is kept of those rows
     (one,) = Ratchet(repo.path).audits("t")
     assert one.rows is Rows.AUDIT
-    assert min(one.metrics(Side.LAST)) > 1.5
+    assert min(one.metrics(AuditSide.LAST)) > 1.5
     repo.check_ledger()
     assert "auditing" not in repo.run("--max", "1", "--autoresearch-audit").stdout.str()
 

@@ -13,7 +13,7 @@ import pytest
 from places import git
 from repo import Repo
 
-from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 pytestmark = pytest.mark.timeout(60)
 OURS = (

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from places import Place, attempt, git, judged
 
-from pytest_autoresearch.checkout import Checkout, Followed
-from pytest_autoresearch.editable import EditableFiles
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Experiment, Status, Verdict
-from pytest_autoresearch.git import Git
+from pytest_autoresearch.campaign.checkout import Checkout, Followed
+from pytest_autoresearch.campaign.editable import EditableFiles
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Experiment, Status, Verdict
+from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.checkout import CheckoutProposer
-from pytest_autoresearch.ratchet import Ratchet
 
 MAIN, BRANCH = "main", "autoresearch/t"
 ON = pytest.mark.parametrize("branch", [MAIN, BRANCH, "--detach"])

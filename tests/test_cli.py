@@ -18,8 +18,8 @@ from repo import CONFIG, Repo
 from pytest_autoresearch import cli
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.output import Column
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import encode
+from pytest_autoresearch.core.records import encode
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "optuna", "anthropic", "pyarrow", "numpy", "git", "pytest", "matplotlib")

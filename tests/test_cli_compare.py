@@ -9,7 +9,7 @@ from nights import document, night, refused, said, typed
 from repo import Repo
 
 from pytest_autoresearch.cli.compare import differences_of, sums_of
-from pytest_autoresearch.experiment import Direction, Usage
+from pytest_autoresearch.core.experiment import Direction, Usage
 
 
 def test_two_campaigns_stand_side_by_side(repo: Repo) -> None:

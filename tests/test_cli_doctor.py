@@ -13,9 +13,8 @@ import pytest
 from fake_nvml import FakeNvml
 from repo import Repo
 
-from pytest_autoresearch import checkup
-from pytest_autoresearch.cli import doctor, main
-from pytest_autoresearch.gpu import Gpu
+from pytest_autoresearch.cli import doctor, doctor_checks, main
+from pytest_autoresearch.hardware.gpu import Gpu
 
 MODULES = (doctor,)  # imported here: pytester forgets what is first imported in a test
 
@@ -234,4 +233,4 @@ def test_a_folder_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixtur
 def test_the_profile_follows_from_the_memory_where_nothing_says_it(
     name: str, memory_mb: float | None, profile: str
 ) -> None:
-    assert checkup.profile(Gpu(name, "GPU-1", "580", memory_mb)) == profile
+    assert doctor_checks.profile(Gpu(name, "GPU-1", "580", memory_mb)) == profile

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.cli import init, main, scaffold
-from pytest_autoresearch.experiment import Direction
+from pytest_autoresearch.core.experiment import Direction
 from pytest_autoresearch.runners.summary import Summary
 
 MODULES = (init, scaffold)  # imported here: pytester forgets what is first imported in a test

@@ -13,7 +13,7 @@ from nights import document, hostile, night, refused, said, typed
 from repo import Repo
 
 from pytest_autoresearch.cli.results import moment_of
-from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.core.errors import UserError
 
 UPSTREAM = (
     "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"

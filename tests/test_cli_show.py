@@ -10,10 +10,10 @@ import pytest
 from nights import document, hostile, night, on_a_terminal, refused, said, typed
 from repo import Repo
 
-from pytest_autoresearch.experiment import Repair, Usage
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import encode
-from pytest_autoresearch.run import Crash
+from pytest_autoresearch.core.experiment import Repair, Usage
+from pytest_autoresearch.core.records import encode
+from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 
 def test_an_experiment_is_shown_with_everything_that_its_record_holds(repo: Repo) -> None:

@@ -16,7 +16,7 @@ from repo import Repo
 
 from pytest_autoresearch.cli import main
 from pytest_autoresearch.cli.watch import sparkline
-from pytest_autoresearch.reports import live
+from pytest_autoresearch.session import live
 
 # Prints a loss that falls, and then waits.
 FALLING = """do:
@@ -135,7 +135,7 @@ def test_what_waits_in_the_queue_is_shown_and_hostile_text_is_made_plain(
 def test_a_file_that_cannot_be_written_does_not_stop_the_session(repo: Repo) -> None:
     repo.hooks(
         """
-        import pytest_autoresearch.reports.live as live
+        import pytest_autoresearch.session.live as live
         def broken(self, *given):
             raise RuntimeError("the disk is on fire")
         live.Live._write = broken

@@ -14,7 +14,7 @@ from textwrap import dedent
 import pytest
 from repo import Repo
 
-from pytest_autoresearch.experiment import BASELINE, Usage
+from pytest_autoresearch.core.experiment import BASELINE, Usage
 
 pytestmark = pytest.mark.timeout(120)
 BOXED = pytest.mark.skipif(

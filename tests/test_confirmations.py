@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from repo import CONFIG, Repo
 
-from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.core.experiment import Experiment
 
 # The metric is ACTION's mean and a deviation that only the seed and the program decide, within one hundredth.
 NOISY = """
@@ -152,7 +152,7 @@ def test_the_log_says_which_run_it_is(noisy: Repo) -> None:
 
 
 SHORTER = """
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.experiment import Proposal
 
 def pytest_autoresearch_propose(context, failure):
     train = context.folder / "train.py"

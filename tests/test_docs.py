@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from pytest_autoresearch import cli, hookspecs
-from pytest_autoresearch.experiment import Experiment, Proposal, Repair, Setting, Status, Verdict
-from pytest_autoresearch.records import encode
-from pytest_autoresearch.run import Crash, Limits, Run
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Setting, Status, Verdict
+from pytest_autoresearch.core.records import encode
+from pytest_autoresearch.core.run import Crash, Limits, Run
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
 ROOT = Path(__file__).parent.parent

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

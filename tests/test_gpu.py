@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from fake_nvml import H200, UUID, FakeNvml
 
-from pytest_autoresearch import gpu_watch
-from pytest_autoresearch.gpu import Gpu, visible
-from pytest_autoresearch.gpu_watch import GpuWatch
+from pytest_autoresearch.hardware import gpu_watch
+from pytest_autoresearch.hardware.gpu import Gpu, visible
+from pytest_autoresearch.hardware.gpu_watch import GpuWatch
 
 THREE = (
     "driver 570.1",
@@ -138,7 +138,8 @@ def python(code: str, **variables: str) -> str:
 def test_without_library_or_binding_there_is_no_gpu_and_nothing_is_imported_before_it_is_asked(tmp_path: Path) -> None:
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
     said = python(
-        "import sys; from pytest_autoresearch.gpu import visible; from pytest_autoresearch import gpu_watch\n"
+        "import sys; from pytest_autoresearch.hardware.gpu import visible\n"
+        "from pytest_autoresearch.hardware import gpu_watch\n"
         "print('pynvml' in sys.modules, visible({}).why); sys.modules['pynvml'] = None; print(visible({}).why)",
         LD_LIBRARY_PATH=str(tmp_path),
     )
@@ -146,7 +147,7 @@ def test_without_library_or_binding_there_is_no_gpu_and_nothing_is_imported_befo
 
 
 def test_a_process_that_is_started_with_the_fake_sees_it(tmp_path: Path) -> None:
-    code = "from pytest_autoresearch.gpu import visible; print(*(gpu.key for gpu in visible({}).gpus))"
+    code = "from pytest_autoresearch.hardware.gpu import visible; print(*(gpu.key for gpu in visible({}).gpus))"
     assert python(code, **FakeNvml(tmp_path).environment) == "NVIDIA H200, GPU-1a2b3c4d, driver 580.159.04"
 
 

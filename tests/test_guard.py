@@ -10,22 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import attempt, judged
 
-from pytest_autoresearch import guard
-from pytest_autoresearch.errors import Refused
-from pytest_autoresearch.experiment import Experiment, Proposal, Status
-from pytest_autoresearch.run import Crash
-from pytest_autoresearch.worktree import Change
+from pytest_autoresearch.core.errors import Refused
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Status
+from pytest_autoresearch.core.file_change import FileChange
+from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.source import guard
 
 quick = settings(deadline=None)
 IDEA = Proposal("Twice the rate")
 EDITABLE = ("train.py", "model/*.py")
 
 
-def changed(path: str = "train.py", kind: str = "M", regular: bool = True) -> Change:
-    return Change(path, kind, regular)
+def changed(path: str = "train.py", kind: str = "M", regular: bool = True) -> FileChange:
+    return FileChange(path, kind, regular)
 
 
-def refused(changes: list[Change], editable: tuple[str, ...] = EDITABLE) -> str:
+def refused(changes: list[FileChange], editable: tuple[str, ...] = EDITABLE) -> str:
     with pytest.raises(Refused) as raised:
         guard.check_changes(IDEA, changes, editable)
     assert raised.value.proposal is IDEA
@@ -83,14 +83,14 @@ def test_what_is_frozen_is_not_let_in_by_a_glob(path: str) -> None:
 )
 def test_a_new_file_has_a_name_that_means_one_thing(path: str, twin: str, said: str) -> None:
     with pytest.raises(Refused) as raised:
-        guard.check_changes(IDEA, [Change(path, "A", True, 10, twin)], ("*.py",))
+        guard.check_changes(IDEA, [FileChange(path, "A", True, 10, twin)], ("*.py",))
     assert str(raised.value) == said
-    guard.check_changes(IDEA, [Change("model/random.py", "A", True)], ("model",))  # of a package: model.random
+    guard.check_changes(IDEA, [FileChange("model/random.py", "A", True)], ("model",))  # of a package: model.random
 
 
 def test_a_change_too_large_to_read_is_refused_before_it_is_read() -> None:
     with pytest.raises(Refused, match=r"^train.py has 20,000,000 bytes; at most 524,288 are taken$"):
-        guard.check_changes(IDEA, [Change("train.py", "M", True, 20_000_000)], EDITABLE)
+        guard.check_changes(IDEA, [FileChange("train.py", "M", True, 20_000_000)], EDITABLE)
 
 
 @quick

@@ -16,10 +16,10 @@ import pytest
 from places import attempt, git, judged
 from repo import Repo
 
-import pytest_autoresearch.session  # noqa: F401 - loaded once, not anew for every run
-from pytest_autoresearch.experiment import Direction, Proposal, Setting
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.run import Limits
+import pytest_autoresearch.session.begin  # noqa: F401 - loaded once, not anew for every run
+from pytest_autoresearch.core.experiment import Direction, Proposal, Setting
+from pytest_autoresearch.core.run import Limits
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 pytestmark = pytest.mark.timeout(20)  # a mistake that is not seen may run for ever
 

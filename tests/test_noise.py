@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch import student
-from pytest_autoresearch.noise import NO_PRIOR, VAL_BPB_ON_A_GPU, Noise, Prior, Sample, pooled, prior_of
+from pytest_autoresearch.keeprule import student_t
+from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU, Noise, Prior, Sample, pooled, prior_of
 
 METRICS = st.floats(-1e6, 1e6).map(lambda x: round(x, 6))
 
@@ -22,32 +22,32 @@ TABLE = {  # upper percentage points of Student's t
 
 @pytest.mark.parametrize(("p", "freedom"), TABLE)
 def test_quantiles_of_students_t_are_those_of_the_tables(p: float, freedom: float) -> None:
-    assert round(student.quantile(p, freedom), 3) == TABLE[p, freedom]
-    assert student.quantile(1 - p, freedom) == pytest.approx(-TABLE[p, freedom], abs=6e-4)
+    assert round(student_t.quantile(p, freedom), 3) == TABLE[p, freedom]
+    assert student_t.quantile(1 - p, freedom) == pytest.approx(-TABLE[p, freedom], abs=6e-4)
 
 
 def test_with_one_and_two_degrees_of_freedom_students_t_has_a_closed_form() -> None:
     for t in (-30.0, -2.5, -0.1, 0.0, 0.7, 4.0, 1e9):
-        assert student.cdf(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, rel=1e-12)
-        assert student.cdf(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), rel=1e-12, abs=1e-15)
+        assert student_t.cdf(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, rel=1e-12)
+        assert student_t.cdf(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), rel=1e-12, abs=1e-15)
 
 
 @given(st.floats(0.001, 0.999), st.floats(0.5, 1e9))
 def test_the_quantile_is_the_inverse_of_the_distribution_function(p: float, freedom: float) -> None:
-    assert student.cdf(student.quantile(p, freedom), freedom) == pytest.approx(p, abs=1e-9)
+    assert student_t.cdf(student_t.quantile(p, freedom), freedom) == pytest.approx(p, abs=1e-9)
 
 
 def test_the_ends_of_students_t() -> None:
-    assert student.cdf(math.inf, 3) == 1
-    assert student.cdf(-1e300, 3) == 0
-    assert math.isnan(student.cdf(math.nan, 3))
-    assert student.quantile(0.5, 7) == 0
-    assert student.quantile(1, 7) == math.inf
-    assert student.quantile(1e-300, 40) < -1e6
+    assert student_t.cdf(math.inf, 3) == 1
+    assert student_t.cdf(-1e300, 3) == 0
+    assert math.isnan(student_t.cdf(math.nan, 3))
+    assert student_t.quantile(0.5, 7) == 0
+    assert student_t.quantile(1, 7) == math.inf
+    assert student_t.quantile(1e-300, 40) < -1e6
     with pytest.raises(ValueError, match="degrees of freedom"):
-        student.cdf(1, 0)
+        student_t.cdf(1, 0)
     with pytest.raises(ValueError, match="no probability"):
-        student.quantile(1.5, 3)
+        student_t.quantile(1.5, 3)
 
 
 def test_the_noise_of_a_gpu_night_starts_from_what_is_known_of_such_nights() -> None:

@@ -17,15 +17,15 @@ from repo import Repo
 
 from benchmarks.page import campaign
 from pytest_autoresearch.cli import main
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.git import Git
-from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.reports.page import About, Artifact, PageWriter, gather, page
 from pytest_autoresearch.reports.page.artifacts import shortened
 from pytest_autoresearch.reports.page.curves import curve
 from pytest_autoresearch.reports.page.writer import check
-from pytest_autoresearch.run import Run
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028"
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.page import campaign
-from pytest_autoresearch.experiment import Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.reports.page import About, Artifact, page
 from pytest_autoresearch.reports.page.curves import Curve
-from pytest_autoresearch.run import Run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_autoresearch import trials, verdict
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.keeprule import verdict
+from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
+from pytest_autoresearch.keeprule.rule import OFF, STANDARD, Rule
+from pytest_autoresearch.measure import confirm
 from pytest_autoresearch.reports.page.sentence import number, sentence
 from pytest_autoresearch.reports.points import decimals, limits, noise_of, points
-from pytest_autoresearch.rule import OFF, STANDARD, Rule
-from pytest_autoresearch.run import Crash, Run
 
 LIKE = Experiment(0, "t", "a", "a", "t", Proposal("baseline"))
 
@@ -32,7 +33,7 @@ def run(*metrics: float) -> object:
 
 def baseline(*metrics: float, **more: object) -> Experiment:
     like = replace(LIKE, **more)  # type: ignore[arg-type]
-    made = trials.baseline(like, STANDARD, VAL_BPB_ON_A_GPU, run(*metrics))  # type: ignore[arg-type]
+    made = confirm.baseline(like, STANDARD, VAL_BPB_ON_A_GPU, run(*metrics))  # type: ignore[arg-type]
     return made.judged(verdict.kept(made), 1.0)
 
 
@@ -40,7 +41,7 @@ def tried(first: Experiment, *metrics: float, rule: Rule = STANDARD, assertion: 
     """A candidate with these metrics beside the baseline, judged by the rule."""
     like = replace(first, number=1, commit="b", base="a", runs=(), verdict=None)
     prior = VAL_BPB_ON_A_GPU if rule.looks else NO_PRIOR
-    made = trials.candidate(like, first, [first], rule, prior, run(*metrics))  # type: ignore[arg-type]
+    made = confirm.candidate(like, first, [first], rule, prior, run(*metrics))  # type: ignore[arg-type]
     won = made.gain > made.margin and not assertion
     return made.judged(verdict.kept(made) if won else verdict.discarded(made, assertion), 2.0)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.proposers.prices import KNOWN, Prices, check_cap, prices_of
 
 

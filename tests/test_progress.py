@@ -12,10 +12,10 @@ import pytest
 from repo import Repo
 
 from benchmarks.page import campaign
-from pytest_autoresearch.experiment import Direction, Proposal, Status, Verdict
+from pytest_autoresearch.core.experiment import Direction, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.reports.page.writer import check
 from pytest_autoresearch.reports.progress import MISSING, draw
-from pytest_autoresearch.run import Run
 
 pytest.importorskip("matplotlib", reason="no matplotlib: pip install '.[report]'")
 

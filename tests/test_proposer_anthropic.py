@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from messages_server import KEY, Asked, Server, serving, tokens
 
-from pytest_autoresearch.errors import ProposerError, Refused, Spent, UserError
-from pytest_autoresearch.experiment import Experiment, Proposal, Usage
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, UserError
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Usage
 from pytest_autoresearch.proposers.anthropic import DEFAULT_MODEL, AnthropicProposer, check
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prices import Prices, prices_of

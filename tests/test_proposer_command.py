@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 from places import Place, git
 
-from pytest_autoresearch import guard
-from pytest_autoresearch.errand import Errand, Finished
-from pytest_autoresearch.errors import ProposerError, Refused, Stopped, UserError
-from pytest_autoresearch.experiment import Proposal, Usage
-from pytest_autoresearch.novelty import NEARLY
+from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.errors import ProposerError, Refused, Stopped, UserError
+from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.command import CommandProposer, check, shared
@@ -26,6 +24,8 @@ from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.bubblewrap import installed
 from pytest_autoresearch.sandboxes.selftest import try_out
+from pytest_autoresearch.source import guard
+from pytest_autoresearch.source.near_duplicates import NEARLY
 
 EDIT = "open('train.py', 'a').write('RATE = 2\\n')\n"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from trees import TRAIN, Tree, recorded
 
-from pytest_autoresearch.errors import Refused, UserError
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.errors import Refused, UserError
+from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
 
 EDITABLE = ("train.py",)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_autoresearch.proposers import constants
+from pytest_autoresearch.source import constants
 
 BYSTANDERS = [
     "import math",

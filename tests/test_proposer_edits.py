@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.proposers.edits import Edit, EditError, WholeFile, read_text, rewritten, write_texts
+from pytest_autoresearch.proposers.edits import EditError, TextEdit, WholeFile, read_text, rewritten, write_texts
 
 TRAIN = """\
 WIDTH = 64
@@ -29,13 +29,13 @@ FILES = {"train.py": TRAIN, "model/a.py": "A = 1\n"}
 EDITABLE = ("train.py", "model")
 
 
-def edit(*edits: tuple[str, str] | Edit, files: tuple[WholeFile, ...] = ()) -> dict[str, str]:
+def edit(*edits: tuple[str, str] | TextEdit, files: tuple[WholeFile, ...] = ()) -> dict[str, str]:
     """What becomes of FILES; a pair is an edit of train.py."""
-    whole = [one if isinstance(one, Edit) else Edit("train.py", *one) for one in edits]
+    whole = [one if isinstance(one, TextEdit) else TextEdit("train.py", *one) for one in edits]
     return rewritten(whole, files, EDITABLE, FILES.get)
 
 
-def said(*edits: tuple[str, str] | Edit, files: tuple[WholeFile, ...] = ()) -> str:
+def said(*edits: tuple[str, str] | TextEdit, files: tuple[WholeFile, ...] = ()) -> str:
     """Why these are not possible."""
     with pytest.raises(EditError) as caught:
         edit(*edits, files=files)
@@ -49,7 +49,9 @@ def test_edits_apply_in_order_and_each_to_what_the_last_one_left() -> None:
 
 def test_several_files_change_together() -> None:
     texts = edit(
-        ("DEPTH = 4\n", ""), Edit("./model/a.py", "1", "2"), files=(WholeFile("model/new/b.py", "B = 1\r\nC = 2\n"),)
+        ("DEPTH = 4\n", ""),
+        TextEdit("./model/a.py", "1", "2"),
+        files=(WholeFile("model/new/b.py", "B = 1\r\nC = 2\n"),),
     )
     assert texts["model/a.py"] == "A = 2\n"
     assert texts["model/new/b.py"] == "B = 1\nC = 2\n"
@@ -64,7 +66,7 @@ def test_a_text_that_occurs_twice_is_ambiguous() -> None:
 
 def test_occurrences_may_overlap() -> None:
     with pytest.raises(EditError, match="occurs 2 times"):
-        rewritten([Edit("train.py", "aa", "b")], [], EDITABLE, lambda path: "aaa")
+        rewritten([TextEdit("train.py", "aa", "b")], [], EDITABLE, lambda path: "aaa")
 
 
 def test_an_error_shows_the_nearest_lines() -> None:
@@ -79,7 +81,7 @@ def test_an_error_shows_the_nearest_lines() -> None:
 def test_what_an_error_shows_is_bounded() -> None:
     text = "\n".join(f"line {number} = {'x' * 500}" for number in range(2000))
     with pytest.raises(EditError) as caught:
-        rewritten([Edit("train.py", text.replace("line 7 ", "line seven "), "")], [], EDITABLE, lambda path: text)
+        rewritten([TextEdit("train.py", text.replace("line 7 ", "line seven "), "")], [], EDITABLE, lambda path: text)
     assert len(str(caught.value)) < 1500
 
 
@@ -95,7 +97,7 @@ def test_all_that_is_wrong_is_said_at_once_up_to_a_few() -> None:
      "harness/x.py", "conftest.py", "model/conftest.py", "model/.git/config"],
 )  # fmt: skip
 def test_nothing_but_editable_files_can_be_changed(path: str) -> None:
-    for text in (said(Edit(path, "a", "b")), said(files=(WholeFile(path, "b"),))):
+    for text in (said(TextEdit(path, "a", "b")), said(files=(WholeFile(path, "b"),))):
         assert "it is no path inside the folder" in text or "it may not change; train.py, model may" in text
 
 
@@ -109,7 +111,7 @@ def test_edits_that_are_none_are_told_so() -> None:
     assert "neither edits nor files" in said()
     assert "the old text is empty" in said(("", "x"))
     assert "the same" in said(("DEPTH = 4", "DEPTH = 4"))
-    assert "there is no such file; a new one is given as a whole" in said(Edit("model/c.py", "a", "b"))
+    assert "there is no such file; a new one is given as a whole" in said(TextEdit("model/c.py", "a", "b"))
     assert "a character that no text file holds" in said(("DEPTH = 4", "\ud800"))
     assert "a character that no text file holds" in said(files=(WholeFile("train.py", "\0"),))
 
@@ -118,7 +120,7 @@ def test_edits_that_are_none_are_told_so() -> None:
 def test_an_edit_replaces_one_occurrence_and_nothing_else(text: str, old: str, new: str) -> None:
     count = sum(text.startswith(old, at) for at in range(len(text)))
     try:
-        texts = rewritten([Edit("train.py", old, new)], [], EDITABLE, lambda path: text)
+        texts = rewritten([TextEdit("train.py", old, new)], [], EDITABLE, lambda path: text)
     except EditError:
         assert count != 1 or not old or old == new
     else:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import attempt, judged
 
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.proposers.history import history, stale
-from pytest_autoresearch.run import Crash, Run
 
 KEEP, DISCARD, CRASH = Status.KEEP, Status.DISCARD, Status.CRASH
 

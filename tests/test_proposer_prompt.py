@@ -14,12 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from places import attempt, judged
 
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Status
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status
+from pytest_autoresearch.core.run import Crash, Limits, Run
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import STALE_AFTER, asks_for_bolder, build, failed, stale
 from pytest_autoresearch.proposers.quoting import fenced, line, plain
 from pytest_autoresearch.proposers.sources import sources
-from pytest_autoresearch.run import Crash, Limits, Run
 
 REPLY = "Answer with the tool `edit`."
 OPENING = re.compile(r'<data id="([0-9a-f]{8})" what="([^"<>\n]*)">')

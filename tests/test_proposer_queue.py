@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from trees import TRAIN, Tree, recorded
 
-from pytest_autoresearch.errors import Refused
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.errors import Refused
+from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers.queue import QueueProposer, described
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_autoresearch.proposers.constants import Value
-from pytest_autoresearch.proposers.ranges import candidates
+from pytest_autoresearch.source.constants import Value
+from pytest_autoresearch.source.ranges import candidates
 
 names = st.sampled_from(["LR", "ADAM_BETA2", "WARMDOWN_RATIO", "DEPTH", "N_HEAD", "BATCH_SIZE", "X"])
 values = st.one_of(

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.proposers import constants
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.proposers.base import Context, Proposer
-from pytest_autoresearch.proposers.constants import Value
-from pytest_autoresearch.proposers.ranges import candidates
 from pytest_autoresearch.proposers.search import SearchProposer
-from pytest_autoresearch.run import Crash, Run
+from pytest_autoresearch.source import constants
+from pytest_autoresearch.source.constants import Value
+from pytest_autoresearch.source.ranges import candidates
 
 Score = Callable[[Mapping[str, Value]], float]
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from pytest_autoresearch.curve import CHECKPOINTS, Curve, Losses, smoothed
-from pytest_autoresearch.experiment import Direction
-from pytest_autoresearch.racing import FINISHED, Race, Racer, distorts, is_spared
+from pytest_autoresearch.core.experiment import Direction
+from pytest_autoresearch.core.loss_curve import CHECKPOINTS, Curve, LossCurve, smoothed
+from pytest_autoresearch.keeprule.racing import FINISHED, Race, Racer, distorts, is_spared
 
 BEST = 1.0
 SEED = 42
@@ -37,7 +37,7 @@ def taught(finished: int, direction: Direction = Direction.MINIMIZE, seed: int =
     return racer, random_
 
 
-def hopeless(racer: Racer, seed: int, losses: Losses, bar: float) -> bool:
+def hopeless(racer: Racer, seed: int, losses: LossCurve, bar: float) -> bool:
     """Whether a run with this curve so far is ended."""
     return bool(Race(racer, seed, bar, spared=False).look(losses))
 

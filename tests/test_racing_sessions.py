@@ -7,9 +7,9 @@ import math
 import pytest
 from repo import Repo
 
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.racing import is_spared, races
-from pytest_autoresearch.run import Run
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.keeprule.racing import is_spared, races
 
 BUDGET = 0.5
 # A loss that falls to ACTION's number, and the metric with a deviation that seed and program decide.

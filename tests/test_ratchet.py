@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 from places import Place, attempt, git, judged
 
-from pytest_autoresearch.errors import BaseMoved, GitError, NumberTaken, UserError
-from pytest_autoresearch.experiment import Experiment, Status
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import chain
-from pytest_autoresearch.worktree import Worktree
+from pytest_autoresearch.core.errors import BaseMoved, GitError, NumberTaken, UserError
+from pytest_autoresearch.core.experiment import Experiment, Status
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.ledger.worktree import Worktree
 
 BRANCH = "refs/heads/autoresearch/t"
 

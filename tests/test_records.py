@@ -17,9 +17,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from places import Place, attempt, git, judged
 
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Setting, Status, Verdict
-from pytest_autoresearch.records import ResultsFile, chain, decode, encode, header, one_line, row, untried
-from pytest_autoresearch.run import Crash, Limits, Run
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Setting, Status, Verdict
+from pytest_autoresearch.core.history import chain, untried
+from pytest_autoresearch.core.records import decode, encode
+from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.ledger.results_tsv import ResultsFile, header, row
 
 quick = settings(deadline=None)  # on a busy machine any one example may take its time
 synced = settings(deadline=None, max_examples=25)  # each example waits for the disk

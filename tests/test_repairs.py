@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 from repo import CONFIG, Repo
 
-from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 # Edits ACTION as the plan says, one entry for each start; a second start for the same experiment takes the next one.
 AGENT = """

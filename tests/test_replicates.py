@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from places import attempt, judged
 
-from pytest_autoresearch import replicates
-from pytest_autoresearch.experiment import Experiment, Status, Verdict
-from pytest_autoresearch.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
-from pytest_autoresearch.run import Run
+from pytest_autoresearch.core.experiment import Experiment, Status, Verdict
+from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.keeprule import replicates
+from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
 
 
 def record(number: int, *runs: Run, **fields: object) -> Experiment:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_autoresearch import student
-from pytest_autoresearch.experiment import Direction
-from pytest_autoresearch.noise import NO_PRIOR, VAL_BPB_ON_A_GPU, Noise, Prior, Sample, pooled
-from pytest_autoresearch.rule import (
+from pytest_autoresearch.core.experiment import Direction
+from pytest_autoresearch.keeprule import student_t
+from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU, Noise, Prior, Sample, pooled
+from pytest_autoresearch.keeprule.rule import (
     LEAN,
     OFF,
     STANDARD,
@@ -100,8 +100,8 @@ def test_a_clear_gain_is_kept_after_one_confirmation() -> None:
     assert (action.step, action.reason) == (Step.KEEP, "improved")
     assert action.metric == pytest.approx((0.5 * 0.9700 + 0.9702) / 1.5)
     error = NOISE.sd * math.sqrt(1.25 / 1.5**2 + 1 / 3)
-    assert action.margin == pytest.approx(student.quantile(0.90, 6) * error)
-    assert action.p == pytest.approx(student.cdf((0.9716 - action.metric) / error, 6))
+    assert action.margin == pytest.approx(student_t.quantile(0.90, 6) * error)
+    assert action.p == pytest.approx(student_t.cdf((0.9716 - action.metric) / error, 6))
 
 
 def test_an_undecided_candidate_has_the_incumbent_run_again_before_its_next_confirmation() -> None:
@@ -152,7 +152,7 @@ def test_the_strict_rule_asks_for_more() -> None:
     wanted = {0: 0.97, 1: 0.93, 2: 0.88}
     for more, p in wanted.items():
         action = after(0.90, *(0.90 for _ in range(1 + more)), rule=STRICT)
-        assert action.margin == pytest.approx(student.quantile(p, 6) * action.evidence.error)
+        assert action.margin == pytest.approx(student_t.quantile(p, 6) * action.evidence.error)
     assert after(0.9714, 0.97155, 0.97155, rule=STRICT, incumbent=Incumbent(4, 0.9716)).step is Step.RUN_CANDIDATE
     assert after(0.9714, 0.97165, 0.9717, rule=STRICT, incumbent=Incumbent(4, 0.9716)).step is Step.DROP  # under 0.55
 

@@ -21,8 +21,8 @@ import psutil
 import pytest
 from places import Place
 
-from pytest_autoresearch.errand import Errand, Finished
-from pytest_autoresearch.errors import Stopped
+from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.runners import agent as agent_module
 from pytest_autoresearch.runners import private_home
 from pytest_autoresearch.runners.agent import AgentRunner

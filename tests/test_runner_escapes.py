@@ -18,7 +18,7 @@ import psutil
 import pytest
 from runner_bench import SCORER, Bench, crash, runs
 
-from pytest_autoresearch.run import Progress
+from pytest_autoresearch.core.run import Progress
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.runners.marks import MARK, new_mark, sweep
 from pytest_autoresearch.runners.plain import PlainTree

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from runner_bench import SCORER, Bench, crash, runs
 
-from pytest_autoresearch.errors import Stopped
-from pytest_autoresearch.run import Progress, Run
+from pytest_autoresearch.core.errors import Stopped
+from pytest_autoresearch.core.run import Progress, Run
 
 IGNORES_TERM = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.run import Crash
+from pytest_autoresearch.core.run import Crash
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
 from pytest_autoresearch.runners.environment import passes
 from pytest_autoresearch.runners.output import Output

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.runners.supervised import SupervisedTree
-from pytest_autoresearch.sandbox import find
 from pytest_autoresearch.sandboxes.base import Allowance, Prepared, View
 from pytest_autoresearch.sandboxes.bubblewrap import Bubblewrap, installed
+from pytest_autoresearch.sandboxes.select import find
 from pytest_autoresearch.sandboxes.selftest import try_out
 
 PACKAGE = Path(__file__).parent.parent / "pytest_autoresearch"
@@ -32,7 +32,7 @@ TRIED = """
 import dataclasses, json, os, sys
 from pathlib import Path
 from typing import Any
-from pytest_autoresearch.sandbox import find
+from pytest_autoresearch.sandboxes.select import find
 from pytest_autoresearch.sandboxes.base import Unconfined, View
 from pytest_autoresearch.sandboxes.selftest import try_out
 

@@ -14,8 +14,8 @@ from repo import Repo
 from runner_bench import SCORER, Bench
 
 from pytest_autoresearch.runners.local import LocalRunner
-from pytest_autoresearch.sandbox import find
 from pytest_autoresearch.sandboxes.base import Backend, View
+from pytest_autoresearch.sandboxes.select import find
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None and "CI" not in os.environ,

@@ -135,7 +135,7 @@ def test_a_killed_session_resumes_without_losing_or_doubling_a_row(repo: Repo, w
 def test_a_kill_between_record_and_row_is_mended(repo: Repo) -> None:
     repo.hooks("""
         import os
-        from pytest_autoresearch.records import ResultsFile
+        from pytest_autoresearch.ledger.results_tsv import ResultsFile
         append = ResultsFile.append
         def dying(self, experiment):
             if experiment.number == 1 and os.path.exists(".git/die"): os.kill(os.getpid(), 9)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from repo import Repo
 
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.records import one_line
-from pytest_autoresearch.reports.github import SUMMARY_BYTES, append, commands, outputs
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.reports.step_summary import step_summary, text
-from pytest_autoresearch.run import Crash, Limits, Run
+from pytest_autoresearch.session.github import SUMMARY_BYTES, append, commands, outputs
 
 HOSTILE = (
     "a | b <script>alert(1)</script> `code` **bold** [x](http://evil) $x$ ~~s~~ \\ &amp; https://evil.example\n# no"

@@ -15,7 +15,7 @@ from harness_data import CHECKOUT
 
 import harness
 import train
-from pytest_autoresearch.proposers import constants, ranges
+from pytest_autoresearch.source import constants, ranges
 
 VOCAB, LENGTH = 128, 32
 PROFILE = harness.Profile("cpu", "cpu", "test", 8.0, LENGTH, VOCAB, 1024, 15.0, 4096)

@@ -11,8 +11,8 @@ from harness_data import CHECKOUT
 
 import train
 from harness import profiles
-from pytest_autoresearch.proposers import ranges
 from pytest_autoresearch.runners.crashes import exit_crash
+from pytest_autoresearch.source import ranges
 
 SCALES = ("DEPTH_SCALE", "WIDTH_SCALE", "BATCH_SCALE")
 

@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from places import attempt
 
-from pytest_autoresearch import verdict
-from pytest_autoresearch.experiment import Direction, Experiment, Status, Verdict
-from pytest_autoresearch.run import Crash, Run
+from pytest_autoresearch.core.experiment import Direction, Experiment, Status, Verdict
+from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.keeprule import verdict
 
 quick = settings(deadline=None)
 METRICS = st.floats(-1e6, 1e6).map(lambda metric: metric + 0.0)  # no negative zero: it is printed with its sign

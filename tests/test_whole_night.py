@@ -37,7 +37,7 @@ if words[2] != "always-hot":  # and a hot card has cooled down
 """.replace("BUDGET", str(BUDGET))
 PROPOSE = """
 import json, os, pathlib, re
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.experiment import Proposal
 
 def pytest_autoresearch_propose(context, failure):
     plan = json.loads((context.root / ".git" / "plan.json").read_text())

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from pytest_autoresearch.experiment import Experiment, Proposal
+from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.proposers.base import Context
 
 TRAIN = "".join(f"LINE_{number} = {number}\n" for number in range(1, 21))

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.errors import AutoresearchError
+from pytest_autoresearch.core.errors import AutoresearchError
 
 # Name, and what it does: `--help` shows all without importing any.
 COMMANDS = {

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.rows import finite
-from pytest_autoresearch.experiment import Experiment, Verdict
+from pytest_autoresearch.core.experiment import Experiment, Verdict
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.reports.summary import limits_line, plural, usage_line
-from pytest_autoresearch.run import Run
 
 _NAMES = len("best before")
 _WIDTH = 84  # of a text beside its name: a line then has 100 columns at most

@@ -8,17 +8,17 @@ import sys
 from collections import deque
 from dataclasses import dataclass, field
 
-from pytest_autoresearch import audit
-from pytest_autoresearch.auditor import Auditor
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import here, tag_argument
 from pytest_autoresearch.cli.signals import noted
-from pytest_autoresearch.equipment import equip
-from pytest_autoresearch.errors import Stopped, UserError
-from pytest_autoresearch.experiment import Setting
-from pytest_autoresearch.ledger import Ledger
-from pytest_autoresearch.records import chain
-from pytest_autoresearch.run import Progress
+from pytest_autoresearch.core.errors import Stopped, UserError
+from pytest_autoresearch.core.experiment import Setting
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Progress
+from pytest_autoresearch.keeprule import audit
+from pytest_autoresearch.ledger.ledger import Ledger
+from pytest_autoresearch.measure.auditor import Auditor
+from pytest_autoresearch.measure.setup import equip
 
 _INTERRUPTED = 130
 _EPILOG = f"""The first and the last commit of the branch are trained and scored {audit.RUNS} times each on fresh seeds,

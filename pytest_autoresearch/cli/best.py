@@ -11,16 +11,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_autoresearch import audit
-from pytest_autoresearch.audit import Audit
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.repository import Repository, here, tag_argument
 from pytest_autoresearch.cli.rows import document_of
-from pytest_autoresearch.errors import GitError, UserError
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.git import Git
-from pytest_autoresearch.records import chain
+from pytest_autoresearch.core.errors import GitError, UserError
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.keeprule import audit
+from pytest_autoresearch.keeprule.audit import Audit
+from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.reports.summary import plural
 
 _SHOWN_FILES = 3

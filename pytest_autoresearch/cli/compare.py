@@ -7,15 +7,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from pytest_autoresearch import audit
-from pytest_autoresearch.audit import Difference
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.repository import here
 from pytest_autoresearch.cli.rows import moment
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Usage
-from pytest_autoresearch.records import chain
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.keeprule import audit
+from pytest_autoresearch.keeprule.audit import Difference
 
 _EPILOG = """examples:
   autoresearch compare nov26 nov27

@@ -8,17 +8,16 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_autoresearch import checkup
-from pytest_autoresearch.checkup import Check
-from pytest_autoresearch.cli import output
+from pytest_autoresearch.cli import doctor_checks, output
+from pytest_autoresearch.cli.doctor_checks import Check
 from pytest_autoresearch.cli.repository import Repository, enter, here
-from pytest_autoresearch.describe import Harness
-from pytest_autoresearch.equipment import Equipment, equip
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.gpu import visible
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.hardware.gpu import visible
+from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.runners.environment import passed
-from pytest_autoresearch.sandbox import Sandbox, find
 from pytest_autoresearch.sandboxes.base import View
+from pytest_autoresearch.sandboxes.select import Sandbox, find
 
 _COLOURS = {"ok": "green", "note": "yellow", "failed": "red"}
 
@@ -59,27 +58,27 @@ def command(given: argparse.Namespace) -> int:
     """1 when a session could not run here."""
     enter(given)
     given.folder = Path()
-    git, git_version = checkup.git()
+    git, git_version = doctor_checks.git()
     around = _surroundings(given, bool(git_version))
     seen = visible(os.environ)
     card = next(iter(seen.gpus), None)
-    said = checkup.ask_torch(card.environment if card else {})
-    disk, free_mb = checkup.disk(Path.cwd())
+    said = doctor_checks.ask_torch(card.environment if card else {})
+    disk, free_mb = doctor_checks.disk(Path.cwd())
     settings = around.repository.settings if around.repository else None
     checks = [
-        checkup.python(),
+        doctor_checks.python(),
         git,
         around.check,
-        checkup.gpu(seen),
-        checkup.torch(said, card, around.has_harness),
+        doctor_checks.gpu(seen),
+        doctor_checks.torch(said, card, around.has_harness),
         *([around.harness] if around.harness else []),
         disk,
-        checkup.sandbox(around.sandbox, settings.sandbox if settings else "auto"),
-        checkup.key(settings.proposer if settings else "auto"),
-        checkup.ray(),
+        doctor_checks.sandbox(around.sandbox, settings.sandbox if settings else "auto"),
+        doctor_checks.key(settings.proposer if settings else "auto"),
+        doctor_checks.ray(),
     ]
     ready = not any(check.failed for check in checks)
-    profile = (around.described.profile if around.described else "") or checkup.profile(card)
+    profile = (around.described.profile if around.described else "") or doctor_checks.profile(card)
     if given.json:
         output.dump(
             {
@@ -116,7 +115,7 @@ def _surroundings(given: argparse.Namespace, has_git: bool) -> _Surroundings:
     except UserError as error:
         inside = has_git and any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))
         failed = True if inside else None  # elsewhere the machine alone is looked at
-        return _Surroundings(checkup.told("repository", failed, str(error)), None, None, None, _bare_sandbox())
+        return _Surroundings(doctor_checks.told("repository", failed, str(error)), None, None, None, _bare_sandbox())
     settings = repository.settings
     missing = [path for path in settings.editable if not any(settings.root.glob(path))]
     check = Check("repository", False, str(repository.root))
@@ -128,7 +127,7 @@ def _surroundings(given: argparse.Namespace, has_git: bool) -> _Surroundings:
     except UserError as error:
         remedy = "autoresearch prepare, where it is data that are missing"
         return _Surroundings(
-            check, repository, checkup.told("harness", True, str(error), remedy), None, _bare_sandbox()
+            check, repository, doctor_checks.told("harness", True, str(error), remedy), None, _bare_sandbox()
         )
     described = equipment.harness
     harness = None

@@ -18,9 +18,9 @@ import pytest
 from pytest_autoresearch.cli import output, scaffold
 from pytest_autoresearch.cli.repository import configuration, enter
 from pytest_autoresearch.cli.scaffold import Value
-from pytest_autoresearch.errors import GitError, UserError
-from pytest_autoresearch.experiment import Direction
-from pytest_autoresearch.git import Git
+from pytest_autoresearch.core.errors import GitError, UserError
+from pytest_autoresearch.core.experiment import Direction
+from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.settings import Settings, read
 
 _WORKFLOW = Path(".github", "workflows", "autoresearch.yml")

@@ -10,7 +10,7 @@ import sys
 
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import here
-from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.settings import Settings, this_python
 
 _DESCRIBE = ".describe"

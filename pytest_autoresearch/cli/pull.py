@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from pytest_autoresearch import remotes
 from pytest_autoresearch.cli import output, push
 from pytest_autoresearch.cli.repository import Repository, here
-from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.ledger import remotes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

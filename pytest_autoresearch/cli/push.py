@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from pytest_autoresearch import remotes
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import here, tag_argument
-from pytest_autoresearch.remotes import Moved, Side
+from pytest_autoresearch.ledger import remotes
+from pytest_autoresearch.ledger.remotes import CampaignCopy, Moved
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def command(given: argparse.Namespace) -> int:
     tag = repository.choose(given.tag)
     remote = remotes.remote_of(repository.ratchet.git, given.remote)
     sides = remotes.look(repository.ratchet.git, remote)
-    moved = remotes.push(repository.ratchet, remote, sides.get(tag, Side()))
+    moved = remotes.push(repository.ratchet, remote, sides.get(tag, CampaignCopy()))
     if given.json:
         output.dump(document(tag, remote, moved))
     elif not (moved.records or moved.advanced):

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from pytest_autoresearch import audit
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import here, tag_argument
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import BASELINE
-from pytest_autoresearch.ratchet import Ratchet
-from pytest_autoresearch.records import chain
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import BASELINE
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.keeprule import audit
+from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.reports.page import About, gather, page
 from pytest_autoresearch.reports.page.writer import PAGE, PICTURE, check, write
 from pytest_autoresearch.reports.progress import MISSING, available, draw

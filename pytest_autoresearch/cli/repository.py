@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.ratchet import Ratchet
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings, read
 
 

@@ -19,8 +19,8 @@ from pytest_autoresearch.cli import output, upstream
 from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.repository import enter, here, tag_argument
 from pytest_autoresearch.cli.rows import Row, first_and_best, row_of
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Direction, Status
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Direction, Status
 from pytest_autoresearch.reports.summary import plural
 
 FORMATS = ("table", "tsv", "csv", "json")

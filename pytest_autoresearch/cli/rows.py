@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_autoresearch.experiment import Direction, Experiment, Status
+from pytest_autoresearch.core.experiment import Direction, Experiment, Status
 
 _PLAIN = ("not-improved", "regression")  # which the numbers say
 

@@ -11,17 +11,18 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_autoresearch import measurement
-from pytest_autoresearch.campaign import limits_of
+from pytest_autoresearch.campaign.campaign import limits_of
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import Repository, configuration, here
 from pytest_autoresearch.cli.signals import noted
-from pytest_autoresearch.deadline import timeout_of
-from pytest_autoresearch.equipment import Equipment, equip
-from pytest_autoresearch.errors import Stopped
-from pytest_autoresearch.reports import live, summary
-from pytest_autoresearch.run import Limits, Progress, Run
-from pytest_autoresearch.trials import SEED
+from pytest_autoresearch.core.errors import Stopped
+from pytest_autoresearch.core.run import Limits, Progress, Run
+from pytest_autoresearch.measure import adhoc
+from pytest_autoresearch.measure.confirm import SEED
+from pytest_autoresearch.measure.setup import Equipment, equip
+from pytest_autoresearch.reports import summary
+from pytest_autoresearch.session import live
+from pytest_autoresearch.session.timeouts import timeout_of
 
 _INTERRUPTED = 130
 _TAIL_LINES = 20
@@ -52,13 +53,11 @@ def command(given: argparse.Namespace) -> int:
     if live.sessions(settings.experiments_folder / "runs"):
         print("note: a session runs here, and two runs at a time disturb each other's numbers", file=sys.stderr)
     limits = limits_of(settings, equipment.harness, timeout_of(configuration("timeout")))
-    commit = measurement.present(ratchet, settings.editable)
-    edited = measurement.changed(ratchet, commit)
+    commit = adhoc.present(ratchet, settings.editable)
+    edited = adhoc.changed(ratchet, commit)
     runner, line = equipment.runner(), _Line()
     with noted() as signals, ThreadPoolExecutor(1, "run") as pool:
-        future = pool.submit(
-            measurement.measure, settings, ratchet, equipment, runner, commit, given.seed, limits, line.show
-        )
+        future = pool.submit(adhoc.measure, settings, ratchet, equipment, runner, commit, given.seed, limits, line.show)
         while not future.done():
             wait([future], timeout=_TICK_SECONDS)
             if signals:

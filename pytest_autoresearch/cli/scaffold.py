@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from textwrap import dedent
 
-from pytest_autoresearch.experiment import Direction
+from pytest_autoresearch.core.experiment import Direction
 from pytest_autoresearch.settings import Settings
 
 Value = str | tuple[str, ...]

@@ -12,9 +12,10 @@ from pathlib import Path
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.account import sections
 from pytest_autoresearch.cli.repository import Repository, here, tag_argument
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Experiment, Status
-from pytest_autoresearch.records import chain, encode
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Experiment, Status
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.records import encode
 
 _COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
 _LOG_BYTES = 4 * 1024 * 1024

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.cli.rows import Row
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Direction, Status
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Direction, Status
 
 _MEMORY = {"memory_gb": 1024.0, "vram_gb": 1024.0, "peak_vram_gb": 1024.0}
 _MEMORY |= dict.fromkeys(("memory_mb", "peak_vram_mb", "peak_memory_mb", "vram_mb"), 1.0)

@@ -18,11 +18,13 @@ from typing import Any
 
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import Repository, here, tag_argument
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.history import chain, untried
+from pytest_autoresearch.core.run import Progress
+from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.proposers import queue
-from pytest_autoresearch.records import chain, one_line, untried
-from pytest_autoresearch.reports import live, summary
-from pytest_autoresearch.run import Progress
+from pytest_autoresearch.reports import summary
+from pytest_autoresearch.session import live
 
 _LOOK_SECONDS = 1.0
 _LOG_SECONDS = 30.0  # between two frames where there is no terminal to draw on
@@ -61,7 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def command(given: argparse.Namespace) -> int:
     """0 when there was something to see."""
     repository = here(given)
-    watcher = Watcher(repository)
+    watcher = Screen(repository)
     running = live.sessions(watcher.runs)
     if given.tag:
         running = [one for one in running if one["tag"] == given.tag]
@@ -87,7 +89,7 @@ def _nothing(given: argparse.Namespace, repository: Repository) -> int:
     return 1
 
 
-def _follow(watcher: Watcher, frame: Frame) -> None:
+def _follow(watcher: Screen, frame: Frame) -> None:
     """Draw until the session is over."""
     tag, said_at, recorded = frame.session["tag"], -math.inf, -1
     if output.terminal():
@@ -113,7 +115,7 @@ def _draw(shown: Sequence[str]) -> None:
     print("\x1b[H" + "".join(f"{one}\x1b[K\n" for one in fitting) + "\x1b[J", end="", flush=True)
 
 
-class Watcher:
+class Screen:
     """Looks at a repository's sessions; records are read again only when there are more of them.
 
     Attributes:

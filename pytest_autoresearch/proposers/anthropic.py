@@ -30,8 +30,8 @@ from collections.abc import Callable
 import anthropic
 import httpx2
 
-from pytest_autoresearch.errors import ProposerError, Refused, UserError
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers import prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Conversation

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal, Usage
-from pytest_autoresearch.run import Limits
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Usage
+from pytest_autoresearch.core.run import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_autoresearch.errors import GitError, Refused
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.errors import GitError, Refused
+from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pytest_autoresearch.errand import Errand, Finished
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.guard import is_editable
+from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.proposers.base import Proposer
 from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
-from pytest_autoresearch.proposers.constants import find
-from pytest_autoresearch.proposers.ranges import candidates
 from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.source.constants import find
+from pytest_autoresearch.source.guard import is_editable
+from pytest_autoresearch.source.ranges import candidates
 
 _SEARCH_SEED = 42
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_autoresearch.errand import PROMPT_FILE, Errand, Finished
-from pytest_autoresearch.errors import ProposerError, Refused, UserError
-from pytest_autoresearch.experiment import Proposal, Usage
+from pytest_autoresearch.core.agent_job import PROMPT_FILE, Errand, Finished
+from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents, prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.quoting import line, plain

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.errors import GitError, Refused, UserError
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.errors import GitError, Refused, UserError
+from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pytest_autoresearch.guard import is_editable
+from pytest_autoresearch.source.guard import is_editable
 
 _SHOWN_LINES = 12
 _SHOWN_CHARACTERS = 1200  # of the lines that an edit may have meant
@@ -19,7 +19,7 @@ _SHOWN_PROBLEMS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
+class TextEdit:
     """The text `old`, which stands exactly once in the file, becomes `new`."""
 
     path: str
@@ -40,7 +40,7 @@ class EditError(Exception):
 
 
 def rewritten(
-    edits: Sequence[Edit],
+    edits: Sequence[TextEdit],
     files: Sequence[WholeFile],
     editable: tuple[str, ...],
     read: Callable[[str], str | None],
@@ -84,7 +84,7 @@ def rewritten(
     return texts
 
 
-def _edited(edit: Edit, text: str | None) -> str:
+def _edited(edit: TextEdit, text: str | None) -> str:
     """The text with one edit made."""
     if text is None:
         raise EditError("there is no such file; a new one is given as a whole, in files")

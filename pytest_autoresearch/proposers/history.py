@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.proposers.quoting import line
-from pytest_autoresearch.records import chain
 
 BLOCK = 50
 # A number that is missing so far behind the newest was skipped or lost: its block is sealed without it.

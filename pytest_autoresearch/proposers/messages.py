@@ -36,7 +36,7 @@ from typing import Any
 import anthropic
 import httpx2
 
-from pytest_autoresearch.errors import ProposerError
+from pytest_autoresearch.core.errors import ProposerError
 from pytest_autoresearch.proposers.base import Desk
 from pytest_autoresearch.proposers.conversation import Block, Conversation
 from pytest_autoresearch.proposers.quoting import line

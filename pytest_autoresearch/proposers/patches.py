@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.errors import GitError
-from pytest_autoresearch.redirections import REDIRECTIONS
+from pytest_autoresearch.core.errors import GitError
+from pytest_autoresearch.ledger.git import REDIRECTIONS
 
 _SETTINGS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=false")
 

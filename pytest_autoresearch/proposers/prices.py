@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_autoresearch.errors import UserError
+from pytest_autoresearch.core.errors import UserError
 
 WRITE_FACTOR = 1.25  # writing to the cache for five minutes, in input prices
 LONG_WRITE_FACTOR = 2.0  # the same for an hour

@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_autoresearch.experiment import Direction, Experiment, Proposal
-from pytest_autoresearch.novelty import NEARLY
+from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal
+from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.history import coarse, history, measured, stale
 from pytest_autoresearch.proposers.quoting import fenced, line
 from pytest_autoresearch.proposers.sources import sources
-from pytest_autoresearch.records import chain
+from pytest_autoresearch.source.near_duplicates import NEARLY
 
 __all__ = ["STALE_AFTER", "Prompt", "asks_for_bolder", "build", "failed", "stale"]
 

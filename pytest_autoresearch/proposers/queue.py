@@ -14,8 +14,8 @@ import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from pytest_autoresearch.errors import GitError, Refused
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.errors import GitError, Refused
+from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import re
 
-from pytest_autoresearch.records import one_line
+from pytest_autoresearch.core.text import one_line
 
 _ESCAPE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and movements of the cursor

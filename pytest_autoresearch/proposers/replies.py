@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Block, Conversation
 from pytest_autoresearch.proposers.edits import EditError, read_text, rewritten

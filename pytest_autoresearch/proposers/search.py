@@ -21,11 +21,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Experiment, Proposal, Status
-from pytest_autoresearch.proposers import constants, ranges
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Status
 from pytest_autoresearch.proposers.base import Context
-from pytest_autoresearch.proposers.constants import Constant, Value
+from pytest_autoresearch.source import constants, ranges
+from pytest_autoresearch.source.constants import Constant, Value
 
 Vector = frozenset[tuple[str, Value]]
 

@@ -10,8 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_autoresearch.guard import MOST_BYTES, is_editable, is_trusted
 from pytest_autoresearch.proposers.quoting import fenced, line
+from pytest_autoresearch.source.guard import MOST_BYTES, is_editable, is_trusted
 
 _MOST_NAMED = 20  # files that are left out
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_autoresearch.errors import Spent
-from pytest_autoresearch.experiment import Usage
+from pytest_autoresearch.core.errors import Spent
+from pytest_autoresearch.core.experiment import Usage
 from pytest_autoresearch.proposers.base import Desk
 from pytest_autoresearch.proposers.prices import Prices, check_cap
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_autoresearch.proposers.edits import Edit, WholeFile
+from pytest_autoresearch.proposers.edits import TextEdit, WholeFile
 
 NOTES_BYTES = 4000
 
@@ -33,7 +33,7 @@ class CallError(Exception):
 class Propose:
     """A proposal, in the model's words."""
 
-    edits: tuple[Edit, ...]
+    edits: tuple[TextEdit, ...]
     files: tuple[WholeFile, ...]
     description: str
     hypothesis: str
@@ -86,7 +86,7 @@ def read_call(name: str, given: Mapping[str, Any]) -> Call:
         return WriteNotes(text)
     if name == "give_up":
         return GiveUp(_text(given, "reason", needed=False))
-    edits = tuple(Edit(_text(one, "path"), _text(one, "old"), _text(one, "new")) for one in _list(given, "edits"))
+    edits = tuple(TextEdit(_text(one, "path"), _text(one, "old"), _text(one, "new")) for one in _list(given, "edits"))
     files = tuple(WholeFile(_text(one, "path"), _text(one, "text")) for one in _list(given, "files"))
     if not _text(given, "description").strip():
         raise CallError("description: say in one line what the change is")

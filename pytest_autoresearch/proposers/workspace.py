@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.guard import MOST_BYTES, is_editable
+from pytest_autoresearch.source.guard import MOST_BYTES, is_editable
 
 _MOST_ENTRIES = 1_000_000  # of a tree that is looked at, and below it of editable text: more is left to the guard
 _MOST_TEXT_BYTES = 64 * 2**20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.records import one_line
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.text import one_line
 
 _MOST = 300  # characters of a message: the last line of a traceback can be any length
 

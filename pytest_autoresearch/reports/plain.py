@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from pytest_autoresearch.records import one_line
+from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.runners.output import sanitise
 
 _UNUSUAL = re.compile(r"[^\n\t -~]+")

@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_autoresearch import replicates
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
-from pytest_autoresearch.noise import NO_PRIOR, Noise
-from pytest_autoresearch.records import chain
-from pytest_autoresearch.run import Run
+from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.keeprule import replicates
+from pytest_autoresearch.keeprule.noise import NO_PRIOR, Noise
 
 MOST_DECIMALS = 12
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
-from pytest_autoresearch.records import chain
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
+from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.reports.plain import line as plain_line
 from pytest_autoresearch.reports.points import Point, kept, limits, points
 

@@ -9,8 +9,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pytest_autoresearch.experiment import BASELINE, Direction, Experiment, Status
-from pytest_autoresearch.records import chain, one_line
+from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.reports.summary import certainty, plural
 
 _TEXT = 160  # characters of a description or a message

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from pytest_autoresearch.audit import Audit, claim
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status, Usage
-from pytest_autoresearch.racing import races
-from pytest_autoresearch.records import chain, one_line
-from pytest_autoresearch.replicates import luck
-from pytest_autoresearch.run import Limits, Progress, Run
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Limits, Progress, Run
+from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.keeprule.audit import Audit, claim
+from pytest_autoresearch.keeprule.racing import races
+from pytest_autoresearch.keeprule.replicates import luck
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from pytest_autoresearch.errand import Errand, Finished
-from pytest_autoresearch.errors import SandboxError, Stopped
-from pytest_autoresearch.run import Crash
+from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.errors import SandboxError, Stopped
+from pytest_autoresearch.core.run import Crash
 from pytest_autoresearch.runners import private_home
 from pytest_autoresearch.runners.environment import passed
 from pytest_autoresearch.runners.fences import Fence

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pytest_autoresearch.run import Limits, Progress, Run
+from pytest_autoresearch.core.run import Limits, Progress, Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import re
 import signal
 from collections.abc import Iterable
 
-from pytest_autoresearch.run import Crash
+from pytest_autoresearch.core.run import Crash
 
 MESSAGE_CHARACTERS = 400
 LAST_LINES = 40

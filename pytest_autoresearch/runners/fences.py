@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.run import Crash, Limits
+from pytest_autoresearch.core.run import Crash, Limits
 
 MODEL = "model.pt"
 HOPELESS = "hopeless"  # ended because its parent saw no point in going on: no limit, and no crash

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pytest_autoresearch.curve import Smoothed
-from pytest_autoresearch.errors import SandboxError
-from pytest_autoresearch.gpu import Gpu
-from pytest_autoresearch.run import Crash, Limits, Progress, Run
+from pytest_autoresearch.core.errors import SandboxError
+from pytest_autoresearch.core.loss_curve import Smoothed
+from pytest_autoresearch.core.run import Crash, Limits, Progress, Run
+from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.runners import compiled
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment

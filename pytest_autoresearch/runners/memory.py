@@ -11,8 +11,8 @@ from typing import Protocol
 
 import psutil
 
-from pytest_autoresearch.gpu import Gpu
-from pytest_autoresearch.gpu_watch import GpuWatch
+from pytest_autoresearch.hardware.gpu import Gpu
+from pytest_autoresearch.hardware.gpu_watch import GpuWatch
 from pytest_autoresearch.runners.supervisor import Process
 from pytest_autoresearch.runners.unheld import unheld_bytes
 
@@ -23,7 +23,7 @@ WEIGHING_SECONDS = 0.5  # at least between two of them
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class MemoryUse:
     """What a tree held, from its start to its end.
 
     Attributes:
@@ -54,7 +54,7 @@ class Memory(Protocol):
         """Which limit the last look overstepped, in a sentence; empty where none."""
         ...
 
-    def usage(self) -> Usage:
+    def usage(self) -> MemoryUse:
         """What was seen so far."""
         ...
 
@@ -96,8 +96,8 @@ class Resident:
     def over(self) -> str:
         return "" if self._held <= self._limit else _over("memory", self._held / MIB, self._limit / MIB)
 
-    def usage(self) -> Usage:
-        return Usage(peak_mb=self._peak / MIB, resident_mb=self._peak / MIB)
+    def usage(self) -> MemoryUse:
+        return MemoryUse(peak_mb=self._peak / MIB, resident_mb=self._peak / MIB)
 
 
 class OnDevice:
@@ -123,10 +123,10 @@ class OnDevice:
             return _over("device memory", self._held_mb, self._limit_mb)
         return self._resident.over()
 
-    def usage(self) -> Usage:
+    def usage(self) -> MemoryUse:
         seen, resident_mb = self._watch.seen(), self._resident.usage().resident_mb
         peak_mb, measured = (seen.peak_mb, str(seen.how)) if seen.peak_mb else (resident_mb, "resident")
-        return Usage(peak_mb, measured, resident_mb, self._gpu.uuid, seen.others, seen.throttling)
+        return MemoryUse(peak_mb, measured, resident_mb, self._gpu.uuid, seen.others, seen.throttling)
 
 
 def _over(what: str, held_mb: float, limit_mb: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_autoresearch.run import Crash, Run
+from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
 from pytest_autoresearch.runners.fences import HOPELESS, MODEL, grace_seconds, over_budget

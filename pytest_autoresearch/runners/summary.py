@@ -11,7 +11,7 @@ import math
 import re
 from collections import deque
 
-from pytest_autoresearch.run import Crash
+from pytest_autoresearch.core.run import Crash
 
 KEPT_NAMES = 200
 KEPT_LOSSES = 10_000

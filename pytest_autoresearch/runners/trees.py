@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from pytest_autoresearch.errors import Stopped
+from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.runners.plain import PlainTree
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.supervised import SupervisedTree

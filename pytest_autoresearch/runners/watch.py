@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pytest_autoresearch.run import Crash
+from pytest_autoresearch.core.run import Crash
 from pytest_autoresearch.runners.fences import HOPELESS, Fence
-from pytest_autoresearch.runners.memory import Memory, Usage
+from pytest_autoresearch.runners.memory import Memory, MemoryUse
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
 
 LOOK_SECONDS = 0.1  # between two looks at the tree's memory
@@ -109,7 +109,7 @@ class Ended:
     exit_status: int | None
     crash: Crash | None
     seconds: float
-    usage: Usage
+    usage: MemoryUse
 
 
 @dataclass(frozen=True, slots=True)

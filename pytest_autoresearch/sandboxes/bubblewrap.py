@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.errors import SandboxError
+from pytest_autoresearch.core.errors import SandboxError
 from pytest_autoresearch.sandboxes import enter, machine
 from pytest_autoresearch.sandboxes.base import HOME, Allowance, Prepared, View
 from pytest_autoresearch.sandboxes.cgroup import Group

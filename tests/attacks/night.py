@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 from repo import CONFIG, UNUSED, Repo
 
-from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.core.experiment import Experiment
 
 TRAIN = '''
 """Training in little: a better rate is a lower number, and so is a lucky seed."""
@@ -66,8 +66,8 @@ print('{"score": ["python", "-S", "score.py"], "budget_seconds": 20, "memory_lim
 # A proposal is a program that edits the tree it stands in: what an agent with a shell could do.
 PROPOSE = """
 import os, pathlib, subprocess, sys
-from pytest_autoresearch.errors import Refused
-from pytest_autoresearch.experiment import Proposal
+from pytest_autoresearch.core.errors import Refused
+from pytest_autoresearch.core.experiment import Proposal
 
 def pytest_autoresearch_propose(context, failure):
     if failure:  # not to be repaired

@@ -20,8 +20,8 @@ from machine import BUDGET_SECONDS, FILES, Around, Place
 from night import Attack, Night, checkout
 from repo import Repo
 
-from pytest_autoresearch.sandbox import find
 from pytest_autoresearch.sandboxes.base import View
+from pytest_autoresearch.sandboxes.select import find
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,8 +16,8 @@ from harness_data import environment, run, values
 from models import TRAIN, Plain, does, files, measured_plainly, prepared
 from night import Attack, Night
 
-from pytest_autoresearch.sandbox import find
 from pytest_autoresearch.sandboxes.base import View
+from pytest_autoresearch.sandboxes.select import find
 
 pytestmark = pytest.mark.timeout(600)
 

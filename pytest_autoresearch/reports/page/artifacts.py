@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.errors import GitError
-from pytest_autoresearch.experiment import Experiment, Status
-from pytest_autoresearch.git import Git
+from pytest_autoresearch.core.errors import GitError
+from pytest_autoresearch.core.experiment import Experiment, Status
+from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.reports.page.curves import Curve, curve
 
 DIFF_CHARACTERS = 12_000

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_autoresearch import replicates
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status
-from pytest_autoresearch.racing import races
-from pytest_autoresearch.records import chain
-from pytest_autoresearch.replicates import luck
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.keeprule import replicates
+from pytest_autoresearch.keeprule.racing import races
+from pytest_autoresearch.keeprule.replicates import luck
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import Point, counted, decimals, limits, noise_of, points
 from pytest_autoresearch.reports.summary import runs_beyond_the_first

@@ -13,13 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.reports.page.artifacts import DIFF_CHARACTERS, NOTHING, Artifact, shortened
 from pytest_autoresearch.reports.page.contents import cut, stages
 from pytest_autoresearch.reports.page.curves import Curve
 from pytest_autoresearch.reports.page.sentence import sentence
 from pytest_autoresearch.reports.plain import line, plain, visible
-from pytest_autoresearch.run import Run
 
 PACK = 50  # experiments
 _TEXT = 4000

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from pytest_autoresearch.experiment import Experiment
+from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.reports.page.artifacts import Artifact
 from pytest_autoresearch.reports.page.contents import About, contents
 from pytest_autoresearch.reports.page.details import PACK, Packs

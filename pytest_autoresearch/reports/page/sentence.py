@@ -9,7 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from pytest_autoresearch.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import MOST_DECIMALS, counted
 from pytest_autoresearch.reports.summary import plural

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pytest_autoresearch.errors import UserError
-from pytest_autoresearch.experiment import Experiment
-from pytest_autoresearch.git import Git
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.reports.page.artifacts import Artifact, gather
 from pytest_autoresearch.reports.page.contents import About
 from pytest_autoresearch.reports.page.details import Packs

@@ -1,0 +1,183 @@
+"""The user's checkout, for the one proposer whose edits come from it: what there is to try, how a verdict is followed.
+
+Only the editable files are read and, once a verdict is recorded, written; of the index only their entries, and only
+where the checkout is on the campaign's branch, which moves HEAD along. A file is replaced only where what it holds is
+in a commit, itself or as a change, so neither a kill at any point nor an edit made meanwhile loses anything. Decides no
+verdict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_autoresearch.campaign.editable import EditableFiles, UncommittedEdit
+from pytest_autoresearch.core.errors import GitError, UserError
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What became of the checkout's files after a verdict.
+
+    Attributes:
+        said: A sentence for whoever made the edit; empty where nothing was to be done.
+        command: The git command that brings an edit back which was set aside, else empty.
+    """
+
+    said: str = ""
+    command: str = ""
+
+
+class Checkout:
+    """The editable files of the user's checkout.
+
+    Args:
+        ratchet: With its campaign chosen.
+        editable: The paths that may change, relative to pytest's root.
+    """
+
+    def __init__(self, ratchet: Ratchet, editable: tuple[str, ...]) -> None:
+        self._ratchet = ratchet
+        self._git = ratchet.git.at(ratchet.top)
+        self._names = ", ".join(editable)
+        self._files = EditableFiles(self._git, tuple((ratchet.prefix / path).as_posix() for path in editable))
+        self._tried: UncommittedEdit | None = None
+        self._from = ""
+        # Off the branch, which commit the files were brought to last: HEAD does not say.
+        self._note = Path(self._git("rev-parse", "--absolute-git-dir")) / "autoresearch-checkout"
+
+    # ------------------------------------------------------------------------------------ before the experiment
+
+    def check(self) -> None:
+        """There is something to try.
+
+        Raises:
+            UserError: There is not.
+        """
+        files = self._files.working(self._head()).files
+        head = self._ratchet.head()
+        first = "" if head else "; the baseline runs before it by itself"
+        if files == self._files.committed(self._head()):
+            raise UserError(f"there is no uncommitted change of {self._names} to try: edit it first{first}")
+        brought = {head or self._head(), self._base()}  # off the branch, an earlier session may have moved the files
+        if any(files == self._files.committed(commit) for commit in brought):
+            branch = f"autoresearch/{self._ratchet.tag}"
+            raise UserError(f"there is nothing to try, {self._names} is as the branch {branch} has it: edit it first")
+
+    def finish(self, records: Iterable[Experiment]) -> None:
+        """Let the index follow a keep after which a session was killed; called when the branch is where it belongs."""
+        head = self._head()
+        last = next((one for one in records if one.commit == head and one.number != BASELINE and _is_keep(one)), None)
+        if last is None or not self._on_branch():
+            return
+        before, working = self._files.committed(last.base), self._files.working(head).files
+        # A file that is the base's too was taken back on purpose.
+        lagging = {path: entry for path, entry in before.items() if working.get(path) != entry}
+        with contextlib.suppress(GitError):  # the index is locked or broken: whoever uses it next is told by git
+            self._files.move_index(head, [lagging])
+
+    def edit(self) -> Edit | None:
+        """What is uncommitted in the editable files, staged or not; None where nothing is."""
+        self._from = self._base()
+        self._tried = change = self._files.change(self._from)
+        return Edit(change.patch, change.paths, change.added, change.removed) if change else None
+
+    def _base(self) -> str:
+        """The commit that the files were edited from: HEAD, or the one that an earlier session brought them to."""
+        head = self._head()
+        if not self._on_branch() and self._note.is_file():
+            *where, brought = self._note.read_text().split()
+            if where == [self._ratchet.tag, head]:
+                return brought
+        return head
+
+    # ------------------------------------------------------------------------------------------ after the verdict
+
+    def follow(self, experiment: Experiment) -> Followed:
+        """Bring the files to the branch's head, and say how a set-aside edit comes back.
+
+        An edit that was never committed stays where it is, and so does every file that was edited meanwhile.
+        """
+        ours = self._tried is not None and experiment.proposal.proposer == CheckoutProposer.name
+        if ours and experiment.refusal is not None:
+            said = f"not tried: the edit is still in {self._names}"
+            if "does not apply" in experiment.refusal.message:
+                branch = f"autoresearch/{self._ratchet.tag}"
+                said += f"; `git diff {branch} -- {self._here(self._tried)}` shows how it differs from the head"
+            return Followed(said)
+        moved = _is_keep(experiment) and experiment.number != BASELINE and self._on_branch()
+        if not (ours or moved):
+            return Followed()
+        try:
+            return self._follow(experiment, self._tried if ours else None)
+        except (GitError, OSError) as error:
+            return Followed(f"{self._names} could not follow the verdict ({error}): `git status` shows how it is now")
+
+    def _follow(self, experiment: Experiment, edit: UncommittedEdit | None) -> Followed:
+        head = self._ratchet.head() or experiment.commit
+        known = [self._files.committed(experiment.base), self._files.committed(experiment.commit)]
+        if edit is not None:  # merged into that commit, but for a file that git ignored there
+            known.append({path: entry for path, entry in edit.files.items() if path in known[0] | known[1]})
+        stale = experiment.verdict is not None and experiment.verdict.reason == "stale"
+        with self._files.scratch(head) as git:
+            merged = stale and edit is not None and self._files.merge(git, edit, head)
+            left = self._files.bring(git, self._files.working(head), known)
+        if self._on_branch():
+            self._files.move_index(head, known)
+            self._note.unlink(missing_ok=True)
+        else:
+            self._remember(experiment, head, left)
+        return self._said(experiment, edit, left, merged)
+
+    def _remember(self, experiment: Experiment, head: str, left: list[str]) -> None:
+        """Note from which commit the next edit is made. A file that was edited meanwhile has what it was made from."""
+        if left:
+            if not _is_keep(experiment) or self._files.committed(self._from) != self._files.committed(experiment.base):
+                return
+            head = experiment.commit
+        part = self._note.with_name(f"{self._note.name}.{os.getpid()}")
+        part.write_text(f"{self._ratchet.tag} {self._head()} {head}\n")
+        part.replace(self._note)
+
+    def _said(self, experiment: Experiment, edit: UncommittedEdit | None, left: list[str], merged: bool) -> Followed:
+        kept = _is_keep(experiment)
+        command = self._command(experiment, edit) if edit is not None and not (kept or merged) else ""
+        if left:
+            which = f"{', '.join(left)} {'was' if len(left) == 1 else 'were'} edited meanwhile and left alone"
+            return Followed(f"{which}; {command} brings back what was measured" if command else which, command)
+        if merged:
+            return Followed(f"the edit is still in {self._names}, on the new head: type the same command again")
+        if command:
+            return Followed(f"set aside: {command} brings it back", command)
+        return Followed(f"{self._names} is as the branch autoresearch/{self._ratchet.tag} has it")
+
+    def _command(self, experiment: Experiment, edit: UncommittedEdit) -> str:
+        name = f"refs/autoresearch/{self._ratchet.tag}/{experiment.number:04d}"
+        whole = all(path in self._files.committed(experiment.commit) for path in edit.paths)
+        # Only `restore` takes away what the edit had taken away.
+        verb = f"git checkout {name}" if whole else f"git restore --source={name} --staged --worktree"
+        return f"{verb} -- {self._here(edit)}"
+
+    def _here(self, edit: UncommittedEdit | None) -> str:
+        """The edit's files, as they are typed where pytest was typed."""
+        paths = edit.paths if edit else ()
+        return " ".join(shlex.quote(os.path.relpath(self._ratchet.top / path)) for path in paths)
+
+    # ------------------------------------------------------------------------------------------------ looking
+
+    def _head(self) -> str:
+        return self._git("rev-parse", "HEAD")
+
+    def _on_branch(self) -> bool:
+        return self._ratchet.here() == self._ratchet.branch
+
+
+def _is_keep(experiment: Experiment) -> bool:
+    return experiment.verdict is not None and experiment.verdict.status is Status.KEEP

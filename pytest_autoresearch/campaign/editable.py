@@ -1,0 +1,220 @@
+"""The editable files of the user's checkout as git sees them: in a commit, in an index, on the disk.
+
+Files are compared by mode and blob, as `git add` would make them, so that line ends and filters of the user's
+configuration make no difference. What is looked up goes through an index of its own; `move_index` alone touches the
+user's, and `bring` alone writes a file. Knows nothing of experiments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+
+from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.source.guard import is_editable
+
+Files = dict[str, str]  # path, from the repository's top: mode and blob
+
+_DIFF = ("diff-index", "--cached", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
+_WHOLE = ("-c", "core.splitIndex=false")  # of an index that is thrown away, no half is left in the user's git folder
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """The files as they are on the disk.
+
+    Attributes:
+        files: Every file.
+        looks: How each looked just before it was read, so that a later edit shows; None where there was none.
+    """
+
+    files: Files
+    looks: dict[str, tuple[int, ...] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class UncommittedEdit:
+    """What the files on the disk have that a commit has not.
+
+    Attributes:
+        patch: All of it, in git's form.
+        paths: The files that it changes, adds or takes away.
+        added: Lines that it adds.
+        removed: Lines that it takes away.
+        files: Every file, as it is with the change.
+    """
+
+    patch: bytes
+    paths: tuple[str, ...]
+    added: int
+    removed: int
+    files: Files
+
+
+class EditableFiles:
+    """Of one checkout.
+
+    Args:
+        git: At the checkout's top.
+        patterns: Which files these are, from the top.
+    """
+
+    def __init__(self, git: Git, patterns: tuple[str, ...]) -> None:
+        self._git = git
+        self._patterns = patterns
+
+    # ------------------------------------------------------------------------------------------------ looking
+
+    def committed(self, commit: str) -> Files:
+        """Those of a commit."""
+        said = self._git("ls-tree", "-r", "-z", "--full-tree", commit, "--", *self._where())
+        rows = (row.partition("\t") for row in said.split("\0") if row)
+        return {path: " ".join(head.split()[::2]) for head, _, path in rows if self._is_editable(path)}
+
+    def indexed(self, git: Git) -> Files:
+        """Those of git's index; one that is in conflict is like no other."""
+        said = git("ls-files", "-z", "--stage", "--", *self._where())
+        rows = (row.partition("\t") for row in said.split("\0") if row)
+        return {
+            path: head.removesuffix(" 0") if head.endswith(" 0") else "in conflict"
+            for head, _, path in rows
+            if self._is_editable(path)
+        }
+
+    def working(self, commit: str) -> Working:
+        """Those on the disk, beside those of the commit that are missing there."""
+        with self.scratch(commit) as git:
+            looks = self._take_in(git)
+            return Working(self.indexed(git), looks)
+
+    def change(self, commit: str) -> UncommittedEdit | None:
+        """What was done to the commit's, staged or not; None where nothing was."""
+        with self.scratch(commit) as git:
+            self._take_in(git)
+            patch = git(*_DIFF, "-p", "--binary", "--full-index", commit)
+            counts = git(*_DIFF, "--numstat", "-z", commit)
+            files = self.indexed(git)
+        if not patch:
+            return None
+        rows = [row.split("\t") for row in counts.split("\0") if row]
+        added, removed = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
+        whole = f"{patch}\n".encode("utf-8", "surrogateescape")  # the last line end was taken off
+        return UncommittedEdit(whole, tuple(row[2] for row in rows), added, removed, files)
+
+    @contextlib.contextmanager
+    def scratch(self, commit: str) -> Iterator[Git]:
+        """Git on an index of its own, which holds the commit."""
+        with tempfile.TemporaryDirectory() as folder:
+            git = self._git.on_index(Path(folder, "index"))
+            git(*_WHOLE, "read-tree", commit)
+            yield git
+
+    def _take_in(self, git: Git) -> dict[str, tuple[int, ...] | None]:
+        """Put what is on the disk into git's index, as `git add` would; how it looked just before."""
+        listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *self._where())
+        paths = {path for path in listed.split("\0") if self._is_editable(path)} | set(self.indexed(git))
+        looks = {path: _look(self._git.folder / path) for path in paths}
+        command = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
+        git(*_WHOLE, "-c", "core.safecrlf=false", *command, stdin="".join(f"{path}\0" for path in paths))
+        return looks
+
+    def _where(self) -> list[str]:
+        """Where they can be, for git: a large repository is not looked through for one file."""
+        places = (PurePosixPath(*_plain_parts(pattern)).as_posix() for pattern in self._patterns)
+        return [f":(literal){place}" if place != "." else ":(top)" for place in places]
+
+    def _is_editable(self, path: str) -> bool:
+        return is_editable(path, self._patterns)
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def merge(self, git: Git, change: UncommittedEdit, head: str) -> bool:
+        """Whether the change could be merged into the head, which git's index then holds; else that is as it was."""
+        patch = change.patch.decode("utf-8", "surrogateescape")
+        if git.ask("apply", "--cached", "--3way", "--whitespace=nowarn", stdin=patch) is not None:
+            return True
+        git(*_WHOLE, "read-tree", "--reset", head)
+        return False
+
+    def bring(self, git: Git, now: Working, known: list[Files]) -> list[str]:
+        """Make the working files what git's index holds, but for those whose content nothing knows: these are returned.
+
+        Args:
+            git: On a scratch index.
+            now: The working files.
+            known: What a file may be replaced for.
+        """
+        target = self.indexed(git)
+        due = [path for path in sorted({*now.files, *target}) if now.files.get(path) != target.get(path)]
+        left = [
+            path for path in due
+            if all(files.get(path) != now.files.get(path) for files in known) or not _is_plain(target.get(path))
+        ]  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            written = "".join(f"{path}\0" for path in due if path in target and path not in left)
+            git("checkout-index", "--quiet", "--force", f"--prefix={folder}/", "-z", "--stdin", stdin=written)
+            for path in (path for path in due if path not in left):
+                whole = self._git.folder / path
+                if _look(whole) != now.looks[path]:  # edited since it was read
+                    left.append(path)
+                elif path in target:
+                    _replace(Path(folder, path), whole)
+                else:
+                    whole.unlink()
+        return left
+
+    def move_index(self, head: str, known: list[Files]) -> None:
+        """Make the user's index what the head is, but for what was staged that nothing knows, and other paths."""
+        target, index = self.committed(head), self.indexed(self._git)
+        nothing, gone = self._git("hash-object", "--stdin"), f"0 {'0' * len(head)}"  # what `git add -N` leaves
+        lines = [
+            f"{target.get(path, gone)}\t{path}\0"
+            for path, entry in {**dict.fromkeys(target), **index}.items()
+            if entry != target.get(path)
+            and (any(files.get(path) == entry for files in known) or (entry or "").endswith(nothing))
+        ]
+        if lines:
+            self._git("update-index", "-z", "--index-info", stdin="".join(lines))
+        there = "".join(f"{path}\0" for path, entry in self.indexed(self._git).items() if entry == target.get(path))
+        if there:
+            command = ("add", "--refresh", "--pathspec-from-file=-", "--pathspec-file-nul")
+            self._git("--literal-pathspecs", *command, stdin=there)
+
+
+def _is_plain(entry: str | None) -> bool:
+    return entry is None or entry.startswith("100")
+
+
+def _plain_parts(pattern: str) -> list[str]:
+    """The folders and the name before the first that is a glob."""
+    return list(takewhile(lambda part: not set(part) & set("*?["), PurePosixPath(pattern).parts))
+
+
+def _look(path: Path) -> tuple[int, ...] | None:
+    """What changes when somebody writes the file; None where there is none."""
+    try:
+        seen = path.lstat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_mode
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Give the target the source's content, whole or not at all; its mode too, where one of them alone is a program."""
+    mode = stat.S_IMODE(source.stat().st_mode)
+    if target.exists() and (target.stat().st_mode ^ mode) & stat.S_IXUSR == 0:
+        mode = stat.S_IMODE(target.stat().st_mode)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    with part.open("wb") as file:
+        file.write(source.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    part.chmod(mode)
+    part.replace(target)

@@ -1,0 +1,211 @@
+"""What this machine and this repository have for a campaign, each thing looked at for itself.
+
+Imports nothing that is only looked for: PyTorch is asked in a process of its own. Prints nothing, and never tells more
+of a key than whether there is one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pytest_autoresearch.hardware import nvml
+from pytest_autoresearch.hardware.gpu import Gpu, Visible
+from pytest_autoresearch.sandboxes.select import Sandbox
+
+LEAST_PYTHON = (3, 11)
+LEAST_GIT = (2, 31)  # the first that tells where the git folder is in full
+LEAST_FREE_MB = 1024.0
+KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_TORCH_SECONDS = 120.0  # a first import from a cold network disk
+_ASK_TORCH = """
+import json
+try:
+    import torch
+    said = {"version": torch.__version__, "cuda": torch.version.cuda, "usable": torch.cuda.is_available()}
+except Exception as error:
+    said = {"error": f"{type(error).__name__}: {error}"}
+print(json.dumps(said))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        failed: Whether no campaign can run for it; None where one can, with less.
+        said: What was found.
+        remedy: What puts it right, as it is typed where that can be; empty where nothing has to be.
+    """
+
+    name: str
+    failed: bool | None
+    said: str
+    remedy: str = ""
+
+    @property
+    def status(self) -> str:
+        """`ok`, `note` or `failed`."""
+        return "note" if self.failed is None else "failed" if self.failed else "ok"
+
+
+def told(name: str, failed: bool | None, sentence: str, remedy: str = "") -> Check:
+    """A check whose sentence says itself what to type; that is the remedy where there is no other."""
+    typed = re.search(r"type `([^`]+)`", sentence)
+    return Check(name, failed, sentence, remedy or (typed[1] if typed else ""))
+
+
+def python() -> Check:
+    """The interpreter that runs this."""
+    version = platform.python_version()
+    if sys.version_info < LEAST_PYTHON:
+        least = ".".join(map(str, LEAST_PYTHON))
+        return Check("python", True, f"{version} is too old", f"install Python {least} or newer")
+    return Check("python", False, f"{version}, {sys.executable}")
+
+
+def git() -> tuple[Check, str]:
+    """Git on PATH, and its version."""
+    said = _output("git", "--version")
+    found = re.search(r"\d+(\.\d+)+", said)
+    if not found:
+        return Check("git", True, "not installed, or not on PATH", "apt install git"), ""
+    version = found[0]
+    if tuple(map(int, version.split(".")[:2])) < LEAST_GIT:
+        least = ".".join(map(str, LEAST_GIT))
+        return Check("git", True, f"{version} is too old: {least} is the least", "apt install git"), version
+    return Check("git", False, version), version
+
+
+def gpu(seen: Visible) -> Check:
+    """The GPUs that a session may use; a machine without one is a machine for small experiments."""
+    if not seen.gpus:
+        return Check("gpu", None, f"none ({seen.why}): training runs on the CPU, with the profile cpu")
+    first = seen.gpus[0]
+    memory = "memory not told" if first.memory_mb is None else f"{first.memory_mb:.0f} MB"
+    more = f"; {len(seen.gpus)} in all" if len(seen.gpus) > 1 else ""
+    return Check("gpu", False, f"{first.name}, {memory}, driver {first.driver}{more}")
+
+
+def ask_torch(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What PyTorch says of itself: `version`, the `cuda` of its build, whether that is `usable`; or its `error`."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK_TORCH],
+            env=os.environ | dict(environment), capture_output=True, text=True, timeout=_TORCH_SECONDS, check=False,
+        )  # fmt: skip
+        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {"error": f"it was not imported within {_TORCH_SECONDS:.0f} s"}
+    except (IndexError, ValueError):
+        return {"error": f"its import ended Python with exit status {done.returncode}"}
+    return said
+
+
+def torch(said: Mapping[str, Any], seen: Gpu | None, needed: bool) -> Check:
+    """PyTorch, and whether it can use the GPU.
+
+    Args:
+        said: See `ask_torch`.
+        needed: Whether the repository's harness is sure to use it.
+    """
+    if error := said.get("error"):
+        absent = str(error).startswith("ModuleNotFoundError")
+        what = "not installed" if absent else str(error)
+        return Check("pytorch", True if needed or not absent else None, what, "pip install torch")
+    built = f"built for CUDA {said['cuda']}" if said["cuda"] else "built for CPUs"
+    text = f"{said['version']}, {built}"
+    if seen is None or said["usable"]:
+        return Check("pytorch", False, text)
+    if not said["cuda"]:
+        return Check("pytorch", True, f"{text}, so that it cannot use the GPU", "pip install --force-reinstall torch")
+    driver = _driver_cuda()
+    whose = f": the driver is for CUDA {driver} at most" if driver else ""
+    remedy = "update the driver, or install a PyTorch for its CUDA (https://pytorch.org/get-started/locally)"
+    return Check("pytorch", True, f"{text}, but it cannot use the GPU{whose}", remedy)
+
+
+def disk(folder: Path) -> tuple[Check, float]:
+    """Free space where the repository is and where data are kept, in MiB: the least of the two."""
+    free = {place: shutil.disk_usage(place).free / 2**20 for place in {folder, _existing(_cache())}}
+    place = min(free, key=lambda one: free[one])
+    said = f"{free[place] / 1024:.1f} GB free in {place}"
+    if free[place] < LEAST_FREE_MB:
+        return Check("disk", True, said, f"free some: du -xh {place} | sort -h | tail"), free[place]
+    return Check("disk", False, said), free[place]
+
+
+def sandbox(found: Sandbox, policy: str) -> Check:
+    """What experiments are held in, as it was tried.
+
+    Args:
+        policy: One of the settings' SANDBOXES.
+    """
+    if policy == "off":
+        return Check("sandbox", None, "switched off in the configuration: proposals run with your own rights")
+    if not found.why:
+        return Check("sandbox", False, f"{found.words}, tried: it holds")
+    installed = shutil.which("bwrap") is not None
+    remedy = "docs/trust.md says what to do" if installed else "apt install bubblewrap"
+    without = "" if policy == "require" else "; proposals run with your own rights" * found.words.startswith("none")
+    return Check("sandbox", True if policy == "require" else None, found.words + without, remedy)
+
+
+def key(proposer: str) -> Check:
+    """Whether there is a key for the Anthropic API; it is looked at no further."""
+    name = next((name for name in KEYS if os.environ.get(name)), None)
+    if name:
+        return Check("key", False, f"{name} is set")
+    needed = proposer == "anthropic"
+    said = "none, and the configuration's proposer needs one" if needed else "none: `search` or an agent proposes"
+    return Check("key", True if needed else None, said, f"export {KEYS[0]}=...")
+
+
+def ray() -> Check:
+    """Whether Ray is installed, for clusters."""
+    there = find_spec("ray") is not None
+    return Check("ray", False if there else None, "installed" if there else "not installed: one machine needs none")
+
+
+def profile(seen: Gpu | None) -> str:
+    """The hardware class by memory, for a repository whose harness does not say; see docs/hardware.md."""
+    gb = (seen.memory_mb or 0.0) / 1024 if seen else 0.0
+    for name, least in (("a100-80", 80), ("a100-40", 40), ("rtx-24", 24), ("rtx-12", 12), ("gtx-6", 6)):
+        if gb >= 0.9 * least:  # cards report a little less than they are sold with
+            known = next((kind for kind in ("h200", "h100") if seen and kind.upper() in seen.name.upper()), name)
+            return known if name == "a100-80" else name
+    return "cpu"
+
+
+def _driver_cuda() -> str:
+    """The newest CUDA that the driver knows."""
+    version = nvml.ask("nvmlSystemGetCudaDriverVersion")
+    return f"{version // 1000}.{version % 1000 // 10}" if version else ""
+
+
+def _cache() -> Path:
+    base = os.environ.get("AUTORESEARCH_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute()
+
+
+def _existing(path: Path) -> Path:
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,296 @@
+"""The final audit: first and last commit of a campaign, measured anew, and what may be said of their difference.
+
+Pure: numbers in, numbers and sentences out, and the text of an audit's record. How a run is made is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from pytest_autoresearch.core.experiment import Direction, Experiment, Setting
+from pytest_autoresearch.core.records import decode_run, encode_run, finite
+from pytest_autoresearch.core.run import Limits, Run
+from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.keeprule import student_t
+from pytest_autoresearch.keeprule.noise import Sample
+
+SCHEMA = 1
+RUNS = 5  # of each commit
+LEAST_RUNS = 2  # with a metric, for a variance
+LEVEL = 0.01
+COVERAGE = 0.95
+
+
+class AuditSide(StrEnum):
+    """One of the two commits."""
+
+    FIRST = "first"
+    LAST = "last"
+
+
+class Rows(StrEnum):
+    """What the runs of an audit were scored on."""
+
+    AUDIT = "audit"  # rows that no verdict used
+    VERDICT = "verdict"  # those that every verdict used: the harness has no others
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run of an audit, before it is made."""
+
+    side: AuditSide
+    seed: int
+
+
+def turns(runs: int, known: Iterable[int]) -> tuple[Turn, ...]:
+    """So many runs of each commit, in the order first, last, last, first, first …: what drifts evenly cancels.
+
+    Args:
+        known: The seeds of every run so far: none comes again, and no two runs share one, which would tie them.
+    """
+    pairs = ((AuditSide.FIRST, AuditSide.LAST), (AuditSide.LAST, AuditSide.FIRST))
+    sides = [side for number in range(runs) for side in pairs[number % 2]]
+    first = max(known, default=-1) + 1
+    return tuple(Turn(side, first + number) for number, side in enumerate(sides))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much better the last commit is than the first.
+
+    Attributes:
+        gain: The difference of the two means, in the metric's unit; positive is better, whatever the direction.
+        margin: Half of its two-sided 95% interval.
+        p: One-sided: how likely a gain as clear as this would be if there were none.
+        freedom: Degrees of freedom, by Welch and Satterthwaite; infinite where no run differs from another.
+    """
+
+    gain: float
+    margin: float
+    p: float
+    freedom: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether that is enough to claim a gain."""
+        return self.p <= LEVEL
+
+
+def compare(first: Sequence[float], last: Sequence[float], direction: Direction) -> Difference:
+    """Welch's test, which does not take the two commits to be equally noisy.
+
+    `t = (m1 - m2) / sqrt(v1/n1 + v2/n2)`, with `(v1/n1 + v2/n2)^2 / ((v1/n1)^2/(n1-1) + (v2/n2)^2/(n2-1))` degrees of
+    freedom: B. L. Welch, Biometrika 34 (1947), 28-35.
+
+    Raises:
+        ValueError: There are fewer than two runs of a commit.
+    """
+    samples = [Sample.of(first), Sample.of(last)]
+    if min(sample.runs for sample in samples) < LEAST_RUNS:
+        raise ValueError("two runs of each commit are the least that has a variance")
+    gain = direction.gain(samples[1].mean, samples[0].mean)
+    # Roots of the variances of the two means: their squares may be too large, or too small, for a number.
+    errors = [sample.spread / math.sqrt(sample.runs * (sample.runs - 1)) for sample in samples]
+    error = math.hypot(*errors)
+    if error == 0:  # of few runs of a coarse metric that may be chance
+        sure = gain > 0 and min(sample.runs for sample in samples) >= RUNS
+        return Difference(gain, 0.0, 0.0 if sure else 1.0, math.inf)
+    if not (math.isfinite(error) and math.isfinite(gain)):
+        return Difference(gain, math.inf, 0.5, 1.0)
+    parts = ((one / error) ** 4 / (sample.runs - 1) for one, sample in zip(errors, samples, strict=True))
+    freedom = 1 / math.fsum(parts)
+    return Difference(
+        gain,
+        student_t.quantile(0.5 + COVERAGE / 2, freedom) * error,
+        student_t.cdf(-gain / error, freedom),
+        freedom,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Two commits of a campaign, run anew.
+
+    Attributes:
+        tag: The campaign.
+        first: The commit that it began with, and `last` the one that it had come to.
+        last_number: The experiment that was kept as `last`.
+        metric_name: What was measured.
+        direction: Which way it improves.
+        rows: What it was measured on.
+        runs: Every run in its order, with its seed; `commit` says of which of the two.
+        limits: What each run might use.
+        setting: What it can be compared with.
+        finished_at: In seconds since the epoch.
+    """
+
+    tag: str
+    first: str
+    last: str
+    last_number: int
+    metric_name: str
+    direction: Direction
+    rows: Rows
+    runs: tuple[Run, ...]
+    limits: Limits
+    setting: Setting
+    finished_at: float
+
+    def metrics(self, side: AuditSide) -> list[float]:
+        """The metrics of one commit's runs, less those that have none."""
+        commit = self.first if side is AuditSide.FIRST else self.last
+        return [run.metric for run in self._counted if run.commit == commit and run.metric is not None]
+
+    @property
+    def _counted(self) -> tuple[Run, ...]:
+        """The runs that were not disturbed."""
+        return tuple(run for run in self.runs if not run.inconclusive)
+
+    @property
+    def difference(self) -> Difference | None:
+        """None where too many runs crashed to say anything."""
+        first, last = map(self.metrics, AuditSide)
+        return compare(first, last, self.direction) if min(len(first), len(last)) >= LEAST_RUNS else None
+
+    @property
+    def crashes(self) -> tuple[Run, ...]:
+        """The runs without a metric that were not made again with one."""
+        measured = {run.seed for run in self._counted if run.metric is not None}
+        return tuple(run for run in self._counted if run.metric is None and run.seed not in measured)
+
+    @property
+    def shown(self) -> bool:
+        """Whether it shows an improvement."""
+        return self.difference is not None and self.difference.shown
+
+
+def of(audits: Iterable[Audit], line: Sequence[Experiment]) -> Audit | None:
+    """The audit of these keeps, baseline first: the first that could say something.
+
+    Not the latest: whoever may ask until the answer is yes will get it from luck alone.
+    """
+    if len(line) < 2:
+        return None
+    ends = (line[0].commit, line[-1].commit)
+    found = sorted((one for one in audits if (one.first, one.last) == ends), key=lambda one: one.finished_at)
+    return next((one for one in found if one.difference), found[0] if found else None)
+
+
+# ------------------------------------------------------------------------------------------------------ in words
+
+
+def sentence(audit: Audit) -> str:
+    """What may be quoted: the difference with its interval and p, and on what it was measured."""
+    where = "on rows that no verdict used" if audit.rows is Rows.AUDIT else "on fresh seeds, on the verdicts' own rows"
+    found = audit.difference
+    if found is None:
+        return f"audited {where}: {audit.metric_name} cannot be compared, {_crashes(audit, 'of its runs')}"
+    up = (found.gain > 0) == (audit.direction is Direction.MAXIMIZE)
+    way = "the same," if found.gain == 0 else f"{'higher' if up else 'lower'} by"
+    value, margin = rounded(abs(found.gain), found.margin)
+    counts = " + ".join(str(len(audit.metrics(side))) for side in AuditSide)
+    return (
+        f"audited {where}: {audit.metric_name} {way} {value} ± {margin} (95%), {probability(found.p)}, {counts} runs"
+        + (f" ({_crashes(audit, 'more')})" if audit.crashes else "")
+        + ("" if found.shown else ": no improvement is shown")
+    )
+
+
+def claim(audit: Audit | None) -> str:
+    """The same in a few words, for a summary."""
+    if audit is None:
+        return "not audited"
+    found = audit.difference
+    if found is None:
+        return "the audit could say nothing"
+    value, margin = rounded(found.gain, found.margin)
+    where = "" if audit.rows is Rows.AUDIT else ", on the verdicts' own rows"
+    said = f"{value} ± {margin} ({probability(found.p)}{where})"
+    return f"audited gain {said}" if found.shown else f"the audit shows no gain: {said}"
+
+
+def probability(p: float) -> str:
+    """`p = 0.0004`, with two digits, or `p < 0.0001`."""
+    if p < 0.0001:
+        return "p < 0.0001"
+    return f"p = {p:.4f}" if p < 0.01 else f"p = {p:.2g}" if p < 0.995 else "p = 1.0"
+
+
+def rounded(value: float, margin: float) -> tuple[str, str]:
+    """A value and its margin, with as many decimals as the margin makes sense of."""
+    if not (0 < margin < math.inf):
+        return f"{value:.6g}", f"{margin:g}"
+    places = -math.floor(math.log10(margin))
+    if margin * 10**places < 2.999 or abs(value) < 10 * margin:  # one digit would lose too much of what it says
+        places += 1
+    places = max(places, 0)
+    if places <= 12 and abs(value) < 1e12:
+        return f"{value:.{places}f}", f"{margin:.{places}f}"
+    return f"{value:.3g}", f"{margin:.2g}"
+
+
+def _crashes(audit: Audit, of: str) -> str:
+    crash = next((run.crash for run in audit.crashes), None)
+    return f"{len(audit.crashes)} {of} crashed" + (f", the first by {one_line(str(crash))[:200]}" if crash else "")
+
+
+# ------------------------------------------------------------------------------------------------------ its record
+
+
+def encode(audit: Audit) -> str:
+    """The JSON document of an audit's record, schema version first."""
+    found = audit.difference
+    document = {
+        "schema": SCHEMA,
+        "tag": audit.tag,
+        "first": audit.first,
+        "last": audit.last,
+        "last_number": audit.last_number,
+        "metric_name": audit.metric_name,
+        "direction": audit.direction,
+        "rows": audit.rows,
+        "sentence": sentence(audit),
+        "gain": found.gain if found else None,
+        "interval": [found.gain - found.margin, found.gain + found.margin] if found else None,
+        "p": found.p if found else None,
+        "freedom": found.freedom if found else None,
+        "shown": audit.shown,
+        "runs": [encode_run(run) for run in audit.runs],
+        "limits": asdict(audit.limits),
+        "setting": asdict(audit.setting),
+        "finished_at": audit.finished_at,
+    }
+    return json.dumps(finite(document), indent=1, allow_nan=False)
+
+
+def decode(text: str) -> Audit:
+    """The audit that `encode` wrote; what is derived from its runs is worked out again.
+
+    Raises:
+        ValueError: It is no such record, or one of a schema that this version does not know.
+    """
+    try:
+        document: dict[str, Any] = json.loads(text)
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"audit schema {document['schema']}: this version of pytest-autoresearch reads {SCHEMA}")
+        return Audit(
+            tag=document["tag"],
+            first=document["first"],
+            last=document["last"],
+            last_number=document["last_number"],
+            metric_name=document["metric_name"],
+            direction=Direction(document["direction"]),
+            rows=Rows(document["rows"]),
+            runs=tuple(decode_run(run) for run in document["runs"]),
+            limits=Limits(**{name: float(value) for name, value in document["limits"].items()}),
+            setting=Setting(**document["setting"]),
+            finished_at=float(document["finished_at"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a record of an audit: {error!r}") from error

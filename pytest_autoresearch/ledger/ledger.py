@@ -1,0 +1,166 @@
+"""The campaign's memory: the records in git, `results.tsv` beside them, and the two kept in step."""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_autoresearch.core.errors import BaseMoved, NumberTaken, UserError
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.keeprule import verdict
+from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.ledger.results_tsv import ResultsFile
+
+_COMPARED: Mapping[str, Callable[[Experiment], object]] = {
+    "hardware": lambda one: one.setting.hardware_key,
+    "harness": lambda one: one.setting.harness_hash,
+    "data": lambda one: one.setting.data_hash,
+    "metric": lambda one: one.metric_name,
+    "direction": lambda one: one.direction,
+    "training seconds": lambda one: f"{one.budget_seconds:g}",
+}
+
+
+class Ledger:
+    """Every judged experiment of one campaign.
+
+    Args:
+        records: As they were when the session looked first.
+        results: Where `results.tsv` is.
+        like: What this session's experiments have in common: metric, budget and setting. Only rows that share it can
+            be compared.
+
+    Attributes:
+        records: By number.
+        notices: Sentences for the end of the session.
+        incumbent: The experiment whose commit is the branch's head, or None before the baseline.
+    """
+
+    def __init__(self, ratchet: Ratchet, records: list[Experiment], results: Path, like: Experiment) -> None:
+        self.records: list[Experiment] = []
+        self.incumbent: Experiment | None = None
+        self._tried: dict[str, list[Experiment]] = {}
+        self._hold(records)
+        self.notices: list[str] = []
+        self._lock = threading.Lock()
+        self._ratchet = ratchet
+        self._like = like
+        self._results = ResultsFile(results, like.metric_name)
+
+    def open(self) -> None:
+        """Finish what a killed session left, in git and in the file.
+
+        Raises:
+            UserError: The campaign cannot go on here.
+        """
+        self._check_comparable()
+        self._hold(self._ratchet.open())
+        if self.records:
+            self._rebuild()
+
+    def _hold(self, records: list[Experiment]) -> None:
+        """These are the records now. What is asked of all of them at every experiment is worked out here, once."""
+        self.records = records
+        line = chain(records)
+        self.incumbent = line[-1] if line else None
+        self._tried = {}
+        for record in records:
+            self._tried.setdefault(record.program or record.tree, []).append(record)
+
+    def tried(self, program: str) -> list[Experiment]:
+        """The experiments whose program this is, by its digest. Safe on any thread."""
+        return list(self._tried.get(program, ()))
+
+    def base(self) -> str:
+        """The commit that a proposal is to be made from, known together with its record. Safe on any thread."""
+        head = self._ratchet.head()
+        with self._lock:
+            if head is not None and (self.incumbent is None or self.incumbent.commit != head):
+                self._reread()  # another session's keep
+            return self.incumbent.commit if self.incumbent else self._ratchet.start
+
+    @property
+    def baseline(self) -> Experiment | None:
+        return self.records[0] if self.records and self.records[0].number == BASELINE else None
+
+    def record(self, experiment: Experiment) -> Experiment:
+        """Make the verdict permanent: the record and the branch in one transaction, then the row.
+
+        Returns:
+            The experiment as it stands in git: under another number where another session took this one, discarded as
+            stale where the branch has moved on.
+
+        Raises:
+            GitError: Git said no; nothing was recorded.
+        """
+        with self._lock:
+            return self._record(experiment)
+
+    def _record(self, experiment: Experiment) -> Experiment:
+        planned = experiment.number
+        experiment = self._vetoed(experiment)
+        while True:
+            try:
+                self._ratchet.record(experiment)
+                break
+            except NumberTaken:
+                self._reread()
+                if planned == BASELINE and self.baseline is not None:
+                    return self.baseline  # one is enough
+                number = max(record.number for record in self.records) + 1
+                experiment = replace(experiment, number=number, planned_number=planned)
+            except BaseMoved:
+                self._reread()
+                vetoed = self._vetoed(experiment)
+                if vetoed.verdict == experiment.verdict:
+                    raise  # the branch is gone, or was never ours
+                experiment = vetoed
+        if experiment.verdict is not None and experiment.verdict.status is Status.KEEP:
+            self._hold(sorted((*self.records, experiment), key=lambda record: record.number))
+        else:
+            insort(self.records, experiment, key=lambda record: record.number)
+            self._tried.setdefault(experiment.program or experiment.tree, []).append(experiment)
+        try:
+            if experiment.number == BASELINE or not self._results.path.exists():
+                self._rebuild()
+            else:
+                self._results.append(experiment)
+        except OSError as error:  # the record is in git; the file is only a view of it
+            self.notices.append(f"results.tsv lacks {experiment.number:04d} ({error}); the next start writes it again")
+        return experiment
+
+    def _vetoed(self, experiment: Experiment) -> Experiment:
+        """A keep that git could not take is a discard."""
+        if experiment.verdict is None or experiment.verdict.status is not Status.KEEP:
+            return experiment
+        return replace(experiment, verdict=verdict.veto(experiment, self._ratchet.head()) or experiment.verdict)
+
+    def _reread(self) -> None:
+        """Another session has recorded something."""
+        self._hold(self._ratchet.records())
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        aside = self._results.rebuild(self.records, self._other_records)
+        if aside is not None:
+            self.notices.append(f"results.tsv held rows of no experiment of this repository; it is {aside.name} now")
+
+    def _other_records(self) -> Iterator[Experiment]:
+        for tag in self._ratchet.campaigns():
+            yield from self._ratchet.records(tag)
+
+    def _check_comparable(self) -> None:
+        first = self.baseline
+        if first is None:
+            return
+        for what, look in _COMPARED.items():
+            then, now = str(look(first)), str(look(self._like))
+            if then != now:
+                raise UserError(
+                    f"the campaign {self._ratchet.tag} began with other {what} ({then or 'none'}, now {now or 'none'}) "
+                    "and its results cannot be compared: choose another --autoresearch-tag"
+                )

@@ -1,0 +1,262 @@
+"""A campaign here and at a remote: what each side has that the other has not, brought over by plain git.
+
+A record is immutable, so that none is ever replaced: a number that is taken on both sides by different experiments
+stops everything. The branch only moves forward, and only from where it was seen. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from pytest_autoresearch.core.errors import GitError, UserError
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.ratchet import Ratchet
+
+_RECORDS, _BRANCHES = "refs/autoresearch/", "refs/heads/autoresearch/"
+_WAITING = "waiting/"  # candidates without a verdict: the one kind of ref that may differ, since it decides nothing
+
+
+@dataclass(slots=True)
+class CampaignCopy:
+    """What one repository has of a campaign.
+
+    Attributes:
+        head: The commit of its branch; empty where there is none.
+        refs: Tag objects by the names of their refs within the campaign, such as `0017`.
+    """
+
+    head: str = ""
+    refs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def records(self) -> list[str]:
+        """The numbers of the experiments, in order."""
+        return sorted((name for name in self.refs if name.isdecimal()), key=int)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What was brought over.
+
+    Attributes:
+        records: The numbers of the experiments that the other side did not have.
+        head: Where the branch is on both sides now; empty where there is none.
+        advanced: Whether it was moved.
+    """
+
+    records: tuple[str, ...]
+    head: str
+    advanced: bool
+
+
+def remote_of(git: Git, given: str | None) -> str:
+    """The remote that is meant: the one that was given, by name or address, else `origin` or the only one there is.
+
+    Raises:
+        UserError: There is none, or it is not clear which.
+    """
+    known = git("remote").split()
+    if given:
+        if given.startswith("-") or not (given in known or re.search(r"[/:\\]|^\.", given)):
+            raise UserError(f"there is no remote {given!r}; there is {', '.join(known) or 'none'}")
+        return given
+    if not known:
+        raise UserError("this repository has no remote: type `git remote add origin URL` first")
+    if "origin" not in known and len(known) > 1:
+        raise UserError(f"there are several remotes: name one of {', '.join(known)}")
+    return "origin" if "origin" in known else known[0]
+
+
+def look(git: Git, remote: str) -> dict[str, CampaignCopy]:
+    """Every campaign of a remote that has a record, by its tag.
+
+    Raises:
+        UserError: It cannot be reached.
+    """
+    with _told(f"{shown(remote)} cannot be reached"):
+        said = git("ls-remote", "--refs", remote, f"{_RECORDS}*", f"{_BRANCHES}*")
+    found = _sides(line.split("\t") for line in said.splitlines() if "\t" in line)
+    return {tag: side for tag, side in found.items() if side.records}
+
+
+def push(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
+    """Send what the remote has not: records, and the branch where it is ahead; all of it or nothing.
+
+    Raises:
+        UserError: The remote has something else, has moved on, or does not take it; nothing was sent.
+    """
+    ours, tag = _here(ratchet), ratchet.tag
+    _check_same(tag, remote, ours, theirs, "pushed")
+    keeps = chain(ratchet.records())
+    head = keeps[-1].commit if keeps else ""
+    if theirs.head and not _leads_to(ratchet.git, theirs.head, head):
+        raise UserError(
+            f"{shown(remote)} has moved on, its branch autoresearch/{tag} is at {theirs.head[:7]}, and nothing was "
+            f"pushed: type `{_command('pull', remote, tag)}` first"
+        )
+    missing = ours.refs.keys() - theirs.refs.keys()
+    if not missing and head == theirs.head:
+        return Moved((), head, False)
+    folder, branch = f"{_RECORDS}{tag}", f"{_BRANCHES}{tag}"
+    # Without a plus: a ref that is there in the meantime and is another is refused, and with it everything.
+    specs = [f"{folder}/*:{folder}/*", *(f"^{folder}/{name}" for name in _differ(ours, theirs))]
+    lease = []
+    if head:
+        specs.append(f"{head}:{branch}")
+        lease.append(f"--force-with-lease={branch}:{theirs.head}")
+    try:
+        ratchet.git("push", "--quiet", "--atomic", "--no-follow-tags", *lease, remote, *specs)
+    except GitError as error:
+        if look(ratchet.git, remote).get(tag, CampaignCopy()) != theirs:
+            raise UserError(
+                f"{shown(remote)} moved on in the meantime, and nothing was pushed: "
+                f"type `{_command('pull', remote, tag)}` first"
+            ) from None
+        raise UserError(f"{shown(remote)} did not take it, and nothing was pushed: {_reason(error)}") from None
+    return Moved(_numbers(missing), head, head != theirs.head)
+
+
+def pull(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
+    """Take over what the remote has and this repository has not: all of it or nothing, and never backwards.
+
+    Raises:
+        UserError: A session runs, this repository has something else, or git says no; nothing was moved.
+    """
+    folder, branch = f"{_RECORDS}{ratchet.tag}", f"{_BRANCHES}{ratchet.tag}"
+    with ratchet.alone(), _told(f"nothing was pulled from {shown(remote)}"):
+        ours = _here(ratchet)
+        _check_same(ratchet.tag, remote, ours, theirs, "pulled")
+        missing = theirs.refs.keys() - ours.refs.keys()
+        wanted = [f"{folder}/{name}" for name in missing]
+        wanted += [branch] if theirs.head not in ("", ours.head) else []
+        if wanted:  # the objects alone: no ref is moved but the remote's own view of itself
+            command = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--stdin")
+            ratchet.git(*command, remote, stdin="".join(f"{name}\n" for name in wanted))
+        ahead = _is_ahead(ratchet, remote, ours, theirs)
+        if missing or ahead:
+            records = {f"{folder}/{name}": theirs.refs[name] for name in missing}
+            ratchet.adopt(records, theirs.head if ahead else "", ours.head)
+    return Moved(_numbers(missing), theirs.head if ahead else ours.head, ahead)
+
+
+def _is_ahead(ratchet: Ratchet, remote: str, ours: CampaignCopy, theirs: CampaignCopy) -> bool:
+    """Whether the remote's branch is further than the one here, which may then move there."""
+    git, branch = ratchet.git, f"autoresearch/{ratchet.tag}"
+    if theirs.head in ("", ours.head) or (ours.head and _leads_to(git, theirs.head, ours.head)):
+        return False
+    if not _leads_to(git, ours.head, theirs.head):
+        raise UserError(
+            f"the branch {branch} is at {ours.head[:7]} here and at {theirs.head[:7]} at {shown(remote)}, and neither "
+            f"leads to the other, so nothing was pulled: `git log {ours.head[:7]}...{theirs.head[:7]}` shows both"
+        )
+    for where in ratchet.checked_out():
+        raise UserError(
+            f"the branch {branch} is checked out in {where} and would move, so nothing was pulled: "
+            f"type `git -C {shlex.quote(str(where))} switch --detach` first"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """What git has to say against it is one sentence."""
+    try:
+        yield
+    except GitError as error:
+        raise UserError(f"{what}: {_reason(error)}") from None
+
+
+def _here(ratchet: Ratchet) -> CampaignCopy:
+    said = ratchet.git("for-each-ref", "--format=%(objectname)%09%(refname)", f"{_RECORDS}{ratchet.tag}/")
+    side = _sides(line.split("\t") for line in said.splitlines()).get(ratchet.tag, CampaignCopy())
+    side.head = ratchet.head() or ""
+    return side
+
+
+def _sides(rows: Iterable[list[str]]) -> dict[str, CampaignCopy]:
+    found: dict[str, CampaignCopy] = {}
+    for object_name, ref in rows:
+        if ref.startswith(_BRANCHES):
+            found.setdefault(ref.removeprefix(_BRANCHES), CampaignCopy()).head = object_name
+        elif ref.startswith(_RECORDS):
+            tag, _, name = ref.removeprefix(_RECORDS).partition("/")
+            found.setdefault(tag, CampaignCopy()).refs[name] = object_name
+    return found
+
+
+def _check_same(tag: str, remote: str, ours: CampaignCopy, theirs: CampaignCopy, verb: str) -> None:
+    """No record is one thing here and another there."""
+    apart = sorted(name for name in _differ(ours, theirs) if not name.startswith(_WAITING))
+    if not apart:
+        return
+    first = apart[0]
+    more = f" (and {len(apart) - 1} more)" if len(apart) > 1 else ""
+    raise UserError(
+        f"experiment {first} of campaign {tag} is {ours.refs[first][:7]} here and {theirs.refs[first][:7]} at "
+        f"{shown(remote)}{more}: both went on from the same place, so nothing was {verb}; go on with one of the "
+        "two, and try what the other found under a new --autoresearch-tag"
+    )
+
+
+def _differ(ours: CampaignCopy, theirs: CampaignCopy) -> list[str]:
+    """The refs that both have and that are not the same."""
+    return [name for name, tag in ours.refs.items() if theirs.refs.get(name, tag) != tag]
+
+
+def _leads_to(git: Git, old: str, new: str) -> bool:
+    """Whether the branch may move from one commit to the other; from nowhere it may to any."""
+    return bool(new) and (not old or git.ask("merge-base", "--is-ancestor", old, new) is not None)
+
+
+def _numbers(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(CampaignCopy(refs=dict.fromkeys(names, "")).records)
+
+
+def _command(verb: str, remote: str, tag: str) -> str:
+    return shlex.join(["autoresearch", verb, shown(remote), "--tag", tag])
+
+
+def _reason(error: GitError) -> str:
+    """The line in which git says why: of the remote's refusals the first, else its first complaint."""
+    lines = [line.strip() for line in shown(str(error)).splitlines() if line.strip()]
+    for start in (r"! \[", r"remote: (error|fatal)", r"(git \S+: )?(fatal|error)"):
+        for line in lines:
+            if re.match(start, line):
+                return re.sub(r"^(git \S+: )?(! |fatal: |error: |remote: )?", "", line)
+    return lines[0] if lines else "git says no more"
+
+
+def shown(text: str) -> str:
+    """The text with no name and password in the addresses in it."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
+def span(numbers: Iterable[str]) -> str:
+    """Numbers in words: `0004`, `0004 to 0006` where none is missing between, `5 experiments` where some are."""
+    found = list(numbers)
+    if len(found) > 2 and int(found[-1]) - int(found[0]) + 1 != len(found):
+        return f"{len(found)} experiments"
+    if len(found) > 2:
+        return f"{found[0]} to {found[-1]}"
+    return " and ".join(found)
+
+
+def choose(sides: Mapping[str, CampaignCopy], remote: str, wanted: str | None) -> str:
+    """The campaign of a remote that is meant: of that name, else the only one.
+
+    Raises:
+        UserError: There is none, or it is not clear which.
+    """
+    names = ", ".join(sorted(sides))
+    if not sides:
+        raise UserError(f"{shown(remote)} has no campaign: `autoresearch push` sends one there")
+    if wanted and wanted not in sides:
+        raise UserError(f"{shown(remote)} has no campaign {wanted!r}; it has {names}")
+    if not wanted and len(sides) > 1:
+        raise UserError(f"{shown(remote)} has several campaigns: name one of {names} with --tag")
+    return wanted or next(iter(sides))

@@ -1,0 +1,105 @@
+"""One measurement outside of every campaign: the user's checkout as it is now, run as an experiment would be run.
+
+No branch moves, nothing is recorded, and the checkout is only read: what it holds goes into a commit that nothing
+names, and from there into a tree of a lane's own. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_autoresearch.core.run import Limits, Progress, Run
+from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.ledger.worktree import Worktree
+from pytest_autoresearch.measure.setup import Equipment
+from pytest_autoresearch.measure.validity import honestly_out_of_memory
+from pytest_autoresearch.runners.base import Job, Runner
+from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.source.guard import is_editable
+
+
+def present(ratchet: Ratchet, editable: tuple[str, ...]) -> str:
+    """A commit of the checkout as it is: what git knows or has staged, and editable files that are new.
+
+    Raises:
+        GitError: Git said no.
+    """
+    git = ratchet.git.at(ratchet.top)
+    patterns = tuple((ratchet.prefix / path).as_posix() for path in editable)
+    with tempfile.TemporaryDirectory() as folder:
+        index = _copied_index(git, Path(folder, "index"))
+        quiet = ("-c", "core.safecrlf=false", "-c", "core.splitIndex=false")
+        index(*quiet, "add", "--update")
+        others = index("ls-files", "-z", "--others", "--exclude-standard").split("\0")
+        new = "".join(f"{path}\0" for path in others if path and is_editable(path, patterns))
+        if new:
+            command = ("add", "--pathspec-from-file=-", "--pathspec-file-nul")
+            index("--literal-pathspecs", *quiet, *command, stdin=new)
+        tree = index("write-tree")
+    return git("commit-tree", tree, "-p", ratchet.start, stdin="The checkout as it is\n")
+
+
+def _copied_index(git: Git, place: Path) -> Git:
+    """Git on a copy of the user's index, which knows what was changed without reading everything."""
+    theirs = Path(git("rev-parse", "--path-format=absolute", "--git-path", "index"))
+    if theirs.is_file():
+        shutil.copyfile(theirs, place)
+    return git.on_index(place)
+
+
+def changed(ratchet: Ratchet, commit: str) -> list[str]:
+    """The files, from the repository's top, in which the commit of `present` differs from the one it was made on."""
+    said = ratchet.git("diff", "--name-only", "--no-renames", "-z", ratchet.start, commit)
+    return [path for path in said.split("\0") if path]
+
+
+def measure(
+    settings: Settings, ratchet: Ratchet, equipment: Equipment, runner: Runner, commit: str, seed: int, limits: Limits,
+    note: Callable[[Progress], None],
+) -> tuple[tuple[Run, ...], Path]:  # fmt: skip
+    """The run of a commit, and where its whole log is; before it the one that ran out of memory, as in an experiment.
+
+    Args:
+        note: Told where the run is, again and again, on the thread that called this.
+
+    Raises:
+        Stopped: The runner was closed.
+        AutoresearchError: Git or the sandbox failed.
+    """
+    tree = ratchet.worktree(0)
+    log = ratchet.home / f"{tree.top.name}-run.log"
+
+    def run(variables: Mapping[str, str]) -> Run:
+        tree.reset(commit)
+        tree.show(settings.root, settings.readable)
+        made = runner.run(_job(settings, equipment, tree, log, seed, limits, variables), note)
+        return replace(made, variables=variables)
+
+    try:
+        first, less = run({}), equipment.harness.retry_out_of_memory
+        if not less or not honestly_out_of_memory(first, limits):
+            return (first,), log
+        return (first, run(less)), log
+    finally:
+        tree.release()
+
+
+def _job(
+    settings: Settings, equipment: Equipment, tree: Worktree, log: Path, seed: int, limits: Limits,
+    variables: Mapping[str, str],
+) -> Job:  # fmt: skip
+    """As an experiment's, but that nothing of it is kept, and that no number is too good: it is the user's own."""
+    harness = equipment.harness
+    return Job(
+        command=settings.command, folder=tree.folder, out=tree.out, log=log, seed=seed, lane=0, limits=limits,
+        metric_name=settings.metric, score=harness.score, score_folder=settings.root,
+        environment={**harness.environment, **variables}, rows=harness.training_rows,
+        readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
+        trusted=tuple(settings.root / path for path in settings.frozen),
+        cache=tree.cache if harness.score is not None else None,
+    )  # fmt: skip

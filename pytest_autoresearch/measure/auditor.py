@@ -1,0 +1,194 @@
+"""Conducts an audit: makes its runs one after the other, in the order of `audit.turns`, and has them recorded.
+
+Waits on the thread that calls it, and hears there whether it is to stop. Knows nothing of the command line or pytest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from pytest_autoresearch.core.errors import Stopped, UserError
+from pytest_autoresearch.core.experiment import Experiment, Setting
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.keeprule.audit import LEAST_RUNS, Audit, AuditSide, Rows, Turn, turns
+from pytest_autoresearch.ledger.ledger import Ledger
+from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.ledger.worktree import Worktree
+from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.integrity import Frozen
+from pytest_autoresearch.measure.runs import Watcher, Workbench
+from pytest_autoresearch.measure.scorer_files import ScorerFiles
+from pytest_autoresearch.runners.base import Runner
+from pytest_autoresearch.settings import Settings
+
+_TICK_SECONDS = 0.2
+_GOODBYE_SECONDS = 4.0
+_SAME = (("hardware", "hardware_key"), ("harness", "harness_hash"), ("data", "data_hash"))
+
+
+class Auditor:
+    """Audits the campaign of a ledger.
+
+    Args:
+        setting: What runs made here can be compared with.
+        watcher: Follows them.
+    """
+
+    def __init__(
+        self, settings: Settings, ratchet: Ratchet, harness: Harness, setting: Setting, ledger: Ledger, runner: Runner,
+        watcher: Watcher,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._ratchet = ratchet
+        self._setting = setting
+        self._ledger = ledger
+        self._runner = runner
+        self._watcher = watcher
+        self._rows = Rows.AUDIT if harness.score and harness.audit_environment else Rows.VERDICT
+        self._data = harness.data_files
+        losses = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
+        self._workbench = Workbench(settings, ratchet, harness, ledger, runner, losses, watcher)
+
+    def conduct(self, runs: int, say: Callable[[str], None], stopped: Callable[[], bool]) -> Audit:
+        """Make the runs and record them.
+
+        Args:
+            runs: Of each commit.
+            say: Told what is going on, a line for each run.
+            stopped: Asked several times a second; where it says yes, everything is ended and nothing recorded.
+
+        Raises:
+            UserError: It cannot be audited here and now.
+            Stopped: It was to stop, or the machine is not fit to measure.
+            AutoresearchError: Git or the sandbox failed.
+        """
+        line = chain(self._ledger.records)
+        self._check(line)
+        last = line[-1]
+        first = replace(line[0], limits=last.limits)  # its own startup had no bound to be held to yet
+        trusted = [self._settings.root / path for path in self._settings.frozen]
+        for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
+            shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
+        with self._ratchet.alone():
+            frozen = Frozen([*trusted, *self._data])
+            plan = turns(runs, self._seeds())
+            say(_opening(first, last, runs))
+            tree = self._ratchet.worktree(0)
+            try:
+                made = self._make(plan, {AuditSide.FIRST: first, AuditSide.LAST: last}, tree, say, stopped)
+            finally:
+                tree.release()
+            if changed := frozen.changed():
+                raise UserError(f"{changed[0]} was changed while the audit ran: put it back and type the same again")
+            done = Audit(
+                self._ratchet.tag, first.commit, last.commit, last.number, last.metric_name, last.direction,
+                self._rows, made, last.limits, self._setting, time.time(),
+            )  # fmt: skip
+            self._ratchet.record_audit(done)
+        return done
+
+    def _check(self, line: list[Experiment]) -> None:
+        """Whether there is something to audit, and this is the place for it."""
+        tag = self._ratchet.tag
+        if len(line) < 2:
+            raise UserError(f"nothing was kept in {tag}: its first program is its last, and there is nothing to audit")
+        last = line[-1]
+        now = (self._settings.metric, self._settings.direction)
+        if now != (last.metric_name, last.direction):
+            raise UserError(f"the campaign {tag} was measured by {last.metric_name}, {last.direction}: set that again")
+        for what, name in _SAME:
+            then, here = getattr(last.setting, name), getattr(self._setting, name)
+            if then != here:
+                raise UserError(
+                    f"the campaign {tag} was measured with other {what} ({then or 'none'}, here {here or 'none'}): "
+                    "audit it where that is as it was"
+                )
+        if dirty := self._ratchet.dirty(self._settings.frozen) if self._settings.frozen else []:
+            raise UserError(f"{dirty[0]} decides what is measured and is not as it was committed: put it back first")
+
+    def _seeds(self) -> list[int]:
+        """Those of every run of the campaign, and of its audits."""
+        measured = [run for record in self._ledger.records for run in record.runs]
+        return [run.seed for run in (*measured, *(run for one in self._ratchet.audits() for run in one.runs))]
+
+    def _make(
+        self, plan: tuple[Turn, ...], sides: dict[AuditSide, Experiment], tree: Worktree, say: Callable[[str], None],
+        stopped: Callable[[], bool],
+    ) -> tuple[Run, ...]:  # fmt: skip
+        """Every run of the plan; fewer where too many have crashed to compare anything."""
+        made: list[Run] = []
+        for number, turn in enumerate(plan, 1):
+            experiment = sides[turn.side]
+            # A model has to be found honest before it is believed to be better than the first.
+            first = [
+                run.metric for run in made if run.commit == sides[AuditSide.FIRST].commit and run.metric is not None
+            ]
+            below = statistics.fmean(first) if turn.side is AuditSide.LAST and first else None
+            runs = self._watched(_maker(self._workbench, experiment, turn, below, tuple(made), tree), stopped)
+            made += (replace(run, commit=experiment.commit) for run in runs)
+            self._watcher.progress.pop(experiment.number, None)
+            say(f"{number}/{len(plan)} {turn.side}: {_said(made[-1], experiment)}")
+            counted = [run.commit for run in made if run.metric is not None and not run.inconclusive]
+            ahead = [sides[later.side].commit for later in plan[number:]]
+            if any((counted + ahead).count(side.commit) < LEAST_RUNS for side in sides.values()):
+                break
+        return tuple(made)
+
+    def _watched(self, make: Callable[[], tuple[Run, ...]], stopped: Callable[[], bool]) -> tuple[Run, ...]:
+        """What it makes, on a thread of its own, while this one listens."""
+        box: queue.SimpleQueue[tuple[Run, ...] | BaseException] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                box.put(make())
+            except BaseException as error:
+                box.put(error)
+
+        thread = threading.Thread(target=work, daemon=True, name="audit")
+        thread.start()
+        came: tuple[Run, ...] | BaseException | None = None
+        try:
+            while came is None:
+                if stopped():
+                    raise Stopped("the audit was interrupted, and nothing was recorded of it")
+                with contextlib.suppress(queue.Empty):
+                    came = box.get(timeout=_TICK_SECONDS)
+        except BaseException:
+            self._runner.close()
+            thread.join(_GOODBYE_SECONDS)
+            raise
+        if isinstance(came, BaseException):
+            raise came
+        return came
+
+
+def _maker(
+    workbench: Workbench, experiment: Experiment, turn: Turn, below: float | None, made: tuple[Run, ...], tree: Worktree
+) -> Callable[[], tuple[Run, ...]]:
+    before = tuple(run for run in made if run.commit == experiment.commit)
+    return lambda: workbench.audit(experiment, turn.seed, below, before, tree)
+
+
+def _opening(first: Experiment, last: Experiment, runs: int) -> str:
+    seconds = [run.total_seconds for one in (first, last) for run in one.own_runs if run.metric is not None]
+    minutes = 2 * runs * statistics.fmean(seconds) / 60 if seconds else 0.0
+    return (
+        f"auditing {last.tag}: {last.commit[:7]} ({last.number:04d}) against the baseline {first.commit[:7]}, "
+        f"{runs} runs each" + (f", about {minutes:.0f} min" if minutes >= 1 else "")
+    )
+
+
+def _said(run: Run, experiment: Experiment) -> str:
+    what = f"{experiment.commit[:7]}, seed {run.seed}"
+    if run.metric is None:
+        return f"{what}, crash: {one_line(str(run.crash))[:200]}"
+    return f"{what}, measured"  # and not what: whoever saw it could stop an audit that goes badly, and begin another

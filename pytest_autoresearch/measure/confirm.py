@@ -1,0 +1,155 @@
+"""The runs of one experiment: as many of the candidate and of the incumbent as the keep rule asks for.
+
+Knows the rule and what the records say; how a commit is run it is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.keeprule import replicates
+from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample
+from pytest_autoresearch.keeprule.rule import Action, Evidence, Incumbent, Rule, Step, needed, next_action
+
+SEED = 42
+_MOST_FAILED = 2  # runs of the incumbent that crash beside one candidate
+
+
+class RunOnce(Protocol):
+    """Runs a commit; the last of what it gives has the metric, where there is one.
+
+    Args:
+        commit: What to run.
+        seed: Its seed.
+        role: See `Run`.
+        below: The metric that has to be found honest before it is believed; None where none has.
+        bar: The metric that it has to beat, or it counts for nothing; None where it counts whatever it is.
+    """
+
+    def __call__(
+        self, commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
+    ) -> tuple[Run, ...]: ...
+
+
+def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
+    """The baseline with as many runs as the noise takes to be known; one where one run decides."""
+    runs: tuple[Run, ...] = ()
+    for count in range(prior.baseline_runs if rule.looks else 1):
+        runs += run(experiment.commit, SEED + count, "baseline")
+        if runs[-1].metric is None:
+            break
+    return replace(experiment, runs=runs)
+
+
+def candidate(
+    experiment: Experiment, head: Experiment, records: Iterable[Experiment], rule: Rule, prior: Prior, run: RunOnce,
+    simplify: bool = False,
+) -> Experiment:  # fmt: skip
+    """The experiment with its runs, what they have to be compared with, and what the rule says of that.
+
+    Args:
+        simplify: Whether a simpler program need only be no worse.
+    """
+    known = list(records)
+    # What is tried again is not asked the seeds that it was chosen by.
+    asked = max(replicates.run_count(known, commit) for commit in (experiment.commit, experiment.proposal.repeats))
+    trial = _Trial(head, known, rule, prior, simplify and experiment.simpler)
+    runs: tuple[Run, ...] = ()
+    while (action := trial.next()).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
+        if action.step is Step.RUN_INCUMBENT:
+            seed = SEED + replicates.run_count(known, head.commit) + trial.beside
+            made = run(head.commit, seed, "incumbent")
+            trial.hear_incumbent(made[-1].metric)
+        else:
+            role = "confirm" if trial.screen is not None else "screen"
+            seed = SEED + asked + trial.own
+            made = run(experiment.commit, seed, role, trial.incumbent.mean, trial.bar)
+            if made[-1].stopped:
+                return replace(
+                    experiment, runs=runs + made, incumbent=trial.incumbent.mean, margin=math.inf, decided="hopeless",
+                    evidence=_stopped(action, role, made[-1]), rule=rule.name,
+                )  # fmt: skip
+            if made[-1].metric is None:
+                return replace(experiment, runs=runs + made, incumbent=trial.incumbent.mean)
+            trial.hear(made[-1].metric)
+        runs += made
+    return replace(
+        experiment, runs=runs, incumbent=action.best, margin=action.margin,
+        decided=action.reason if rule.looks else "", evidence=action.sentence if rule.looks else "",
+        probability=action.p if rule.looks and math.isfinite(action.p) else None, rule=rule.name,
+    )  # fmt: skip
+
+
+def _stopped(action: Action, role: str, run: Run) -> str:
+    """What the race saw, for people, and before it the rule where it has seen a run."""
+    said = f"its {role} run was stopped: {run.hopeless}"
+    return said if role == "screen" else f"{action.sentence.partition(':')[0]}; {said}"
+
+
+class _Trial:
+    """The evidence as it grows."""
+
+    def __init__(
+        self, head: Experiment, records: list[Experiment], rule: Rule, prior: Prior, simpler: bool
+    ) -> None:  # fmt: skip
+        known = replicates.samples(records)
+        self.incumbent: Incumbent = replicates.standing(head, records, known, rule)
+        self.screen: float | None = None
+        self.own = self.beside = 0
+        self._rule = rule
+        self._noise: Noise = replicates.noise(known, prior)
+        self._sample = known.get(head.commit, Sample())
+        self._direction = head.direction
+        self._confirmations: tuple[float, ...] = ()
+        self._fresh = Sample()
+        self._renewed = self._failed = 0
+        self._kept, self._tried = replicates.tally(records)
+        self._simpler = simpler
+        self._reference = replicates.reference(records, known)
+
+    def next(self) -> Action:
+        """What comes next."""
+        return next_action(self._evidence)
+
+    @property
+    def bar(self) -> float | None:
+        """The metric that the candidate's next run has to beat; None where one run decides, and has to be known."""
+        return needed(self._evidence) if self._rule.looks and not self._noise.exact else None
+
+    @property
+    def _evidence(self) -> Evidence:
+        return Evidence(
+            self._rule, self._direction, self._noise, self.incumbent, self.screen, self._confirmations,
+            self._renewed, self._simpler, self._reference, self._kept, self._tried,
+        )  # fmt: skip
+
+    def hear(self, metric: float | None) -> None:
+        """The candidate's next run."""
+        assert metric is not None
+        self.own += 1
+        if self.screen is None:
+            self.screen = metric
+            return
+        self._confirmations += (metric,)
+        self._renewed = 0
+        after = self._fresh.plus(metric)
+        self._noise, self._fresh = self._noise.plus(self._fresh, after), after
+
+    def hear_incumbent(self, metric: float | None) -> None:
+        """The incumbent's next run, which may have crashed: the candidate is then judged without it."""
+        self.beside += 1
+        self._renewed += 1
+        if metric is None:
+            self._failed += 1
+            self.incumbent = replace(self.incumbent, due=False)
+            if self._failed >= _MOST_FAILED:
+                self._rule = replace(self._rule, incumbent_runs=0)
+            return
+        after = self._sample.plus(metric)
+        self._noise, self._sample = self._noise.plus(self._sample, after), after
+        self.incumbent = Incumbent(after.runs, after.mean)

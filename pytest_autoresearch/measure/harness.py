@@ -1,0 +1,141 @@
+"""What the plugin knows of a harness: what one trusted command prints, and defaults where there is none."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.keeprule.noise import Prior, prior_of
+from pytest_autoresearch.settings import this_python
+
+
+@dataclass(frozen=True, slots=True)
+class Harness:
+    """The harness's description.
+
+    Attributes:
+        profile: The hardware class.
+        device: For people.
+        budget_seconds: Training seconds of one run.
+        memory_limit_mb: In MiB; infinite where there is none.
+        hardware_key: Results are compared only within one.
+        data_hash: Results are compared only within one.
+        score: The trusted scorer's command; None where training reports the metric itself.
+        training_rows: A file that training is handed, open, when its clock starts; None where it finds its data itself.
+        data_files: Files that may not change while a session runs.
+        hidden: Files and folders that hold validation text: a sandbox shows none of it, wherever they lie.
+        environment: Variables that training and scoring get for the whole campaign.
+        audit_environment: Variables with which the scorer measures on rows that no verdict uses; empty where there are
+            none.
+        retry_out_of_memory: Variables that make a run need less memory and still train on as many tokens a step, for
+            one more try after it ran out; empty where the harness knows of none.
+        interface: What a training script may use of it, as text for whoever writes one.
+    """
+
+    profile: str = ""
+    device: str = "not described"
+    budget_seconds: float = 300.0
+    memory_limit_mb: float = math.inf
+    hardware_key: str = ""
+    data_hash: str = ""
+    score: tuple[str, ...] | None = None
+    training_rows: Path | None = None
+    data_files: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    audit_environment: Mapping[str, str] = field(default_factory=dict)
+    retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
+    interface: str = ""
+
+    def prior(self, metric_name: str) -> Prior:
+        """What is believed of the metric's noise on this device."""
+        return prior_of(metric_name, self.device not in _NO_GPU)
+
+
+_NO_GPU = ("cpu", "not described")
+
+
+def describe(command: tuple[str, ...] | None, folder: Path, environment: Mapping[str, str]) -> Harness:
+    """Ask the harness. Its standard error goes to the user's: it may have data to prepare, and says so there.
+
+    Args:
+        command: None where the repository names none.
+        folder: Where it starts.
+        environment: Variables beside this process's own: the GPU to look at.
+
+    Raises:
+        UserError: The command failed or printed something else.
+    """
+    if command is None:
+        return Harness()
+    said = shlex.join(command)
+    sys.stdout.flush()
+    try:
+        done = subprocess.run(
+            this_python(command),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+            check=False,
+        )
+    except OSError as error:
+        raise UserError(f"autoresearch_describe: {error.strerror} ({said}): correct it in the configuration") from None
+    if done.returncode:
+        raise UserError(f"autoresearch_describe failed (see above): run `{said}` until it prints JSON")
+    try:
+        return _harness(json.loads(done.stdout))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"autoresearch_describe: `{said}` printed no JSON description ({error}): see its docs"
+        ) from None
+
+
+def _harness(answer: Mapping[str, Any]) -> Harness:
+    limit = answer.get("memory_limit_mb")
+    score = answer.get("score")
+    if score is not None and not isinstance(score, list):
+        raise TypeError("score is no list of words")
+    return Harness(
+        profile=str(answer.get("profile", "")),
+        device=str(answer.get("device", "not described")),
+        budget_seconds=_positive("budget_seconds", answer.get("budget_seconds", 300.0)),
+        memory_limit_mb=math.inf if limit is None else _positive("memory_limit_mb", limit),
+        hardware_key=str(answer.get("hardware_key", "")),
+        data_hash=str(answer.get("data_hash", "")),
+        score=tuple(str(word) for word in score) if score else None,
+        training_rows=Path(rows) if (rows := answer.get("training_rows")) else None,
+        data_files=_paths("data_files", answer),
+        hidden=_paths("hidden", answer),
+        environment=_variables(answer.get("environment", {})),
+        audit_environment=_variables(answer.get("audit_environment", {})),
+        retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),
+        interface=str(answer.get("interface", "")),
+    )
+
+
+def _paths(name: str, answer: Mapping[str, Any]) -> tuple[Path, ...]:
+    found = answer.get(name, [])
+    if not isinstance(found, list):
+        raise TypeError(f"{name} is no list of paths")
+    return tuple(Path(str(path)) for path in found)
+
+
+def _variables(given: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in given.items()}
+
+
+def _positive(name: str, value: Any) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {value}")
+    return number

@@ -1,0 +1,263 @@
+"""The runs of an experiment: what each is given and may see, whether it counts, whether it is worth going on with.
+
+Runs on a lane's thread, in the lane's tree. Knows the keep rule's wishes and the runner; nothing of proposals, items or
+verdicts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from pytest_autoresearch.core.errors import Stopped
+from pytest_autoresearch.core.experiment import BASELINE, Experiment
+from pytest_autoresearch.core.run import Progress, Run
+from pytest_autoresearch.keeprule import replicates
+from pytest_autoresearch.keeprule.racing import Race, Racer, is_spared, racer_of
+from pytest_autoresearch.ledger.ledger import Ledger
+from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.ledger.worktree import Worktree
+from pytest_autoresearch.measure import confirm
+from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.scorer_files import ScorerFiles, bounds
+from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
+from pytest_autoresearch.runners.base import Job, Runner
+from pytest_autoresearch.runners.compiled import fill
+from pytest_autoresearch.settings import Settings
+
+_AUDIT = "audit"
+
+
+class Watcher(Protocol):
+    """Whoever follows the experiments from outside: the campaign.
+
+    Attributes:
+        progress: Where each of them is, by number.
+        news: Sentences for a person.
+    """
+
+    progress: dict[int, Progress]
+    news: deque[str]
+
+    def end(self, why: str, failed: bool = False) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One run to be made for an experiment: see `trials.RunOnce`.
+
+    Attributes:
+        before: The runs of its commit that were made for this experiment before it.
+        log: Its log's name.
+        racer: What races it; None where nothing does.
+        excused: Why runs of its experiment were made again that may have brought it about themselves.
+    """
+
+    experiment: Experiment
+    commit: str
+    seed: int
+    role: str
+    below: float | None
+    bar: float | None
+    before: tuple[Run, ...]
+    log: str
+    racer: Racer | None
+    excused: list[str]
+
+
+class Workbench:
+    """Runs commits for experiments."""
+
+    def __init__(
+        self, settings: Settings, ratchet: Ratchet, harness: Harness, ledger: Ledger, runner: Runner,
+        files: ScorerFiles, watcher: Watcher,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._ratchet = ratchet
+        self._harness = harness
+        self._ledger = ledger
+        self._runner = runner
+        self._files = files
+        self._watcher = watcher
+        self._in_doubt = 0  # runs in a row
+
+    def measure(self, experiment: Experiment, tree: Worktree, lane: int) -> Experiment:
+        """The experiment with all the runs that the keep rule asks for.
+
+        Raises:
+            Stopped: The session is ending, or the machine is not fit to measure anything.
+        """
+        rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
+        raced = self._settings.racing == "on" and rule.looks and experiment.comparable
+        racer = racer_of(self._ledger.records) if raced else None
+        counts: dict[str, int] = {}
+        made: list[Run] = []
+        excused: list[str] = []
+
+        def run(
+            commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
+        ) -> tuple[Run, ...]:
+            counts[role] = count = counts.get(role, 0) + 1
+            log = "train" if role == "screen" or (role, count) == ("baseline", 1) else f"{role}-{count}"
+            before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
+            order = _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
+            runs = self._with_retry(order, tree, lane)
+            made.extend(runs)
+            return runs
+
+        if experiment.number == BASELINE or head is None:
+            return confirm.baseline(experiment, rule, prior, run)
+        return confirm.candidate(experiment, head, self._ledger.records, rule, prior, run, self._settings.simplify)
+
+    def audit(
+        self, experiment: Experiment, seed: int, below: float | None, before: tuple[Run, ...], tree: Worktree
+    ) -> tuple[Run, ...]:
+        """One run that counts of a kept experiment's commit, for an audit; it is raced against nothing.
+
+        Args:
+            experiment: As it was recorded.
+            seed: Its seed.
+            below: See `trials.RunOnce`.
+            before: The commit's runs for this audit so far.
+            tree: Where.
+
+        Raises:
+            Stopped: See `measure`.
+        """
+        order = _Order(experiment, experiment.commit, seed, _AUDIT, below, None, before, f"{_AUDIT}-{seed}", None, [])
+        return self._with_retry(order, tree, 0)
+
+    def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
+        """One run that counts; and where it ran out of memory and the harness knows a way to need less, one more so.
+
+        What follows a program that needed the way is given it from the start: it would run out all the same.
+        """
+        like = order.experiment if order.role == _AUDIT else self._ledger.incumbent
+        variables = like.last_run.variables if like and like.last_run else {}
+        first, less = self._beyond_doubt(order, tree, lane, variables), self._harness.retry_out_of_memory
+        if not less or variables == less or not honestly_out_of_memory(first[-1], order.experiment.limits):
+            return first
+        return *first, *self._beyond_doubt(replace(order, log=f"{order.log}-2"), tree, lane, less)
+
+    def _beyond_doubt(
+        self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]
+    ) -> tuple[Run, ...]:  # fmt: skip
+        """One run that counts, after those that did not.
+
+        Raises:
+            Stopped: So many in a row were disturbed that somebody has to look at the machine.
+        """
+        void: tuple[Run, ...] = ()
+        while True:
+            again = f"-again-{len(void)}" if void else ""
+            before = (*order.before, *void)
+            run = self._run(replace(order, before=before, log=f"{order.log}{again}"), tree, lane, variables)
+            why, is_void = self._doubt(run, order, before)
+            if not why:
+                self._in_doubt = 0
+            if not is_void:
+                return *void, run
+            void += (replace(run, inconclusive=why),)
+            if max(self._in_doubt, len(void)) >= self._settings.inconclusive:
+                self._watcher.end(
+                    f"{self._settings.inconclusive} runs in a row were inconclusive, the last because {why}: see to "
+                    "that and type the same command again; --autoresearch-inconclusive 0 lets every run count",
+                    failed=True,
+                )
+                raise Stopped(why)
+            self._watcher.news.append(f"{order.experiment.number:04d}: {why}: the run is made again")
+
+    def _doubt(self, run: Run, order: _Order, before: tuple[Run, ...]) -> tuple[str, bool]:
+        """What was odd about the run, and whether it is void for that."""
+        if not self._settings.inconclusive:
+            return "", False
+        baseline, head = self._ledger.baseline, self._ledger.incumbent
+        first = baseline.runs if baseline else before
+        if why := disturbed(run, first):
+            self._in_doubt += 1
+            return why, True
+        if order.role == _AUDIT:  # nobody draws again what is quoted
+            return "", False
+        records = self._ledger.records
+        usual = (*first, *(replicates.runs_of(records, head.commit) if head else ()))
+        why = unsteady(run, (*replicates.runs_of(records, order.commit), *before), usual)
+        if why:
+            self._in_doubt += len(order.excused) < 2
+            order.excused.append(why)
+        return why, len(order.excused) == 1 and bool(why)
+
+    def _run(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Run:
+        experiment, which = order.experiment, "" if order.log == "train" else order.log
+        race = None
+        if order.racer is not None and order.bar is not None:
+            race = Race(order.racer, order.seed, order.bar, is_spared(experiment.number))
+        job = self._job(order, tree, lane, variables)
+
+        def note(now: Progress) -> str:
+            self._watcher.progress[experiment.number] = replace(now, run=which)
+            return race.look(now.losses) if race else ""
+
+        run = self._runner.run(job, note)
+        if race:
+            run = replace(run, bar=race.bar, hopeless=race.hopeless)
+        other = "" if order.commit == experiment.commit else order.commit
+        return replace(run, variables=variables, role=order.role, commit=other)
+
+    def _job(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Job:
+        settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
+        tree.reset(order.commit)
+        tree.show(settings.root, settings.readable)
+        head = self._ledger.incumbent
+        # The second run of a baseline that is not recorded yet has no first one to be held to.
+        scored = any(run.metric is not None for run in order.before)
+        known = experiment if order.role == "baseline" and scored else baseline
+        clocked, kept = harness.score is not None, self._compiled(order.commit)
+        if clocked:  # where nobody asks for the clock, nothing would be kept, and the user's own cache is better
+            fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])
+        return Job(
+            command=settings.command, folder=tree.folder, out=tree.out,
+            log=self.artifacts(experiment.number) / f"{order.log}.log", seed=order.seed, lane=lane,
+            limits=experiment.limits, metric_name=settings.metric, score=harness.score, score_folder=settings.root,
+            environment={**harness.environment, **variables}, rows=harness.training_rows,
+            score_environment=self._score_environment(order, known, head.commit if head else ""),
+            readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
+            trusted=tuple(settings.root / path for path in settings.frozen),
+            cache=tree.cache if clocked else None, keep_cache=kept,
+        )  # fmt: skip
+
+    def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:
+        """What the scorer is told; nothing of an audit's rows is kept, since no verdict may know of them."""
+        if order.role == _AUDIT and known is not None:
+            return {**bounds(known, order.below), **self._harness.audit_environment}
+        return self._files.variables(order.commit, known, head, order.below)
+
+    def _compiled(self, commit: str) -> Path:
+        """Where what compilers made of a commit is kept, from before it had seen data."""
+        return self._ratchet.home / "compiled" / self._ratchet.tag / commit
+
+    def keep_compiled(self, commits: Container[str]) -> None:
+        """Remove what is kept of all other commits but the baseline."""
+        baseline = self._ledger.baseline
+        for folder in self._compiled("").glob("*"):
+            if folder.name not in commits and (baseline is None or folder.name != baseline.commit):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def artifacts(self, number: int) -> Path:
+        """The folder for what an experiment leaves for people; git ignores it."""
+        folder = self.campaign_folder() / f"{number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def campaign_folder(self) -> Path:
+        """The folder for what the campaign leaves for people."""
+        runs = self._settings.experiments_folder / "runs"
+        folder = runs / self._ratchet.tag
+        folder.mkdir(parents=True, exist_ok=True)
+        ignore = runs / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+        return folder

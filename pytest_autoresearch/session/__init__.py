@@ -1,0 +1,1 @@
+"""Everything pytest: from the command line to the last report."""

@@ -1,0 +1,150 @@
+"""What a session says to GitHub Actions: the job summary, annotations, the outputs of the step.
+
+Each goes through a file or a form of line that the runner names in the environment; elsewhere nothing is said. Knows
+the campaign as records, and the rules of workflow commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.reports.step_summary import crash_message, crashes, step_summary
+
+SUMMARY_BYTES = 1024 * 1024  # of one step; GitHub shows nothing of a larger one
+_MOST = 10  # annotations of a kind and step that GitHub shows
+_TEXT = 300
+_REPORTS = ("results.tsv", "results.xml", "report.html", "progress.png")
+
+
+class GitHub:
+    """The session's end, told to the runner that it runs under.
+
+    Args:
+        root: The repository.
+        tag: The campaign.
+        records: Its records, as they are by then.
+        runs: The folder of its logs and patches.
+        environment: Where the runner says what it wants.
+    """
+
+    def __init__(
+        self, root: Path, tag: str, records: Callable[[], Sequence[Experiment]], runs: Path,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:  # fmt: skip
+        self._root = root
+        self._tag = tag
+        self._records = records
+        self._runs = runs
+        self._environment = environment
+        self._session: set[int] = set()
+
+    def pytest_autoresearch_record(self, experiment: Experiment) -> None:
+        self._session.add(experiment.number)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._environment.get("GITHUB_ACTIONS") == "true":
+            for line in commands(self._records(), self._session):
+                terminalreporter.write_line(line)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # the other reports are written when this goes on
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            with contextlib.suppress(OSError):  # a view of the records: it does not fail a night
+                self._tell()
+
+    def _tell(self) -> None:
+        if path := self._environment.get("GITHUB_OUTPUT"):
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(outputs(self._records(), self._session, self._tag))
+        if path := self._environment.get("GITHUB_STEP_SUMMARY"):
+            page = step_summary(self._records(), self._session, f"autoresearch/{self._tag}", self._files())
+            append(Path(path), page)
+
+    def _files(self) -> list[str]:
+        """What there is to keep, as paths of the repository."""
+        there = [self._root / name for name in _REPORTS if (self._root / name).is_file()]
+        there += [self._runs] if self._runs.is_dir() else []
+        return [os.path.relpath(path, self._root) for path in there]
+
+
+def append(path: Path, page: str) -> None:
+    """Add the page to a job summary, unless the whole would then be larger than GitHub takes."""
+    there = path.stat().st_size if path.exists() else 0
+    given = page.encode("utf-8", "replace")
+    if there + len(given) < SUMMARY_BYTES:
+        with path.open("ab") as file:
+            file.write(given)
+
+
+def commands(records: Sequence[Experiment], session: set[int]) -> list[str]:
+    """Workflow commands: a notice for a keep, a warning for a class of crash, nothing for a discard.
+
+    Where there are more of a kind than GitHub shows, the last one says how many were left out.
+    """
+    keeps = [
+        _command("notice", f"kept {one.number:04d}", f"{_measured(one)}: {one.proposal.description}")
+        for one in records
+        if one.number in session and one.number != BASELINE and _status(one) is Status.KEEP
+    ]
+    warnings = [
+        _command(
+            "warning", f"crash: {reason}", f"{_times(count)}, the last was {last.number:04d}: {crash_message(last)}"
+        )
+        for reason, count, last in crashes(records, session)
+    ]
+    return [*_at_most(keeps, "notice", "keeps"), *_at_most(warnings, "warning", "classes of crash")]
+
+
+def outputs(records: Sequence[Experiment], session: set[int], tag: str) -> str:
+    """The step's outputs: `tag`, `best`, `best-commit`; and of this session `experiments`, `kept`, `crashed`."""
+    line = chain(records)
+    mine = [_status(one) for one in records if one.number in session and one.number != BASELINE]
+    given = {
+        "tag": tag,
+        "best": f"{line[-1].metric:.6f}" if line else "",
+        "best-commit": line[-1].commit if line else "",
+        "experiments": len(mine),
+        "kept": mine.count(Status.KEEP),
+        "crashed": mine.count(Status.CRASH),
+    }
+    return "".join(f"{name}={value}\n" for name, value in given.items())
+
+
+def _at_most(given: list[str], level: str, what: str) -> list[str]:
+    if len(given) <= _MOST:
+        return given
+    left = len(given) - _MOST + 1
+    return [*given[: _MOST - 1], _command(level, f"more {what}", f"{left} more {what} are in the summary")]
+
+
+def _command(level: str, title: str, message: str) -> str:
+    """One annotation; in a property a comma and a colon mean something as well."""
+    escaped = _data(one_line(title)[:_TEXT]).replace(":", "%3A").replace(",", "%2C")
+    return f"::{level} title={escaped}::{_data(one_line(message)[:_TEXT])}"
+
+
+def _data(words: str) -> str:
+    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _measured(experiment: Experiment) -> str:
+    return f"{experiment.metric_name} {experiment.metric:.6f}, {experiment.metric - experiment.best:+.6f}"
+
+
+def _status(experiment: Experiment) -> Status | None:
+    return experiment.verdict.status if experiment.verdict else None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -1,0 +1,259 @@
+"""From reports to a verdict.
+
+Registered when the loop starts, so that its wrapper is the outermost: nobody changes a report after it was judged, and
+the record is in git before anybody hears of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from pytest_autoresearch.campaign.campaign import Campaign
+from pytest_autoresearch.core.errors import AutoresearchError, UserError
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage, Verdict
+from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.keeprule import verdict
+from pytest_autoresearch.session.slots import SLOT, Slot
+
+_MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
+
+
+class Judge:
+    """Hears every report of every jury.
+
+    Attributes:
+        broken: The report that stops the campaign, nothing being recorded of its experiment: of a rule that raised
+            something else than an assertion, of a failure of git or of a proposer, of a baseline that did not pass.
+        reason: Why it stops, in a sentence.
+        baseline_crashed: Whether that was a baseline without a metric.
+        infrastructure: Whether it was git or a proposer.
+        teardown_errors: How many fixtures failed after their verdict.
+        kept: How many experiments were kept, the baseline not counted.
+    """
+
+    def __init__(self, campaign: Campaign, discard: str, announce: Callable[[Experiment], None]) -> None:
+        self.campaign = campaign
+        self.broken: pytest.TestReport | None = None
+        self.reason = ""
+        self.baseline_crashed = False
+        self.infrastructure = False
+        self.teardown_errors = 0
+        self.kept = 0
+        self.recording = False
+        self._discard = discard
+        self._announce = announce
+        self._in_body = False
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        self._in_body = True
+        try:
+            return (yield)
+        finally:
+            self._in_body = False
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> None:
+        """A run that was ended early has no numbers for a test to ask for."""
+        slot = pyfuncitem.stash.get(SLOT, None)
+        if slot is not None and slot.experiment is not None and slot.experiment.hopeless:
+            pytest.fail(f"hopeless: {slot.experiment.hopeless}", pytrace=False)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        slot = item.stash.get(SLOT, None)
+        if slot is not None:
+            self._hear(item, slot, report, call)
+        return report
+
+    def _hear(self, item: pytest.Item, slot: Slot, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+        experiment = slot.experiment
+        if report.when == "teardown":
+            self.teardown_errors += report.failed
+            report.user_properties[:] = item.user_properties  # JUnit takes those of the last report
+            return
+        if report.passed and (report.when == "setup" or self._in_body):
+            return  # a subtest reports while its test goes on: what passed so far decides nothing
+        if experiment is None:
+            if slot.error is not None:
+                self._break(item, report, f"{type(slot.error).__name__}: {slot.error}", infrastructure=True)
+            elif report.failed:
+                self._break(item, report, f"the rule is broken: {_what_failed(_message(report))}", infrastructure=False)
+            return
+        if slot.verdict is None and self.broken is None:
+            ruling = self._rule(item, slot, experiment, report, call)
+            if ruling is not None:
+                self._record(item, slot, experiment, ruling, report)
+        elif slot.verdict is not None and report.failed:
+            self._agree(report, slot.verdict)
+        self._dress(item, slot, report)
+
+    def _rule(
+        self, item: pytest.Item, slot: Slot, experiment: Experiment, report: pytest.TestReport,
+        call: pytest.CallInfo[None],
+    ) -> Verdict | None:  # fmt: skip
+        """What this report means for its experiment; None while others of the jury have not been heard."""
+        raised = call.excinfo.value if call.excinfo else None
+        if experiment.crash is not None:
+            return verdict.crashed(experiment.crash)
+        if experiment.hopeless:
+            return verdict.stopped(experiment)
+        if slot.ruling is not None and report.when == "call":  # in place of the asserts, not of a broken fixture
+            return slot.ruling
+        if hasattr(report, "wasxfail"):
+            return verdict.undecided(experiment, "xfail" if report.skipped else "xpass", str(report.wasxfail))
+        if report.skipped:
+            return verdict.undecided(experiment, "skip", one_line(_message(report)))
+        if report.passed:
+            slot.passed.add(item)
+            return verdict.kept(experiment) if slot.passed >= set(slot.jury) else None
+        if raised is None:  # failed without an exception: a strict xpass, or a conftest that rewrote the report
+            return verdict.discarded(experiment, one_line(_message(report)))
+        if report.when == "call" and isinstance(raised, AssertionError | pytest.fail.Exception):
+            return verdict.discarded(experiment, _what_failed(_message(report)))
+        self._break(item, report, f"the rule is broken: {_what_failed(_message(report))}", infrastructure=False)
+        report.longrepr = _with_places(item, call.excinfo)
+        return None
+
+    def _record(
+        self, item: pytest.Item, slot: Slot, experiment: Experiment, ruling: Verdict, report: pytest.TestReport
+    ) -> None:
+        if experiment.number == BASELINE and ruling.status is not Status.KEEP:
+            # Without a baseline there is no campaign: nothing is recorded, and the next session measures it again.
+            self.campaign.forget(BASELINE)
+            slot.verdict = ruling
+            self.baseline_crashed = ruling.status is Status.CRASH
+            self._break(item, report, f"the baseline did not pass: {ruling}", infrastructure=False)
+            return
+        self.recording = True  # a second signal must not tear this apart
+        try:
+            judged = self.campaign.record(experiment, ruling)
+        except (AutoresearchError, OSError) as error:
+            broken = not isinstance(error, UserError)
+            self._break(item, report, f"not recorded: {error}", infrastructure=broken)
+            return
+        finally:
+            self.recording = False
+        slot.experiment, slot.verdict = judged, judged.verdict
+        self.kept += judged.number != BASELINE and judged.verdict is not None and judged.verdict.status is Status.KEEP
+        if judged.verdict is not None:
+            self._agree(report, judged.verdict)
+        self._announce(judged)
+
+    def _agree(self, report: pytest.TestReport, ruling: Verdict) -> None:
+        """Where git's verdict is not the report's, the report gives way; so do later failures in the jury."""
+        if ruling.status is Status.CRASH:
+            return
+        if ruling.status is Status.KEEP:
+            if report.when == "call":  # after a setup that passed, pytest would go on to the body
+                report.outcome, report.longrepr = "passed", None
+        elif report.passed:
+            report.outcome, report.longrepr = "failed", str(ruling)
+        if ruling.status is Status.DISCARD and report.failed and self._discard == "xfail":
+            report.outcome = "skipped"
+            report.wasxfail = str(ruling)
+
+    def _dress(self, item: pytest.Item, slot: Slot, report: pytest.TestReport) -> None:
+        """Duration to the jury's first report, numbers to the deciding one, the verdict to every failure."""
+        experiment = slot.experiment
+        if experiment is None:
+            return
+        if not slot.timed:
+            slot.timed = True
+            report.duration += experiment.seconds
+            report.start = report.stop - report.duration
+        if not slot.described and (slot.verdict is not None or self.broken is report):
+            slot.described = True
+            item.user_properties += properties(experiment)
+        report.user_properties[:] = item.user_properties
+        if report.failed:
+            _head(report, self.reason if self.broken is report else str(slot.verdict or "undecided"))
+
+    def _break(self, item: pytest.Item, report: pytest.TestReport, reason: str, infrastructure: bool) -> None:
+        if self.broken is None:
+            self.broken, self.reason, self.infrastructure = report, reason, infrastructure
+        if not report.failed:
+            report.outcome, report.longrepr = "failed", reason
+        item.session.shouldstop = "the campaign stopped, as said above"
+
+
+def properties(experiment: Experiment) -> list[tuple[str, object]]:
+    """What JUnit says of an experiment, in the order of interest."""
+    given = experiment.verdict
+    run = experiment.last_run
+    metrics: dict[str, Any] = dict(run.metrics) if run else {}
+    metrics.pop(experiment.metric_name, None)
+    return [
+        ("experiment", f"{experiment.number:04d}"),
+        ("status", str(given.status) if given else "undecided"),
+        ("reason", given.reason if given else ""),
+        ("description", experiment.proposal.description),
+        (experiment.metric_name, f"{experiment.metric:.6f}" if experiment.measured else ""),
+        ("best", "" if experiment.incumbent is None else f"{experiment.incumbent:.6f}"),
+        ("gain", "" if given is None or given.gain is None else f"{given.gain:.6f}"),
+        ("margin", f"{experiment.margin:.6f}"),
+        ("runs", len(experiment.runs)),
+        ("commit", experiment.commit),
+        ("base", experiment.base),
+        ("tag", experiment.tag),
+        ("proposer", experiment.proposal.proposer),
+        *_paid(experiment.usage),
+        ("sandbox", experiment.setting.sandbox),
+        ("training_seconds", f"{experiment.training_seconds:.1f}"),
+        ("peak_memory_mb", f"{experiment.peak_memory_mb:.1f}"),
+        ("memory_from", run.memory_from if run else ""),
+        ("device", run.device if run else ""),
+        ("seed", run.seed if run else ""),
+        ("lane", run.lane if run else ""),
+        *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),
+    ]
+
+
+def _paid(usage: Usage) -> list[tuple[str, object]]:
+    """What the proposal used, where anything was paid for."""
+    if not usage.requests:
+        return []
+    cost = "" if usage.cost_usd is None else f"{usage.cost_usd:.6f}"
+    return [("model", usage.model), ("tokens", usage.tokens), ("cost_usd", cost)]
+
+
+def _with_places(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException] | None) -> Any:
+    """What was raised, with file and line: for the one failure that somebody has to put right."""
+    style = getattr(item.config.option, "tbstyle", "auto")
+    item.config.option.tbstyle = "short"
+    try:
+        return item.repr_failure(excinfo) if excinfo else None
+    finally:
+        item.config.option.tbstyle = style
+
+
+def _message(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return str(crash.message)
+    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+
+
+def _what_failed(text: str) -> str:
+    """The first line, and the one that says where its value came from."""
+    first, *rest = text.split("\n")
+    where = [line for line in rest[:1] if line.strip().startswith("+ ")]
+    return one_line(" ".join([first, *where]))
+
+
+def _head(report: pytest.TestReport, said: str) -> None:
+    """Put the verdict where JUnit's message and the short summary look first."""
+    text = _message(report).removeprefix("Failed: ")
+    if not text.startswith(said):
+        text = f"{said}\n{text}"
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = text[:_MESSAGE_CHARACTERS]
+    else:
+        report.longrepr = text

@@ -1,0 +1,117 @@
+"""pytest's JUnit file, written as the session goes and valid whatever ends it.
+
+Together with `reprcrash.message` in the judge, this is the only use of names that pytest does not document.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_autoresearch.core.experiment import Experiment
+
+_SHARE = 1 / 100  # of the session's time that may go into writing the file early
+
+
+class Junit:
+    """The session's LogXML, held from outside. Without one, every method does nothing.
+
+    Args:
+        config: The session's.
+        names: `verdict` where the name of a test case is to carry verdict and metric, else `plain`.
+    """
+
+    def __init__(self, config: pytest.Config, names: str = "plain") -> None:
+        self._xml = _log_xml(config)
+        self._names = names
+        self._verdicts: dict[str, str] = {}  # by number, where names carry them
+        self._began = time.monotonic()
+        self._spent = 0.0
+        self._properties = True
+        if self._xml is None:
+            return
+        if not _given(config, "junit_family"):
+            self._xml.family = "xunit1"  # the family whose schema has a place for properties
+        if not _given(config, "junit_logging"):
+            self._xml.logging = "system-out"
+        self._properties = self._xml.family != "xunit2"
+
+    def pytest_autoresearch_record(self, experiment: Experiment) -> None:
+        if self._names == "verdict":
+            self._verdicts[f"{experiment.number:04d}"] = _verdict(experiment)
+
+    def checkpoint(self) -> None:
+        """Write the file now, unless that would take more than its share of the time."""
+        if self._xml is None or self._spent > _SHARE * (time.monotonic() - self._began):
+            return
+        began = time.monotonic()
+        with contextlib.suppress(OSError), self._aside():  # a view of the records; the end says what is wrong with it
+            self._xml.pytest_sessionfinish()
+        self._spent += time.monotonic() - began
+
+    @pytest.hookimpl(wrapper=True, trylast=True)  # inside the terminal's wrapper, which prints the file's name
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        if self._xml is None:
+            return (yield)
+        with self._aside():
+            return (yield)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What is written meanwhile takes the file's place once it is whole, even where something else then fails."""
+        assert self._xml is not None
+        real = Path(self._xml.logfile)
+        part = real.with_name(f"{real.name}.part")
+        self._xml.logfile = str(part)
+        try:
+            self._tidy()
+            yield
+        finally:
+            self._xml.logfile = str(real)
+            if part.is_file() and part.read_bytes().endswith(b"</testsuites>"):
+                part.replace(real)
+
+    def _tidy(self) -> None:
+        """Drop cases without a name, which an interrupt leaves and readers choke on."""
+        assert self._xml is not None
+        named = [case for case in self._xml.node_reporters_ordered if case.to_xml().get("name")]
+        self._xml.node_reporters_ordered[:] = named
+        for case in named:
+            element = case.to_xml()
+            for given in element.iter("property"):  # of the case that decided alone
+                verdict = self._verdicts.get(given.get("value", "")) if given.get("name") == "experiment" else None
+                if verdict and not element.get("name", "").endswith(verdict):
+                    element.set("name", f"{element.get('name')} {verdict}")
+            if not self._properties:  # the xunit2 schema has no place for them
+                for properties in element.findall("properties"):
+                    element.remove(properties)
+
+
+def _verdict(experiment: Experiment) -> str:
+    """Verdict and metric in as few characters as they take; why there is no metric where there is none."""
+    if experiment.verdict is None:
+        return ""
+    measured = experiment.crash is None and math.isfinite(experiment.metric)
+    return f"{experiment.verdict.status} {f'{experiment.metric:.6g}' if measured else experiment.verdict.reason}"
+
+
+def _log_xml(config: pytest.Config) -> Any:
+    """LogXML, known by its class: pytest registers it without a name."""
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__module__ == "_pytest.junitxml" and type(plugin).__name__ == "LogXML":
+            return plugin
+    return None
+
+
+def _given(config: pytest.Config, key: str) -> bool:
+    """Whether the user set the ini key, in the file or by `-o`; pytest tells its value but not whose it is."""
+    text = config.inipath.read_text("utf-8", "replace") if config.inipath is not None else ""
+    written = re.search(rf"^\s*{key}\s*=", text, re.MULTILINE)
+    return bool(written) or any(str(pair).startswith(f"{key}=") for pair in config.option.override_ini or ())

@@ -1,0 +1,147 @@
+"""What a running session leaves for whoever watches it from another terminal: one small file, a moment old.
+
+A view like any other: it may be missing or stale, and nothing that goes wrong with it reaches the session. The file
+says where the session is; what has been decided stands in the records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from pytest_autoresearch.core.run import Progress
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.campaign.campaign import Campaign
+
+NAME = "progress.json"
+_EVERY_SECONDS = 0.5
+_STALE_SECONDS = 15.0  # after which a session on another machine is taken to be gone
+_MOST_POINTS = 240  # of a curve: more than a terminal has columns
+
+
+class Live:
+    """Writes the file of one session.
+
+    Args:
+        folder: The campaign's, in which the file is; nothing is written before a run has made it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / NAME
+        self._curves: dict[tuple[int, str], list[tuple[int, float]]] = {}
+        self._began = time.time()
+        self._written = -math.inf
+        self._wrote = False
+
+    def show(self, campaign: Campaign, left: int | None) -> None:
+        """Note where the session is.
+
+        Args:
+            left: How many experiments it has still to begin; None for no end.
+        """
+        with contextlib.suppress(Exception):  # a view: the night is worth more
+            under_way = campaign.progress.copy()
+            self._listen(under_way)
+            if time.monotonic() - self._written >= _EVERY_SECONDS and self._file.parent.is_dir():
+                self._written = time.monotonic()
+                self._write(self._document(campaign, under_way, left))
+
+    def close(self) -> None:
+        """The session is over: take the file away."""
+        if self._wrote:
+            with contextlib.suppress(OSError):
+                self._file.unlink(missing_ok=True)
+
+    def _listen(self, under_way: Mapping[int, Progress]) -> None:
+        """Add to the curves of what runs; what runs no longer is forgotten."""
+        runs = {(number, now.run) for number, now in under_way.items()}
+        self._curves = {run: points for run, points in self._curves.items() if run in runs}
+        for number, now in under_way.items():
+            points = self._curves.setdefault((number, now.run), [])
+            if now.phase == "proposing":
+                points.clear()
+            if now.step is None or now.loss is None or not math.isfinite(now.loss):
+                continue
+            if points and now.step <= points[-1][0]:
+                if now.step < points[-1][0]:  # another run under the same name
+                    points.clear()
+                else:
+                    continue
+            points.append((now.step, now.loss))
+            if len(points) > _MOST_POINTS:
+                del points[1:-1:2]
+
+    def _document(self, campaign: Campaign, under_way: Mapping[int, Progress], left: int | None) -> dict[str, Any]:
+        return {
+            "tag": campaign.ratchet.tag,
+            "pid": os.getpid(),
+            "started": psutil.Process().create_time(),
+            "machine": platform.node(),
+            "began": self._began,
+            "written": time.time(),
+            "proposer": campaign.settings.proposer,
+            "recorded": len(campaign.ledger.records),
+            "left": left,
+            "running": [
+                {
+                    "number": number,
+                    "description": campaign.running.get(number, ""),
+                    "phase": now.phase,
+                    "run": now.run,
+                    "step": now.step,
+                    "loss": now.loss if now.loss is not None and math.isfinite(now.loss) else None,
+                    "seconds": now.seconds,
+                    "remaining_seconds": now.remaining_seconds,
+                    "memory_mb": now.memory_mb,
+                    "curve": self._curves.get((number, now.run), []),
+                }
+                for number, now in sorted(under_way.items())
+            ],
+        }
+
+    def _write(self, document: Mapping[str, Any]) -> None:
+        """All of it or nothing: whoever reads sees a whole file."""
+        part = self._file.with_name(f".{NAME}.{os.getpid()}")
+        part.write_text(json.dumps(document))
+        part.replace(self._file)
+        self._wrote = True
+
+
+def session(folder: Path) -> dict[str, Any] | None:
+    """What the session of a campaign's folder has written; None where none runs, or it has nothing to show yet."""
+    try:
+        document: dict[str, Any] = json.loads((folder / NAME).read_text())
+        return document if _is_alive(document) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def sessions(runs: Path) -> list[dict[str, Any]]:
+    """What every running session of a repository has written, the one that began last first.
+
+    Args:
+        runs: The folder that has one for each campaign.
+    """
+    folders = sorted(runs.iterdir()) if runs.is_dir() else []
+    found = (session(folder) for folder in folders)
+    return sorted((one for one in found if one is not None), key=lambda one: -float(one["began"]))
+
+
+def _is_alive(document: Mapping[str, Any]) -> bool:
+    """Whether the session that wrote it still runs: by its process on this machine, elsewhere by the file's age."""
+    if document["machine"] != platform.node():
+        return time.time() - float(document["written"]) < _STALE_SECONDS
+    try:
+        return abs(psutil.Process(int(document["pid"])).create_time() - float(document["started"])) < 1.0
+    except psutil.Error:
+        return False

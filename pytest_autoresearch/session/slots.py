@@ -1,0 +1,157 @@
+"""Numbered slots: how ordinary test functions become experiments.
+
+A slot is one experiment's place in the session. Every collected test that takes the fixture `experiment` is given the
+slots as a parameter, so that its items are `test_val_bpb_improves[0001]` and so on; the items of one slot are its
+jury. Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Verdict
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+SLOT = pytest.StashKey["Slot"]()
+
+
+@dataclass(eq=False)  # compared by identity, as pytest's cache of parametrised fixtures does
+class Slot:
+    """One experiment's place: the items that judge it, and what has come of it.
+
+    Attributes:
+        number: Its experiment's number.
+        jury: The items that judge it, in order.
+        experiment: The result, once a lane has one.
+        error: What kept a lane from having one: git or a proposer, never the candidate.
+        ruling: What a user's hook decided ahead of the jury.
+        passed: The items that passed so far.
+        verdict: What was recorded.
+        timed: Whether a report has been given the experiment's duration.
+        described: Whether a report has been given the experiment's numbers.
+    """
+
+    number: int
+    jury: list[pytest.Item] = field(default_factory=list)
+    experiment: Experiment | None = None
+    error: BaseException | None = None
+    ruling: Verdict | None = None
+    passed: set[pytest.Item] = field(default_factory=set)
+    verdict: Verdict | None = None
+    timed: bool = False
+    described: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.number:04d}"
+
+
+class Slots:
+    """The session's slots, as a plugin that takes part in collection.
+
+    Args:
+        experiments: The folder of acceptance rules.
+        first: The number of the first experiment.
+        count: How many after the baseline; 0 for as many as there will be.
+    """
+
+    def __init__(self, experiments: Path, first: int, count: int) -> None:
+        self.experiments = experiments
+        self.unlimited = count == 0
+        last = max(first, BASELINE + 1) + (count or 1)
+        self._made = [Slot(number) for number in range(first, last)]
+        self._batch = self._made
+        self._functions: list[tuple[pytest.Collector, str]] = []
+
+    def waiting(self, items: Iterable[pytest.Item]) -> list[Slot]:
+        """The slots that have a jury among the items, by number."""
+        items = list(items)
+        self._functions = list(dict.fromkeys((item.parent, _name(item)) for item in items if item.parent is not None))
+        return sorted({item.stash[SLOT] for item in items}, key=lambda slot: slot.number)
+
+    def more(self, session: pytest.Session) -> list[Slot]:
+        """Collect the next number from the same functions: a night without an end is never collected whole.
+
+        A number that -k leaves out is passed over; after a hundred in a row there is none to come.
+        """
+        for _ in range(100):
+            if slots := self._next(session):
+                return slots
+        return []
+
+    def _next(self, session: pytest.Session) -> list[Slot]:
+        slot = Slot(self._made[-1].number + 1)
+        self._made.append(slot)
+        self._batch = [slot]
+        items: list[pytest.Item] = []
+        for parent, name in self._functions:
+            made = parent.ihook.pytest_pycollect_makeitem(
+                collector=parent,
+                name=name,
+                obj=inspect.getattr_static(parent.obj, name),  # type: ignore[attr-defined]
+            )
+            for item in made if isinstance(made, list) else [made]:
+                item.ihook.pytest_itemcollected(item=item)
+                items.append(item)
+        session.config.hook.pytest_collection_modifyitems(session=session, config=session.config, items=items)
+        session.items += items
+        session.testscollected += len(items)
+        return [slot] if items else []
+
+    # ------------------------------------------------------------------------------------------------- collection
+
+    @pytest.hookimpl
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        ours = (self.experiments, BUNDLED)
+        above = any(folder.is_relative_to(collection_path) for folder in ours)
+        return None if above or any(collection_path.is_relative_to(folder) for folder in ours) else True
+
+    @pytest.hookimpl
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+        patterns = parent.config.getini("python_files")
+        if file_path.parent != BUNDLED or any(fnmatch.fnmatch(file_path.name, pattern) for pattern in patterns):
+            return None
+        return pytest.Module.from_parent(parent, path=file_path) if file_path.name.startswith("test_") else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "experiment" in metafunc.fixturenames:
+            metafunc.parametrize("experiment", self._batch, indirect=True, ids=[str(slot) for slot in self._batch])
+
+    @pytest.hookimpl
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        slot = item.callspec.params.get("experiment") if hasattr(item, "callspec") else None
+        if isinstance(slot, Slot):
+            item.stash[SLOT] = slot
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """Outermost, so it sees what -k, -m and every conftest left."""
+        others = [item for item in items if SLOT not in item.stash]
+        items[:] = [item for item in items if SLOT in item.stash]
+        if others:
+            config.hook.pytest_deselected(items=others)
+        offered: dict[Slot, int] = {}
+        for item in items:
+            offered[item.stash[SLOT]] = offered.get(item.stash[SLOT], 0) + 1
+        result = yield
+        items.sort(key=lambda item: item.stash[SLOT].number)  # stable: the order of definition within a slot
+        for slot in offered:
+            slot.jury = [item for item in items if item.stash[SLOT] is slot]
+            if slot.jury and len(slot.jury) != offered[slot]:
+                raise pytest.UsageError(
+                    f"experiment {slot}: {len(slot.jury)} of its {offered[slot]} tests are selected, but they decide "
+                    "together: select by number (-k 0007) or not at all"
+                )
+        return result
+
+
+def _name(item: pytest.Item) -> str:
+    return str(getattr(item, "originalname", None) or item.name)

@@ -1,0 +1,195 @@
+"""What the terminal shows: a header, one line an experiment, a live line while it runs, a summary.
+
+At verbosity 0 these lines stand in place of pytest's dots; with -v they stand between its lines, with -q they are left
+to the dots. A terse session, which an agent drives, is quiet, and each of its experiments is a few lines of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.reports import summary
+from pytest_autoresearch.reports.line import json_line, verdict_line
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.campaign.campaign import Campaign
+    from pytest_autoresearch.campaign.checkout import Followed
+    from pytest_autoresearch.session.judge import Judge
+
+_LAST_LINES = 3  # of what is long, in a terse session
+_HEARTBEAT_SECONDS = 30.0  # between lines of progress where there is no terminal to draw on
+_COLOURS = {Status.KEEP: {"green": True}, Status.DISCARD: {}, Status.CRASH: {"red": True}}
+
+
+class Terminal:
+    """The session's voice; without a terminal reporter it says nothing.
+
+    Args:
+        config: The session's.
+        header: The lines to begin with.
+        terse: Whether the session is one whose edit comes from the checkout, and a quiet one shows that in short.
+        json: Whether every experiment is a line of JSON, too.
+    """
+
+    def __init__(self, config: pytest.Config, header: list[str], terse: bool = False, json: bool = False) -> None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._reporter: pytest.TerminalReporter | None = reporter
+        self._header = header
+        self._lines = reporter is not None and reporter.verbosity >= 0
+        self._terse = terse and not self._lines
+        self._json = json
+        self._announced: set[int] = set()
+        self._drawn = False
+        self._silent = False  # while pytest would print a dot for a report
+        self._said_at = time.monotonic()
+        self.campaign: Campaign
+        self.judge: Judge
+        if reporter is None:
+            return
+        if config.option.reportchars == "fE":  # pytest's default; every experiment has had its line already
+            reporter.reportchars = reporter.reportchars.replace("f", "").replace("E", "")
+        if self._lines and reporter.verbosity == 0:
+            reporter.showfspath = False
+
+    def pytest_report_header(self) -> list[str]:
+        return self._header
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> Generator[None, tuple[str, str, object], tuple[str, str, object]]:
+        status = yield
+        return (status[0], "", "") if self._silent else status
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        if getattr(session.config.option, "tbstyle", None) == "auto" and not session.testsfailed:
+            session.config.option.tbstyle = "no"  # a discard is one line, not a traceback; collection has had its own
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self) -> Generator[None, object, object]:
+        self._silent = self._terse or (self._lines and self._reporter is not None and self._reporter.verbosity == 0)
+        try:
+            return (yield)
+        finally:
+            self._silent = False
+
+    def announce(self, experiment: Experiment, followed: Followed | None = None) -> None:
+        """The line of a judged experiment.
+
+        Args:
+            experiment: Judged.
+            followed: What became of the user's checkout, where the edit came from it.
+        """
+        self.clear()
+        first = not self._announced
+        self._announced.add(experiment.number)
+        self._said_at = time.monotonic()
+        if self._reporter is None or experiment.verdict is None:
+            return
+        colour = _COLOURS[experiment.verdict.status]
+        log = self._log(experiment)
+        if self._terse:
+            self._reporter.write_line(verdict_line(experiment), **colour)
+            if log and experiment.number != BASELINE:
+                self._reporter.write_line(f"log: {log}")
+        elif self._lines:
+            if first:
+                self._reporter.write_line(summary.column_line(experiment.metric_name), bold=True)
+            self._reporter.write_line(summary.experiment_line(experiment), **colour)
+        if followed is not None and followed.said and (self._terse or self._lines):
+            self._reporter.write_line(followed.said)
+        if self._json:
+            if self._reporter.config.get_terminal_writer().width_of_current_line:  # behind pytest's dots
+                self._reporter.write_line("")
+            self._reporter.write_line(json_line(experiment, log, followed.command if followed else ""))
+
+    def _log(self, experiment: Experiment) -> str:
+        """The log of its last run, as a path from where pytest was typed; empty where nothing was run."""
+        folder = self.campaign.settings.artifacts(experiment)
+        logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns) if experiment.runs else []
+        return os.path.relpath(logs[-1]) if logs else ""
+
+    def _hear(self, campaign: Campaign) -> None:
+        """Pass on what proposers had to say."""
+        while campaign.news:
+            text = one_line(campaign.news.popleft())
+            if self._reporter is not None and self._lines:
+                self.clear()
+                self._reporter.write_line(f" ...   {text}")
+
+    def show(self, campaign: Campaign) -> None:
+        """Where the running experiments are: redrawn on a terminal, now and then in a log."""
+        self._hear(campaign)
+        shown = self._lines or (self._terse and self._reporter is not None and self._reporter.isatty)
+        if self._reporter is None or not shown or not campaign.progress:
+            return
+        under_way = [
+            summary.progress_line(number, campaign.running.get(number, ""), now)
+            for number, now in sorted(campaign.progress.copy().items())
+        ]
+        text = " | ".join(under_way)
+        if self._reporter.isatty:
+            self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)
+            self._drawn = True
+        elif under_way and time.monotonic() - self._said_at > _HEARTBEAT_SECONDS:
+            self._said_at = time.monotonic()
+            self._reporter.write_line(f" ...   {text}")
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._drawn and self._reporter is not None:
+            self._reporter.rewrite("", erase=True)
+            self._reporter.write("\r")  # the erasing spaces end at the margin
+            self._drawn = False
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        self._hear(self.campaign)
+        if self._terse:
+            self._end_tersely(terminalreporter)
+            return
+        campaign, judge, out = self.campaign, self.judge, terminalreporter
+        if judge.broken is not None:
+            out.section("the campaign stopped", red=True, bold=True)
+            out.write_line(judge.broken.longreprtext)
+            out.write_line(judge.reason, red=True)
+            out.write_line("nothing was recorded of this experiment: put it right and type the same command again")
+            if judge.baseline_crashed and not campaign.setting.sandbox.startswith("none"):
+                out.write_line(
+                    "it ran in a sandbox: what training needs beside its tree and the installed packages belongs into "
+                    "autoresearch_readable; --autoresearch-sandbox off shows whether that is the reason (docs/trust.md)"
+                )
+        out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
+        for line in summary.summary_lines(
+            campaign.ledger.records,
+            self._announced,
+            f"autoresearch/{campaign.ratchet.tag}",
+            campaign.usage,
+            campaign.audited(),
+        ):
+            out.write_line(line)
+        if campaign.why_over:
+            out.write_line(f"ended: {campaign.why_over}")
+        for notice in campaign.ledger.notices:
+            out.write_line(f"note: {notice}", yellow=True)
+
+    def _end_tersely(self, out: pytest.TerminalReporter) -> None:
+        """Only what the lines of the experiments have not said."""
+        campaign, judge = self.campaign, self.judge
+        if judge.broken is not None:
+            for said in judge.broken.longreprtext.splitlines()[-_LAST_LINES:]:
+                out.write_line(said)
+            out.write_line(f"the campaign stopped: {judge.reason}", red=True)
+        if not self._announced - {BASELINE}:
+            if campaign.why_over:
+                out.write_line(f"ended: {campaign.why_over}")
+            out.write_line(f"no verdict: the edit is still in {', '.join(campaign.settings.editable)}")
+        for notice in campaign.ledger.notices[:_LAST_LINES]:
+            out.write_line(f"note: {notice}", yellow=True)

@@ -1,0 +1,225 @@
+"""Whether two programs do the same: compared by their syntax trees, never by running them.
+
+Pure: bytes in, an answer out. It errs on one side only: programs that it calls the same are the same, and what it
+cannot see through counts as a change. One thing is left out on purpose: a program that reads its own comments, or its
+docstrings by another way than `__doc__`, is compared without them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import warnings
+from collections.abc import Mapping
+from enum import StrEnum
+from itertools import count
+
+from pytest_autoresearch.source.seed_edits import blind
+
+_READS_LOCALS = frozenset({"locals", "vars", "dir", "eval", "exec", "f_locals", "co_varnames"})
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_WORD = re.compile(r"\w+")
+
+
+class Difference(StrEnum):
+    """What the step from one program to another comes to."""
+
+    NOTHING = "nothing"
+    SEED = "seed"
+    PROGRAM = "program"
+
+
+def change(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> Difference:
+    """What the files of one program, by path, have become in the other.
+
+    A file that came or went is a change, and so is any other byte of one that is no Python.
+    """
+    if digest(before) == digest(after):
+        return Difference.NOTHING
+    if before.keys() != after.keys():
+        return Difference.PROGRAM
+    one, other = _trees(before), _trees(after)
+    if one is None or other is None:
+        return Difference.PROGRAM
+    others = [path for path in before if not path.endswith(".py")]
+    if any(before[path] != after[path] for path in others):
+        return Difference.PROGRAM
+    try:
+        return Difference.SEED if _blind_digest(one) == _blind_digest(other) else Difference.PROGRAM
+    except RecursionError:  # a sum of a thousand numbers is no seed
+        return Difference.PROGRAM
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """40 hexadecimal digits that are equal for programs that differ in comments, layout, docstrings and names of
+    local variables alone. The same in every version of Python that reads the program in the same way.
+    """
+    whole = hashlib.sha256()
+    for path in sorted(files):
+        text = files[path]
+        try:
+            form = written(parse(text)) if path.endswith(".py") else None
+        except SyntaxError:
+            form = None
+        part = hashlib.sha256(text if form is None else form.encode("utf-8", "surrogatepass"))
+        whole.update(f"{path}\0{form is None}\0{part.hexdigest()}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()[:40]
+
+
+def size(files: Mapping[str, bytes]) -> int:
+    """How much there is of a program: the nodes of its syntax trees, and every character of its strings.
+
+    Strings count by their length, so that nothing is gained by moving code into one. Comments, layout and docstrings
+    that nobody reads count for nothing; a file that is no Python counts by its bytes.
+    """
+    total = 0
+    for path, text in files.items():
+        try:
+            tree = parse(text) if path.endswith(".py") else None
+        except SyntaxError:
+            tree = None
+        if tree is None:
+            total += len(text)
+            continue
+        _drop_idle(tree)
+        for node in ast.walk(tree):
+            total += 1
+            if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+                total += len(node.value)
+    return total
+
+
+def parse(text: bytes) -> ast.Module:
+    """The syntax tree of a Python file.
+
+    Raises:
+        SyntaxError: Python cannot parse it, for whatever reason.
+    """
+    try:
+        try:
+            return ast.parse(text)
+        except SyntaxError:
+            # Where warnings are errors, an old "\\d" in somebody's string fails to parse. Only then are the filters
+            # touched: they are the whole process's, and this may be a thread of it.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return ast.parse(text)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(str(error) or type(error).__name__) from None
+
+
+def _trees(files: Mapping[str, bytes]) -> dict[str, ast.Module] | None:
+    try:
+        return {path: parse(text) for path, text in files.items() if path.endswith(".py")}
+    except SyntaxError:
+        return None
+
+
+def _blind_digest(trees: dict[str, ast.Module]) -> str:
+    for tree in trees.values():
+        _drop_idle(tree)
+    blind(list(trees.values()))
+    text = "\n".join(f"{path}\n{written(trees[path])}" for path in sorted(trees))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- one form for many
+
+
+def written(tree: ast.Module) -> str:
+    """The program in a form that comments, layout, docstrings and names of local variables leave no trace in.
+
+    The tree is used up. Iterative throughout: a program may nest deeper than Python's own stack.
+    """
+    _drop_idle(tree)
+    _rename_locals(tree)
+    said: list[str] = []
+    waiting: list[object] = [tree]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                said.append(text)
+            case ast.Constant(value=value):
+                # Not repr of an int: Python refuses to write out one of several thousand digits.
+                said.append(f"{type(value).__name__} {hex(value) if type(value) is int else repr(value)}")
+            case ast.AST() as node:
+                parts: list[object] = [f"({type(node).__name__}"]
+                for name in node._fields:
+                    value = getattr(node, name, None)
+                    if value is not None and value != []:  # later versions of Python have more fields
+                        parts += [f".{name}", value if isinstance(value, (ast.AST, list)) else repr(value)]
+                waiting += [")", *reversed(parts)]
+            case list(values):
+                listed = [value if isinstance(value, ast.AST) else repr(value) for value in values]
+                waiting += ["]", *reversed(listed), "["]
+    return "\n".join(said)
+
+
+def _drop_idle(tree: ast.Module) -> None:
+    """Take out statements that do nothing: `pass`, bare constants, and docstrings where nobody asks for `__doc__`."""
+    nodes = list(ast.walk(tree))
+    named = (getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "value", None) for node in nodes)
+    keeps = any(isinstance(name, str) and "__doc__" in name for name in named)
+    for node in nodes:
+        if isinstance(node, ast.JoinedStr):  # one version of Python puts empty strings between the parts
+            node.values = [one for one in node.values if getattr(one, "value", None) != ""]
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                block[:] = [one for at, one in enumerate(block) if not _is_idle(one) or (keeps and at == 0)]
+
+
+def _is_idle(node: ast.AST) -> bool:
+    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+
+
+def _rename_locals(tree: ast.Module) -> None:
+    """Number the local variables of each function, in the order of its tree, where nothing can tell their names."""
+    numbers = count()
+    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
+        inside = [node for statement in function.body for node in ast.walk(statement)]
+        if not _READS_LOCALS.isdisjoint(_identifiers(inside)):
+            continue
+        plain = _own_names(function) - _spoken(function, inside)
+        new: dict[str, str] = {}
+        for node in inside:
+            if isinstance(node, ast.Name) and node.id in plain:
+                if node.id not in new:
+                    new[node.id] = f"@{next(numbers)}"
+                node.id = new[node.id]
+
+
+def _identifiers(nodes: list[ast.AST]) -> set[str]:
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def _own_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """Plain names that the function itself binds, not one of the scopes inside it."""
+    found = set()
+    waiting: list[ast.AST] = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        if not isinstance(node, _SCOPES):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def _spoken(function: ast.FunctionDef | ast.AsyncFunctionDef, inside: list[ast.AST]) -> set[str]:
+    """Names that are more than a place for a value: parameters, imports, attributes of a class, words of a string."""
+    found = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    for node in inside:
+        if isinstance(node, ast.ClassDef):
+            found |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= set(_WORD.findall(node.value))
+        if isinstance(node, ast.Attribute | ast.keyword | ast.Name | ast.Constant):
+            continue
+        for _, value in ast.iter_fields(node):
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, str):  # of `def`, `import`, `except … as`, `global`, `case` and their like
+                    found |= {one, one.partition(".")[0]}
+    return found

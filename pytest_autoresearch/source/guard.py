@@ -1,0 +1,200 @@
+"""What a proposal may not be, looked at before it is committed. Pure: it is told what changed."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+
+from pytest_autoresearch.core.errors import Refused
+from pytest_autoresearch.core.experiment import Experiment, Proposal
+from pytest_autoresearch.core.file_change import FileChange
+from pytest_autoresearch.source import fingerprint
+
+MOST_BYTES = 512 * 1024  # of one editable file: far above any program, far below a hidden data set
+MOST_GROWTH = 64 * 1024  # of all editable files together, by one proposal: a program written anew is half of that
+MOST_LITERAL_BYTES = 32 * 1024  # more than before in strings and numbers: a kernel in a string, not a corpus
+
+# Read by git, by pytest or by Python itself wherever they lie, and by people's tools in the morning: nothing that a
+# glob or a folder was meant to let in.
+_TRUSTED = frozenset({
+    *(".git", ".gitattributes", ".gitignore", ".gitmodules", ".lfsconfig", ".mailmap"),
+    *("conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini"),
+    *("pyproject.toml", "setup.cfg", "setup.py", "sitecustomize.py", "usercustomize.py", "pyvenv.cfg"),
+})  # fmt: skip
+_SHOWN = 200  # characters of a path, which may have thousands
+_PLAIN = re.compile(r"[A-Za-z0-9_+=@./ -]+")
+
+
+def check_changes(
+    proposal: Proposal,
+    changes: Iterable[FileChange],
+    editable: tuple[str, ...],
+    frozen: tuple[str, ...] = (),
+    root: str = "",
+) -> None:
+    """Only plain editable files changed, and something did.
+
+    Args:
+        editable: Paths, folders and globs, relative to the repository's top, as all paths are here.
+        frozen: Files and folders that no glob of these may let in.
+        root: The folder that training starts in.
+
+    Raises:
+        Refused: Otherwise.
+    """
+    changed = list(changes)
+    if not changed:
+        raise Refused("it changes nothing", proposal)
+    gone = {change.path for change in changed if change.kind == "D"}
+    for change in changed:
+        path = PurePosixPath(change.path)
+        if not is_editable(change.path, editable) or any(path.is_relative_to(name) for name in frozen):
+            shown = "".join(letter if letter.isprintable() else "?" for letter in change.path[:_SHOWN])
+            raise Refused(f"it changes {shown}; only {', '.join(editable)} may change", proposal)
+        if not change.regular:
+            raise Refused(f"it changes the kind or the mode of {path}; only its text may change", proposal)
+        if parents := gone.intersection(str(parent) for parent in path.parents):
+            raise Refused(f"it makes {parents.pop()} a folder; only its text may change", proposal)
+        if change.kind == "A":
+            _check_name(proposal, change, at_root=path.parent == PurePosixPath(root))
+        _check_size(proposal, change.path, change.size)
+
+
+def _check_name(proposal: Proposal, change: FileChange, at_root: bool) -> None:
+    """A new file's name means one thing, to every file system, to every reader and to every import."""
+    path = PurePosixPath(change.path)
+    if change.twin:
+        raise Refused(f"it adds {path}, which some systems take for {change.twin}: choose another name", proposal)
+    if not _PLAIN.fullmatch(change.path):
+        raise Refused(f"it adds a file of the name {change.path!a}: choose plain letters", proposal)
+    if at_root and path.suffix == ".py" and path.stem in sys.stdlib_module_names:
+        raise Refused(f"it adds {path}, which would be imported in place of Python's own {path.stem}", proposal)
+
+
+def check_texts(proposal: Proposal, texts: Mapping[str, bytes], before: Mapping[str, bytes] | None = None) -> None:
+    """Every changed file is of a sensible size, and Python where its name says so; together they hold no data.
+
+    Args:
+        texts: The editable files by path.
+        before: The same at the base.
+
+    Raises:
+        Refused: Otherwise, as the crash `syntax` for Python that does not parse.
+    """
+    base = before or {}
+    changed = {path: text for path, text in texts.items() if base.get(path) != text}
+    for path, text in changed.items():
+        _check_size(proposal, path, len(text))
+    trees = [_parsed(proposal, path, text) for path, text in changed.items() if path.endswith(".py")]
+    if before is None:
+        return
+    growth = sum(map(len, texts.values())) - sum(map(len, before.values()))
+    if growth > MOST_GROWTH:
+        raise Refused(f"it adds {growth:,} bytes; at most {MOST_GROWTH:,} are taken at a time", proposal)
+    replaced = {path: text for path, text in before.items() if texts.get(path) != text}
+    data = sum(map(_literal_bytes, trees)) - _literal_bytes_of(replaced)
+    if data > MOST_LITERAL_BYTES:
+        most = f"at most {MOST_LITERAL_BYTES:,} are taken at a time"
+        raise Refused(f"it adds {data:,} bytes of strings and numbers; {most}: a program, not data", proposal)
+
+
+def _check_size(proposal: Proposal, path: str, size: int) -> None:
+    if size > MOST_BYTES:
+        raise Refused(f"{path} has {size:,} bytes; at most {MOST_BYTES:,} are taken", proposal)
+
+
+def _parsed(proposal: Proposal, path: str, text: bytes) -> ast.Module:
+    try:
+        return fingerprint.parse(text)
+    except SyntaxError as error:
+        where = f"line {error.lineno}: " if error.lineno else ""
+        raise Refused(f"{path} does not parse, {where}{error.msg}", proposal, "syntax") from None
+
+
+def _literal_bytes_of(files: Mapping[str, bytes]) -> int:
+    total = 0
+    for path, text in files.items():
+        if path.endswith(".py"):
+            try:
+                total += _literal_bytes(fingerprint.parse(text))
+            except SyntaxError:
+                continue
+    return total
+
+
+def _literal_bytes(tree: ast.Module) -> int:
+    """How much the literals of a program could tell, roughly: of text its length, of a number its bytes."""
+    total = 0
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)):
+                total += len(text)
+            case ast.Constant(value=bytes(data)):
+                total += len(data)
+            case ast.Constant(value=int(number)):
+                total += 1 + number.bit_length() // 8
+            case ast.Constant(value=float() | complex()):
+                total += 8
+    return total
+
+
+def check_effect(proposal: Proposal, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
+    """The edit changes what the program does, and more than its luck.
+
+    Args:
+        before: Every editable file at the base, by path.
+        after: Every editable file now.
+
+    Raises:
+        Refused: It does not.
+    """
+    match fingerprint.change(before, after):
+        case fingerprint.Difference.NOTHING:
+            raise Refused("it changes nothing that runs: comments, layout or names alone", proposal)
+        case fingerprint.Difference.SEED:
+            raise Refused("it changes only the seed or the order of the data, which are the harness's", proposal)
+
+
+def check_new(proposal: Proposal, program: str, records: Iterable[Experiment]) -> None:
+    """The program, as its digest has it, is not one that was tried.
+
+    Raises:
+        Refused: It was, and under which number.
+    """
+    for record in records:
+        if record.program == program and record.refusal is None and record.commit != proposal.repeats:
+            said = record.verdict.message if record.verdict else "under way"
+            raise Refused(f"the same program was tried as {record.number:04d} ({said})", proposal)
+
+
+def is_editable(path: str, editable: tuple[str, ...]) -> bool:
+    """Whether the path is one of the editable ones, lies in an editable folder, or matches a glob.
+
+    In a glob `*` stays within one folder, and `**` is any number of them. A file that git, pytest or Python reads by
+    itself is never editable, whatever the setting says.
+    """
+    parts = PurePosixPath(path).parts
+    if any(is_trusted(part) for part in parts):
+        return False
+    # PurePosixPath takes a leading ./ off.
+    return any(_covers(PurePosixPath(pattern).parts, parts) for pattern in editable)
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a file of this name is read by git, by pytest or by Python wherever it lies."""
+    return name.casefold() in _TRUSTED or name.casefold().endswith(".pth")
+
+
+def _covers(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    """Whether the pattern is the path or a folder that it lies in."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_covers(pattern[1:], parts[at:]) for at in range(len(parts) + 1))
+    if not parts or not (parts[0] == pattern[0] or fnmatch.fnmatchcase(parts[0], pattern[0])):
+        return False
+    return _covers(pattern[1:], parts[1:])
