@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -60,3 +61,18 @@ def test_the_pure_core_imports_neither_pytest_nor_git() -> None:
     code = "import pytest_autoresearch.core.experiment, pytest_autoresearch.keeprule.verdict, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"pytest", "git", "psutil", "torch"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("package", ["pytest_autoresearch", "harness"])
+def test_the_design_page_names_every_module(package: str) -> None:
+    page = (ROOT / "docs" / "design.md").read_text()
+    modules = {path.stem for path in (ROOT / package).rglob("*.py")} - {"__init__", "__main__", "test_metric"}
+    assert {name for name in modules if not re.search(rf"`{name}(\.py)?`", page)} == set()
+
+
+def test_the_design_page_names_no_module_that_is_gone() -> None:
+    plan = (ROOT / "docs" / "design.md").read_text().split("## The house")[1].split("## The life of")[0]
+    cells = [line.split("|")[1] for line in plan.splitlines() if line.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    modules = {path.stem for package in ("pytest_autoresearch", "harness") for path in (ROOT / package).rglob("*.py")}
+    assert named - modules == set()

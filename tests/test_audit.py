@@ -395,7 +395,7 @@ def test_a_signal_during_the_audit_of_a_session_ends_it_with_every_report(noisy:
     noisy.wait_for(lambda: hanging(noisy))
     output = noisy.end(process, signal.SIGTERM)
     assert process.returncode == 2, output
-    assert "ended: stopped by SIGTERM during the audit: `autoresearch audit` makes it" in output
+    assert "ended: stopped by SIGTERM during the audit: rerun it with `autoresearch audit`" in output
     assert "note: not audited: the audit was interrupted" in output
     assert noisy.training() == []
     assert Ratchet(noisy.path).audits("t") == []

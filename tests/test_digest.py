@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.campaign.digest import curve, looked_at
+from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.proposer_session import MOST_NOTES_BYTES, SessionDesk
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Usage, Verdict
 from pytest_autoresearch.core.run import Crash, Run
@@ -29,8 +30,9 @@ class Heard:
     def __init__(self, folder: Path, *records: Experiment) -> None:
         self.spent: list[Usage] = []
         self.said: list[str] = []
+        self.flight = InFlight(7, lane=0)
         self.desk = SessionDesk(
-            records, lambda record: f"diff of {record.number}", folder, 7, self.spent.append, self.said.append
+            self.flight, records, lambda record: f"diff of {record.number}", folder, self.spent.append, self.said.append
         )
 
 
@@ -84,12 +86,12 @@ def test_a_number_that_is_none_is_answered_with_those_that_are(tmp_path: Path) -
 
 
 def test_notes_are_rewritten_cut_and_known_to_the_next(tmp_path: Path) -> None:
-    first = Heard(tmp_path, record(0)).desk
-    first.note("x" * 10)
-    first.note("ä" * MOST_NOTES_BYTES)
-    assert first.notes == "ä" * (MOST_NOTES_BYTES // 2)
-    assert Heard(tmp_path, record(0)).desk.known_notes == first.notes
-    assert Heard(tmp_path, record(0)).desk.notes == ""
+    first = Heard(tmp_path, record(0))
+    first.desk.note("x" * 10)
+    first.desk.note("ä" * MOST_NOTES_BYTES)
+    assert first.flight.notes == "ä" * (MOST_NOTES_BYTES // 2)
+    assert Heard(tmp_path, record(0)).desk.known_notes == first.flight.notes
+    assert Heard(tmp_path, record(0)).flight.notes == ""
 
 
 def test_notes_come_from_the_records_where_the_file_is_gone_and_from_a_person_where_it_was_edited(
@@ -105,11 +107,11 @@ def test_usage_adds_up_and_is_told_at_once(tmp_path: Path) -> None:
     heard = Heard(tmp_path)
     heard.desk.spent(Usage("m", 1, 100, 10, 5, 0, 0.25))
     heard.desk.spent(Usage("m", 1, 100, 10, 5, 7, 0.5))
-    assert heard.desk.usage == Usage("m", 2, 200, 20, 10, 7, 0.75)
-    assert heard.desk.usage.tokens == 237
+    assert heard.flight.usage == Usage("m", 2, 200, 20, 10, 7, 0.75)
+    assert heard.flight.usage.tokens == 237
     assert len(heard.spent) == 2
     heard.desk.spent(Usage("n", 1, 1, cost_usd=None))
-    assert heard.desk.usage.cost_usd is None
+    assert heard.flight.usage.cost_usd is None
 
 
 def test_what_is_left_for_people_lies_with_the_experiment(tmp_path: Path) -> None:

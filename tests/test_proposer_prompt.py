@@ -130,7 +130,13 @@ def test_nothing_that_a_candidate_or_a_model_wrote_speaks_to_the_model(context: 
     crashed = judged(attempt(1, proposal=Proposal(evil, evil, area=evil), runs=(Run(1, None, crash=crash, log=evil),)))
     records = (record(0, Status.KEEP, evil), crashed, *(record(n, said=evil, why=evil) for n in range(2, 120)))
     context = replace(
-        context, number=120, records=records, running=((121, evil),), notes=evil, editable=(".",), program="{best}"
+        context,
+        number=120,
+        records=records,
+        running=((121, Proposal(evil)),),
+        notes=evil,
+        editable=(".",),
+        program="{best}",
     )
     for text in (build(context, REPLY).text(), failed(context, Proposal(evil, evil), f"in its run: {evil}", REPLY)):
         spoken, found = unfenced(text)
@@ -160,7 +166,11 @@ def test_the_rules_say_what_the_game_is_in_under_900_words_and_end_with_how_to_a
 
 def test_the_rules_are_the_same_for_every_experiment_of_a_session(context: Context) -> None:
     later = replace(
-        context, number=77, records=(*context.records, record(3, Status.KEEP)), notes="x", running=((78, "y"),)
+        context,
+        number=77,
+        records=(*context.records, record(3, Status.KEEP)),
+        notes="x",
+        running=((78, Proposal("y")),),
     )
     assert build(later, REPLY).rules == build(context, REPLY).rules
     assert build(later, REPLY).interface == build(context, REPLY).interface
@@ -219,7 +229,7 @@ def test_so_many_files_that_no_model_could_read_them_are_named_and_not_shown(tmp
 
 
 def test_the_end_says_what_runs_what_was_noted_and_which_experiment_is_asked_for(context: Context) -> None:
-    running = ((9, "wider"), (3, "mine"), (4, "deeper"))
+    running = tuple((number, Proposal(said)) for number, said in ((9, "wider"), (3, "mine"), (4, "deeper")))
     spoken, found = unfenced(build(replace(context, running=running, notes="do try Lion\n"), REPLY).recent)
     assert found["experiments under way"] == "0004: deeper\n0009: wider"
     assert found["your own notes from earlier"] == "do try Lion"
@@ -320,6 +330,6 @@ def test_what_cannot_be_encoded_does_not_get_into_a_prompt(context: Context) -> 
     bent = "\udcff \ud800"
     (context.folder / bent[:1]).write_text("x")
     records = (record(0, said=bent, why=bent),)
-    bad = replace(context, notes=bent, records=records, running=((9, bent),), editable=(".",))
+    bad = replace(context, notes=bent, records=records, running=((9, Proposal(bent)),), editable=(".",))
     assert build(bad, REPLY).text().encode()
     assert failed(bad, Proposal(bent), bent, REPLY).encode()

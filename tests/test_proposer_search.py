@@ -74,7 +74,7 @@ class Campaign:
         self.best = score(values_of(source))
         self.sources = {source}
 
-    def context(self, running: tuple[tuple[int, str], ...] = ()) -> Context:
+    def context(self, running: tuple[tuple[int, Proposal], ...] = ()) -> Context:
         self.reset()
         records = tuple(self.records)
         return Context(len(records) + 1, self.folder, ("train.py",), "", records, running, self.folder, self.folder)
@@ -277,15 +277,15 @@ def test_a_metric_that_does_not_move_leaves_every_constant_in_play(tmp_path: Pat
 
 def test_what_is_running_is_not_proposed(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, lambda values: 0.0, "DEPTH = 1\nTIED = True\n")
+    running = Proposal("night: any words", source='{"DEPTH": 1}', parameters={"DEPTH": 2, "TIED": True})
     for seed in range(10):
-        # The session's own prefix stands before a description.
-        proposal = SearchProposer(seed).propose(campaign.context(((1, "night: DEPTH 1 -> 2"),)))
-        assert proposal.description != "DEPTH 1 -> 2"
+        assert SearchProposer(seed).propose(campaign.context(((1, running),))).description != "DEPTH 1 -> 2"
 
 
 def test_lanes_look_in_different_places(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, lambda values: 0.0, "HERE = 1.0\nTHERE = 1.0\n")
-    running = tuple((number, f"HERE 1.0 -> 1.{number}") for number in range(1, 5))
+    steps = [Proposal("a step", source='{"HERE": 1.0}', parameters={"HERE": 1 + n / 10}) for n in range(1, 5)]
+    running = tuple(enumerate(steps, 1))
     said = [SearchProposer(seed).propose(campaign.context(running)).description for seed in range(40)]
     assert sum(description.startswith("THERE") for description in said) >= 28
 

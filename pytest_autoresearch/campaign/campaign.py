@@ -7,15 +7,17 @@ is; it knows nothing of items, reports or pytest.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import replace
 
-from pytest_autoresearch.campaign.lifecycle import Life
-from pytest_autoresearch.campaign.work_queue import Attempts, Hooks
+from pytest_autoresearch.campaign.common import Common, Hooks
+from pytest_autoresearch.campaign.in_flight import Flights, InFlight
+from pytest_autoresearch.campaign.lifecycle import Lifecycle
+from pytest_autoresearch.campaign.view import CampaignView
+from pytest_autoresearch.campaign.work_queue import WorkQueue
 from pytest_autoresearch.core.errors import AutoresearchError, GitError, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Setting, Usage, Verdict
 from pytest_autoresearch.core.history import chain, untried
@@ -27,9 +29,11 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.auditor import Auditor
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.integrity import Frozen
+from pytest_autoresearch.measure.runs import RunMaker
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
-from pytest_autoresearch.proposers.base import Proposer, Terms
-from pytest_autoresearch.runners.base import Runner
+from pytest_autoresearch.measure.setup import Equipment
+from pytest_autoresearch.proposers.choice import Choice, Surroundings
+from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.settings import Settings
 
 LEAST_STARTUP_SECONDS = 30.0
@@ -58,67 +62,56 @@ class Campaign:
 
     Attributes:
         ledger: Every judged experiment.
-        progress: Everything under way, and where it is, by number.
+        flights: The experiments under way.
         why_over: Why nothing more is started, where it is not the number of slots.
         failed: Whether that is because the proposer cannot go on.
         news: Sentences for the person who watches, as they come; whoever shows them takes them away.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        ratchet: Ratchet,
-        records: list[Experiment],
-        harness: Harness,
-        hooks: Hooks,
-        runner: Runner,
-        sandbox: str,
-        make_proposer: Callable[[], Proposer],
-        end_agents: Callable[[], None] = lambda: None,
-    ) -> None:
+        self, settings: Settings, ratchet: Ratchet, records: list[Experiment], equipment: Equipment, hooks: Hooks,
+        choice: Choice,
+    ) -> None:  # fmt: skip
+        harness = self.harness = equipment.harness
         self.settings = settings
         self.ratchet = ratchet
-        self.harness = harness
-        self._runner = runner
-        self._end_agents = end_agents
-        self.progress: dict[int, Progress] = {}
         self.setting = Setting(
             profile=harness.profile,
             hardware_key=harness.hardware_key,
             harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
             data_hash=harness.data_hash,
-            sandbox=sandbox,
+            sandbox=equipment.sandbox.words,
         )
         self.why_over = ""
         self.failed = False
         self.news: deque[str] = deque()
+        self.flights = Flights()
         self._began = time.monotonic()
+        self._runner = equipment.runner()
+        self._agents = AgentRunner(equipment.sandbox.backend, harness.hidden)
         like = Experiment(
             BASELINE, ratchet.tag, "", "", "", Proposal(""), limits=Limits(self.budget, 0, 0),
             metric_name=settings.metric, direction=settings.direction, setting=self.setting,
         )  # fmt: skip
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
-        terms = Terms(
-            settings.metric, settings.direction, self.limits(None), shlex.join(settings.command),
-            harness.hardware_key or harness.device, harness.interface, harness.score is not None,
-        )  # fmt: skip
-        prior = harness.prior(settings.metric)
-        self._attempts = Attempts(settings, ratchet, self.ledger, like, terms, hooks, make_proposer, prior)
-        trusted = [settings.root / path for path in settings.frozen]
-        for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
-            shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
-        self._frozen = Frozen([*trusted, *harness.data_files])
-        self._losses = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
-        self._life = Life(settings, ratchet, harness, self.ledger, self._attempts, runner, self._losses, self)
+        self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
+        self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._runner, self._files, self)
+        self._queue = WorkQueue(lambda: choice.make(Surroundings(self._agents, self.budget)))
+        self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
+        self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self)
 
     def open(self) -> None:
-        """Take part: recover what a killed session left, and take up what it owes."""
+        """Recover what a killed session left, and take up what it owes."""
+        trusted = [self.settings.root / path for path in self.settings.frozen]
+        for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
+            shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
+        self._frozen = Frozen([*trusted, *self.harness.data_files])
         self.ledger.open()
         owed = untried(self.ledger.records, self.ratchet.waiting())
         if self.settings.proposer == "checkout":
-            self._attempts.know(owed)
+            self._queue.know(owed)
         else:
-            self._attempts.owe(owed)
+            self._queue.owe(owed)
 
     def close(self, held: Container[int] = ()) -> None:
         """Leave; a candidate that was committed and got no verdict is noted for the next session.
@@ -127,9 +120,10 @@ class Campaign:
             held: Lanes whose thread still runs: their trees are theirs until the process is gone.
         """
         with contextlib.suppress(GitError):  # where git fails, this is not the first to say so
-            for experiment in self._attempts.unjudged():
-                self.ratchet.leave_waiting(experiment)
-        self._life.release(held)
+            for flight in self.flights:
+                if flight.candidate is not None:
+                    self.ratchet.leave_waiting(flight.account(flight.candidate))
+        self._lifecycle.release(held)
         self.ratchet.close()
 
     def over(self) -> bool:
@@ -141,7 +135,7 @@ class Campaign:
         """Which of the user's limits is reached, in a sentence; empty where none is."""
         total, hours, target = self.settings.total, self.settings.hours, self.settings.target
         if total is not None:
-            under_way = set(self.progress) | {record.number for record in self.ledger.records}
+            under_way = self.flights.numbers | {record.number for record in self.ledger.records}
             if len(under_way - {BASELINE}) >= total:
                 return f"the campaign has its {total} experiments (--autoresearch-total)"
         if hours is not None and time.monotonic() - self._began > hours * 3600:
@@ -152,28 +146,42 @@ class Campaign:
         return ""
 
     @property
-    def running(self) -> Mapping[int, str]:
-        """The descriptions of the experiments under way that have one, by number."""
-        return self._attempts.running
+    def view(self) -> CampaignView:
+        """What the user's hooks see of the campaign now."""
+        return self._common.view
 
     @property
     def usage(self) -> Usage:
         """What this session's proposals have used so far."""
-        return self._attempts.usage
+        return self._queue.usage
 
     @property
     def budget(self) -> float:
         """Training seconds of one run."""
         return self.settings.budget_seconds or self.harness.budget_seconds
 
-    def conduct(self, number: int, lane: int, deadline_seconds: float | None) -> Experiment | None:
-        """One experiment up to its result; what is left is to judge it. See `Life.conduct`."""
-        return self._life.conduct(number, lane, self.limits(deadline_seconds))
+    def take(self, number: int, lane: int) -> InFlight:
+        """The number is under way in the lane from now on."""
+        return self.flights.take(number, lane)
+
+    def conduct(self, flight: InFlight, deadline_seconds: float | None) -> Experiment | None:
+        """One experiment up to its result, on the lane's thread. See `Lifecycle.conduct`."""
+        return self._lifecycle.conduct(flight, self.limits(deadline_seconds))
 
     def interrupt(self) -> None:
         """End every process that is under way, now: their lanes hear that the session is over."""
-        self._end_agents()
+        self._agents.close()
         self._runner.close()
+
+    # ------------------------------------------------------------------------------------- measure.runs.Watcher
+
+    def note(self, number: int, progress: Progress) -> None:
+        """The experiment's run is here now."""
+        self.flights.take(number, 0).progress = progress  # an audit's experiments are first seen here
+
+    def say(self, text: str) -> None:
+        """Keep a sentence for the person who watches."""
+        self.news.append(text)
 
     def end(self, why: str, failed: bool = False) -> None:
         """Start nothing more; the first reason stands."""
@@ -189,10 +197,14 @@ class Campaign:
         auditor = Auditor(
             self.settings, self.ratchet, self.harness, self.setting, self.ledger, self._runner, watcher=self
         )
+        under_way = self.flights.numbers
         try:
-            self.news.append(audit.sentence(auditor.conduct(audit.RUNS, self.news.append, stopped)))
+            self.say(audit.sentence(auditor.conduct(audit.RUNS, self.say, stopped)))
         except AutoresearchError as error:
             self.ledger.notices.append(f"not audited: {error}")
+        finally:
+            for number in self.flights.numbers - under_way:
+                self.forget(number)
 
     def audited(self) -> Audit | None:
         """The audit of what the branch has come to, where there is one that can be read."""
@@ -200,10 +212,6 @@ class Campaign:
             return audit.of(self.ratchet.audits(), chain(self.ledger.records))
         except AutoresearchError:
             return None
-
-    def take(self, number: int) -> None:
-        """The number is under way from now on."""
-        self.progress[number] = Progress("proposing")
 
     def limits(self, deadline_seconds: float | None) -> Limits:
         """What a run may use; the baseline's own startup sets the allowance of the others."""
@@ -237,14 +245,19 @@ class Campaign:
             )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == "stale":
-            self._attempts.owe([judged])
+            self._queue.owe([judged])
         self.forget(experiment.number)
-        compared = self._attempts.compared()
-        self._losses.keep_only(compared)
-        self._life.keep_compiled(compared)
+        compared = self._compared()
+        self._files.keep_only(compared)
+        self._runs.keep_compiled(compared)
         return judged
 
     def forget(self, number: int) -> None:
         """The experiment is no longer under way."""
-        self._attempts.forget(number)
-        self.progress.pop(number, None)
+        self.flights.forget(number)
+
+    def _compared(self) -> set[str]:
+        """The commits in flight, and those that the next candidate is compared with."""
+        best = self.ledger.incumbent
+        heads = {best.commit, best.base} if best else set()
+        return heads | {candidate.commit for candidate in self.flights.candidates}

@@ -1,157 +1,181 @@
-"""The life of an experiment up to its result: propose, guard, commit, preflight, run, score, and back after a crash.
+"""The life of an experiment, step by step, up to the hand-over to the main thread.
 
-Runs on a lane's thread. Knows nothing of items, verdicts or reports.
+Runs on a lane's thread. Knows nothing of test items, verdicts or reports.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pytest_autoresearch.campaign.idea import Idea
+from pytest_autoresearch.campaign import candidate
+from pytest_autoresearch.campaign.common import Common
+from pytest_autoresearch.campaign.dialogue import Dialogue
+from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.proposer_session import SessionDesk
-from pytest_autoresearch.campaign.work_queue import Attempts
-from pytest_autoresearch.core.errors import ProposerError, Spent
+from pytest_autoresearch.campaign.work_queue import WorkQueue
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent
 from pytest_autoresearch.core.experiment import BASELINE, Experiment
 from pytest_autoresearch.core.run import Crash, Limits, Progress
-from pytest_autoresearch.ledger.ledger import Ledger
-from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.keeprule.replicates import resolution
 from pytest_autoresearch.ledger.worktree import Worktree
-from pytest_autoresearch.measure.harness import Harness
-from pytest_autoresearch.measure.runs import Watcher, Workbench
-from pytest_autoresearch.measure.scorer_files import ScorerFiles
-from pytest_autoresearch.proposers.base import Context
-from pytest_autoresearch.runners.base import Runner
-from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.measure.runs import RunMaker, Watcher
+from pytest_autoresearch.proposers.base import Context, Terms
 
-# What goes back to nobody: whoever is told how a number was found out learns how not to be.
+# These crashes go back to nobody: a proposer that is told how a faked metric was found learns how to hide it.
 _FINAL = ("rejected", "unwatched", "over-disk", "over-processes")
-_CHEAP = 0.1  # a run that failed after more than this share of its budget is repaired once, and no more
+_CHEAP = 0.1  # a run that failed after more than this share of its budget is repaired once
 
 
-class Life:
-    """Conducts experiments, each in the tree of its lane."""
+class Lifecycle:
+    """Conducts experiments, each in the worktree of its lane."""
 
-    def __init__(
-        self, settings: Settings, ratchet: Ratchet, harness: Harness, ledger: Ledger, attempts: Attempts,
-        runner: Runner, losses: ScorerFiles, watcher: Watcher,
-    ) -> None:  # fmt: skip
-        self._settings = settings
-        self._ratchet = ratchet
-        self._harness = harness
-        self._ledger = ledger
-        self._attempts = attempts
+    def __init__(self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher) -> None:
+        self._common = common
+        self._queue = queue
+        self._runs = runs
         self._watcher = watcher
-        self._workbench = Workbench(settings, ratchet, harness, ledger, runner, losses, watcher)
         self._charter = ""
         self._trees: dict[int, Worktree] = {}
 
-    def conduct(self, number: int, lane: int, limits: Limits) -> Experiment | None:
-        """Propose, guard, commit, run and score one experiment; what is left is to judge it.
-
-        A crash goes back to its proposer as often as the settings allow. There is no process of its own for the
-        preflight: the run's is at work on made-up tokens until it asks for its data, and whatever fails by then has
-        cost seconds.
+    def conduct(self, flight: InFlight, limits: Limits) -> Experiment | None:
+        """One experiment in ten steps. The first seven are here, on the lane's thread.
 
         Returns:
-            The experiment with its runs, or with a refusal; None when there is nothing left to propose.
+            The experiment with its runs, or with the reason why it was refused. The main thread takes it from there:
+            8. judge (the item's tests), 9. record (git's transaction), 10. report (see `session.loop`). None if there
+            is nothing left to propose.
 
         Raises:
             Stopped: The session is ending.
-            AutoresearchError: Git failed, which says nothing of any candidate.
+            AutoresearchError: Git failed, which says nothing about any candidate.
         """
-        timings: dict[str, float] = {}
-        program = self._program()
-        tree = self._tree(lane)
-
-        def measured(attempt: Experiment) -> Experiment:
-            dressed = replace(attempt, limits=limits, program_hash=_hash(program))
-            if attempt.refusal is not None:
-                return dressed
-            with _stage(timings, "run"):
-                return self._workbench.measure(dressed, tree, lane)
-
-        if number == BASELINE:
-            with _stage(timings, "propose"):
-                first = self._attempts.baseline(number, tree)
-            return replace(measured(first), timings=timings)
-        idea = self._idea(number, tree, program)
-        with _stage(timings, "propose"):
-            attempt = self._ask(idea.begin)
-        if attempt is None:
+        tree, program = self._tree(flight.lane), self._program()
+        common = replace(self._common, like=replace(self._common.like, limits=limits, program_hash=_hash(program)))
+        if flight.number == BASELINE:
+            return flight.account(self._measure(flight, candidate.baseline(common, flight, tree), tree))
+        with _timed(flight, "propose"):
+            dialogue = self._dialogue(common, flight, tree, program)
+        result: Experiment | None = None
+        goes_on = True
+        while goes_on:
+            flight.progress = Progress("proposing")
+            try:
+                with _timed(flight, "propose"):
+                    proposal = dialogue.propose()  # 1. propose
+                    if proposal is None:
+                        break
+                    edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
+                    attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
+            except Refused as error:
+                refusal = Crash(error.crash, str(error))
+                if result is None or result.refusal is not None:
+                    result = self._refused(common, flight, dialogue, error, tree)
+                goes_on = dialogue.send_back("proposal", refusal)
+                continue
+            except (Spent, ProposerError) as error:
+                self._watcher.end(str(error), failed=isinstance(error, ProposerError))
+                result = None if result is None or result.refusal is not None else result
+                break
+            self._keep_failed(result, flight, tree)
+            result = self._measure(flight, attempt, tree)  # 4. preflight, 5. run, 6. score, 7. confirm
+            goes_on = self._send_back(result, dialogue, flight)
+        if result is None:
             self._watcher.end("there is nothing left to propose")
             return None
-        experiment = measured(attempt)
-        while (crash := experiment.crash) is not None and (stage := self._stage_of(experiment, idea)):
-            self._watcher.progress[number] = Progress("proposing")
-            with _stage(timings, "propose"):
-                attempt = self._send_back(idea, experiment, crash, stage)
-            if attempt is None:
-                break
-            self._keep_failed(experiment, tree, len(idea.repairs))
-            experiment = measured(attempt)
-        return replace(idea.settle(experiment), timings=timings)
+        return flight.account(result)
 
-    def keep_compiled(self, commits: Container[str]) -> None:
-        """See `Workbench`."""
-        self._workbench.keep_compiled(commits)
+    def _measure(self, flight: InFlight, attempt: Experiment, tree: Worktree) -> Experiment:
+        """All runs that the keep rule asks for; each one goes through preflight, training and scoring."""
+        with _timed(flight, "run"):
+            return self._runs.measure(attempt, tree, flight.lane)
 
     def release(self, held: Container[int]) -> None:
-        """Let other sessions have the lanes' trees, but for the lanes that are still held."""
+        """Let other sessions have the worktrees of all lanes but the held ones."""
         for lane, tree in list(self._trees.items()):
             if lane not in held:
                 tree.release()
 
-    # ------------------------------------------------------------------------------------------------- proposing
+    # --------------------------------------------------------------------------------------------------- failures
 
-    def _idea(self, number: int, tree: Worktree, program: str) -> Idea:
-        desk = SessionDesk(
-            self._ledger.records, lambda record: _diff(record, tree), self._workbench.campaign_folder(), number,
-            self._attempts.spent, lambda text: self._watcher.news.append(f"{number:04d}: {text}"),
-        )  # fmt: skip
+    def _refused(
+        self, common: Common, flight: InFlight, dialogue: Dialogue, error: Refused, tree: Worktree
+    ) -> Experiment:
+        """The experiment of a refused proposal: nothing was committed, so its commit is the base."""
+        tree.reset(dialogue.base)
+        proposal = dialogue.refused(error.proposal)
+        refused = candidate.attempt(common, flight, proposal, dialogue.base, dialogue.base, tree)
+        return replace(refused, refusal=Crash(error.crash, str(error)))
 
-        def look() -> tuple[str, Context]:
-            return self._ledger.base(), self._attempts.context(number, tree, program, desk)
-
-        return Idea(self._attempts, self._settings, tree, desk, look)
-
-    def _ask(self, question: Callable[[], Experiment | None]) -> Experiment | None:
-        """The answer; None, and the campaign is over, where the proposer cannot go on or may spend no more."""
-        try:
-            return question()
-        except (Spent, ProposerError) as error:
-            self._watcher.end(str(error), failed=isinstance(error, ProposerError))
-            return None
-
-    def _send_back(self, idea: Idea, failed: Experiment, crash: Crash, stage: str) -> Experiment | None:
-        return self._ask(lambda: idea.again(failed, crash, stage, failed.last_run.log if failed.last_run else ""))
-
-    def _stage_of(self, experiment: Experiment, idea: Idea) -> str:
-        """The stage that a crash came in, if it may go back to the proposer; else nothing."""
+    def _send_back(self, experiment: Experiment, dialogue: Dialogue, flight: InFlight) -> bool:
+        """Whether the experiment crashed and its proposer makes another one of it."""
         crash, run = experiment.crash, experiment.last_run
         if crash is None or run is None or crash.reason in _FINAL or run.role == "confirm":
-            return ""
-        if self._harness.score and run.training_seconds == 0:
-            return "preflight"
-        dear = run.training_seconds > _CHEAP * experiment.budget_seconds
-        return "" if dear and any(repair.stage == "run" for repair in idea.repairs) else "run"
+            return False
+        if self._common.harness.score and run.training_seconds == 0:
+            return dialogue.send_back("preflight", crash, run.log, experiment)
+        costly = run.training_seconds > _CHEAP * experiment.budget_seconds
+        if costly and any(repair.stage == "run" for repair in flight.repairs):
+            return False
+        return dialogue.send_back("run", crash, run.log, experiment)
 
-    def _keep_failed(self, experiment: Experiment, tree: Worktree, count: int) -> None:
-        """What goes back is replaced by what comes of it: its change and its log stay for people."""
-        folder = self._workbench.artifacts(experiment.number)
-        (folder / f"failed-{count}.patch").write_text(_diff(experiment, tree), "utf-8", "surrogateescape")
+    def _keep_failed(self, failed: Experiment | None, flight: InFlight, tree: Worktree) -> None:
+        """Keep the change and the logs of a failed candidate for people, before its repair takes their place."""
+        if failed is None or failed.refusal is not None:
+            return
+        folder, count = self._runs.artifacts(failed.number), len(flight.repairs)
+        (folder / f"failed-{count}.patch").write_text(_diff(failed, tree), "utf-8", "surrogateescape")
         for log in folder.glob("train*.log"):
             log.replace(folder / log.name.replace("train", f"failed-{count}", 1))
 
+    # -------------------------------------------------------------------------------------------------- proposing
+
+    def _dialogue(self, common: Common, flight: InFlight, tree: Worktree, program: str) -> Dialogue:
+        def say(text: str) -> None:
+            self._watcher.say(f"{flight.number:04d}: {text}")
+
+        desk = SessionDesk(
+            flight, common.ledger.records, lambda record: _diff(record, tree), self._runs.campaign_folder(),
+            self._queue.spend, say,
+        )  # fmt: skip
+
+        def look() -> tuple[str, Context]:
+            return common.ledger.base(), self._context(common, flight, tree, program, desk)
+
+        return Dialogue(common, flight, self._queue, tree, look, say)
+
+    def _context(self, common: Common, flight: InFlight, tree: Worktree, program: str, desk: SessionDesk) -> Context:
+        """What a proposer is shown now."""
+        settings, harness, ledger = common.settings, common.harness, common.ledger
+        terms = Terms(
+            settings.metric, settings.direction, common.like.limits, shlex.join(settings.command),
+            harness.hardware_key or harness.device, harness.interface, harness.score is not None,
+        )  # fmt: skip
+        return Context(
+            number=flight.number,
+            folder=tree.folder,
+            editable=settings.editable,
+            program=program,
+            records=tuple(ledger.records),
+            running=tuple((other.number, other.proposal) for other in common.flights if other.proposal),
+            root=settings.root,
+            experiments=settings.experiments_folder,
+            terms=terms,
+            notes=desk.known_notes,
+            desk=desk,
+            resolution=resolution(ledger.baseline, harness.prior(settings.metric)),
+        )
+
     def _program(self) -> str:
-        """The researcher's page as it is now; as it last was where it is being written at this moment."""
+        """The researcher's page as it is now, or as it was before if it cannot be read at this moment."""
         try:
-            text = (self._settings.root / "program.md").read_text("utf-8", "replace")
+            text = (self._common.settings.root / "program.md").read_text("utf-8", "replace")
         except OSError as error:
-            self._watcher.news.append(f"program.md cannot be read ({error}): it is taken as it was before")
+            self._watcher.say(f"program.md cannot be read ({error}): the session goes on with the text that it had")
             text = ""
         if text.strip():
             self._charter = text
@@ -159,17 +183,17 @@ class Life:
 
     def _tree(self, lane: int) -> Worktree:
         if lane not in self._trees:
-            self._trees[lane] = self._ratchet.worktree(lane)
+            self._trees[lane] = self._common.ratchet.worktree(lane)
         return self._trees[lane]
 
 
 @contextmanager
-def _stage(timings: dict[str, float], name: str) -> Iterator[None]:
+def _timed(flight: InFlight, stage: str) -> Iterator[None]:
     began = time.monotonic()
     try:
         yield
     finally:
-        timings[name] = timings.get(name, 0.0) + time.monotonic() - began
+        flight.timings[stage] = flight.timings.get(stage, 0.0) + time.monotonic() - began
 
 
 def _hash(program: str) -> str:
@@ -177,7 +201,7 @@ def _hash(program: str) -> str:
 
 
 def _diff(experiment: Experiment, tree: Worktree) -> str:
-    """The experiment's change as a patch; empty where nothing was committed."""
+    """The experiment's change as a patch; empty if nothing was committed."""
     if experiment.commit == experiment.base:
         return ""
     return tree.git.ask("diff", "--no-renames", "--no-ext-diff", experiment.base, experiment.commit) or ""

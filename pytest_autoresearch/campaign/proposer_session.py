@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pytest_autoresearch.campaign.digest import looked_at
+from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.core.experiment import Experiment, Usage
 
 NOTES = "notes.md"
@@ -18,57 +19,49 @@ class SessionDesk:
     """See `proposers.base.Desk`.
 
     Args:
+        flight: The experiment that the proposer works on.
         records: Every judged experiment.
-        diff: The change of an experiment, as a patch.
-        artifacts: The campaign's folder; an experiment's is called after its number.
-        number: Of the experiment that is worked on.
-        spent: Told what is used.
-        say: Told what a person should hear.
-
-    Attributes:
-        usage: What this experiment's proposals have used.
-        notes: The notes as they were rewritten here; empty where they were not.
+        diff: Gives the change of an experiment, as a patch.
+        artifacts: The campaign's folder; an experiment's folder is named after its number.
+        spend: Told what is used.
+        say: Shows a sentence to the person who watches.
     """
 
     def __init__(
         self,
+        flight: InFlight,
         records: Iterable[Experiment],
         diff: Callable[[Experiment], str],
         artifacts: Path,
-        number: int,
-        spent: Callable[[Usage], None],
+        spend: Callable[[Usage], None],
         say: Callable[[str], None],
     ) -> None:
-        self.usage = Usage()
-        self.notes = ""
+        self._flight = flight
         self._records = {record.number: record for record in records}
         self._diff = diff
         self._artifacts = artifacts
-        self._number = number
-        self._tell_spent = spent
+        self._spend = spend
         self._tell = say
 
-    def take_over(self, owed: Experiment) -> None:
-        """An earlier session paid for this one's proposal: that stands in its record, and is not spent again."""
-        self.usage, self.notes = owed.usage, owed.notes
-
     def spent(self, usage: Usage) -> None:
-        self.usage += usage
-        self._tell_spent(usage)
+        self._flight.usage += usage
+        self._spend(usage)
 
     def say(self, text: str) -> None:
         self._tell(text)
 
     def note(self, text: str) -> None:
         """The file is for people, and for the next session; the record has the same words for good."""
-        self.notes = text.encode("utf-8", "replace")[:MOST_NOTES_BYTES].decode("utf-8", "ignore").strip()
+        self._flight.notes = notes = (
+            text.encode("utf-8", "replace")[:MOST_NOTES_BYTES].decode("utf-8", "ignore").strip()
+        )
         self._artifacts.mkdir(parents=True, exist_ok=True)
         part = self._artifacts / f".{NOTES}.part"
-        part.write_text(self.notes + "\n", "utf-8")
+        part.write_text(notes + "\n", "utf-8")
         part.replace(self._artifacts / NOTES)
 
     def keep(self, name: str, text: str) -> None:
-        folder = self._artifacts / f"{self._number:04d}"
+        folder = self._artifacts / f"{self._flight.number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, "utf-8", "replace")
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections import deque
-from dataclasses import dataclass, field
 
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import here, tag_argument
@@ -86,12 +85,16 @@ def command(given: argparse.Namespace) -> int:
     return 0 if done.shown else 1
 
 
-@dataclass(slots=True)
 class _Watching:
-    """Follows the runs; nobody looks at where they are."""
+    """Collects the sentences; the command shows no progress within a run."""
 
-    progress: dict[int, Progress] = field(default_factory=dict)
-    news: deque[str] = field(default_factory=deque)
+    def __init__(self) -> None:
+        self.news: deque[str] = deque()
+
+    def note(self, number: int, progress: Progress) -> None: ...
+
+    def say(self, text: str) -> None:
+        self.news.append(text)
 
     def end(self, why: str, failed: bool = False) -> None:
         self.news.append(why)

@@ -84,6 +84,10 @@ class Ledger:
             return self.incumbent.commit if self.incumbent else self._ratchet.start
 
     @property
+    def tag(self) -> str:
+        return self._ratchet.tag
+
+    @property
     def baseline(self) -> Experiment | None:
         return self.records[0] if self.records and self.records[0].number == BASELINE else None
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.ledger.ratchet import Ratchet
-from pytest_autoresearch.ledger.worktree import Worktree
+from pytest_autoresearch.measure.job import make_job
 from pytest_autoresearch.measure.setup import Equipment
 from pytest_autoresearch.measure.validity import honestly_out_of_memory
-from pytest_autoresearch.runners.base import Job, Runner
+from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.source.guard import is_editable
 
@@ -77,7 +77,9 @@ def measure(
     def run(variables: Mapping[str, str]) -> Run:
         tree.reset(commit)
         tree.show(settings.root, settings.readable)
-        made = runner.run(_job(settings, equipment, tree, log, seed, limits, variables), note)
+        # Nothing of the run is kept, and no number is too good: the program is the user's own.
+        job = make_job(settings, equipment.harness, tree, variables, log=log, seed=seed, lane=0, limits=limits)
+        made = runner.run(job, note)
         return replace(made, variables=variables)
 
     try:
@@ -87,19 +89,3 @@ def measure(
         return (first, run(less)), log
     finally:
         tree.release()
-
-
-def _job(
-    settings: Settings, equipment: Equipment, tree: Worktree, log: Path, seed: int, limits: Limits,
-    variables: Mapping[str, str],
-) -> Job:  # fmt: skip
-    """As an experiment's, but that nothing of it is kept, and that no number is too good: it is the user's own."""
-    harness = equipment.harness
-    return Job(
-        command=settings.command, folder=tree.folder, out=tree.out, log=log, seed=seed, lane=0, limits=limits,
-        metric_name=settings.metric, score=harness.score, score_folder=settings.root,
-        environment={**harness.environment, **variables}, rows=harness.training_rows,
-        readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
-        trusted=tuple(settings.root / path for path in settings.frozen),
-        cache=tree.cache if harness.score is not None else None,
-    )  # fmt: skip

@@ -25,7 +25,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.integrity import Frozen
-from pytest_autoresearch.measure.runs import Watcher, Workbench
+from pytest_autoresearch.measure.runs import RunMaker, Watcher
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
@@ -56,7 +56,7 @@ class Auditor:
         self._rows = Rows.AUDIT if harness.score and harness.audit_environment else Rows.VERDICT
         self._data = harness.data_files
         losses = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
-        self._workbench = Workbench(settings, ratchet, harness, ledger, runner, losses, watcher)
+        self._run_maker = RunMaker(settings, ratchet, harness, ledger, runner, losses, watcher)
 
     def conduct(self, runs: int, say: Callable[[str], None], stopped: Callable[[], bool]) -> Audit:
         """Make the runs and record them.
@@ -133,9 +133,8 @@ class Auditor:
                 run.metric for run in made if run.commit == sides[AuditSide.FIRST].commit and run.metric is not None
             ]
             below = statistics.fmean(first) if turn.side is AuditSide.LAST and first else None
-            runs = self._watched(_maker(self._workbench, experiment, turn, below, tuple(made), tree), stopped)
+            runs = self._watched(_maker(self._run_maker, experiment, turn, below, tuple(made), tree), stopped)
             made += (replace(run, commit=experiment.commit) for run in runs)
-            self._watcher.progress.pop(experiment.number, None)
             say(f"{number}/{len(plan)} {turn.side}: {_said(made[-1], experiment)}")
             counted = [run.commit for run in made if run.metric is not None and not run.inconclusive]
             ahead = [sides[later.side].commit for later in plan[number:]]
@@ -172,10 +171,10 @@ class Auditor:
 
 
 def _maker(
-    workbench: Workbench, experiment: Experiment, turn: Turn, below: float | None, made: tuple[Run, ...], tree: Worktree
+    run_maker: RunMaker, experiment: Experiment, turn: Turn, below: float | None, made: tuple[Run, ...], tree: Worktree
 ) -> Callable[[], tuple[Run, ...]]:
     before = tuple(run for run in made if run.commit == experiment.commit)
-    return lambda: workbench.audit(experiment, turn.seed, below, before, tree)
+    return lambda: run_maker.audit(experiment, turn.seed, below, before, tree)
 
 
 def _opening(first: Experiment, last: Experiment, runs: int) -> str:

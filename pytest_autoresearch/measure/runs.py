@@ -7,7 +7,6 @@ verdicts.
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure import confirm
 from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.job import make_job
 from pytest_autoresearch.measure.scorer_files import ScorerFiles, bounds
 from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
 from pytest_autoresearch.runners.base import Job, Runner
@@ -33,17 +33,19 @@ _AUDIT = "audit"
 
 
 class Watcher(Protocol):
-    """Whoever follows the experiments from outside: the campaign.
+    """Follows the experiments of a session: the campaign, or the command that audits."""
 
-    Attributes:
-        progress: Where each of them is, by number.
-        news: Sentences for a person.
-    """
+    def note(self, number: int, progress: Progress) -> None:
+        """The experiment's run is here now."""
+        ...
 
-    progress: dict[int, Progress]
-    news: deque[str]
+    def say(self, text: str) -> None:
+        """A sentence for the person who watches."""
+        ...
 
-    def end(self, why: str, failed: bool = False) -> None: ...
+    def end(self, why: str, failed: bool = False) -> None:
+        """Start nothing more; `failed` if that is because the session cannot go on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class _Order:
     excused: list[str]
 
 
-class Workbench:
+class RunMaker:
     """Runs commits for experiments."""
 
     def __init__(
@@ -169,7 +171,7 @@ class Workbench:
                     failed=True,
                 )
                 raise Stopped(why)
-            self._watcher.news.append(f"{order.experiment.number:04d}: {why}: the run is made again")
+            self._watcher.say(f"{order.experiment.number:04d}: {why}: the run is made again")
 
     def _doubt(self, run: Run, order: _Order, before: tuple[Run, ...]) -> tuple[str, bool]:
         """What was odd about the run, and whether it is void for that."""
@@ -198,7 +200,7 @@ class Workbench:
         job = self._job(order, tree, lane, variables)
 
         def note(now: Progress) -> str:
-            self._watcher.progress[experiment.number] = replace(now, run=which)
+            self._watcher.note(experiment.number, replace(now, run=which))
             return race.look(now.losses) if race else ""
 
         run = self._runner.run(job, note)
@@ -215,18 +217,13 @@ class Workbench:
         # The second run of a baseline that is not recorded yet has no first one to be held to.
         scored = any(run.metric is not None for run in order.before)
         known = experiment if order.role == "baseline" and scored else baseline
-        clocked, kept = harness.score is not None, self._compiled(order.commit)
-        if clocked:  # where nobody asks for the clock, nothing would be kept, and the user's own cache is better
+        kept = self._compiled(order.commit)
+        if harness.score is not None:
             fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])
-        return Job(
-            command=settings.command, folder=tree.folder, out=tree.out,
-            log=self.artifacts(experiment.number) / f"{order.log}.log", seed=order.seed, lane=lane,
-            limits=experiment.limits, metric_name=settings.metric, score=harness.score, score_folder=settings.root,
-            environment={**harness.environment, **variables}, rows=harness.training_rows,
+        return make_job(
+            settings, harness, tree, variables, log=self.artifacts(experiment.number) / f"{order.log}.log",
+            seed=order.seed, lane=lane, limits=experiment.limits, keep_cache=kept,
             score_environment=self._score_environment(order, known, head.commit if head else ""),
-            readable=(tree.top, *settings.readable_paths), covered=harness.hidden,
-            trusted=tuple(settings.root / path for path in settings.frozen),
-            cache=tree.cache if clocked else None, keep_cache=kept,
         )  # fmt: skip
 
     def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:

@@ -85,7 +85,7 @@ class Context:
         editable: The paths that may change, relative to `folder`.
         program: The text of `program.md`.
         records: Every judged experiment of the campaign, by number.
-        running: Descriptions of the experiments under way, by number.
+        running: The numbers and proposals of the experiments under way.
         root: The user's checkout; to read, never to write.
         experiments: The folder of acceptance rules and of the queue, inside `root`.
         terms: What holds for every experiment.
@@ -100,7 +100,7 @@ class Context:
     editable: tuple[str, ...]
     program: str
     records: tuple[Experiment, ...]
-    running: tuple[tuple[int, str], ...]
+    running: tuple[tuple[int, Proposal], ...]
     root: Path
     experiments: Path
     terms: Terms = field(default_factory=Terms)

@@ -153,9 +153,9 @@ def _interface(terms: Terms) -> str:
 
 def _recent(context: Context, recent: str) -> str:
     parts = ["# The latest experiments", fenced("the latest experiments", recent)]
-    running = sorted((number, said) for number, said in context.running if number != context.number)
+    running = [(number, other.description) for number, other in context.running if number != context.number]
     if running:
-        said = "\n".join(f"{number:04d}: {line(text, _DESCRIPTION_BYTES)}" for number, text in running)
+        said = "\n".join(f"{number:04d}: {line(text, _DESCRIPTION_BYTES)}" for number, text in sorted(running))
         parts += ["Under way, without a result yet; propose something else:", fenced("experiments under way", said)]
     if context.notes.strip():
         parts += ["What you noted for later:", fenced("your own notes from earlier", context.notes.strip())]

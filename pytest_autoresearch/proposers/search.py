@@ -28,6 +28,7 @@ from pytest_autoresearch.source import constants, ranges
 from pytest_autoresearch.source.constants import Constant, Value
 
 Vector = frozenset[tuple[str, Value]]
+Step = dict[str, tuple[Value, Value]]  # constants by name: the values before and after
 
 _DRAWS = 16
 _PROMISING = frozenset({"BATCH", "LR", "RATE"})  # what is most often wrong where a program moves to other hardware
@@ -112,7 +113,8 @@ class SearchProposer:
                 "capitals at the top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
             )
         self._learn(context.records)
-        memory = self._recall(near, context.running)
+        under_way = [_step(proposal) for _, proposal in context.running]
+        memory = self._recall(near, under_way)
         rng = random.Random(f"{self._seed} {context.number} {self._attempts[context.number]}")
         self._attempts[context.number] += 1
         for changes in itertools.chain(_draws(rng, near, present, memory), _all(rng, near, present)):
@@ -122,7 +124,8 @@ class SearchProposer:
                 for name, one in found.items()
                 if name in changes
             )
-            if frozenset(after.items()) in self._tried or any(it.endswith(description) for _, it in context.running):
+            step = {name: (present[name], value) for name, value in changes.items()}
+            if frozenset(after.items()) in self._tried or step in under_way:
                 continue
             self._tried.add(frozenset(after.items()))
             _write(sources, changes)
@@ -152,17 +155,17 @@ class SearchProposer:
             if record.proposal.proposer != self.name:
                 continue
             self._trials += 1
-            after, before = record.proposal.parameters, _before(record)
+            after, before = record.proposal.parameters, _before(record.proposal)
             self._tried |= {frozenset(after.items()), frozenset({**after, **before}.items())}
             kept = record.verdict is not None and record.verdict.status is Status.KEEP
             for name in before.keys() & after.keys():
                 self._memory.setdefault(name, _Memory()).add(before[name], after[name], _loss(record), kept)
 
-    def _recall(self, names: Iterable[str], running: Iterable[tuple[int, str]]) -> dict[str, _Memory]:
+    def _recall(self, names: Iterable[str], under_way: Iterable[Step]) -> dict[str, _Memory]:
         """What is known of these constants now."""
-        under_way = Counter(word for _, description in running for word in set(description.split()))
+        count = Counter(name for step in under_way for name in step)
         known = {name: self._memory.get(name) or _Memory() for name in names}
-        return {name: replace(memory, running=under_way[name]) for name, memory in known.items()}
+        return {name: replace(memory, running=count[name]) for name, memory in known.items()}
 
 
 def _read(context: Context) -> list[_Source]:
@@ -212,13 +215,19 @@ def _write(sources: Iterable[_Source], changes: Mapping[str, Value]) -> None:
             source.path.write_bytes(constants.edit(source.text, mine).encode(source.encoding))
 
 
-def _before(record: Experiment) -> dict[str, Value]:
-    """What the constants that a trial changed were before: its proposal's `source`."""
+def _before(proposal: Proposal) -> dict[str, Value]:
+    """The earlier values of the constants that a search's proposal changed: its `source`."""
     try:
-        said = json.loads(record.proposal.source)
+        said = json.loads(proposal.source)
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _step(proposal: Proposal) -> Step:
+    """The constants that a search's proposal changed, each with its values before and after."""
+    before, after = _before(proposal), proposal.parameters
+    return {name: (before[name], after[name]) for name in before.keys() & after.keys()}
 
 
 def _loss(record: Experiment) -> float:

@@ -17,19 +17,22 @@ from pytest_autoresearch.core.errors import AutoresearchError, UserError
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.ledger.ratchet import Ratchet
-from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.setup import equip
-from pytest_autoresearch.proposers.choice import Surroundings, choose
+from pytest_autoresearch.proposers.choice import choose
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.page import PageWriter
-from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.runners.marks import sweep
 from pytest_autoresearch.session.github import GitHub
+from pytest_autoresearch.session.judge import Judge
 from pytest_autoresearch.session.junit import Junit
+from pytest_autoresearch.session.live import Live
 from pytest_autoresearch.session.loop import Loop
+from pytest_autoresearch.session.main_thread import MainThread, UserHooks
+from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import BUNDLED, Slots
 from pytest_autoresearch.session.terminal import Terminal
 from pytest_autoresearch.session.timeouts import timeout_of
+from pytest_autoresearch.session.views import Views
 from pytest_autoresearch.settings import Settings, read, this_python
 from pytest_autoresearch.source.guard import is_editable, is_trusted
 
@@ -76,37 +79,36 @@ def _begin(config: pytest.Config) -> None:
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if _goes_by_margin(config, settings) else "off")
     equipment = equip(settings, ratchet)
-    harness, box = equipment.harness, equipment.sandbox
-    loop = Loop(config, slots, settings.lanes, settings.discard)
-    runner, agents = equipment.runner(), AgentRunner(box.backend, harness.hidden)
-    around = Surroundings(agents, settings.budget_seconds or harness.budget_seconds)
-    campaign = Campaign(
-        settings, ratchet, records, harness, loop, runner, box.words, lambda: proposer.make(around), agents.close
-    )
+    main, outcome = MainThread(), Outcome()
+    campaign = Campaign(settings, ratchet, records, equipment, UserHooks(config, main), proposer)
     campaign.open()
     if from_checkout:
         checkout.finish(campaign.ledger.records)
     if swept := sweep():
         campaign.ledger.notices.append(swept)
-    header = _header(config, settings, ratchet, harness, campaign, proposer.said)
-    terminal = Terminal(config, header, terse=from_checkout, json=settings.json)
+    terminal = Terminal(config, campaign, _header(config, campaign, proposer.said), outcome)
     junit = Junit(config, settings.junit_names)
-    pages = _pages(settings, ratchet, campaign)
-    loop.begin(campaign, terminal, junit, pages, checkout.follow if from_checkout else None)
-    terminal.campaign, terminal.judge = campaign, loop.judge
     runs = settings.experiments_folder / "runs" / ratchet.tag
+    views = Views(terminal, Live(campaign, runs), junit, _pages(settings, ratchet, campaign))
+
+    def announce(judged: Experiment) -> None:
+        terminal.announce(judged, checkout.follow(judged) if from_checkout else None)
+
+    judge = Judge(campaign, outcome, settings.discard, announce)
+    loop = Loop(config, campaign, slots, main, judge, outcome, views)
     github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, runs)
     for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit"), (github, "github")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
-    config.pluginmanager.register(Ending(loop, settings.exit, pages), "autoresearch-ending")
+    config.pluginmanager.register(Ending(loop, campaign, outcome, views.page), "autoresearch-ending")
 
 
 class Ending:
     """Decides the exit status, names the page, and gives the signals back when every report is written."""
 
-    def __init__(self, loop: Loop, policy: str, pages: PageWriter) -> None:
+    def __init__(self, loop: Loop, campaign: Campaign, outcome: Outcome, pages: PageWriter) -> None:
         self._loop = loop
-        self._policy = policy
+        self._campaign = campaign
+        self._outcome = outcome
         self._pages = pages
 
     @pytest.hookimpl(trylast=True)
@@ -121,18 +123,18 @@ class Ending:
         return result
 
     def _status(self, session: pytest.Session) -> int | pytest.ExitCode:
-        judge, given = self._loop.judge, session.exitstatus
-        if self._loop.signal is not None:
+        outcome, policy, given = self._outcome, self._campaign.settings.exit, session.exitstatus
+        if outcome.signal is not None:
             return pytest.ExitCode.INTERRUPTED
-        if judge.infrastructure or self._loop.campaign.failed:
+        if outcome.infrastructure or self._campaign.failed:
             return pytest.ExitCode.INTERNAL_ERROR
-        if judge.reason:  # the rule is broken, or the baseline did not pass
+        if outcome.reason:  # the rule is broken, or the baseline did not pass
             return pytest.ExitCode.TESTS_FAILED
-        if given not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or self._policy == "strict":
+        if given not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or policy == "strict":
             return given
-        if session.shouldfail or judge.teardown_errors:
+        if session.shouldfail or outcome.teardown_errors:
             return pytest.ExitCode.TESTS_FAILED
-        if self._policy == "progress" and not judge.kept:
+        if policy == "progress" and not outcome.kept:
             return pytest.ExitCode.TESTS_FAILED
         return pytest.ExitCode.OK
 
@@ -219,9 +221,8 @@ def _deciding(settings: Settings) -> list[str]:
     return paths
 
 
-def _header(
-    config: pytest.Config, settings: Settings, ratchet: Ratchet, harness: Harness, campaign: Campaign, proposer: str
-) -> list[str]:
+def _header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str]:
+    settings, ratchet, harness = campaign.settings, campaign.ratchet, campaign.harness
     tried = len(campaign.ledger.records)
     state = f"the baseline and {summary.plural(tried - 1, 'experiment')} so far" if tried else "new"
     limit = "until stopped" if settings.max == 0 else summary.plural(settings.max, "experiment")
@@ -242,7 +243,7 @@ def _header(
     ]
     edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]
     if edited and settings.proposer != "checkout":
-        lines.append(f"  note:     uncommitted changes of {', '.join(edited)} take no part; experiments start from git")
+        lines.append(f"  note:     uncommitted changes in {', '.join(edited)} are ignored; experiments start from git")
     first = campaign.ledger.baseline
     if (
         first is not None
@@ -253,7 +254,7 @@ def _header(
         and ratchet.differ(first.commit, ratchet.start, settings.editable)
     ):
         lines.append(
-            f"  note:     commits that changed {', '.join(settings.editable)} since this campaign began take no part; "
+            f"  note:     commits that changed {', '.join(settings.editable)} since this campaign began are ignored; "
             "choose another --autoresearch-tag to start from them"
         )
     return lines

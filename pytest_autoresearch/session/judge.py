@@ -16,33 +16,29 @@ from pytest_autoresearch.core.errors import AutoresearchError, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage, Verdict
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import verdict
+from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import SLOT, Slot
 
 _MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
 
 
 class Judge:
-    """Hears every report of every jury.
+    """Hears every report of every item, and has the verdicts recorded.
+
+    Args:
+        discard: How pytest reports a discard: `fail` or `xfail`.
+        announce: Shows a judged experiment.
 
     Attributes:
-        broken: The report that stops the campaign, nothing being recorded of its experiment: of a rule that raised
-            something else than an assertion, of a failure of git or of a proposer, of a baseline that did not pass.
-        reason: Why it stops, in a sentence.
-        baseline_crashed: Whether that was a baseline without a metric.
-        infrastructure: Whether it was git or a proposer.
-        teardown_errors: How many fixtures failed after their verdict.
-        kept: How many experiments were kept, the baseline not counted.
+        recording: Whether git is at work at this moment: a second signal must not interrupt that.
     """
 
-    def __init__(self, campaign: Campaign, discard: str, announce: Callable[[Experiment], None]) -> None:
-        self.campaign = campaign
-        self.broken: pytest.TestReport | None = None
-        self.reason = ""
-        self.baseline_crashed = False
-        self.infrastructure = False
-        self.teardown_errors = 0
-        self.kept = 0
+    def __init__(
+        self, campaign: Campaign, outcome: Outcome, discard: str, announce: Callable[[Experiment], None]
+    ) -> None:
         self.recording = False
+        self._campaign = campaign
+        self._outcome = outcome
         self._discard = discard
         self._announce = announce
         self._in_body = False
@@ -75,7 +71,7 @@ class Judge:
     def _hear(self, item: pytest.Item, slot: Slot, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
         experiment = slot.experiment
         if report.when == "teardown":
-            self.teardown_errors += report.failed
+            self._outcome.teardown_errors += report.failed
             report.user_properties[:] = item.user_properties  # JUnit takes those of the last report
             return
         if report.passed and (report.when == "setup" or self._in_body):
@@ -86,7 +82,7 @@ class Judge:
             elif report.failed:
                 self._break(item, report, f"the rule is broken: {_what_failed(_message(report))}", infrastructure=False)
             return
-        if slot.verdict is None and self.broken is None:
+        if slot.verdict is None and self._outcome.broken is None:
             ruling = self._rule(item, slot, experiment, report, call)
             if ruling is not None:
                 self._record(item, slot, experiment, ruling, report)
@@ -98,7 +94,7 @@ class Judge:
         self, item: pytest.Item, slot: Slot, experiment: Experiment, report: pytest.TestReport,
         call: pytest.CallInfo[None],
     ) -> Verdict | None:  # fmt: skip
-        """What this report means for its experiment; None while others of the jury have not been heard."""
+        """What this report means for its experiment; None while other tests of the slot have not reported."""
         raised = call.excinfo.value if call.excinfo else None
         if experiment.crash is not None:
             return verdict.crashed(experiment.crash)
@@ -112,7 +108,7 @@ class Judge:
             return verdict.undecided(experiment, "skip", one_line(_message(report)))
         if report.passed:
             slot.passed.add(item)
-            return verdict.kept(experiment) if slot.passed >= set(slot.jury) else None
+            return verdict.kept(experiment) if slot.passed >= set(slot.items) else None
         if raised is None:  # failed without an exception: a strict xpass, or a conftest that rewrote the report
             return verdict.discarded(experiment, one_line(_message(report)))
         if report.when == "call" and isinstance(raised, AssertionError | pytest.fail.Exception):
@@ -126,14 +122,14 @@ class Judge:
     ) -> None:
         if experiment.number == BASELINE and ruling.status is not Status.KEEP:
             # Without a baseline there is no campaign: nothing is recorded, and the next session measures it again.
-            self.campaign.forget(BASELINE)
+            self._campaign.forget(BASELINE)
             slot.verdict = ruling
-            self.baseline_crashed = ruling.status is Status.CRASH
+            self._outcome.baseline_crashed = ruling.status is Status.CRASH
             self._break(item, report, f"the baseline did not pass: {ruling}", infrastructure=False)
             return
         self.recording = True  # a second signal must not tear this apart
         try:
-            judged = self.campaign.record(experiment, ruling)
+            judged = self._campaign.record(experiment, ruling)
         except (AutoresearchError, OSError) as error:
             broken = not isinstance(error, UserError)
             self._break(item, report, f"not recorded: {error}", infrastructure=broken)
@@ -141,13 +137,13 @@ class Judge:
         finally:
             self.recording = False
         slot.experiment, slot.verdict = judged, judged.verdict
-        self.kept += judged.number != BASELINE and judged.verdict is not None and judged.verdict.status is Status.KEEP
         if judged.verdict is not None:
+            self._outcome.kept += judged.number != BASELINE and judged.verdict.status is Status.KEEP
             self._agree(report, judged.verdict)
         self._announce(judged)
 
     def _agree(self, report: pytest.TestReport, ruling: Verdict) -> None:
-        """Where git's verdict is not the report's, the report gives way; so do later failures in the jury."""
+        """Where git's verdict is not the report's, the report gives way; so do later failures of the same slot."""
         if ruling.status is Status.CRASH:
             return
         if ruling.status is Status.KEEP:
@@ -160,7 +156,7 @@ class Judge:
             report.wasxfail = str(ruling)
 
     def _dress(self, item: pytest.Item, slot: Slot, report: pytest.TestReport) -> None:
-        """Duration to the jury's first report, numbers to the deciding one, the verdict to every failure."""
+        """Duration to the slot's first report, numbers to the deciding one, the verdict to every failure."""
         experiment = slot.experiment
         if experiment is None:
             return
@@ -168,16 +164,16 @@ class Judge:
             slot.timed = True
             report.duration += experiment.seconds
             report.start = report.stop - report.duration
-        if not slot.described and (slot.verdict is not None or self.broken is report):
+        if not slot.described and (slot.verdict is not None or self._outcome.broken is report):
             slot.described = True
             item.user_properties += properties(experiment)
         report.user_properties[:] = item.user_properties
         if report.failed:
-            _head(report, self.reason if self.broken is report else str(slot.verdict or "undecided"))
+            _head(report, self._outcome.reason if self._outcome.broken is report else str(slot.verdict or "undecided"))
 
     def _break(self, item: pytest.Item, report: pytest.TestReport, reason: str, infrastructure: bool) -> None:
-        if self.broken is None:
-            self.broken, self.reason, self.infrastructure = report, reason, infrastructure
+        if self._outcome.broken is None:
+            self._outcome.broken, self._outcome.reason, self._outcome.infrastructure = report, reason, infrastructure
         if not report.failed:
             report.outcome, report.longrepr = "failed", reason
         item.session.shouldstop = "the campaign stopped, as said above"

@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from pytest_autoresearch.core.run import Progress
 
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign.campaign import Campaign
+    from pytest_autoresearch.campaign.in_flight import InFlight
 
 NAME = "progress.json"
 _EVERY_SECONDS = 0.5
@@ -36,25 +37,26 @@ class Live:
         folder: The campaign's, in which the file is; nothing is written before a run has made it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, campaign: Campaign, folder: Path) -> None:
+        self._campaign = campaign
         self._file = folder / NAME
         self._curves: dict[tuple[int, str], list[tuple[int, float]]] = {}
         self._began = time.time()
         self._written = -math.inf
         self._wrote = False
 
-    def show(self, campaign: Campaign, left: int | None) -> None:
+    def show(self, left: int | None) -> None:
         """Note where the session is.
 
         Args:
             left: How many experiments it has still to begin; None for no end.
         """
         with contextlib.suppress(Exception):  # a view: the night is worth more
-            under_way = campaign.progress.copy()
-            self._listen(under_way)
+            under_way = {flight.number: flight for flight in self._campaign.flights}
+            self._listen({number: flight.progress for number, flight in under_way.items()})
             if time.monotonic() - self._written >= _EVERY_SECONDS and self._file.parent.is_dir():
                 self._written = time.monotonic()
-                self._write(self._document(campaign, under_way, left))
+                self._write(self._document(under_way.values(), left))
 
     def close(self) -> None:
         """The session is over: take the file away."""
@@ -81,7 +83,8 @@ class Live:
             if len(points) > _MOST_POINTS:
                 del points[1:-1:2]
 
-    def _document(self, campaign: Campaign, under_way: Mapping[int, Progress], left: int | None) -> dict[str, Any]:
+    def _document(self, flights: Iterable[InFlight], left: int | None) -> dict[str, Any]:
+        campaign = self._campaign
         return {
             "tag": campaign.ratchet.tag,
             "pid": os.getpid(),
@@ -94,8 +97,8 @@ class Live:
             "left": left,
             "running": [
                 {
-                    "number": number,
-                    "description": campaign.running.get(number, ""),
+                    "number": flight.number,
+                    "description": flight.description,
                     "phase": now.phase,
                     "run": now.run,
                     "step": now.step,
@@ -103,9 +106,10 @@ class Live:
                     "seconds": now.seconds,
                     "remaining_seconds": now.remaining_seconds,
                     "memory_mb": now.memory_mb,
-                    "curve": self._curves.get((number, now.run), []),
+                    "curve": self._curves.get((flight.number, now.run), []),
                 }
-                for number, now in sorted(under_way.items())
+                for flight in flights
+                for now in [flight.progress]
             ],
         }
 

@@ -1,8 +1,8 @@
 """Numbered slots: how ordinary test functions become experiments.
 
 A slot is one experiment's place in the session. Every collected test that takes the fixture `experiment` is given the
-slots as a parameter, so that its items are `test_val_bpb_improves[0001]` and so on; the items of one slot are its
-jury. Nothing here runs anything.
+slots as a parameter, so that its items are `test_val_bpb_improves[0001]` and so on; the items of one slot judge
+one experiment together. Nothing here runs anything.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Slot:
 
     Attributes:
         number: Its experiment's number.
-        jury: The items that judge it, in order.
+        items: The items that judge it, in order.
         experiment: The result, once a lane has one.
         error: What kept a lane from having one: git or a proposer, never the candidate.
-        ruling: What a user's hook decided ahead of the jury.
+        ruling: What a user's hook decided ahead of the tests.
         passed: The items that passed so far.
         verdict: What was recorded.
         timed: Whether a report has been given the experiment's duration.
@@ -38,7 +38,7 @@ class Slot:
     """
 
     number: int
-    jury: list[pytest.Item] = field(default_factory=list)
+    items: list[pytest.Item] = field(default_factory=list)
     experiment: Experiment | None = None
     error: BaseException | None = None
     ruling: Verdict | None = None
@@ -69,10 +69,14 @@ class Slots:
         self._functions: list[tuple[pytest.Collector, str]] = []
 
     def waiting(self, items: Iterable[pytest.Item]) -> list[Slot]:
-        """The slots that have a jury among the items, by number."""
+        """The slots that have a test among the items, by number."""
         items = list(items)
         self._functions = list(dict.fromkeys((item.parent, _name(item)) for item in items if item.parent is not None))
         return sorted({item.stash[SLOT] for item in items}, key=lambda slot: slot.number)
+
+    def of(self, number: int) -> Slot:
+        """The slot of a number that was made."""
+        return self._made[number - self._made[0].number]
 
     def more(self, session: pytest.Session) -> list[Slot]:
         """Collect the next number from the same functions: a night without an end is never collected whole.
@@ -144,10 +148,10 @@ class Slots:
         result = yield
         items.sort(key=lambda item: item.stash[SLOT].number)  # stable: the order of definition within a slot
         for slot in offered:
-            slot.jury = [item for item in items if item.stash[SLOT] is slot]
-            if slot.jury and len(slot.jury) != offered[slot]:
+            slot.items = [item for item in items if item.stash[SLOT] is slot]
+            if slot.items and len(slot.items) != offered[slot]:
                 raise pytest.UsageError(
-                    f"experiment {slot}: {len(slot.jury)} of its {offered[slot]} tests are selected, but they decide "
+                    f"experiment {slot}: {len(slot.items)} of its {offered[slot]} tests are selected, but they decide "
                     "together: select by number (-k 0007) or not at all"
                 )
         return result

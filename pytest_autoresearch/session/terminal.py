@@ -21,7 +21,7 @@ from pytest_autoresearch.reports.line import json_line, verdict_line
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign.campaign import Campaign
     from pytest_autoresearch.campaign.checkout import Followed
-    from pytest_autoresearch.session.judge import Judge
+    from pytest_autoresearch.session.outcome import Outcome
 
 _LAST_LINES = 3  # of what is long, in a terse session
 _HEARTBEAT_SECONDS = 30.0  # between lines of progress where there is no terminal to draw on
@@ -32,25 +32,23 @@ class Terminal:
     """The session's voice; without a terminal reporter it says nothing.
 
     Args:
-        config: The session's.
         header: The lines to begin with.
-        terse: Whether the session is one whose edit comes from the checkout, and a quiet one shows that in short.
-        json: Whether every experiment is a line of JSON, too.
+        outcome: How the session goes.
     """
 
-    def __init__(self, config: pytest.Config, header: list[str], terse: bool = False, json: bool = False) -> None:
+    def __init__(self, config: pytest.Config, campaign: Campaign, header: list[str], outcome: Outcome) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         self._reporter: pytest.TerminalReporter | None = reporter
         self._header = header
         self._lines = reporter is not None and reporter.verbosity >= 0
-        self._terse = terse and not self._lines
-        self._json = json
+        self._terse = campaign.settings.proposer == "checkout" and not self._lines
+        self._json = campaign.settings.json
         self._announced: set[int] = set()
         self._drawn = False
         self._silent = False  # while pytest would print a dot for a report
         self._said_at = time.monotonic()
-        self.campaign: Campaign
-        self.judge: Judge
+        self._campaign = campaign
+        self._outcome = outcome
         if reporter is None:
             return
         if config.option.reportchars == "fE":  # pytest's default; every experiment has had its line already
@@ -113,33 +111,31 @@ class Terminal:
 
     def _log(self, experiment: Experiment) -> str:
         """The log of its last run, as a path from where pytest was typed; empty where nothing was run."""
-        folder = self.campaign.settings.artifacts(experiment)
+        folder = self._campaign.settings.artifacts(experiment)
         logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns) if experiment.runs else []
         return os.path.relpath(logs[-1]) if logs else ""
 
-    def _hear(self, campaign: Campaign) -> None:
+    def _hear(self) -> None:
         """Pass on what proposers had to say."""
-        while campaign.news:
-            text = one_line(campaign.news.popleft())
+        while self._campaign.news:
+            text = one_line(self._campaign.news.popleft())
             if self._reporter is not None and self._lines:
                 self.clear()
                 self._reporter.write_line(f" ...   {text}")
 
-    def show(self, campaign: Campaign) -> None:
+    def show(self) -> None:
         """Where the running experiments are: redrawn on a terminal, now and then in a log."""
-        self._hear(campaign)
+        self._hear()
         shown = self._lines or (self._terse and self._reporter is not None and self._reporter.isatty)
-        if self._reporter is None or not shown or not campaign.progress:
+        flights = list(self._campaign.flights)
+        if self._reporter is None or not shown or not flights:
             return
-        under_way = [
-            summary.progress_line(number, campaign.running.get(number, ""), now)
-            for number, now in sorted(campaign.progress.copy().items())
-        ]
+        under_way = [summary.progress_line(one.number, one.description, one.progress) for one in flights]
         text = " | ".join(under_way)
         if self._reporter.isatty:
             self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)
             self._drawn = True
-        elif under_way and time.monotonic() - self._said_at > _HEARTBEAT_SECONDS:
+        elif time.monotonic() - self._said_at > _HEARTBEAT_SECONDS:
             self._said_at = time.monotonic()
             self._reporter.write_line(f" ...   {text}")
 
@@ -151,17 +147,17 @@ class Terminal:
             self._drawn = False
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        self._hear(self.campaign)
+        self._hear()
         if self._terse:
             self._end_tersely(terminalreporter)
             return
-        campaign, judge, out = self.campaign, self.judge, terminalreporter
-        if judge.broken is not None:
+        campaign, outcome, out = self._campaign, self._outcome, terminalreporter
+        if outcome.broken is not None:
             out.section("the campaign stopped", red=True, bold=True)
-            out.write_line(judge.broken.longreprtext)
-            out.write_line(judge.reason, red=True)
+            out.write_line(outcome.broken.longreprtext)
+            out.write_line(outcome.reason, red=True)
             out.write_line("nothing was recorded of this experiment: put it right and type the same command again")
-            if judge.baseline_crashed and not campaign.setting.sandbox.startswith("none"):
+            if outcome.baseline_crashed and not campaign.setting.sandbox.startswith("none"):
                 out.write_line(
                     "it ran in a sandbox: what training needs beside its tree and the installed packages belongs into "
                     "autoresearch_readable; --autoresearch-sandbox off shows whether that is the reason (docs/trust.md)"
@@ -182,11 +178,11 @@ class Terminal:
 
     def _end_tersely(self, out: pytest.TerminalReporter) -> None:
         """Only what the lines of the experiments have not said."""
-        campaign, judge = self.campaign, self.judge
-        if judge.broken is not None:
-            for said in judge.broken.longreprtext.splitlines()[-_LAST_LINES:]:
+        campaign, outcome = self._campaign, self._outcome
+        if outcome.broken is not None:
+            for said in outcome.broken.longreprtext.splitlines()[-_LAST_LINES:]:
                 out.write_line(said)
-            out.write_line(f"the campaign stopped: {judge.reason}", red=True)
+            out.write_line(f"the campaign stopped: {outcome.reason}", red=True)
         if not self._announced - {BASELINE}:
             if campaign.why_over:
                 out.write_line(f"ended: {campaign.why_over}")

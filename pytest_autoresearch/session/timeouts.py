@@ -39,7 +39,7 @@ class Deadlines:
             return None
         others = [other for other in self._plugins.get_plugins() if other is not plugin]
         self._found = []
-        for item in slot.jury:
+        for item in slot.items:
             # It resolves option, ini, environment and marker in two wrappers; each then calls the hook below.
             self._plugins.subset_hook_caller("pytest_runtest_protocol", others)(item=item, nextitem=None)
             self._plugins.subset_hook_caller("pytest_runtest_call", others)(item=item)

@@ -1,0 +1,61 @@
+"""What all experiments of a session share, and the user's hooks that look at a proposal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytest_autoresearch.campaign.in_flight import Flights
+from pytest_autoresearch.campaign.view import CampaignView, view_of
+from pytest_autoresearch.core.experiment import Experiment, Proposal
+from pytest_autoresearch.ledger.ledger import Ledger
+from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.source.guard import is_editable
+
+
+class Hooks(Protocol):
+    """The user's hooks. Each call runs on the main thread, whichever thread asks."""
+
+    def propose(self, campaign: CampaignView, context: Context, failure: str) -> Proposal | None: ...
+
+    def guard(self, campaign: CampaignView, context: Context, proposal: Proposal) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all experiments of a session share.
+
+    Attributes:
+        settings: What the user asked for.
+        ratchet: The repository and its campaign.
+        harness: The harness's description of itself.
+        ledger: Every judged experiment.
+        flights: The experiments under way.
+        like: An experiment with the session's tag, limits, metric and setting, from which the others are made.
+        hooks: The user's hooks.
+    """
+
+    settings: Settings
+    ratchet: Ratchet
+    harness: Harness
+    ledger: Ledger
+    flights: Flights
+    like: Experiment
+    hooks: Hooks
+
+    @property
+    def view(self) -> CampaignView:
+        """What the hooks see of the campaign now."""
+        return view_of(self.ledger, self.settings)
+
+    def from_top(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """The paths, relative to the repository's top."""
+        return tuple((self.ratchet.prefix / path).as_posix() for path in paths)
+
+    def is_editable(self, path: str) -> bool:
+        """Whether a proposal may change the path, which is relative to the repository's top."""
+        return is_editable(path, self.from_top(self.settings.editable))

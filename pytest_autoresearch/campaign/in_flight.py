@@ -1,0 +1,82 @@
+"""What is under way: one value for each number, from the start of an experiment until its verdict.
+
+The lane's thread writes its own value; the main thread reads all of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Usage
+from pytest_autoresearch.core.run import Progress
+
+
+@dataclass(slots=True, eq=False)
+class InFlight:
+    """One experiment under way.
+
+    Attributes:
+        number: The experiment's number.
+        lane: Where it runs.
+        thread: The lane's thread while it works on the experiment, else None.
+        progress: Where the experiment is.
+        proposal: What is tried; None until there is a proposal.
+        candidate: The committed proposal, which has no verdict yet; None before the commit, and while a failed
+            candidate is with its proposer.
+        repairs: The failures that went back to the proposer and got another proposal.
+        usage: What the proposer has used for this experiment.
+        notes: The proposer's notes, as it rewrote them for this experiment; empty if it left them alone.
+        timings: Seconds by stage.
+    """
+
+    number: int
+    lane: int
+    thread: threading.Thread | None = None
+    progress: Progress = field(default_factory=lambda: Progress("proposing"))
+    proposal: Proposal | None = None
+    candidate: Experiment | None = None
+    repairs: list[Repair] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    notes: str = ""
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def description(self) -> str:
+        """What is tried, in a line; empty until there is a proposal."""
+        return self.proposal.description if self.proposal else ""
+
+    def account(self, experiment: Experiment) -> Experiment:
+        """The experiment with what its proposal has taken so far."""
+        return replace(
+            experiment, repairs=tuple(self.repairs), usage=self.usage, notes=self.notes, timings=dict(self.timings)
+        )
+
+
+class Flights:
+    """The experiments under way, by number. Safe on every thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # held where a candidate is compared with the others: two lanes may have one idea
+        self._by_number: dict[int, InFlight] = {}
+
+    def __iter__(self) -> Iterator[InFlight]:
+        return iter(sorted(self._by_number.copy().values(), key=lambda flight: flight.number))
+
+    def take(self, number: int, lane: int) -> InFlight:
+        """The number is under way from now on."""
+        return self._by_number.setdefault(number, InFlight(number, lane))
+
+    def forget(self, number: int) -> None:
+        """The number is no longer under way."""
+        self._by_number.pop(number, None)
+
+    @property
+    def numbers(self) -> set[int]:
+        return set(self._by_number)
+
+    @property
+    def candidates(self) -> list[Experiment]:
+        """The commits without a verdict."""
+        return [flight.candidate for flight in self if flight.candidate is not None]

@@ -1,0 +1,42 @@
+"""What one run of a commit is given: the same for a campaign, an audit and `autoresearch run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_autoresearch.core.run import Limits
+from pytest_autoresearch.ledger.worktree import Worktree
+from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.runners.base import Job
+from pytest_autoresearch.settings import Settings
+
+
+def make_job(
+    settings: Settings,
+    harness: Harness,
+    tree: Worktree,
+    variables: Mapping[str, str],
+    *,
+    log: Path,
+    seed: int,
+    lane: int,
+    limits: Limits,
+    score_environment: Mapping[str, str] | None = None,
+    keep_cache: Path | None = None,
+) -> Job:
+    """The job that trains and scores the commit in a worktree. See `Job` for the arguments.
+
+    Args:
+        tree: Holds the commit.
+        variables: Given to training beside the harness's own.
+    """
+    clocked = harness.score is not None  # without a clock nothing is kept, and the user's own cache is better
+    return Job(
+        command=settings.command, folder=tree.folder, out=tree.out, log=log, seed=seed, lane=lane, limits=limits,
+        metric_name=settings.metric, score=harness.score, score_folder=settings.root,
+        environment={**harness.environment, **variables}, rows=harness.training_rows,
+        score_environment=score_environment or {}, readable=(tree.top, *settings.readable_paths),
+        covered=harness.hidden, trusted=tuple(settings.root / path for path in settings.frozen),
+        cache=tree.cache if clocked else None, keep_cache=keep_cache if clocked else None,
+    )  # fmt: skip
