@@ -9,10 +9,8 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
-import importlib
 import json
 import os
-import pkgutil
 import shutil
 import signal
 import subprocess
@@ -25,7 +23,6 @@ from textwrap import dedent
 
 import pytest
 
-import pytest_autoresearch
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -172,8 +169,7 @@ class Repo:
         return [*given, *strangers, "-W", "error"]
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        """`pytest --autoresearch …` to its end, in this process: a session imports nothing anew."""
-        _import_all()
+        """`pytest --autoresearch …` to its end, in this process."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "dont_write_bytecode", True)
             return self.pytester.runpytest_inprocess(*self.arguments(*arguments), *UNUSED)
@@ -299,11 +295,3 @@ def _template() -> Path:
         subprocess.run(["git", *command], cwd=home, check=True)
     (home / ".git/info").mkdir()
     return home
-
-
-@functools.cache
-def _import_all() -> None:
-    """Import every module of the plugin: pytester forgets what a session imports, and the next would import it anew."""
-    for module in pkgutil.walk_packages(pytest_autoresearch.__path__, "pytest_autoresearch."):
-        if not module.name.startswith(("pytest_autoresearch.bundled", "pytest_autoresearch.plugin")):
-            importlib.import_module(module.name)
