@@ -6,12 +6,16 @@ number. So `repo.plan(0.9, "crash")` makes experiment 0001 print `val_bpb: 0.9` 
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -22,9 +26,6 @@ import pytest
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.ledger.ratchet import Ratchet
-
-# The whole suite runs once more with AUTORESEARCH_TEST_LANES=2.
-LANES = os.environ.get("AUTORESEARCH_TEST_LANES", "1")
 
 # Plugins that no campaign uses; without them a session starts in three quarters of the time.
 UNUSED = [word for name in ("xdist", "xdist.looponfail", "rerunfailures", "anyio") for word in ("-p", f"no:{name}")]
@@ -91,24 +92,32 @@ autoresearch_command = python -S train.py
 """
 
 
-class Repo:
-    """A repository to run campaigns in."""
+FILES = {
+    "train.py": TRAIN,
+    "program.md": "Lower val_bpb.\n",
+    "conftest.py": PROPOSE,
+    "experiments/test_val_bpb.py": RULE,
+    "pytest.ini": CONFIG,
+    ".gitignore": "__pycache__/\n.pytest_cache/\nresults.*\nreport.html\nprogress.png\n",
+    "tests/test_ordinary.py": "raise RuntimeError('an ordinary test was imported')\n",
+    "tests/conftest.py": "raise RuntimeError('the conftest of ordinary tests was imported')\n",
+}
 
-    def __init__(self, pytester: pytest.Pytester) -> None:
+
+class Repo:
+    """A repository to run campaigns in.
+
+    Args:
+        pytester: Its folder becomes the repository.
+        lanes: How many lanes a campaign has, where a test does not say.
+    """
+
+    def __init__(self, pytester: pytest.Pytester, lanes: int = 1) -> None:
         self.pytester = pytester
         self.path = pytester.path
-        self.write("train.py", TRAIN)
-        self.write("program.md", "Lower val_bpb.\n")
-        self.write("conftest.py", PROPOSE)
-        self.write("experiments/test_val_bpb.py", RULE)
-        self.write("pytest.ini", CONFIG)
-        self.write(".gitignore", "__pycache__/\n.pytest_cache/\nresults.*\nreport.html\nprogress.png\n")
-        self.write("tests/test_ordinary.py", "raise RuntimeError('an ordinary test was imported')\n")
-        self.write("tests/conftest.py", "raise RuntimeError('the conftest of ordinary tests was imported')\n")
-        self.git("init", "-q", "-b", "main")
-        self.git("config", "user.name", "Ada")
-        self.git("config", "user.email", "ada@example.org")
-        self.commit("A baseline")
+        self.lanes = lanes
+        shutil.copytree(_template(), self.path, symlinks=True, dirs_exist_ok=True)
+        self.git("update-index", "-q", "--refresh")  # git compares inode numbers too, and the copies have others
         self.plan()
 
     def write(self, name: str, text: str) -> Path:
@@ -150,7 +159,7 @@ class Repo:
         defaults = (
             ("--autoresearch-confirm", "off"),
             ("--autoresearch-tag", "t"),
-            ("--autoresearch-lanes", LANES),
+            ("--autoresearch-lanes", str(self.lanes)),
             ("--autoresearch-sandbox", "off"),
         )
         for flag, value in defaults:
@@ -160,7 +169,13 @@ class Repo:
         return [*given, *strangers, "-W", "error"]
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        """`pytest --autoresearch …` to its end."""
+        """`pytest --autoresearch …` to its end, in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "dont_write_bytecode", True)
+            return self.pytester.runpytest_inprocess(*self.arguments(*arguments), *UNUSED)
+
+    def spawn(self, *arguments: str) -> pytest.RunResult:
+        """The same in a process of its own: for hooks that kill the session or replace a part of the plugin."""
         return self.pytester.runpytest_subprocess(*self.arguments(*arguments), *UNUSED, timeout=60)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -259,3 +274,24 @@ class Repo:
         """Send a signal and wait for the end; the output."""
         process.send_signal(number)
         return process.communicate(timeout=30)[0]
+
+
+with_one_and_two_lanes = pytest.mark.parametrize("repo", [1, 2], indirect=True, ids=["one lane", "two lanes"])
+
+
+@functools.cache
+def _template() -> Path:
+    """A repository with `FILES` in one commit, made once for each process that runs tests."""
+    home = Path(tempfile.mkdtemp(prefix="autoresearch-template-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for name, text in FILES.items():
+        path = home / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(dedent(text))
+    for command in (
+        ("init", "-q", "--template=", "-b", "main"), ("config", "user.name", "Ada"),
+        ("config", "user.email", "ada@example.org"), ("add", "-A"), ("commit", "-qm", "A baseline"),
+    ):  # fmt: skip
+        subprocess.run(["git", *command], cwd=home, check=True)
+    (home / ".git/info").mkdir()
+    return home

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from repo import CONFIG, LANES, RULE, Repo
-
-one_lane = pytest.mark.skipif(LANES != "1", reason="says in which order experiments follow each other")
+from repo import CONFIG, RULE, Repo
 
 
 def test_each_outcome_is_a_report_a_row_and_a_ref(repo: Repo) -> None:
@@ -45,7 +43,6 @@ def test_the_next_session_continues_the_numbers_and_the_best(repo: Repo) -> None
     repo.check_ledger()
 
 
-@one_lane
 def test_an_experiment_starts_from_the_last_keep(repo: Repo) -> None:
     repo.plan(0.9, 1.5, 0.8)
     repo.run("--max", "3")
