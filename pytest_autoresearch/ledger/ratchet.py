@@ -348,8 +348,7 @@ def _nothing_committed(git: Git) -> str:
 
 
 def _no_repository(root: Path, said: str) -> str:
-    if "not installed" in said:
-        return "git is not installed or not on PATH: install it first"
+    """What is wrong, out of what git said in the C locale: it has one exit status for everything."""
     if distrusted := re.search(r"dubious ownership in repository at '(.*)'", said):
         top = shlex.quote(distrusted[1])
         return f"git does not trust {root}: type `git config --global --add safe.directory {top}` first"
