@@ -50,7 +50,7 @@ def command(given: argparse.Namespace) -> int:
     settings, ratchet = repository.settings, repository.ratchet
     settings = replace(settings, budget_seconds=given.budget or settings.budget_seconds)
     equipment = equip(settings, ratchet)
-    if live.sessions(settings.experiments_folder / "runs"):
+    if live.sessions(settings.experiments_folder):
         print("note: a session runs here, and two runs at a time disturb each other's numbers", file=sys.stderr)
     limits = limits_of(settings, equipment.harness, timeout_of(configuration("timeout")))
     commit = adhoc.present(ratchet, settings.editable)

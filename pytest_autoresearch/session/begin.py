@@ -94,7 +94,7 @@ def _begin(config: pytest.Config) -> None:
     pages = _pages(settings, ratchet, campaign)
     loop.begin(campaign, terminal, junit, pages, checkout.follow if from_checkout else None)
     terminal.campaign, terminal.judge = campaign, loop.judge
-    runs = settings.experiments_folder / "runs" / ratchet.tag
+    runs = settings.campaign_artifacts(ratchet.tag).folder
     github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, runs)
     for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit"), (github, "github")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")

@@ -103,7 +103,7 @@ class Loop:
         self._terminal = terminal
         self._junit = junit
         self._page = page
-        self._live = Live(campaign.settings.experiments_folder / "runs" / campaign.ratchet.tag)
+        self._live = Live(campaign.settings.campaign_artifacts(campaign.ratchet.tag))
         self.judge = Judge(campaign, self._discard, announce)
 
     # ------------------------------------------------------------- the user's hooks, for lanes (attempts.Hooks)
