@@ -27,30 +27,11 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.auditor import Auditor
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.integrity import Frozen
+from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.proposers.base import Proposer, Terms
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
-
-LEAST_STARTUP_SECONDS = 30.0
-
-
-def limits_of(
-    settings: Settings, harness: Harness, deadline_seconds: float | None, baseline: Experiment | None = None
-) -> Limits:
-    """What a run may use.
-
-    Args:
-        deadline_seconds: Its hard limit; None for the usual one.
-        baseline: Whose own startup sets the allowance of the others; None where there is none yet.
-    """
-    budget = settings.budget_seconds or harness.budget_seconds
-    memory = settings.memory_limit_mb or harness.memory_limit_mb
-    deadline = deadline_seconds or max(2 * budget, budget + 120)
-    startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
-    if baseline is not None:
-        startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in baseline.own_runs))
-    return Limits(budget, min(startup, deadline), deadline, memory)
 
 
 class Campaign:
@@ -164,7 +145,7 @@ class Campaign:
     @property
     def budget(self) -> float:
         """Training seconds of one run."""
-        return self.settings.budget_seconds or self.harness.budget_seconds
+        return limits_of(self.settings, self.harness).budget_seconds
 
     def conduct(self, number: int, lane: int, deadline_seconds: float | None) -> Experiment | None:
         """One experiment up to its result; what is left is to judge it. See `Life.conduct`."""

@@ -18,6 +18,7 @@ from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.setup import equip
 from pytest_autoresearch.proposers.choice import Surroundings, choose
 from pytest_autoresearch.reports import summary
@@ -79,7 +80,7 @@ def _begin(config: pytest.Config) -> None:
     harness, box = equipment.harness, equipment.sandbox
     loop = Loop(config, slots, settings.lanes, settings.discard)
     runner, agents = equipment.runner(), AgentRunner(box.backend, harness.hidden)
-    around = Surroundings(agents, settings.budget_seconds or harness.budget_seconds)
+    around = Surroundings(agents, limits_of(settings, harness).budget_seconds)
     campaign = Campaign(
         settings, ratchet, records, harness, loop, runner, box.words, lambda: proposer.make(around), agents.close
     )
