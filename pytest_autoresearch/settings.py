@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytest_autoresearch.core import artifacts
+from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Direction, Experiment
 from pytest_autoresearch.keeprule.rule import Rule, rule_of
@@ -164,8 +166,11 @@ class Settings:
 
     def artifacts(self, experiment: Experiment) -> Path:
         """The folder of what an experiment left for people: logs, patches. It may be gone."""
-        number = experiment.number if experiment.planned_number is None else experiment.planned_number
-        return self.experiments_folder / "runs" / experiment.tag / f"{number:04d}"
+        return artifacts.of(self.experiments_folder, experiment)
+
+    def campaign_artifacts(self, tag: str) -> Artifacts:
+        """What a campaign left for people."""
+        return artifacts.campaign(self.experiments_folder, tag)
 
     @property
     def readable_paths(self) -> tuple[Path, ...]:

@@ -135,7 +135,7 @@ def test_a_git_that_is_too_old_is_not_ready(
     repo: Repo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, old = shutil.which("git"), tmp_path / "git"
-    old.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "git version 2.17.1" || exec {real} "$@"\n')
+    old.write_text(f'#!/bin/sh\n[ "$1" = version ] && echo "git version 2.17.1" || exec {real} "$@"\n')
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     status, _, checks = look(repo.path, capsys)

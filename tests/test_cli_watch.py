@@ -16,6 +16,7 @@ from repo import Repo
 
 from pytest_autoresearch.cli import main
 from pytest_autoresearch.cli.watch import sparkline
+from pytest_autoresearch.core.artifacts import Artifacts, campaign
 from pytest_autoresearch.session import live
 
 # Prints a loss that falls, and then waits.
@@ -33,7 +34,7 @@ def command(repo: Repo, *arguments: str) -> int:
 
 def file(repo: Repo) -> Path:
     """What the session writes."""
-    return repo.path / "experiments" / "runs" / "t" / live.NAME
+    return campaign(repo.path / "experiments", "t").live
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def running(repo: Repo) -> Iterator[subprocess.Popen[str]]:
     process = repo.start("--max", "3")
 
     def has_a_curve() -> bool:
-        now = live.session(file(repo).parent)
+        now = live.session(Artifacts(file(repo).parent))
         return bool(now) and any(one["number"] == 2 and len(one["curve"]) > 3 for one in now["running"])
 
     try:
@@ -121,7 +122,9 @@ def test_what_waits_in_the_queue_is_shown_and_hostile_text_is_made_plain(
     process = repo.start("--max", "3", "--autoresearch-proposer", "queue", "--autoresearch-lanes", "1")
     try:
         repo.wait_for(
-            lambda: any(one["step"] for one in (live.session(file(repo).parent) or {"running": []})["running"])
+            lambda: any(
+                one["step"] for one in (live.session(Artifacts(file(repo).parent)) or {"running": []})["running"]
+            )
         )
         assert command(repo, "--once") == 0
         said = capsys.readouterr().out
@@ -149,16 +152,18 @@ def test_a_file_that_cannot_be_written_does_not_stop_the_session(repo: Repo) -> 
 
 
 def test_a_session_on_another_machine_is_known_by_the_age_of_its_file(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+
     def write(age: float) -> None:
         look = {"machine": "elsewhere", "pid": 1, "started": 0.0, "written": time.time() - age, "began": 0.0}
-        (tmp_path / live.NAME).write_text(json.dumps(look))
+        artifacts.live.write_text(json.dumps(look))
 
     write(1.0)
-    assert live.session(tmp_path)
+    assert live.session(artifacts)
     write(60.0)
-    assert live.session(tmp_path) is None
-    (tmp_path / live.NAME).write_text("[1, 2")
-    assert live.session(tmp_path) is None
+    assert live.session(artifacts) is None
+    artifacts.live.write_text("[1, 2")
+    assert live.session(artifacts) is None
 
 
 @pytest.mark.parametrize(

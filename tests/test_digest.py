@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pytest_autoresearch.campaign.digest import curve, looked_at
 from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.proposer_session import MOST_NOTES_BYTES, SessionDesk
+from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Usage, Verdict
 from pytest_autoresearch.core.run import Crash, Run
 
@@ -32,7 +33,12 @@ class Heard:
         self.said: list[str] = []
         self.flight = InFlight(7, lane=0)
         self.desk = SessionDesk(
-            self.flight, records, lambda record: f"diff of {record.number}", folder, self.spent.append, self.said.append
+            self.flight,
+            records,
+            lambda record: f"diff of {record.number}",
+            Artifacts(folder),
+            self.spent.append,
+            self.said.append,
         )
 
 

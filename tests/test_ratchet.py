@@ -65,6 +65,23 @@ def test_what_is_not_kept_is_a_record_and_leaves_the_branch(place: Place, ratche
     assert ratchet.records()[1] == lost
 
 
+def test_a_campaign_in_a_repository_with_sha_256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    place = Place(tmp_path / "repository")
+    assert len(place.start) == 64
+    ratchet = place.ratchet()
+    ratchet.record(place.baseline())
+    tree = ratchet.worktree(0)
+    tree.reset(place.start)
+    (tree.folder / "train.py").write_text("RATE = 2\n")
+    assert [change.path for change in tree.changes(place.start)] == ["train.py"]
+    commit, made = tree.commit(place.start, "idea 1")
+    assert tree.files(commit, lambda path: path == "train.py") == {"train.py": b"RATE = 2\n"}
+    ratchet.record(judged(attempt(1, commit=commit, base=place.start, tree=made)))
+    assert ratchet.head() == commit
+    assert [record.commit for record in Ratchet(place.path).records("t")] == [place.start, commit]
+
+
 def test_git_show_tells_an_experiment(place: Place, ratchet: Ratchet) -> None:
     ratchet.record(judged(place.candidate(1, place.start, "RATE = 7\n"), Status.DISCARD))
     said = git(place.path, "show", ref(1))

@@ -223,7 +223,7 @@ def test_each_crash_has_its_class_and_its_log(repo: Repo, action: str, reason: s
 
 def test_training_that_goes_on_past_its_budget_is_over_budget(repo: Repo) -> None:
     repo.plan("do:print('val_bpb: 0.1', flush=True); time.sleep(1000)")
-    repo.hooks("import pytest_autoresearch.campaign.campaign as c; c.LEAST_STARTUP_SECONDS = 0.5")
+    repo.hooks("import pytest_autoresearch.measure.limits as c; c.LEAST_STARTUP_SECONDS = 0.5")
     repo.run("--max", "1", "--autoresearch-budget", "0.5")
     assert repo.reasons()[1] == "over-budget"
     assert repo.training() == []

@@ -7,7 +7,6 @@ is; it knows nothing of items, reports or pytest.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Container
@@ -27,34 +26,14 @@ from pytest_autoresearch.keeprule.audit import Audit
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.auditor import Auditor
-from pytest_autoresearch.measure.harness import Harness
-from pytest_autoresearch.measure.integrity import Frozen
+from pytest_autoresearch.measure.integrity import Frozen, remove_bytecode
+from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.runs import RunMaker
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.measure.setup import Equipment
 from pytest_autoresearch.proposers.choice import Choice, Surroundings
 from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.settings import Settings
-
-LEAST_STARTUP_SECONDS = 30.0
-
-
-def limits_of(
-    settings: Settings, harness: Harness, deadline_seconds: float | None, baseline: Experiment | None = None
-) -> Limits:
-    """What a run may use.
-
-    Args:
-        deadline_seconds: Its hard limit; None for the usual one.
-        baseline: Whose own startup sets the allowance of the others; None where there is none yet.
-    """
-    budget = settings.budget_seconds or harness.budget_seconds
-    memory = settings.memory_limit_mb or harness.memory_limit_mb
-    deadline = deadline_seconds or max(2 * budget, budget + 120)
-    startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
-    if baseline is not None:
-        startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in baseline.own_runs))
-    return Limits(budget, min(startup, deadline), deadline, memory)
 
 
 class Campaign:
@@ -103,8 +82,7 @@ class Campaign:
     def open(self) -> None:
         """Recover what a killed session left, and take up what it owes."""
         trusted = [self.settings.root / path for path in self.settings.frozen]
-        for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
-            shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
+        remove_bytecode(trusted)
         self._frozen = Frozen([*trusted, *self.harness.data_files])
         self.ledger.open()
         owed = untried(self.ledger.records, self.ratchet.waiting())
@@ -158,7 +136,7 @@ class Campaign:
     @property
     def budget(self) -> float:
         """Training seconds of one run."""
-        return self.settings.budget_seconds or self.harness.budget_seconds
+        return limits_of(self.settings, self.harness).budget_seconds
 
     def take(self, number: int, lane: int) -> InFlight:
         """The number is under way in the lane from now on."""

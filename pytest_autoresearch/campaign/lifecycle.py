@@ -39,6 +39,7 @@ class Lifecycle:
         self._queue = queue
         self._runs = runs
         self._watcher = watcher
+        self._artifacts = common.settings.campaign_artifacts(common.ratchet.tag)
         self._charter = ""
         self._trees: dict[int, Worktree] = {}
 
@@ -127,7 +128,7 @@ class Lifecycle:
         """Keep the change and the logs of a failed candidate for people, before its repair takes their place."""
         if failed is None or failed.refusal is not None:
             return
-        folder, count = self._runs.artifacts(failed.number), len(flight.repairs)
+        folder, count = self._artifacts.make_experiment(failed.number), len(flight.repairs)
         (folder / f"failed-{count}.patch").write_text(_diff(failed, tree), "utf-8", "surrogateescape")
         for log in folder.glob("train*.log"):
             log.replace(folder / log.name.replace("train", f"failed-{count}", 1))
@@ -138,8 +139,9 @@ class Lifecycle:
         def say(text: str) -> None:
             self._watcher.say(f"{flight.number:04d}: {text}")
 
+        self._artifacts.make()
         desk = SessionDesk(
-            flight, common.ledger.records, lambda record: _diff(record, tree), self._runs.campaign_folder(),
+            flight, common.ledger.records, lambda record: _diff(record, tree), self._artifacts,
             self._queue.spend, say,
         )  # fmt: skip
 

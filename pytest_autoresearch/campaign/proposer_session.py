@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from pytest_autoresearch.campaign.digest import looked_at
 from pytest_autoresearch.campaign.in_flight import InFlight
+from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.experiment import Experiment, Usage
 
-NOTES = "notes.md"
 MOST_NOTES_BYTES = 4000
 _MOST_LOG_BYTES = 1024 * 1024
 _SCORING = b"--- scoring ---"
@@ -22,20 +21,15 @@ class SessionDesk:
         flight: The experiment that the proposer works on.
         records: Every judged experiment.
         diff: Gives the change of an experiment, as a patch.
-        artifacts: The campaign's folder; an experiment's folder is named after its number.
+        artifacts: The campaign's files.
         spend: Told what is used.
         say: Shows a sentence to the person who watches.
     """
 
     def __init__(
-        self,
-        flight: InFlight,
-        records: Iterable[Experiment],
-        diff: Callable[[Experiment], str],
-        artifacts: Path,
-        spend: Callable[[Usage], None],
-        say: Callable[[str], None],
-    ) -> None:
+        self, flight: InFlight, records: Iterable[Experiment], diff: Callable[[Experiment], str], artifacts: Artifacts,
+        spend: Callable[[Usage], None], say: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self._flight = flight
         self._records = {record.number: record for record in records}
         self._diff = diff
@@ -51,29 +45,24 @@ class SessionDesk:
         self._tell(text)
 
     def note(self, text: str) -> None:
-        """The file is for people, and for the next session; the record has the same words for good."""
-        self._flight.notes = notes = (
-            text.encode("utf-8", "replace")[:MOST_NOTES_BYTES].decode("utf-8", "ignore").strip()
-        )
-        self._artifacts.mkdir(parents=True, exist_ok=True)
-        part = self._artifacts / f".{NOTES}.part"
-        part.write_text(notes + "\n", "utf-8")
-        part.replace(self._artifacts / NOTES)
+        """Keep the notes in a file, for people and for the next session; the record has the same words."""
+        self._flight.notes = _cut(text)
+        self._artifacts.make()
+        part = self._artifacts.notes.with_suffix(".part")
+        part.write_text(self._flight.notes + "\n", "utf-8")
+        part.replace(self._artifacts.notes)
 
     def keep(self, name: str, text: str) -> None:
-        folder = self._artifacts / f"{self._flight.number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, "utf-8", "replace")
+        (self._artifacts.make_experiment(self._flight.number) / name).write_text(text, "utf-8", "replace")
 
     @property
     def known_notes(self) -> str:
-        """As the file has them, which a person may have edited; else as the last record that rewrote them has them."""
+        """The notes in the file, which a person may have edited; without a file, the last record's notes."""
         try:
-            text = (self._artifacts / NOTES).read_text("utf-8", "replace")
+            return _cut(self._artifacts.notes.read_text("utf-8", "replace"))
         except OSError:
             texts = (self._records[number].notes for number in sorted(self._records, reverse=True))
-            text = next((notes for notes in texts if notes), "")
-        return text.encode("utf-8", "replace")[:MOST_NOTES_BYTES].decode("utf-8", "ignore").strip()
+            return _cut(next((notes for notes in texts if notes), ""))
 
     def look(self, number: int) -> str:
         record = self._records.get(number)
@@ -83,10 +72,14 @@ class SessionDesk:
         return looked_at(record, self._diff(record), self._log(number))
 
     def _log(self, number: int) -> str:
-        """What training said: not the scorer, which has seen validation text."""
+        """What training printed, without the scorer's part: the scorer has seen validation text."""
         try:
-            with (self._artifacts / f"{number:04d}" / "train.log").open("rb") as file:
+            with self._artifacts.log(number).open("rb") as file:
                 log = file.read(_MOST_LOG_BYTES)
         except OSError:
             return ""
         return log.partition(_SCORING)[0].decode("utf-8", "replace")
+
+
+def _cut(notes: str) -> str:
+    return notes.encode("utf-8", "replace")[:MOST_NOTES_BYTES].decode("utf-8", "ignore").strip()

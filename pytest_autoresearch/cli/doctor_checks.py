@@ -21,6 +21,7 @@ from typing import Any
 
 from pytest_autoresearch.hardware import nvml
 from pytest_autoresearch.hardware.gpu import Gpu, Visible
+from pytest_autoresearch.ledger.git import version as git_version
 from pytest_autoresearch.sandboxes.select import Sandbox
 
 LEAST_PYTHON = (3, 11)
@@ -78,12 +79,11 @@ def python() -> Check:
 
 def git() -> tuple[Check, str]:
     """Git on PATH, and its version."""
-    said = _output("git", "--version")
-    found = re.search(r"\d+(\.\d+)+", said)
+    found = git_version()
+    version = ".".join(map(str, found))
     if not found:
         return Check("git", True, "not installed, or not on PATH", "apt install git"), ""
-    version = found[0]
-    if tuple(map(int, version.split(".")[:2])) < LEAST_GIT:
+    if found < LEAST_GIT:
         least = ".".join(map(str, LEAST_GIT))
         return Check("git", True, f"{version} is too old: {least} is the least", "apt install git"), version
     return Check("git", False, version), version
@@ -202,10 +202,3 @@ def _cache() -> Path:
 
 def _existing(path: Path) -> Path:
     return next(one for one in (path, *path.parents) if one.exists())
-
-
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""

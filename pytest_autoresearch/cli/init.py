@@ -18,6 +18,7 @@ import pytest
 from pytest_autoresearch.cli import output, scaffold
 from pytest_autoresearch.cli.repository import configuration, enter
 from pytest_autoresearch.cli.scaffold import Value
+from pytest_autoresearch.core.artifacts import rule_files
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.experiment import Direction
 from pytest_autoresearch.ledger.git import Git
@@ -176,13 +177,8 @@ def _folder(root: Path, configured: str, patterns: Sequence[str]) -> str:
 
 def _is_taken(folder: Path, patterns: Sequence[str]) -> bool:
     """Whether the folder has tests, and none of them takes the fixture `experiment`."""
-    tests = [path for path in _sources(folder) if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]
+    tests = [path for path in rule_files(folder) if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]
     return bool(tests) and not any(map(_is_rule, tests))
-
-
-def _sources(folder: Path) -> list[Path]:
-    found = sorted(folder.rglob("*.py")) if folder.is_dir() else []
-    return [path for path in found if "runs" not in path.relative_to(folder).parts]
 
 
 def _is_rule(path: Path) -> bool:
@@ -246,7 +242,7 @@ def _rule(top: Path, settings: Settings) -> _Part:
     folder = settings.experiments_folder
     if settings.experiments in _OTHER_FOLDERS:
         said += f"; {_DEFAULTS['autoresearch_experiments']}/ holds others, which are left alone"
-    for path in filter(_is_rule, _sources(folder)):
+    for path in filter(_is_rule, sorted(rule_files(folder))):
         return _Part(path.relative_to(top).as_posix(), "kept", said)
     text = scaffold.rule(settings.metric, settings.direction)
     return _write(top, folder / scaffold.rule_name(settings.metric), text, said)

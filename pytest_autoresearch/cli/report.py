@@ -47,7 +47,7 @@ def command(given: argparse.Namespace) -> int:
     for path in (target, picture):
         if path is not None:
             check(path)  # before the work
-    found = {one.number: artifact for one, artifact in gather(records, ratchet.git, repository.artifacts)}
+    found = {one.number: artifact for one, artifact in gather(records, ratchet.git, repository.settings.artifacts)}
     audited = audit.of(ratchet.audits(), chain(records))
     about = About(_is_running(ratchet), time.time(), audit.sentence(audited) if audited else "")
     try:

@@ -58,10 +58,6 @@ class Repository:
         """
         return self.ratchet.records(self.choose(tag))
 
-    def artifacts(self, experiment: Experiment) -> Path:
-        """The folder of what an experiment left for people: logs, patches. It may be gone."""
-        return self.settings.artifacts(experiment)
-
 
 def enter(given: argparse.Namespace) -> None:
     """Work in the folder that was given from now on.

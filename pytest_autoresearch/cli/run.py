@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_autoresearch.campaign.campaign import limits_of
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import Repository, configuration, here
 from pytest_autoresearch.cli.signals import noted
@@ -19,6 +18,7 @@ from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.measure import adhoc
 from pytest_autoresearch.measure.confirm import SEED
+from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.session import live
@@ -50,7 +50,7 @@ def command(given: argparse.Namespace) -> int:
     settings, ratchet = repository.settings, repository.ratchet
     settings = replace(settings, budget_seconds=given.budget or settings.budget_seconds)
     equipment = equip(settings, ratchet)
-    if live.sessions(settings.experiments_folder / "runs"):
+    if live.sessions(settings.experiments_folder):
         print("note: a session runs here, and two runs at a time disturb each other's numbers", file=sys.stderr)
     limits = limits_of(settings, equipment.harness, timeout_of(configuration("timeout")))
     commit = adhoc.present(ratchet, settings.editable)

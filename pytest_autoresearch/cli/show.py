@@ -12,6 +12,7 @@ from pathlib import Path
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.account import sections
 from pytest_autoresearch.cli.repository import Repository, here, tag_argument
+from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Experiment, Status
 from pytest_autoresearch.core.history import chain
@@ -50,7 +51,7 @@ def command(given: argparse.Namespace) -> int:
     logs = _logs(repository, experiment) if given.log else None
     if given.json:
         document = json.loads(encode(experiment))
-        folder = repository.artifacts(experiment)
+        folder = repository.settings.artifacts(experiment)
         document["artifacts"] = str(folder) if folder.is_dir() else None
         more = {"diff": change, "logs": logs}
         output.dump(document | {name: value for name, value in more.items() if value is not None})
@@ -107,7 +108,7 @@ def _print(repository: Repository, records: Sequence[Experiment], experiment: Ex
         + output.colour(status or "no verdict", _COLOURS.get(status, "bold") if status else "")
     )
     known = {record.commit: record.number for record in records if record.commit != record.base or not record.number}
-    folder = repository.artifacts(experiment)
+    folder = repository.settings.artifacts(experiment)
     where = (os.path.relpath(folder) if near else str(folder)) if folder.is_dir() else "gone, or never made here"
     for heading, text in sections(experiment, known, where):
         print(f"\n{output.colour(heading, 'bold')}" if heading else "")
@@ -139,10 +140,9 @@ def _painted(change: str) -> list[str]:
 
 def _logs(repository: Repository, experiment: Experiment) -> dict[str, str]:
     """Its logs by their names, in the order in which they were written; from the record where its files are gone."""
-    folder = repository.artifacts(experiment)
+    folder = repository.settings.artifacts(experiment)
     try:
-        paths = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
-        return {path.name: _text(path) for path in paths} or _recorded(experiment)
+        return {path.name: _text(path) for path in logs(folder)} or _recorded(experiment)
     except OSError as error:
         raise UserError(f"the logs in {folder} cannot be read: {error.strerror}") from None
 

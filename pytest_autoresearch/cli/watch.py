@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.cli import output
@@ -64,7 +63,7 @@ def command(given: argparse.Namespace) -> int:
     """0 when there was something to see."""
     repository = here(given)
     watcher = Screen(repository)
-    running = live.sessions(watcher.runs)
+    running = live.sessions(repository.settings.experiments_folder)
     if given.tag:
         running = [one for one in running if one["tag"] == given.tag]
     if not running:
@@ -101,7 +100,7 @@ def _follow(watcher: Screen, frame: Frame) -> None:
             said_at, recorded = time.monotonic(), frame.session["recorded"]
             print("\n".join(lines(frame)), end="\n\n", flush=True)
         time.sleep(_LOOK_SECONDS)
-        now = live.session(watcher.runs / tag)
+        now = live.session(watcher.settings.campaign_artifacts(tag))
         if now is None:
             break
         frame = watcher.frame(now)
@@ -116,14 +115,10 @@ def _draw(shown: Sequence[str]) -> None:
 
 
 class Screen:
-    """Looks at a repository's sessions; records are read again only when there are more of them.
-
-    Attributes:
-        runs: The folder that has one for each campaign.
-    """
+    """Looks at a repository's sessions; records are read again only when there are more of them."""
 
     def __init__(self, repository: Repository) -> None:
-        self.runs: Path = repository.settings.experiments_folder / "runs"
+        self.settings = repository.settings
         self._repository = repository
         self._known: tuple[object, list[Experiment], list[Experiment]] = (None, [], [])
 
@@ -139,7 +134,7 @@ class Screen:
         waiting = [candidate.proposal.description for candidate in owed]
         if session["proposer"] == queue.QueueProposer.name:
             done = {record.proposal.source for record in records}
-            patches = queue.untried(self.runs.parent / queue.FOLDER, done)
+            patches = queue.untried(self.settings.experiments_folder / queue.FOLDER, done)
             waiting += [one_line(queue.described(patch, path.stem)[0]) for path, patch, _ in patches]
         running = [one["description"] for one in session["running"]]
         return Frame(session, records, [one for one in waiting if not any(said.endswith(one) for said in running)])

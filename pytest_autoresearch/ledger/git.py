@@ -1,15 +1,21 @@
-"""One door to git, through GitPython: how a command is run, and nothing of what the commands are for."""
+"""The one door to git, through GitPython: how a command is run, and nothing of what the commands are for.
+
+GitPython's own readers of refs and objects are not used: they know neither SHA-256 nor reftable, which Git 3 makes the
+default, and their long-lived `git cat-file` would die of a Ctrl-C and mix up the answers of two lanes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is for us to report, not for the import
 import git
 
-from pytest_autoresearch.core.errors import GitError
+from pytest_autoresearch.core.errors import GitError, UserError
 
 # No hook of the repository runs, nothing asks for a passphrase, nothing goes on in the background.
 _QUIET = (
@@ -24,7 +30,7 @@ _QUIET = (
 _RAW = ("core.attributesFile=/dev/null", "core.autocrlf=false")
 
 # These lead git to another repository or to other paths than asked for. A git hook that starts pytest leaves them set.
-REDIRECTIONS = (
+_REDIRECTIONS = (
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -52,13 +58,13 @@ class Git:
     """
 
     def __init__(self, folder: Path, raw: bool = False) -> None:
-        for name in REDIRECTIONS:
-            os.environ.pop(name, None)
         self.folder = folder
         self._git = git.Git(str(folder))
         self._settings: tuple[str, ...] = _QUIET
         # `git status` would otherwise refresh, and so rewrite, the user's index.
         self._git.update_environment(
+            LANGUAGE="C",
+            LC_ALL="C",  # `reason` and the ratchet read git's messages
             GIT_OPTIONAL_LOCKS="0",
             GIT_TERMINAL_PROMPT="0",
             GIT_NO_REPLACE_OBJECTS="1",  # a ref under refs/replace can make any record or commit say something else
@@ -101,29 +107,43 @@ class Git:
         }
         self._git.update_environment(**who)
 
-    def __call__(self, *command: str, stdin: str = "") -> str:
-        """What the command printed, less its last newline.
+    def run(self, *command: str, stdin: bytes = b"") -> bytes:
+        """What the command printed, byte for byte.
 
         Raises:
             GitError: The command failed; the text is git's own.
+            UserError: There is no git.
         """
         if not self.folder.is_dir():  # GitPython would take the current folder instead: the user's checkout
             raise GitError(f"{self.folder} is no folder")
+        for name in _REDIRECTIONS:  # GitPython hands all of this process's variables down
+            os.environ.pop(name, None)
         settings = [word for setting in self._settings for word in ("-c", setting)]
-        with tempfile.TemporaryFile() as given:
-            given.write(stdin.encode("utf-8", "surrogateescape"))
-            given.seek(0)
+        with tempfile.TemporaryFile() if stdin else contextlib.nullcontext() as given:
+            if given is not None:
+                given.write(stdin)
+                given.seek(0)
             try:
-                said = self._git.execute(
-                    ["git", *settings, *command], istream=given, start_new_session=True, with_extended_output=False
+                status, said, complaint = self._git.execute(
+                    ["git", *settings, *command],
+                    istream=given,
+                    start_new_session=True,
+                    with_extended_output=True,
+                    with_exceptions=False,
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
                 )
-            except git.GitCommandNotFound as error:
-                raise GitError("git is not installed or not on PATH") from error
-            except git.GitCommandError as error:
-                text = str(error.stderr).strip().removeprefix("stderr: '").removesuffix("'").strip()
-                verb = next(word for word in command if not word.startswith("-") and "=" not in word)
-                raise GitError(f"git {verb}: {text or f'exit status {error.status}'}") from error
-        return str(said)
+            except git.GitCommandNotFound:
+                raise UserError("git is not installed or not on PATH: install it first") from None
+        if status:
+            verb = next(word for word in command if not word.startswith("-") and "=" not in word)
+            raise GitError(f"git {verb}: {complaint.strip() or f'exit status {status}'}")
+        return said
+
+    def __call__(self, *command: str, stdin: str = "") -> str:
+        """What the command printed, less its last newline; see `run`."""
+        said = self.run(*command, stdin=stdin.encode("utf-8", "surrogateescape"))
+        return said.removesuffix(b"\n").decode("utf-8", "surrogateescape")
 
     def ask(self, *command: str, stdin: str = "") -> str | None:
         """What the command printed, or None where it failed: for questions whose answer may be no."""
@@ -131,3 +151,21 @@ class Git:
             return self(*command, stdin=stdin)
         except GitError:
             return None
+
+
+def version() -> tuple[int, ...]:
+    """The version of git; empty where there is none."""
+    try:
+        return git.Git().version_info
+    except git.GitCommandNotFound:
+        return ()
+
+
+def reason(error: GitError) -> str:
+    """The line in which git says why: of a remote's refusals the first, else its first complaint."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for start in (r"! \[", r"remote: (error|fatal)", r"(git \S+: )?(fatal|error)"):
+        for line in lines:
+            if re.match(start, line):
+                return re.sub(r"^(git \S+: )?(! |fatal: |error: |remote: )?", "", line)
+    return lines[0] if lines else "git gave no reason"

@@ -31,7 +31,6 @@ from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.ledger.worktree import Worktree
 
 _Record = TypeVar("_Record")
-NOBODY = "0" * 40
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NAME, _EMAIL = "autoresearch", "autoresearch@localhost"
@@ -243,7 +242,7 @@ class Ratchet:
         if head == due:
             return
         if head is None or self.git.ask("merge-base", "--is-ancestor", head, due) is not None:
-            self.git("update-ref", "-m", "autoresearch: finish", self.branch, due, head or NOBODY)
+            self._transaction([self._move(due, head)])
             return
         raise UserError(
             f"the branch autoresearch/{self.tag} is at {head[:7]}, which no experiment measured: "
@@ -270,16 +269,16 @@ class Ratchet:
             raise ValueError(f"{experiment!r} has no verdict")
         name = f"refs/autoresearch/{self.tag}/{experiment.number:04d}"
         lines = [f"create {name} {self._tag_object(experiment)}"]
-        old = NOBODY if experiment.number == BASELINE else experiment.base
+        old = None if experiment.number == BASELINE else experiment.base
         if experiment.verdict.status is Status.KEEP:
-            lines.append(f"update {self.branch} {experiment.commit} {old}")
+            lines.append(self._move(experiment.commit, old))
         try:
             self._transaction(lines)
         except GitError:
             if self.git.ask("rev-parse", "--verify", "--quiet", name) is not None:
                 raise NumberTaken(f"{name} exists") from None
-            if experiment.verdict.status is Status.KEEP and (self.head() or NOBODY) != old:
-                raise BaseMoved(f"{self.branch} is no longer at {old[:7]}") from None
+            if experiment.verdict.status is Status.KEEP and self.head() != old:
+                raise BaseMoved(f"{self.branch} is no longer at {old or 'its start'}") from None
             raise
 
     def leave_waiting(self, experiment: Experiment) -> None:
@@ -300,7 +299,7 @@ class Ratchet:
         """
         lines = [f"create {name} {tag}" for name, tag in records.items()]
         if head:
-            lines.append(f"update {self.branch} {head} {old or NOBODY}")
+            lines.append(self._move(head, old))
         self._transaction(lines)
 
     def record_audit(self, done: Audit) -> str:
@@ -326,6 +325,10 @@ class Ratchet:
             ),
         )
 
+    def _move(self, commit: str, old: str | None) -> str:
+        """The line of a transaction that moves the branch to a commit, from nowhere else than where it was."""
+        return f"update {self.branch} {commit} {old}" if old else f"create {self.branch} {commit}"
+
     def _transaction(self, lines: list[str]) -> None:
         said = "\n".join(["start", *lines, "prepare", "commit", ""])
         self.git("-c", "core.fsync=all", "update-ref", "-m", "autoresearch", "--stdin", stdin=said)
@@ -348,8 +351,7 @@ def _nothing_committed(git: Git) -> str:
 
 
 def _no_repository(root: Path, said: str) -> str:
-    if "not installed" in said:
-        return "git is not installed or not on PATH: install it first"
+    """What is wrong, out of what git said in the C locale: it has one exit status for everything."""
     if distrusted := re.search(r"dubious ownership in repository at '(.*)'", said):
         top = shlex.quote(distrusted[1])
         return f"git does not trust {root}: type `git config --global --add safe.directory {top}` first"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.history import chain
-from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.git import Git, reason
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
 _RECORDS, _BRANCHES = "refs/autoresearch/", "refs/heads/autoresearch/"
@@ -117,7 +117,7 @@ def push(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
                 f"{shown(remote)} moved on in the meantime, and nothing was pushed: "
                 f"type `{_command('pull', remote, tag)}` first"
             ) from None
-        raise UserError(f"{shown(remote)} did not take it, and nothing was pushed: {_reason(error)}") from None
+        raise UserError(f"{shown(remote)} did not take it, and nothing was pushed: {shown(reason(error))}") from None
     return Moved(_numbers(missing), head, head != theirs.head)
 
 
@@ -168,7 +168,7 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except GitError as error:
-        raise UserError(f"{what}: {_reason(error)}") from None
+        raise UserError(f"{what}: {shown(reason(error))}") from None
 
 
 def _here(ratchet: Ratchet) -> CampaignCopy:
@@ -219,16 +219,6 @@ def _numbers(names: Iterable[str]) -> tuple[str, ...]:
 
 def _command(verb: str, remote: str, tag: str) -> str:
     return shlex.join(["autoresearch", verb, shown(remote), "--tag", tag])
-
-
-def _reason(error: GitError) -> str:
-    """The line in which git says why: of the remote's refusals the first, else its first complaint."""
-    lines = [line.strip() for line in shown(str(error)).splitlines() if line.strip()]
-    for start in (r"! \[", r"remote: (error|fatal)", r"(git \S+: )?(fatal|error)"):
-        for line in lines:
-            if re.match(start, line):
-                return re.sub(r"^(git \S+: )?(! |fatal: |error: |remote: )?", "", line)
-    return lines[0] if lines else "git says no more"
 
 
 def shown(text: str) -> str:

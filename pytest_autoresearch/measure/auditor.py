@@ -5,13 +5,11 @@ Waits on the thread that calls it, and hears there whether it is to stop. Knows 
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import shutil
 import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import replace
 
 from pytest_autoresearch.core.errors import Stopped, UserError
@@ -24,7 +22,7 @@ from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.harness import Harness
-from pytest_autoresearch.measure.integrity import Frozen
+from pytest_autoresearch.measure.integrity import Frozen, remove_bytecode
 from pytest_autoresearch.measure.runs import RunMaker, Watcher
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.runners.base import Runner
@@ -76,8 +74,7 @@ class Auditor:
         last = line[-1]
         first = replace(line[0], limits=last.limits)  # its own startup had no bound to be held to yet
         trusted = [self._settings.root / path for path in self._settings.frozen]
-        for folder in (inside for path in trusted for inside in path.rglob("__pycache__")):
-            shutil.rmtree(folder, ignore_errors=True)  # compiled when, and from what, nobody knows
+        remove_bytecode(trusted)
         with self._ratchet.alone():
             frozen = Frozen([*trusted, *self._data])
             plan = turns(runs, self._seeds())
@@ -143,31 +140,26 @@ class Auditor:
         return tuple(made)
 
     def _watched(self, make: Callable[[], tuple[Run, ...]], stopped: Callable[[], bool]) -> tuple[Run, ...]:
-        """What it makes, on a thread of its own, while this one listens."""
-        box: queue.SimpleQueue[tuple[Run, ...] | BaseException] = queue.SimpleQueue()
+        """The runs that it makes, on a thread of its own, while this one listens."""
+        made: Future[tuple[Run, ...]] = Future()
 
         def work() -> None:
             try:
-                box.put(make())
+                made.set_result(make())
             except BaseException as error:
-                box.put(error)
+                made.set_exception(error)
 
-        thread = threading.Thread(target=work, daemon=True, name="audit")
-        thread.start()
-        came: tuple[Run, ...] | BaseException | None = None
+        # Not an executor's: the interpreter would wait for such a thread at its end, whatever it hangs on.
+        threading.Thread(target=work, daemon=True, name="audit").start()
         try:
-            while came is None:
+            while not wait([made], _TICK_SECONDS).done:
                 if stopped():
                     raise Stopped("the audit was interrupted, and nothing was recorded of it")
-                with contextlib.suppress(queue.Empty):
-                    came = box.get(timeout=_TICK_SECONDS)
         except BaseException:
             self._runner.close()
-            thread.join(_GOODBYE_SECONDS)
+            wait([made], _GOODBYE_SECONDS)
             raise
-        if isinstance(came, BaseException):
-            raise came
-        return came
+        return made.result()
 
 
 def _maker(

@@ -7,11 +7,18 @@ change, which only the kernel sets. Knows paths and nothing of what they are for
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 _Look = tuple[int, ...]
+
+
+def remove_bytecode(paths: Iterable[Path]) -> None:
+    """Remove what Python keeps of compiled modules below the paths: compiled when, and from what, nobody knows."""
+    for folder in [inside for path in paths for inside in path.rglob("__pycache__")]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Frozen:

@@ -82,6 +82,7 @@ class RunMaker:
         self._ratchet = ratchet
         self._harness = harness
         self._ledger = ledger
+        self._artifacts = settings.campaign_artifacts(ratchet.tag)
         self._runner = runner
         self._files = files
         self._watcher = watcher
@@ -220,8 +221,9 @@ class RunMaker:
         kept = self._compiled(order.commit)
         if harness.score is not None:
             fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])
+        self._artifacts.make_experiment(experiment.number)
         return make_job(
-            settings, harness, tree, variables, log=self.artifacts(experiment.number) / f"{order.log}.log",
+            settings, harness, tree, variables, log=self._artifacts.log(experiment.number, order.log),
             seed=order.seed, lane=lane, limits=experiment.limits, keep_cache=kept,
             score_environment=self._score_environment(order, known, head.commit if head else ""),
         )  # fmt: skip
@@ -242,19 +244,3 @@ class RunMaker:
         for folder in self._compiled("").glob("*"):
             if folder.name not in commits and (baseline is None or folder.name != baseline.commit):
                 shutil.rmtree(folder, ignore_errors=True)
-
-    def artifacts(self, number: int) -> Path:
-        """The folder for what an experiment leaves for people; git ignores it."""
-        folder = self.campaign_folder() / f"{number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def campaign_folder(self) -> Path:
-        """The folder for what the campaign leaves for people."""
-        runs = self._settings.experiments_folder / "runs"
-        folder = runs / self._ratchet.tag
-        folder.mkdir(parents=True, exist_ok=True)
-        ignore = runs / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-        return folder

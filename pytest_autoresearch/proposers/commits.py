@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.ledger.git import Git, reason
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 
@@ -54,17 +55,18 @@ def resolve(given: str, root: Path, editable: Iterable[str]) -> tuple[Commit, ..
         if ".." in other:
             hint = f"commits:{other} with two dots"
         raise UserError(f"--autoresearch-proposer commits:{given} is no range of commits: type {hint}")
-    first, last = (_find(given, name or "HEAD", root) for name in (start, end))
+    git = Git(root)
+    first, last = (_find(given, name or "HEAD", git) for name in (start, end))
     paths = ["--", *editable]
     # With a format, a line of git's own stands before each commit: the first of the five fields.
-    listed = _listed(given, ["--reverse", "--format=%x00%H%x00%P%x00%s%x00%b%x00", f"{first}..{last}", *paths], root)
+    listed = _listed(given, ["--reverse", "--format=%x00%H%x00%P%x00%s%x00%b%x00", f"{first}..{last}", *paths], git)
     fields = listed.split("\0")
     found = tuple(
         Commit(name, parents.partition(" ")[0], subject, body.strip())
         for name, parents, subject, body in zip(*(fields[n::5] for n in range(1, 5)), strict=True)
     )
     if not found:
-        raise UserError(f"--autoresearch-proposer commits:{given}: {_why_empty(given, first, last, paths, root)}")
+        raise UserError(f"--autoresearch-proposer commits:{given}: {_why_empty(given, first, last, paths, git)}")
     return found
 
 
@@ -106,32 +108,33 @@ class CommitsProposer:
         """Nothing is kept."""
 
 
-def _find(given: str, name: str, root: Path) -> str:
+def _find(given: str, name: str, git: Git) -> str:
     # A name that begins with a dash would be an option.
-    done = patches.git(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], root)
-    if done.returncode or name.startswith("-"):
+    found = None if name.startswith("-") else git.ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if found is None:
         raise UserError(
             f"--autoresearch-proposer commits:{given}: there is no commit {name} here: see `git branch --all` for what "
             "there is, or fetch it first"
         )
-    return done.stdout.decode().strip()
+    return found
 
 
-def _listed(given: str, arguments: list[str], root: Path) -> str:
-    done = patches.git(["rev-list", "--first-parent", "--encoding=UTF-8", *arguments], root)
-    if done.returncode:
-        raise UserError(f"--autoresearch-proposer commits:{given}: git says: {patches.reason(done)}")
-    return done.stdout.decode("utf-8", "replace")
+def _listed(given: str, arguments: list[str], git: Git) -> str:
+    try:
+        said = git.run("rev-list", "--first-parent", "--encoding=UTF-8", *arguments)
+    except GitError as error:
+        raise UserError(f"--autoresearch-proposer commits:{given}: git says: {reason(error)}") from None
+    return said.decode("utf-8", "replace")
 
 
-def _why_empty(given: str, first: str, last: str, paths: list[str], root: Path) -> str:
+def _why_empty(given: str, first: str, last: str, paths: list[str], git: Git) -> str:
     """What is wrong with a range that holds nothing to try, and what to type."""
-    count = int(_listed(given, ["--count", f"{first}..{last}"], root))
+    count = int(_listed(given, ["--count", f"{first}..{last}"], git))
     if count:
         changes = "the one commit in it does not change" if count == 1 else f"none of its {count} commits changes"
         return f"{changes} {', '.join(paths[1:])}, so there is nothing to try: name another range"
     start, _, end = given.partition("..")
-    if _listed(given, [f"{last}..{first}", *paths], root):
+    if _listed(given, [f"{last}..{first}", *paths], git):
         return f"{end or 'HEAD'} has nothing that {start or 'HEAD'} has not: did you mean commits:{end}..{start}?"
     return f"{end or 'HEAD'} has nothing that {start or 'HEAD'} has not: name another range, older commit first"
 
@@ -144,7 +147,7 @@ def _patch(commit: Commit, context: Context) -> bytes:
     """
     what = [commit.parent, commit.name] if commit.parent else ["--root", "--no-commit-id", commit.name]
     form = ["--patch", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv"]
-    done = patches.git(["diff-tree", *form, *what, "--", *context.editable], context.folder)
-    if done.returncode:
-        raise GitError(f"cannot be read: {patches.reason(done)}")
-    return done.stdout
+    try:
+        return Git(context.folder).run("diff-tree", *form, *what, "--", *context.editable)
+    except GitError as error:
+        raise GitError(f"cannot be read: {reason(error)}") from None

@@ -1,20 +1,15 @@
 """A patch merged into the tree of a lane: what a queue of patches and a replayed branch have in common.
 
-Runs git by itself, in the folder that it is told. May not know where a patch comes from, nor the ratchet and its git.
+May not know where a patch comes from, nor the campaign.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import tempfile
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError
-from pytest_autoresearch.ledger.git import REDIRECTIONS
-
-_SETTINGS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=false")
+from pytest_autoresearch.ledger.git import Git, reason
 
 
 def apply(patch: bytes, folder: Path) -> bool:
@@ -26,44 +21,26 @@ def apply(patch: bytes, folder: Path) -> bool:
     Raises:
         GitError: It does not apply, to which commit and why; every file is as it was.
     """
-    where = git(["rev-parse", "--show-toplevel", "HEAD"], folder)
-    if where.returncode:
-        raise GitError(f"does not apply: {reason(where)}")
-    top, _, base = where.stdout.rstrip(b"\n").rpartition(b"\n")
-    root = Path(os.fsdecode(top))  # in a subfolder `git apply` passes over what lies outside it, without a word
+    try:
+        top, _, base = Git(folder)("rev-parse", "--show-toplevel", "HEAD").rpartition("\n")
+    except GitError as error:
+        raise GitError(f"does not apply: {reason(error)}") from None
+    git = Git(Path(top), raw=True)  # in a subfolder `git apply` passes over what lies outside it, without a word
+    git.without_filters()
     with tempfile.TemporaryDirectory() as scratch:
-        index = str(Path(scratch) / "index")
-        git(["read-tree", "HEAD"], root, index=index)
-        if not git(["apply", "--cached", "--3way", "--whitespace=nowarn"], root, patch, index).returncode:
-            merged = git(["diff-index", "--cached", "--patch", "--binary", "HEAD"], root, index=index)
-            if not merged.returncode and not merged.stdout:
+        index = git.on_index(Path(scratch, "index"))
+        try:
+            index("read-tree", "HEAD")
+            index.run("apply", "--cached", "--3way", "--whitespace=nowarn", stdin=patch)
+            merged = index.run("diff-index", "--cached", "--patch", "--binary", "HEAD")
+            if not merged:
                 return False
-            if not merged.returncode and not git(["apply", "--whitespace=nowarn"], root, merged.stdout).returncode:
-                return True
-    plain = git(["apply", "--whitespace=nowarn"], root, patch)
-    if plain.returncode:
-        raise GitError(f"does not apply to {base.decode()[:7]}: {reason(plain)}")
+            git.run("apply", "--whitespace=nowarn", stdin=merged)
+            return True
+        except GitError:  # as it stands, it may apply where it could not be merged
+            pass
+    try:
+        git.run("apply", "--whitespace=nowarn", stdin=patch)
+    except GitError as error:
+        raise GitError(f"does not apply to {base[:7]}: {reason(error)}") from None
     return True
-
-
-def git(command: list[str], folder: Path, given: bytes = b"", index: str = "") -> subprocess.CompletedProcess[bytes]:
-    """Run a git command in a folder, with `given` as its input and on an index of its own where one is named."""
-    environment = {name: value for name, value in os.environ.items() if name not in REDIRECTIONS}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"} | ({"GIT_INDEX_FILE": index} if index else {})
-    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    return subprocess.run(
-        ["git", *settings, *command],
-        cwd=folder,
-        env=environment,
-        input=given,
-        capture_output=True,
-        start_new_session=True,  # a Ctrl-C must not stop git between two files
-        check=False,
-    )
-
-
-def reason(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Why git failed: the first line that says something, without its `error:`."""
-    lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines()]
-    wrong = [line for line in lines if line.startswith(("error: ", "fatal: "))]
-    return re.sub(r"^(error|fatal): ", "", (wrong or [line for line in lines if line] or ["git gave no reason"])[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_autoresearch.core.artifacts import rule_files
 from pytest_autoresearch.session.slots import BUNDLED
 
 _REFUSED = {
@@ -56,12 +57,7 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
 
 def _has_rule(experiments: Path, patterns: Iterable[str]) -> bool:
     """Whether the folder holds a test file of its own."""
-    return any(
-        fnmatch.fnmatch(path.name, pattern)
-        for path in experiments.rglob("*.py")
-        for pattern in patterns
-        if "runs" not in path.relative_to(experiments).parts
-    )
+    return any(fnmatch.fnmatch(path.name, pattern) for path in rule_files(experiments) for pattern in patterns)
 
 
 def _check_paths(arguments: Iterable[str], root: Path, experiments: Path) -> None:

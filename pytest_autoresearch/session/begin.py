@@ -88,15 +88,15 @@ def _begin(config: pytest.Config) -> None:
         campaign.ledger.notices.append(swept)
     terminal = Terminal(config, campaign, _header(config, campaign, proposer.said), outcome)
     junit = Junit(config, settings.junit_names)
-    runs = settings.experiments_folder / "runs" / ratchet.tag
-    views = Views(terminal, Live(campaign, runs), junit, _pages(settings, ratchet, campaign))
+    artifacts = settings.campaign_artifacts(ratchet.tag)
+    views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign))
 
     def announce(judged: Experiment) -> None:
         terminal.announce(judged, checkout.follow(judged) if from_checkout else None)
 
     judge = Judge(campaign, outcome, settings.discard, announce)
     loop = Loop(config, campaign, slots, main, judge, outcome, views)
-    github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, runs)
+    github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, artifacts.folder)
     for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit"), (github, "github")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
     config.pluginmanager.register(Ending(loop, campaign, outcome, views.page), "autoresearch-ending")

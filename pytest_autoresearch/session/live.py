@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from pytest_autoresearch.core.artifacts import Artifacts, campaigns
 from pytest_autoresearch.core.run import Progress
 
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign.campaign import Campaign
     from pytest_autoresearch.campaign.in_flight import InFlight
 
-NAME = "progress.json"
 _EVERY_SECONDS = 0.5
 _STALE_SECONDS = 15.0  # after which a session on another machine is taken to be gone
 _MOST_POINTS = 240  # of a curve: more than a terminal has columns
@@ -34,12 +34,12 @@ class Live:
     """Writes the file of one session.
 
     Args:
-        folder: The campaign's, in which the file is; nothing is written before a run has made it.
+        artifacts: The campaign's; nothing is written before a run has made their folder.
     """
 
-    def __init__(self, campaign: Campaign, folder: Path) -> None:
+    def __init__(self, campaign: Campaign, artifacts: Artifacts) -> None:
         self._campaign = campaign
-        self._file = folder / NAME
+        self._file = artifacts.live
         self._curves: dict[tuple[int, str], list[tuple[int, float]]] = {}
         self._began = time.time()
         self._written = -math.inf
@@ -115,29 +115,28 @@ class Live:
 
     def _write(self, document: Mapping[str, Any]) -> None:
         """All of it or nothing: whoever reads sees a whole file."""
-        part = self._file.with_name(f".{NAME}.{os.getpid()}")
+        part = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         part.write_text(json.dumps(document))
         part.replace(self._file)
         self._wrote = True
 
 
-def session(folder: Path) -> dict[str, Any] | None:
-    """What the session of a campaign's folder has written; None where none runs, or it has nothing to show yet."""
+def session(artifacts: Artifacts) -> dict[str, Any] | None:
+    """What the session of a campaign has written; None where none runs, or it has nothing to show yet."""
     try:
-        document: dict[str, Any] = json.loads((folder / NAME).read_text())
+        document: dict[str, Any] = json.loads(artifacts.live.read_text())
         return document if _is_alive(document) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def sessions(runs: Path) -> list[dict[str, Any]]:
+def sessions(experiments: Path) -> list[dict[str, Any]]:
     """What every running session of a repository has written, the one that began last first.
 
     Args:
-        runs: The folder that has one for each campaign.
+        experiments: The folder of acceptance rules.
     """
-    folders = sorted(runs.iterdir()) if runs.is_dir() else []
-    found = (session(folder) for folder in folders)
+    found = map(session, campaigns(experiments))
     return sorted((one for one in found if one is not None), key=lambda one: -float(one["began"]))
 
 

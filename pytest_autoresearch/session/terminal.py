@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.reports import summary
@@ -111,9 +112,8 @@ class Terminal:
 
     def _log(self, experiment: Experiment) -> str:
         """The log of its last run, as a path from where pytest was typed; empty where nothing was run."""
-        folder = self._campaign.settings.artifacts(experiment)
-        logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns) if experiment.runs else []
-        return os.path.relpath(logs[-1]) if logs else ""
+        found = logs(self._campaign.settings.artifacts(experiment)) if experiment.runs else []
+        return os.path.relpath(found[-1]) if found else ""
 
     def _hear(self) -> None:
         """Pass on what proposers had to say."""
