@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.campaign.campaign import Campaign
+    from pytest_autoresearch.campaign.view import CampaignView
     from pytest_autoresearch.core.experiment import Experiment, Proposal, Verdict
     from pytest_autoresearch.proposers.base import Context
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_autoresearch_propose(campaign: Campaign, context: Context, failure: str) -> Proposal | None:
+def pytest_autoresearch_propose(campaign: CampaignView, context: Context, failure: str) -> Proposal | None:
     """Edit the files in `context.folder` and describe the edit; return None to leave it to the proposer.
 
     `failure` says why the edit before was refused, and is empty at first.
@@ -21,17 +21,17 @@ def pytest_autoresearch_propose(campaign: Campaign, context: Context, failure: s
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_autoresearch_guard(campaign: Campaign, context: Context, proposal: Proposal) -> str | None:
+def pytest_autoresearch_guard(campaign: CampaignView, context: Context, proposal: Proposal) -> str | None:
     """Look at the edit in `context.folder` before it is committed; return why it is refused, or None."""
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_autoresearch_verdict(campaign: Campaign, experiment: Experiment) -> Verdict | None:
+def pytest_autoresearch_verdict(campaign: CampaignView, experiment: Experiment) -> Verdict | None:
     """Decide an experiment that did not crash; return None to leave it to the assertions."""
 
 
 @pytest.hookspec
-def pytest_autoresearch_record(campaign: Campaign, experiment: Experiment) -> None:
+def pytest_autoresearch_record(campaign: CampaignView, experiment: Experiment) -> None:
     """Called once for every experiment after it is recorded: the place for trackers.
 
     What it raises is reported at the end of the session and changes nothing.

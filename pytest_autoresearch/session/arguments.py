@@ -1,14 +1,17 @@
-"""The command line, before pytest goes by it: what `--autoresearch` does not go with, and what is collected."""
+"""The command line, before pytest goes by it: what `--autoresearch` does not go with, what is misspelt, and what is
+collected."""
 
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from pytest_autoresearch.session.slots import BUNDLED
+from pytest_autoresearch.settings import OPTIONS, nearest
 
 _REFUSED = {
     "numprocesses": "-n: experiments run on lanes of their own, not on xdist's workers: leave it out",
@@ -42,16 +45,52 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
     if (known.autoresearch_proposer or config.getini("autoresearch_proposer")) == "checkout" and not looking:
         args += ["-q", "--disable-warnings"]  # an agent reads it all; a -v of its own takes the -q back
-    own = config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
-    if known.file_or_dir:
-        _check_paths(known.file_or_dir, config.rootpath, own)
+    # A word that is no path may be the value of an option that a conftest will add.
+    known.file_or_dir = [word for word in known.file_or_dir if os.path.exists(word.partition("::")[0])]
+    if not known.file_or_dir:
+        path = _collected(config)
+        # The bundled rule is no reason to miss the repository's own conftest. Named by its file: its folder would bring
+        # the conftests of test* folders along.
+        conftest = config.rootpath / "conftest.py"
+        known.file_or_dir = [str(path), *([str(conftest)] if path is BUNDLED and conftest.is_file() else [])]
+
+
+def check(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Look at the whole command line, now that every plugin and conftest has added its options.
+
+    Raises:
+        pytest.UsageError: An option is misspelt, or `--autoresearch` came with a path that is not ours.
+    """
+    namespace, unknown = parser.parse_known_and_unknown_args(args)
+    for word in unknown:
+        flag = word.partition("=")[0]
+        if meant := nearest(flag, [option.flag for option in OPTIONS]) or nearest(flag, ["--autoresearch"]):
+            raise pytest.UsageError(f"there is no option {flag}: did you mean {meant}?")
+    if not namespace.autoresearch:
         return
-    path = own if _has_rule(own, config.getini("python_files")) else BUNDLED
-    args.append(str(path))
-    # The bundled rule is no reason to miss the repository's own conftest. Named by its file: its folder would bring
-    # the conftests of test* folders along.
-    conftest = config.rootpath / "conftest.py"
-    known.file_or_dir = [str(path), *([str(conftest)] if path is BUNDLED and conftest.is_file() else [])]
+    paths = [*namespace.file_or_dir, *(word for word in unknown if not word.startswith("-"))]  # the latter: pytest 8
+    if paths:
+        _check_paths(paths, config.rootpath, _experiments(config))
+    else:
+        args.append(str(_collected(config)))
+
+
+def is_free(flag: str, parser: pytest.Parser) -> bool:
+    """Whether nobody has added an option of that name."""
+    try:
+        return flag in parser.parse_known_and_unknown_args([flag])[1]
+    except pytest.UsageError:  # somebody's, and it takes a value
+        return False
+
+
+def _experiments(config: pytest.Config) -> Path:
+    return config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
+
+
+def _collected(config: pytest.Config) -> Path:
+    """What is collected where no path is given."""
+    own = _experiments(config)
+    return own if _has_rule(own, config.getini("python_files")) else BUNDLED
 
 
 def _has_rule(experiments: Path, patterns: Iterable[str]) -> bool:

@@ -20,6 +20,7 @@ import pytest
 
 from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.campaign.checkout import Followed
+from pytest_autoresearch.campaign.view import CampaignView
 from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Verdict
 from pytest_autoresearch.proposers.base import Context
@@ -110,13 +111,19 @@ class Loop:
 
     def propose(self, context: Context, failure: str) -> Proposal | None:
         hook = self._config.hook.pytest_autoresearch_propose
-        made: Proposal | None = self._on_main(lambda: hook(campaign=self.campaign, context=context, failure=failure))
+        made: Proposal | None = self._on_main(lambda: hook(campaign=self._view, context=context, failure=failure))
         return made
 
     def guard(self, context: Context, proposal: Proposal) -> str | None:
         hook = self._config.hook.pytest_autoresearch_guard
-        said: str | None = self._on_main(lambda: hook(campaign=self.campaign, context=context, proposal=proposal))
+        said: str | None = self._on_main(lambda: hook(campaign=self._view, context=context, proposal=proposal))
         return said
+
+    @property
+    def _view(self) -> CampaignView:
+        """What the user's hooks are shown."""
+        ledger, settings = self.campaign.ledger, self.campaign.settings
+        return CampaignView(self.campaign.ratchet.tag, ledger.incumbent, tuple(ledger.records), settings)
 
     def _on_main(self, call: Callable[[], Any]) -> Any:
         errand = _Errand(call)
@@ -252,7 +259,7 @@ class Loop:
         if slot.experiment is not None and slot.experiment.crash is None and not slot.experiment.hopeless:
             try:
                 slot.ruling = self._config.hook.pytest_autoresearch_verdict(
-                    campaign=self.campaign, experiment=slot.experiment
+                    campaign=self._view, experiment=slot.experiment
                 )
                 if not isinstance(slot.ruling, Verdict | None):
                     raise TypeError(f"pytest_autoresearch_verdict returned {slot.ruling!r}: return a Verdict or None")
@@ -268,7 +275,7 @@ class Loop:
 
     def _tell(self, experiment: Experiment) -> None:
         try:
-            self._config.hook.pytest_autoresearch_record(campaign=self.campaign, experiment=experiment)
+            self._config.hook.pytest_autoresearch_record(campaign=self._view, experiment=experiment)
         except _RAISED as error:
             self.campaign.ledger.notices.append(
                 f"pytest_autoresearch_record raised on {experiment!r}: {type(error).__name__}: {error}"
