@@ -4,7 +4,6 @@ collected."""
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,8 +44,9 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
     if (known.autoresearch_proposer or config.getini("autoresearch_proposer")) == "checkout" and not looking:
         args += ["-q", "--disable-warnings"]  # an agent reads it all; a -v of its own takes the -q back
-    # A word that is no path may be the value of an option that a conftest will add.
-    known.file_or_dir = [word for word in known.file_or_dir if os.path.exists(word.partition("::")[0])]
+    # What is not ours may be the value of an option that a conftest will add: `check` knows.
+    own = _experiments(config)
+    known.file_or_dir = [word for word in known.file_or_dir if word and _is_ours(word, config.rootpath, own)]
     if not known.file_or_dir:
         path = _collected(config)
         # The bundled rule is no reason to miss the repository's own conftest. Named by its file: its folder would bring
@@ -69,9 +69,13 @@ def check(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None
     if not namespace.autoresearch:
         return
     paths = [*namespace.file_or_dir, *(word for word in unknown if not word.startswith("-"))]  # the latter: pytest 8
-    if paths:
-        _check_paths(paths, config.rootpath, _experiments(config))
-    else:
+    own = _experiments(config)
+    for path in paths:
+        if not _is_ours(path, config.rootpath, own):
+            raise pytest.UsageError(
+                f"--autoresearch runs the rules in {own.name}/ and no other tests: leave out {path}"
+            )
+    if not paths:
         args.append(str(_collected(config)))
 
 
@@ -103,12 +107,6 @@ def _has_rule(experiments: Path, patterns: Iterable[str]) -> bool:
     )
 
 
-def _check_paths(arguments: Iterable[str], root: Path, experiments: Path) -> None:
-    ours = (experiments.resolve(), BUNDLED.resolve())
-    for argument in arguments:
-        path = Path(argument.partition("::")[0])
-        full = (path if path.is_absolute() else Path.cwd() / path).resolve()
-        if not any(full.is_relative_to(folder) for folder in ours) and full != root.resolve():
-            raise pytest.UsageError(
-                f"--autoresearch runs the rules in {experiments.name}/ and no other tests: leave out {argument}"
-            )
+def _is_ours(argument: str, root: Path, experiments: Path) -> bool:
+    full = Path(argument.partition("::")[0]).resolve()
+    return full == root.resolve() or any(full.is_relative_to(one.resolve()) for one in (experiments, BUNDLED))
