@@ -11,6 +11,13 @@ training script may use.
         ...
 """
 
+import sys
+
+from harness.errors import say_what_is_missing
+
+if sys.argv[:1] == ["-m"]:  # one of the harness's commands is being started
+    sys.excepthook = say_what_is_missing
+
 from harness.batching import batches
 from harness.cache import FORMAT_VERSION
 from harness.clock import begin, budget_seconds, device_batch, out_folder, seed

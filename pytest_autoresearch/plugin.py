@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
-from pathlib import Path
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_autoresearch.settings import INI_KEYS, OPTIONS
+from pytest_autoresearch.settings import INI_KEYS, OPTIONS, Option
 
 if TYPE_CHECKING:
     from pytest_autoresearch.core.experiment import Experiment
 
 pytest.register_assert_rewrite("pytest_autoresearch.bundled")
-
-_RULE = re.compile(rb"def test\w*\s*\([^)]*\bexperiment\b")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,16 +24,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run experiments, and nothing else: propose, train, measure, keep or discard (off)",
     )
     for option in OPTIONS:
-        flags = [option.flag, *(["--max"] if option.name == "max" else [])]
-        text = argparse.SUPPRESS if option.hidden else option.help
-        if option.switch:
-            group.addoption(*flags, dest=option.key, action="store_true", default=None, help=text)
-        else:
-            group.addoption(*flags, dest=option.key, metavar=option.metavar, default=None, help=text)
+        _add(parser, option, option.flag, argparse.SUPPRESS if option.hidden else option.help)
         if not option.hidden:
             parser.addini(option.key, option.help, type="string", default="")
     for key in INI_KEYS:
         parser.addini(key.key, key.help, type=key.type, default=[] if key.type == "args" else "")  # type: ignore[arg-type]
+
+
+def _add(parser: pytest.Parser, option: Option, flag: str, text: str) -> None:
+    group = parser.getgroup("autoresearch")
+    if option.switch:
+        group.addoption(flag, dest=option.key, action="store_true", default=None, help=text)
+    else:
+        choices = option.choices or None
+        group.addoption(
+            flag, dest=option.key, metavar=option.metavar, type=option.parse, choices=choices, default=None, help=text
+        )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -45,12 +48,28 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
-    if early_config.known_args_namespace.autoresearch:
-        from pytest_autoresearch.session.arguments import prepare
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, object, object]:
+    known = early_config.known_args_namespace
+    typed = {word.partition("=")[0] for word in args}
+    if not (known.autoresearch or known.help or "--max" in typed or any(word.startswith("--auto") for word in typed)):
+        return (yield)
+    from pytest_autoresearch.session import arguments
 
-        prepare(early_config, args)
+    if known.autoresearch:
+        arguments.prepare(early_config, args)
+    result = yield
+    maximum = next(option for option in OPTIONS if option.name == "max")
+    if arguments.is_free("--max", parser):  # of the conftests and of every other plugin
+        _add(parser, maximum, "--max", f"the same as {maximum.flag}")
+    elif known.autoresearch and "--max" in typed and known.autoresearch_max is None:
+        raise pytest.UsageError(
+            f"--max is an option of this repository's conftest.py or of another plugin: type {maximum.flag} N"
+        )
+    arguments.check(early_config, parser, args)
+    return result
 
 
 @pytest.hookimpl(trylast=True)
@@ -59,16 +78,6 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_autoresearch.session.begin import begin
 
         begin(config)
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Acceptance rules are collected with --autoresearch only. Other tests in a folder of that name are not ours."""
-    if config.getoption("autoresearch") or collection_path.suffix != ".py":
-        return None
-    folder = config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
-    if collection_path.is_relative_to(folder) and _RULE.search(collection_path.read_bytes()):
-        return True
-    return None
 
 
 @pytest.hookimpl(tryfirst=True)

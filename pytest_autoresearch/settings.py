@@ -1,42 +1,105 @@
 """Every option and ini key: one table, and the frozen value that it is read into.
 
-Reading checks what can be checked without looking at the repository; a mistake is one sentence.
+Reading checks what can be checked without looking at the repository; a mistake is one sentence. Every pytest run loads
+the table, so the rest of the package is imported only where something is read.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_autoresearch.core import artifacts
-from pytest_autoresearch.core.artifacts import Artifacts
-from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.core.experiment import Direction, Experiment
-from pytest_autoresearch.keeprule.rule import Rule, rule_of
+if TYPE_CHECKING:
+    from pytest_autoresearch.core.artifacts import Artifacts
+    from pytest_autoresearch.core.experiment import Direction, Experiment
+    from pytest_autoresearch.keeprule.rule import Rule
 
-RACING = ("auto", "on", "off")
-SANDBOXES = ("auto", "require", "off")
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
-REPAIRS = 3
-AGENT_SECONDS = 900.0
-INCONCLUSIVE = 3
 _METRIC = re.compile(r"[A-Za-z_][\w./-]{0,99}", re.ASCII)  # what runners.summary reads
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_LIKENESS = 0.85  # names share a long prefix
+
+
+# ------------------------------------------------------ from text to a value, for argparse and for ini keys alike
+
+
+def _choice(given: str, known: tuple[str, ...]) -> str:
+    if given not in known:
+        raise argparse.ArgumentTypeError(f"{given}: choose {', '.join(known[:-1])} or {known[-1]}")
+    return given
+
+
+def _count(least: int, hint: str) -> Callable[[str], int]:
+    def parse(given: str) -> int:
+        try:
+            value = int(given)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{given}: give a whole number, {hint}")
+        return value
+
+    return parse
+
+
+def _number(hint: str, least: float = 0.0) -> Callable[[str], float]:
+    """Of a number above `least`."""
+
+    def parse(given: str) -> float:
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan
+        if not least < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{given}: give a number of {hint}")
+        return value
+
+    return parse
+
+
+def _proposer(given: str) -> str:
+    """One of the names; a range of commits, or a command, stands behind its own."""
+    return given if given.startswith(("commits:", "command:")) else _choice(given, PROPOSERS)
+
+
+def _rule(given: str) -> str:
+    from pytest_autoresearch.keeprule.rule import rule_of
+
+    try:
+        return rule_of(given).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _switch(given: str) -> bool:
+    if given.casefold() not in _SWITCH:
+        raise argparse.ArgumentTypeError(f"{given}: give true or false")
+    return _SWITCH[given.casefold()]
 
 
 class Option(NamedTuple):
-    """A command-line option `--autoresearch-NAME`, which is also the ini key `autoresearch_NAME`."""
+    """A command-line option `--autoresearch-NAME`, which is also the ini key `autoresearch_NAME`.
+
+    Attributes:
+        default: Its value where it was not given.
+        parse: From what was given to its value; raises argparse.ArgumentTypeError.
+        choices: All that can be given; empty where `parse` says it.
+    """
 
     name: str
     metavar: str
     help: str
+    default: Any = None
+    parse: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
     hidden: bool = False
-    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -46,41 +109,61 @@ class Option(NamedTuple):
     def key(self) -> str:
         return f"autoresearch_{self.name.replace('-', '_')}"
 
+    @property
+    def switch(self) -> bool:
+        """Whether it is given without a value."""
+        return self.parse is _switch
+
+    def read(self, given: str) -> Any:
+        """The value of an ini key."""
+        return self.parse(_choice(given, self.choices) if self.choices else given)
+
 
 OPTIONS = (
-    Option("max", "N", "stop after N experiments in this session, the baseline not counted; 0: until stopped (20)"),
-    Option("total", "N", "stop when the campaign has N experiments, whoever ran them (no limit)"),
+    Option("max", "N", "stop after N experiments in this session, the baseline not counted; 0: until stopped (20)",
+           20, _count(0, "0 for no limit")),
+    Option("total", "N", "stop when the campaign has N experiments, whoever ran them (no limit)",
+           None, _count(1, "1 or more")),
     Option("tag", "TAG", "the campaign, whose branch is autoresearch/TAG; one that exists is continued (today's date, "
            "such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
-           "checkout or search (auto: anthropic where a key is set, else search)"),
-    Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)"),
+           "checkout or search (auto: anthropic where a key is set, else search)", "auto", _proposer),
+    Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)", ""),
     Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, lean, or the number "
-           "of confirmations at most (standard)"),
+           "of confirmations at most (standard)", "standard", _rule),
     Option("racing", "HOW", "end a run early that cannot come to what the keep rule asks, by its loss curve: on, off, "
-           "or auto: where the acceptance tests go by the keep rule's margin (auto)"),
+           "or auto: where the acceptance tests go by the keep rule's margin (auto)",
+           "auto", choices=("auto", "on", "off")),
     Option("inconclusive", "N", "make a run again that was disturbed on its GPU, and stop after N of them in a row; "
-           "0: every run counts (3)"),
-    Option("simplify", "", "keep a simpler program that is no worse, too (off)", switch=True),
+           "0: every run counts (3)", 3, _count(0, "0 for never")),
+    Option("simplify", "", "keep a simpler program that is no worse, too (off)", False, _switch),
     Option("audit", "", "at the end of a session that kept something, run the first and the last program anew, on rows "
-           "that no verdict used (off)", switch=True),
-    Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)"),
-    Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)"),
-    Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)"),
-    Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)"),
-    Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)"),
-    Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)"),
-    Option("hours", "HOURS", "start nothing more after so many hours of this session (no limit)"),
-    Option("target", "VALUE", "stop when the metric of the branch is at least as good as this (none)"),
+           "that no verdict used (off)", False, _switch),
+    Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)",
+           None, _number("US dollars, more than 0")),
+    Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)",
+           3, _count(0, "0 for never")),
+    Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)",
+           900.0, _number("seconds, more than 0")),
+    Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)", ""),
+    Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)",
+           None, _number("seconds, more than 0")),
+    Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)",
+           None, _number("gigabytes, more than 0")),
+    Option("hours", "HOURS", "start nothing more after so many hours of this session (no limit)",
+           None, _number("hours, more than 0")),
+    Option("target", "VALUE", "stop when the metric of the branch is at least as good as this (none)",
+           None, _number("the metric's unit", least=-math.inf)),
     Option("sandbox", "POLICY", "auto: the best that this machine has; require: no session without one that holds in "
-           "everything; off (auto)"),
-    Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)"),
+           "everything; off (auto)", "auto", choices=("auto", "require", "off")),
+    Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)",
+           "fail", choices=("fail", "xfail")),
     Option("junit-names", "HOW", "what a JUnit test case is called: plain; or verdict, with verdict and metric behind "
-           "(plain)"),
+           "(plain)", "plain", choices=("plain", "verdict")),
     Option("exit", "POLICY", "exit status 0 when the session did its work: session; only if something was kept: "
-           "progress; pytest's own: strict (session)"),
-    Option("json", "", "one line of JSON for each experiment, too (off)", switch=True),
-    Option("lanes", "N", "experiments at a time (1)", hidden=True),
+           "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
+    Option("json", "", "one line of JSON for each experiment, too (off)", False, _switch),
+    Option("lanes", "N", "experiments at a time (1)", 1, _count(1, "1 or more"), hidden=True),
 )  # fmt: skip
 
 
@@ -166,10 +249,14 @@ class Settings:
 
     def artifacts(self, experiment: Experiment) -> Path:
         """The folder of what an experiment left for people: logs, patches. It may be gone."""
+        from pytest_autoresearch.core import artifacts
+
         return artifacts.of(self.experiments_folder, experiment)
 
     def campaign_artifacts(self, tag: str) -> Artifacts:
         """What a campaign left for people."""
+        from pytest_autoresearch.core import artifacts
+
         return artifacts.campaign(self.experiments_folder, tag)
 
     @property
@@ -183,54 +270,59 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
     """The settings, from functions that return an option's or an ini key's value.
 
     Raises:
-        UserError: A value makes no sense.
+        UserError: A value makes no sense, or an ini key is misspelt.
     """
+    from pytest_autoresearch.core.errors import UserError
+    from pytest_autoresearch.core.experiment import Direction
+    from pytest_autoresearch.keeprule.rule import rule_of
 
-    def text(name: str) -> str | None:
-        given = get(f"autoresearch_{name}")
-        return given if given is not None else getini(f"autoresearch_{name}") or None
+    def ini(key: str, parse: Callable[[str], Any], default: str = "") -> Any:
+        given = getini(key) or default
+        try:
+            return parse(given)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{key} = {error}") from None
 
-    repairs, doubted = text("repairs"), text("inconclusive")
+    def value(option: Option) -> Any:
+        given = get(option.key)
+        if given is None and not option.hidden and getini(option.key):
+            return ini(option.key, option.read)
+        return option.default if given is None else given
 
-    def switch(name: str) -> bool:
-        return bool(text(name)) and str(text(name)).casefold() in ("1", "true", "yes", "on")
-
-    proposer = _proposer(text("proposer") or "auto")
-    usual_exit = "progress" if proposer == "checkout" else "session"  # whoever types it asks what became of it
-    vram = _number("vram", text("vram"), "gigabytes, more than 0")
+    _check_keys(config_file, getini)
+    given = {option.name: value(option) for option in OPTIONS}
+    proposer, vram = given["proposer"], given["vram"]
     return Settings(
         root=root,
         config_file=config_file,
-        max=_count("max", text("max"), 0, "0 for no limit") if text("max") is not None else 20,
-        total=_count("total", text("total"), 1, "1 or more") if text("total") is not None else None,
-        tag=text("tag"),
+        max=given["max"],
+        total=given["total"],
+        tag=given["tag"],
         proposer=proposer,
-        model=text("model") or "",
-        cost_usd=_number("cost", text("cost"), "US dollars, more than 0"),
-        rule=_rule(text("confirm") or "standard"),
-        racing=_choice("racing", text("racing") or "auto", RACING),
-        inconclusive=INCONCLUSIVE if doubted is None else _count("inconclusive", doubted, 0, "0 for never"),
-        repairs=REPAIRS if repairs is None else _count("repairs", repairs, 0, "0 for never"),
-        agent_seconds=_number("agent-seconds", text("agent_seconds"), "seconds, more than 0") or AGENT_SECONDS,
-        simplify=switch("simplify"),
-        audit=switch("audit"),
-        json=switch("json"),
-        description=text("description") or "",
-        budget_seconds=_number("budget", text("budget"), "seconds, more than 0"),
+        model=given["model"],
+        cost_usd=given["cost"],
+        rule=rule_of(given["confirm"]),
+        racing=given["racing"],
+        inconclusive=given["inconclusive"],
+        simplify=given["simplify"],
+        audit=given["audit"],
+        repairs=given["repairs"],
+        agent_seconds=given["agent-seconds"],
+        json=given["json"],
+        description=given["description"],
+        budget_seconds=given["budget"],
         memory_limit_mb=None if vram is None else vram * 1024,
-        hours=_number("hours", text("hours"), "hours, more than 0"),
-        target=_number("target", text("target"), "the metric's unit", least=-math.inf),
-        sandbox=_choice("sandbox", text("sandbox") or "auto", SANDBOXES),
-        discard=_choice("discard", text("discard") or "fail", ("fail", "xfail")),
-        junit_names=_choice("junit-names", text("junit_names") or "plain", ("plain", "verdict")),
-        exit=_choice("exit", text("exit") or usual_exit, ("session", "progress", "strict")),
-        lanes=_count("lanes", get("autoresearch_lanes") or "1", 1, "1 or more"),
-        command=_command(getini("autoresearch_command") or "python train.py", "autoresearch_command"),
-        describe=_command(getini("autoresearch_describe"), "autoresearch_describe") or None,
-        metric=_metric(getini("autoresearch_metric") or "val_bpb"),
-        direction=Direction(
-            _choice("direction", getini("autoresearch_direction") or "minimize", tuple(Direction), "autoresearch_")
-        ),
+        hours=given["hours"],
+        target=given["target"],
+        sandbox=given["sandbox"],
+        discard=given["discard"],
+        junit_names=given["junit-names"],
+        exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent asks what became of it
+        lanes=given["lanes"],
+        command=ini("autoresearch_command", _words, "python train.py"),
+        describe=ini("autoresearch_describe", _words) or None,
+        metric=ini("autoresearch_metric", _metric, "val_bpb"),
+        direction=Direction(ini("autoresearch_direction", lambda one: _choice(one, tuple(Direction)), "minimize")),
         editable=tuple(getini("autoresearch_editable")) or ("train.py",),
         frozen=tuple(getini("autoresearch_frozen")),
         experiments=getini("autoresearch_experiments") or "experiments",
@@ -242,66 +334,53 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
 
 
 def _metric(name: str) -> str:
+    from pytest_autoresearch.core.experiment import Experiment
+
     if not _METRIC.fullmatch(name):
-        raise UserError(
-            f"autoresearch_metric = {name}: no line of output could name that: use letters, digits, '_', '.', '/' and "
-            "'-', a letter or '_' first, 100 at most"
+        raise argparse.ArgumentTypeError(
+            f"{name}: no line of output could name that: use letters, digits, '_', '.', '/' and '-', a letter or '_' "
+            "first, 100 at most"
         )
     if name in dir(Experiment):
-        raise UserError(f"autoresearch_metric = {name}: an experiment has something else of that name: choose another")
+        raise argparse.ArgumentTypeError(f"{name}: an experiment has something else of that name: choose another")
     return name
 
 
-def _flag(name: str) -> str:
-    return "--max" if name == "max" else f"--autoresearch-{name}"
-
-
-def _count(name: str, given: str | None, least: int, hint: str) -> int:
-    try:
-        value = int(given or "")
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise UserError(f"{_flag(name)} {given}: give a whole number, {hint}")
-    return value
-
-
-def _number(name: str, given: str | None, hint: str, least: float = 0.0) -> float | None:
-    """The number above `least` that was given."""
-    if given is None:
-        return None
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not least < value < math.inf:
-        raise UserError(f"{_flag(name)} {given}: give a number of {hint}")
-    return value
-
-
-def _choice(name: str, given: str, known: tuple[str, ...], prefix: str = "--autoresearch-") -> str:
-    if given not in known:
-        raise UserError(f"{prefix}{name} {given}: choose {', '.join(known[:-1])} or {known[-1]}")
-    return given
-
-
-def _proposer(given: str) -> str:
-    """One of the names; a range of commits, or a command, stands behind its own."""
-    return given if given.startswith(("commits:", "command:")) else _choice("proposer", given, PROPOSERS)
-
-
-def _rule(given: str) -> Rule:
-    try:
-        return rule_of(given)
-    except ValueError as error:
-        raise UserError(f"--autoresearch-confirm {given}: {error}") from None
-
-
-def _command(given: str, key: str) -> tuple[str, ...]:
+def _words(given: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(given))
     except ValueError as error:
-        raise UserError(f"{key} = {given!r} cannot be split into words ({error}): check its quotes") from None
+        raise argparse.ArgumentTypeError(f"{given!r} cannot be split into words ({error}): check its quotes") from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one is like, or None."""
+    import difflib  # only a mistake needs it
+
+    return next(iter(difflib.get_close_matches(name, list(known), 1, _LIKENESS)), None)
+
+
+def _check_keys(config_file: Path | None, getini: Callable[[str], Any]) -> None:
+    """Meet a misspelt ini key: pytest only warns, when the session is over."""
+    from pytest_autoresearch.core.errors import UserError
+
+    if config_file is None:
+        return
+    known = [*(option.key for option in OPTIONS if not option.hidden), *(key.key for key in INI_KEYS)]
+    text = config_file.read_text("utf-8", "replace")
+    for key in re.findall(r"^[\"']?(auto\w+)[\"']?\s*[=:]", text, re.MULTILINE):
+        meant = nearest(key, known)
+        if meant not in (key, None) and not _is_known(key, getini):
+            raise UserError(f"{config_file.name}: there is no ini key {key}: did you mean {meant}?")
+
+
+def _is_known(key: str, getini: Callable[[str], Any]) -> bool:
+    """Whether somebody else has an ini key of that name."""
+    try:
+        getini(key)
+    except ValueError:
+        return False
+    return True
 
 
 def this_python(command: tuple[str, ...]) -> tuple[str, ...]:

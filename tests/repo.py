@@ -63,7 +63,7 @@ else:
 
 PROPOSE = """
 import json, pathlib
-from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch import Proposal
 
 def pytest_autoresearch_propose(context, failure):
     plan = json.loads((context.root / ".git" / "plan.json").read_text())

@@ -68,7 +68,7 @@ def test_an_upstream_repository_runs_without_configuration(repo: Repo) -> None:
     repo.write(
         "conftest.py",
         """
-        from pytest_autoresearch.core.experiment import Proposal
+        from pytest_autoresearch import Proposal
         def pytest_autoresearch_propose(context):
             value = {1: 0.9971, 2: 1.0021}[context.number]
             train = context.folder / "train.py"
@@ -120,7 +120,7 @@ def test_any_metric_in_either_direction(repo: Repo, metric: str, direction: str,
     repo.write(
         "conftest.py",
         """
-        from pytest_autoresearch.core.experiment import Proposal
+        from pytest_autoresearch import Proposal
         def pytest_autoresearch_propose(context):
             gaps = {1: "[1, 1]", 2: "[57, 23, 10, 4, 1]"}[context.number]
             sort = context.folder / "sort.py"

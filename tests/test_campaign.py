@@ -183,7 +183,7 @@ def test_the_same_program_is_not_tried_twice(repo: Repo) -> None:
 
 def test_hooks_refuse_decide_and_are_told(repo: Repo) -> None:
     repo.hooks("""
-        from pytest_autoresearch.core.experiment import Status, Verdict
+        from pytest_autoresearch import Status, Verdict
 
         def pytest_autoresearch_guard(context, proposal):
             return "no sevens" if "0.7" in proposal.description else None
@@ -280,7 +280,7 @@ def test_the_experiment_that_ends_a_session_is_told_too(repo: Repo) -> None:
 
 def test_every_test_of_a_jury_reports_what_became_of_its_experiment(repo: Repo) -> None:
     repo.hooks("""
-        from pytest_autoresearch.core.experiment import Status, Verdict
+        from pytest_autoresearch import Status, Verdict
         def pytest_autoresearch_verdict(experiment):
             if experiment.val_bpb == 1.5:
                 return Verdict(Status.KEEP, "charity", "it looked so sad")
@@ -295,7 +295,7 @@ def test_every_test_of_a_jury_reports_what_became_of_its_experiment(repo: Repo) 
 
 def test_a_broken_fixture_breaks_the_rule_whatever_a_hook_decided(repo: Repo) -> None:
     repo.hooks("""
-        from pytest_autoresearch.core.experiment import Status, Verdict
+        from pytest_autoresearch import Status, Verdict
         def pytest_autoresearch_verdict(experiment):
             return Verdict(Status.KEEP, "charity", "it looked so sad") if experiment.number else None
         """)

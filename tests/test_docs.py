@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
+import tomllib
 from pathlib import Path
 
-from pytest_autoresearch import cli, hookspecs
+import pytest_autoresearch
+from pytest_autoresearch import Context, cli, hookspecs
+from pytest_autoresearch.campaign.view import CampaignView
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Setting, Status, Verdict
 from pytest_autoresearch.core.records import encode
 from pytest_autoresearch.core.run import Crash, Limits, Run
-from pytest_autoresearch.settings import INI_KEYS, OPTIONS
+from pytest_autoresearch.settings import INI_KEYS, OPTIONS, Settings
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -20,11 +24,35 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 def test_every_option_ini_key_and_hook_is_in_the_reference() -> None:
     for option in OPTIONS:
         assert option.hidden or f"`{f'{option.flag} {option.metavar}'.strip()}`" in REFERENCE, option.flag
+        assert option.hidden or not option.default or f"| {_written(option.default)} |" in REFERENCE, option.flag
     for key in INI_KEYS:
         assert f"| `{key.key}` |" in REFERENCE, key.key
     for name in dir(hookspecs):
         if name.startswith("pytest_autoresearch_"):
             assert f"`{name}(" in REFERENCE, name
+
+
+def _written(default: object) -> str:
+    return f"`{default}`" if isinstance(default, str) else f"{default:g}"
+
+
+def test_every_public_name_and_its_fields_are_in_the_reference() -> None:
+    hooks = REFERENCE.split("## Hooks")[1].split("## Records")[0]
+    assert f"from pytest_autoresearch import {', '.join(pytest_autoresearch.__all__)}\n" in hooks
+    for name in pytest_autoresearch.__all__:
+        assert f"| `{name}` |" in hooks
+        assert getattr(pytest_autoresearch, name).__name__ == name
+    for shown in (Proposal, Verdict, Context, CampaignView, Settings):
+        missing = {field.name for field in dataclasses.fields(shown) if f"`{field.name}`" not in hooks}
+        assert missing == set(), shown.__name__
+    assert all(f"Status.{status.name}" in hooks for status in Status)
+
+
+def test_every_extra_is_in_the_reference() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in extras.keys() - {"dev", "docs", "trackers"}:
+        row = next(line for line in REFERENCE.splitlines() if line.startswith(f"| `[{extra}]` |"))
+        assert extra == "all" or all(re.split(r"\W", library)[0] in row for library in extras[extra])
 
 
 def test_every_record_field_is_in_the_reference() -> None:
@@ -67,7 +95,7 @@ def test_every_command_that_a_page_names_exists() -> None:
 def test_the_readme_holds_the_commands_that_ci_types() -> None:
     readme = (ROOT / "README.md").read_text()
     script = (ROOT / ".ci" / "run").read_text()
-    assert "pip install -c constraints.txt -e . && pytest --autoresearch --max 3" in readme
+    assert "pip install -c constraints.txt -e '.[all]' && pytest --autoresearch --max 3" in readme
     assert "pip install -c constraints.txt -e '.[dev]' && pytest\n" in readme
     assert "-c constraints.txt -e '.[dev]' && pytest\n" in script
     assert "python tests/pages.py docs/tutorial.md" in script  # which installs, and runs `pytest --autoresearch`

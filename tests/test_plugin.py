@@ -7,10 +7,18 @@ from repo import Repo
 
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
+OURS = [
+    "pytest_autoresearch",
+    "pytest_autoresearch.hookspecs",
+    "pytest_autoresearch.plugin",
+    "pytest_autoresearch.settings",
+]
 HEAVY = ("torch", "pyarrow", "anthropic", "git", "optuna", "ray", "psutil", "numpy", "tokenizers", "pynvml")
+NO_OTHER_PLUGINS = ("--disable-plugin-autoload", "-p", "pytest_autoresearch.plugin")  # they import what they like
 
 
-def test_off_it_imports_nothing_heavy_and_collects_no_experiment(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_it_imports_its_option_table_and_nothing_else(repo: Repo) -> None:
+    repo.write("conftest.py", "")
     repo.write("tests/conftest.py", "")
     repo.write(
         "tests/test_ordinary.py",
@@ -18,33 +26,135 @@ def test_off_it_imports_nothing_heavy_and_collects_no_experiment(repo: Repo, mon
         import sys
         def test_light():
             assert not set({HEAVY!r}) & set(sys.modules)
-            assert "pytest_autoresearch.session.begin" not in sys.modules
+            assert sorted(name for name in sys.modules if name.startswith("pytest_autoresearch")) == {OURS!r}
         """,
     )
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins import what they like
-    ours = ("-p", "pytest_autoresearch.plugin")
-    repo.pytester.runpytest_subprocess(*ours).assert_outcomes(passed=1)
-    repo.pytester.runpytest_subprocess(".", *ours).assert_outcomes(passed=1)
+    repo.pytester.runpytest_subprocess(*NO_OTHER_PLUGINS).assert_outcomes(passed=1)
+    repo.pytester.runpytest_subprocess(".", *NO_OTHER_PLUGINS).assert_outcomes(passed=1, skipped=1)
     assert not (repo.path / "results.tsv").exists()
 
 
-def test_off_a_rule_named_by_its_path_is_skipped(repo: Repo) -> None:
-    repo.pytester.runpytest_subprocess("experiments/test_val_bpb.py").assert_outcomes(skipped=1)
+def test_off_a_rule_is_skipped_with_the_option_that_runs_it(repo: Repo) -> None:
+    result = repo.pytester.runpytest_subprocess("experiments/test_val_bpb.py", "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*experiments run with --autoresearch only"])
 
 
-def test_off_other_tests_in_a_folder_of_that_name_are_collected(repo: Repo) -> None:
-    repo.write("tests/conftest.py", "")
-    repo.write("tests/test_ordinary.py", "")
-    repo.write("experiments/test_other.py", "def test_plain(): pass\n")
-    repo.pytester.runpytest_subprocess("experiments").assert_outcomes(passed=1)
+def test_off_a_repository_with_a_fixture_of_that_name_keeps_its_tests(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        **{
+            "experiments/conftest": "import pytest\n@pytest.fixture\ndef experiment(): return 3\n",
+            "experiments/test_theirs": """
+                import pytest
+                def test_fixture(experiment): assert experiment == 3
+                @pytest.mark.parametrize("experiment", [1, 2])
+                def test_parameter(experiment): assert experiment
+            """,
+        }
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=3)
+
+
+def test_off_it_reads_no_file(pytester: pytest.Pytester) -> None:
+    """A module that cannot be read is pytest's own affair, and is reported as pytest reports it."""
+    pytester.makepyfile(**{"experiments/test_odd": "def test_it(): pass\n"})
+    (pytester.path / "experiments/test_gone.py").symlink_to("nowhere")
+    pytester.makeini("[pytest]\npython_files = test_odd.py\n")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ --max
+
+
+THEIR_MAX = """
+def pytest_addoption(parser):
+    parser.addoption("--max", type=int, default=7)
+"""
+PRINT_MAX = "def pytest_report_header(config): return f'their max is {config.getoption(\"max\")}'\n"
+
+
+def test_a_conftest_with_a_max_of_its_own_is_left_alone(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(THEIR_MAX + PRINT_MAX)
+    pytester.makepyfile("def test_it(): pass")
+    for arguments, value in (((), 7), (("--max", "3"), 3), (("--max=4",), 4)):
+        result = pytester.runpytest_subprocess(*arguments)
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines([f"their max is {value}"])
+    assert pytester.runpytest_subprocess("--help").ret == 0
+
+
+def test_a_campaign_beside_another_max_is_told_what_to_type(repo: Repo) -> None:
+    repo.hooks(THEIR_MAX + PRINT_MAX)
+    repo.plan(0.9)
+    result = repo.run("--max", "1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in result.errlines if line] == [
+        "ERROR: --max is an option of this repository's conftest.py or of another plugin: type --autoresearch-max N"
+    ]
+    assert repo.rows() == []
+    result = repo.run("--autoresearch-max", "1", "--max", "5")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["their max is 5"])
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_plugin_with_a_max_of_its_own_is_left_alone(pytester: pytest.Pytester, first: bool) -> None:
+    pytester.makepyfile(theirs=THEIR_MAX + PRINT_MAX, test_it="def test_it(): pass")
+    plugins = ["theirs", "pytest_autoresearch.plugin"] if first else ["pytest_autoresearch.plugin", "theirs"]
+    named = [word for plugin in plugins for word in ("-p", plugin)]
+    result = pytester.runpytest_subprocess("--disable-plugin-autoload", *named, "--max=2")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["their max is 2"])
+
+
+def test_a_folder_that_is_called_like_the_value_of_max_is_no_path(repo: Repo) -> None:
+    repo.write("1/conftest.py", "raise RuntimeError\n")
+    repo.commit()
+    repo.plan(0.9)
+    repo.run("--max", "1")
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+
+
+def test_an_option_of_the_repositorys_conftest_goes_with_a_campaign(repo: Repo) -> None:
+    repo.hooks("def pytest_addoption(parser): parser.addoption('--mine')\n")
+    repo.plan(0.9)
+    assert repo.run("--max", "1", "--mine", "tests").ret == 0
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+
+
+# ---------------------------------------------------------------------------------------------------------- options
+
+
+def test_a_misspelt_option_is_met_with_the_nearest_name_while_off_too(pytester: pytest.Pytester) -> None:
+    for given, meant in (
+        ("--autoresarch", "--autoresearch"),
+        ("--autoresearch-propser=queue", "--autoresearch-proposer"),
+    ):
+        result = pytester.runpytest_subprocess(given)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        wrong = given.partition("=")[0]
+        assert [line for line in result.errlines if line] == [
+            f"ERROR: there is no option {wrong}: did you mean {meant}?"
+        ]
+
+
+def test_an_ini_key_that_a_conftest_adds_is_not_taken_for_a_misspelt_one(repo: Repo) -> None:
+    repo.hooks("def pytest_addoption(parser): parser.addini('autoresearch_comand', 'theirs')\n")
+    repo.write("pytest.ini", "[pytest]\nautoresearch_command = python -S train.py\nautoresearch_comand = x\n")
+    repo.commit()
+    repo.plan(0.9)
+    assert repo.run("--max", "1").ret == 0
 
 
 def test_every_option_is_an_ini_key_with_help_that_names_its_default(repo: Repo) -> None:
+    repo.write("tests/conftest.py", "")
     shown = " ".join(repo.pytester.runpytest_subprocess("--help").stdout.str().split())
     for option in OPTIONS:
-        assert (option.flag in shown) is not option.hidden
+        assert (f"{option.flag}=" in shown or f"{option.flag} " in shown) is not option.hidden
         assert (f"{option.key} (string)" in shown) is not option.hidden
         assert option.help.endswith(")")
+    assert "--max=N" in shown
     for key in INI_KEYS:
         assert f"{key.key} ({key.type})" in shown
         assert key.help.endswith(")")

@@ -6,10 +6,10 @@ shtab writes it from the same command line that is parsed. Of a command whose mo
 from __future__ import annotations
 
 import argparse
-
-import shtab
+from collections.abc import Mapping
 
 from pytest_autoresearch.cli import output
+from pytest_autoresearch.core.extras import need
 
 SHELLS = ("bash", "zsh", "fish")
 _TAGS = "_autoresearch_tags"
@@ -44,11 +44,6 @@ _PREAMBLE = {
 end
 """,
 }
-_COMPLETED = {
-    "TAG": {"bash": _TAGS, "zsh": _TAGS, "fish": f"({_TAGS})"},
-    "FILE": shtab.FILE,
-    "FOLDER": shtab.DIRECTORY,
-}
 
 _EPILOG = """For bash, in ~/.bashrc:
   eval "$(autoresearch completion bash)"
@@ -81,19 +76,27 @@ def command(given: argparse.Namespace) -> int:
 
 
 def script_for(shell: str) -> str:
-    """The completion script for a shell."""
+    """The completion script for a shell.
+
+    Raises:
+        UserError: shtab is not installed.
+    """
+    need("completion", "shtab", "the completion")
+    import shtab
+
     from pytest_autoresearch.cli import parser
 
     whole = parser(whole=True)
-    _mark(whole)
+    tags = {"bash": _TAGS, "zsh": _TAGS, "fish": f"({_TAGS})"}
+    _mark(whole, {"TAG": tags, "FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY})
     return str(shtab.complete(whole, shell, preamble=_PREAMBLE[shell]))
 
 
-def _mark(parser: argparse.ArgumentParser) -> None:
+def _mark(parser: argparse.ArgumentParser, completed: Mapping[str, Mapping[str, str]]) -> None:
     """Say of each argument what it is completed with, by what `--help` calls it."""
     for action in parser._actions:  # argparse has no other way to look at them; shtab takes it too
         if isinstance(action, argparse._SubParsersAction):
             for one in action.choices.values():
-                _mark(one)
-        elif action.metavar in _COMPLETED:
-            action.complete = _COMPLETED[str(action.metavar)]  # type: ignore[attr-defined]
+                _mark(one, completed)
+        elif action.metavar in completed:
+            action.complete = completed[str(action.metavar)]  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pytest_autoresearch.core.agent_job import Errand, Finished
 from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.extras import need
 from pytest_autoresearch.proposers.base import Proposer
 from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
@@ -21,6 +22,7 @@ from pytest_autoresearch.source.ranges import candidates
 
 _SEARCH_SEED = 42
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_OTHERWISE = ", or choose another --autoresearch-proposer"
 _SHORT_SECONDS = 120.0  # of training: with startup and scoring, the usual cache lives until the next proposal
 
 
@@ -94,12 +96,14 @@ def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit
             return Choice(f"commits:{given}, {count}", lambda around: CommitsProposer(commits))
         case "queue":
             return Choice(name, _queue)
+    need("search", "optuna", "the proposer search", _OTHERWISE)
     if not asks_hook:
         _check_constants(settings)
     return Choice("search", _search)
 
 
 def _anthropic(settings: Settings) -> Choice:
+    need("anthropic", "anthropic", "the proposer anthropic", _OTHERWISE)
     from pytest_autoresearch.proposers import anthropic
     from pytest_autoresearch.proposers.prices import check_cap, prices_of
 

@@ -1,4 +1,5 @@
-"""The command line, before pytest goes by it: what `--autoresearch` does not go with, and what is collected."""
+"""The command line, before pytest goes by it: what `--autoresearch` does not go with, what is misspelt, and what is
+collected."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 
 from pytest_autoresearch.core.artifacts import rule_files
 from pytest_autoresearch.session.slots import BUNDLED
+from pytest_autoresearch.settings import OPTIONS, nearest
 
 _REFUSED = {
     "numprocesses": "-n: experiments run on lanes of their own, not on xdist's workers: leave it out",
@@ -43,16 +45,57 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
     if (known.autoresearch_proposer or config.getini("autoresearch_proposer")) == "checkout" and not looking:
         args += ["-q", "--disable-warnings"]  # an agent reads it all; a -v of its own takes the -q back
-    own = config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
-    if known.file_or_dir:
-        _check_paths(known.file_or_dir, config.rootpath, own)
+    # What is not ours may be the value of an option that a conftest will add: `check` knows.
+    own = _experiments(config)
+    known.file_or_dir = [word for word in known.file_or_dir if word and _is_ours(word, config.rootpath, own)]
+    if not known.file_or_dir:
+        path = _collected(config)
+        # The bundled rule is no reason to miss the repository's own conftest. Named by its file: its folder would bring
+        # the conftests of test* folders along.
+        conftest = config.rootpath / "conftest.py"
+        known.file_or_dir = [str(path), *([str(conftest)] if path is BUNDLED and conftest.is_file() else [])]
+
+
+def check(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Look at the whole command line, now that every plugin and conftest has added its options.
+
+    Raises:
+        pytest.UsageError: An option is misspelt, or `--autoresearch` came with a path that is not ours.
+    """
+    namespace, unknown = parser.parse_known_and_unknown_args(args)
+    for word in unknown:
+        flag = word.partition("=")[0]
+        if meant := nearest(flag, [option.flag for option in OPTIONS]) or nearest(flag, ["--autoresearch"]):
+            raise pytest.UsageError(f"there is no option {flag}: did you mean {meant}?")
+    if not namespace.autoresearch:
         return
-    path = own if _has_rule(own, config.getini("python_files")) else BUNDLED
-    args.append(str(path))
-    # The bundled rule is no reason to miss the repository's own conftest. Named by its file: its folder would bring
-    # the conftests of test* folders along.
-    conftest = config.rootpath / "conftest.py"
-    known.file_or_dir = [str(path), *([str(conftest)] if path is BUNDLED and conftest.is_file() else [])]
+    paths = [*namespace.file_or_dir, *(word for word in unknown if not word.startswith("-"))]  # the latter: pytest 8
+    own = _experiments(config)
+    for path in paths:
+        if not _is_ours(path, config.rootpath, own):
+            raise pytest.UsageError(
+                f"--autoresearch runs the rules in {own.name}/ and no other tests: leave out {path}"
+            )
+    if not paths:
+        args.append(str(_collected(config)))
+
+
+def is_free(flag: str, parser: pytest.Parser) -> bool:
+    """Whether nobody has added an option of that name."""
+    try:
+        return flag in parser.parse_known_and_unknown_args([flag])[1]
+    except pytest.UsageError:  # somebody's, and it takes a value
+        return False
+
+
+def _experiments(config: pytest.Config) -> Path:
+    return config.rootpath / (config.getini("autoresearch_experiments") or "experiments")
+
+
+def _collected(config: pytest.Config) -> Path:
+    """What is collected where no path is given."""
+    own = _experiments(config)
+    return own if _has_rule(own, config.getini("python_files")) else BUNDLED
 
 
 def _has_rule(experiments: Path, patterns: Iterable[str]) -> bool:
@@ -60,12 +103,6 @@ def _has_rule(experiments: Path, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatch(path.name, pattern) for path in rule_files(experiments) for pattern in patterns)
 
 
-def _check_paths(arguments: Iterable[str], root: Path, experiments: Path) -> None:
-    ours = (experiments.resolve(), BUNDLED.resolve())
-    for argument in arguments:
-        path = Path(argument.partition("::")[0])
-        full = (path if path.is_absolute() else Path.cwd() / path).resolve()
-        if not any(full.is_relative_to(folder) for folder in ours) and full != root.resolve():
-            raise pytest.UsageError(
-                f"--autoresearch runs the rules in {experiments.name}/ and no other tests: leave out {argument}"
-            )
+def _is_ours(argument: str, root: Path, experiments: Path) -> bool:
+    full = Path(argument.partition("::")[0]).resolve()
+    return full == root.resolve() or any(full.is_relative_to(one.resolve()) for one in (experiments, BUNDLED))
