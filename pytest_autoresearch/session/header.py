@@ -1,0 +1,82 @@
+"""The lines that a session begins with, and which acceptance rule it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_autoresearch.campaign.campaign import Campaign
+from pytest_autoresearch.reports import summary
+from pytest_autoresearch.session.slots import BUNDLED
+from pytest_autoresearch.session.timeouts import timeout_of
+from pytest_autoresearch.settings import Settings
+
+
+def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str]:
+    """The lines that a session begins with.
+
+    Args:
+        proposer: What the header says about the proposer.
+    """
+    settings, ratchet, harness = campaign.settings, campaign.ratchet, campaign.harness
+    tried = len(campaign.ledger.records)
+    state = f"the baseline and {summary.plural(tried - 1, 'experiment')} so far" if tried else "new"
+    limit = "until stopped" if settings.max == 0 else summary.plural(settings.max, "experiment")
+    if settings.total is not None:
+        limit += f", {settings.total} in the campaign"
+    return [
+        f"autoresearch: campaign {ratchet.tag} ({state}), branch autoresearch/{ratchet.tag}",
+        f"  device:   {harness.hardware_key or harness.device}"
+        + (f", profile {harness.profile}" if harness.profile else ""),
+        f"  limits:   {limit}; {summary.limits_line(campaign.limits(timeout_of(config)))}",
+        f"  metric:   {settings.metric}, {settings.direction}, "
+        + ("scored by the harness" if harness.score else "as the training command reports it"),
+        f"  rule:     {_rule(config, settings)}",
+        f"  proposer: {proposer}",
+        f"  sandbox:  {campaign.setting.sandbox}"
+        + ("; a proposal runs with your own rights" if campaign.setting.sandbox.startswith("none") else ""),
+        f"  best:     {summary.best_line(campaign.ledger.records)}",
+        *_notes(campaign),
+    ]
+
+
+def _notes(campaign: Campaign) -> list[str]:
+    """What the session ignores in the user's checkout."""
+    settings, ratchet, first = campaign.settings, campaign.ratchet, campaign.ledger.baseline
+    notes = []
+    edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]
+    if edited and settings.proposer != "checkout":
+        notes.append(f"  note:     uncommitted changes in {', '.join(edited)} are ignored; experiments start from git")
+    if first is None or ratchet.here() == ratchet.branch:
+        return notes
+    # `autoresearch best --checkout` leads to a recorded commit, which is no change of the user's.
+    recorded = any(record.commit == ratchet.start for record in campaign.ledger.records)
+    if not recorded and ratchet.differ(first.commit, ratchet.start, settings.editable):
+        notes.append(
+            f"  note:     commits that changed {', '.join(settings.editable)} since this campaign began are ignored; "
+            "choose another --autoresearch-tag to start from them"
+        )
+    return notes
+
+
+def goes_by_margin(config: pytest.Config, settings: Settings) -> bool:
+    """Whether the acceptance rule asks for the keep rule's margin: then a run that cannot reach it may be ended early.
+
+    Another acceptance rule may keep a worse metric, for the sake of something else.
+    """
+    if config.hook.pytest_autoresearch_verdict.get_hookimpls():
+        return False
+    rules = [path for path in settings.experiments_folder.rglob("*.py") if "runs" not in path.parts]
+    written = [text for path in rules if "experiment" in (text := path.read_text("utf-8", "replace"))]
+    return _is_bundled(config) or any(".margin" in text for text in written)
+
+
+def _is_bundled(config: pytest.Config) -> bool:
+    return any(Path(argument.partition("::")[0]).resolve() == BUNDLED.resolve() for argument in config.args)
+
+
+def _rule(config: pytest.Config, settings: Settings) -> str:
+    if _is_bundled(config):
+        return f"built in: within budget and memory, and {settings.metric} better than the best"
+    return f"the tests in {settings.experiments}/"
