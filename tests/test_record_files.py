@@ -22,4 +22,4 @@ def test_a_record_of_schema_1_is_read_and_written_again_as_ever(written: Path) -
     codec = audit if written.parent.name == "audits" else records
     again = written.with_suffix(".again.json")
     expected = (again if again.exists() else written).read_bytes()
-    assert codec.encode(codec.decode(written.read_text("utf-8"))).encode() == expected  # type: ignore[arg-type]
+    assert codec.encode(codec.decode(written.read_text("utf-8"))).encode() == expected

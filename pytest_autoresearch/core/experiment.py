@@ -14,6 +14,7 @@ from enum import StrEnum
 from pytest_autoresearch.core.run import Crash, Limits, Run
 
 BASELINE = 0
+Constant = float | int | bool  # of a program: what an edit may set a name to
 _USUAL = Limits(300.0, 30.0, 600.0)
 
 
@@ -60,7 +61,7 @@ class Proposal:
     hypothesis: str = ""
     proposer: str = ""
     source: str = ""
-    parameters: Mapping[str, float | int | bool] = field(default_factory=dict)
+    parameters: Mapping[str, Constant] = field(default_factory=dict)
     repeats: str = ""
     expected: str = ""
     area: str = ""
@@ -234,7 +235,7 @@ class Experiment:
     program_hash: str = ""
     repairs: tuple[Repair, ...] = ()
     usage: Usage = field(default_factory=Usage)
-    constants: Mapping[str, float | int | bool] = field(default_factory=dict)
+    constants: Mapping[str, Constant] = field(default_factory=dict)
     simpler: bool = False
     comparable: bool = False
     lines_added: int = 0
