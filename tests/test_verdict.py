@@ -13,6 +13,7 @@ from places import attempt
 from pytest_autoresearch.core.experiment import Direction, Experiment, Status, Verdict
 from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.keeprule import verdict
+from pytest_autoresearch.session.measured import Measured
 
 quick = settings(deadline=None)
 METRICS = st.floats(-1e6, 1e6).map(lambda metric: metric + 0.0)  # no negative zero: it is printed with its sign
@@ -85,7 +86,7 @@ def test_the_estimate_is_the_mean_of_the_runs_that_have_a_metric(metrics: list[f
         return
     slack = 1e-9 * max(map(abs, values))
     assert min(values) - slack <= experiment.metric <= max(values) + slack
-    assert experiment.val_bpb == experiment.metric
+    assert Measured(experiment).val_bpb == experiment.metric
 
 
 # ------------------------------------------------------------------------------------------------------------ veto

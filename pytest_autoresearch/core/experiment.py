@@ -175,9 +175,6 @@ class Setting:
 class Experiment:
     """One numbered attempt: a proposal, its runs and, once it is judged, the verdict.
 
-    This is what a test receives. Every number of the last run's summary block is an attribute too, so
-    `experiment.val_bpb` or `experiment.mfu_percent` read as they are printed.
-
     Attributes:
         number: 0 for the baseline.
         tag: The campaign.
@@ -248,20 +245,6 @@ class Experiment:
     def __repr__(self) -> str:
         return f"<experiment {self.number:04d}>"  # short: it stands in every assertion message
 
-    def __getattr__(self, name: str) -> float:
-        # Only names that are no field arrive here. A dunder is Python asking what kind of object this is.
-        if not name.startswith("__"):
-            if name == self.metric_name:
-                return self.metric
-            metrics = self.last_run.metrics if self.last_run else {}
-            if name in metrics:
-                return metrics[name]
-            have = ", ".join(sorted({self.metric_name, *metrics}))
-            raise AttributeError(
-                f"the run printed no {name!r}; it has {have}, beside best, gain, margin and the limits"
-            )
-        raise AttributeError(name)
-
     @property
     def crash(self) -> Crash | None:
         """Why there is no metric, or None. A run that is made again leaves it to the next one."""
@@ -281,6 +264,11 @@ class Experiment:
     def last_run(self) -> Run | None:
         """The last run of its own commit, or None."""
         return self.own_runs[-1] if self.own_runs else None
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Every number of the last run's summary block, under its printed name."""
+        return self.last_run.metrics if self.last_run else {}
 
     @property
     def _counted(self) -> tuple[Run, ...]:
