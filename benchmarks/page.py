@@ -26,7 +26,7 @@ from random import Random
 
 import numpy as np
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Setting, Usage
+from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Setting, Usage
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Crash, Limits, Run
 from pytest_autoresearch.keeprule import verdict
@@ -197,7 +197,7 @@ def one(
             logs["train"] = log
             failed = Run(42, None, training_seconds=chance.uniform(1, 120), startup_seconds=25, total_seconds=150,
                          peak_memory_mb=46_000, exit_status=1, crash=crash, log=log[-2000:])  # fmt: skip
-            experiment = replace(like, runs=(failed,), incumbent=head.metric)
+            experiment = replace(like, runs=(failed,), decision=Decision(head.metric))
         else:
             known = records if len(records) < 200 else [records[0], *records[-60:], head]
             experiment = confirm.candidate(like, head, known, STANDARD, VAL_BPB_ON_A_GPU, run)
@@ -206,7 +206,7 @@ def one(
     experiment = replace(experiment, timings=timings, usage=usage)
     if experiment.crash:
         ruling = verdict.crashed(experiment.crash)
-    elif number == BASELINE or experiment.decided in ("improved", "simpler"):
+    elif number == BASELINE or experiment.decision.decided in ("improved", "simpler"):
         ruling = verdict.kept(experiment)
         settings.update(trial if number else {})
     else:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness import corpus, tokenizer
 from harness.describe import interface
-from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Experiment, Proposal, Repair, Status, Verdict
 from pytest_autoresearch.core.run import Crash, Limits, Run
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import Prompt, build
@@ -78,7 +78,7 @@ def campaign(count: int, random: Random) -> list[Experiment]:
         added, removed = (random.randint(1, 30), random.randint(1, 20)) if number else (0, 0)
         one = Experiment(
             number, "night", commit, head, commit, thought(random) if number else Proposal("baseline"), (run,),
-            Limits(300, 120, 600, 76_000), incumbent=best if number else None,
+            Limits(300, 120, 600, 76_000), decision=Decision(best if number else None),
             verdict=Verdict(status, reason(number, status, crash), "", None if crash or not number else gain),
             repairs=(Repair("preflight", random.choice(FAILURES)),) if random.random() < 0.1 else (),
             lines_added=added, lines_removed=removed, finished_at=float(number),

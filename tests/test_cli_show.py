@@ -62,9 +62,7 @@ def test_repairs_usage_and_the_runs_of_others_are_told(repo: Repo, capsys: pytes
         runs=(*like.runs, again, early),
         repairs=(Repair("preflight", Crash("syntax", "invalid syntax (train.py, line 3)"), like.commit),),
         usage=Usage("claude-fable-5-2", 2, 1000, 200, 3000, 0, 0.0123),
-        evidence="0.95 against 0.9 in two runs",
-        probability=0.31,
-        margin=0.0004,
+        decision=replace(like.decision, evidence="0.95 against 0.9 in two runs", probability=0.31, margin=0.0004),
         notes="Warmup helps.\nWidth does not.",
     )
     ratchet.record(record)

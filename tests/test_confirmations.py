@@ -52,7 +52,7 @@ def test_a_candidate_that_is_no_better_costs_one_run(noisy: Repo) -> None:
     session(noisy, "--max", "1")
     record = noisy.records()[1]
     assert (roles(record), noisy.reasons()[1]) == (["screen"], "regression")
-    assert record.incumbent == noisy.records()[0].metric
+    assert record.best == noisy.records()[0].metric
 
 
 def test_a_clear_gain_is_kept_after_a_confirmation_and_run_once_more_by_its_successor(noisy: Repo) -> None:
@@ -68,9 +68,9 @@ def test_a_clear_gain_is_kept_after_a_confirmation_and_run_once_more_by_its_succ
     assert roles(next_one) == ["incumbent", "screen"]
     assert next_one.runs[0].commit == kept.commit
     assert next_one.runs[0].seed == 44
-    assert next_one.incumbent == pytest.approx((confirmation + (next_one.runs[0].metric or 0)) / 2)
+    assert next_one.best == pytest.approx((confirmation + (next_one.runs[0].metric or 0)) / 2)
     assert noisy.reasons()[2] == "regression"
-    assert "better after 1 confirmation (P = " in noisy.case(1).findtext(".", "") + output + str(kept.evidence)
+    assert "better after 1 confirmation (P = " in noisy.case(1).findtext(".", "") + output + kept.decision.evidence
 
 
 def test_luck_is_dropped_within_noise_and_the_failure_says_by_which_evidence(noisy: Repo) -> None:
@@ -128,14 +128,14 @@ def test_the_assertion_and_the_rule_never_disagree_in_either_direction(repo: Rep
     for record in repo.records()[1:]:
         assert record.verdict is not None
         kept = record.metric > record.best + record.margin
-        assert (record.verdict.status == "keep") == kept == (record.decided == "improved")
+        assert (record.verdict.status == "keep") == kept == (record.decision.decided == "improved")
 
 
 def test_upstreams_rule_is_one_run_each(noisy: Repo) -> None:
     noisy.plan(0.9, 0.95)
     noisy.run("--max", "2")  # the helper's own default is off
     assert [len(record.runs) for record in noisy.records()] == [1, 1, 1]
-    assert all(record.decided == record.evidence == "" for record in noisy.records())
+    assert all(record.decision.decided == record.decision.evidence == "" for record in noisy.records())
 
 
 def test_the_log_says_which_run_it_is(noisy: Repo) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import attempt, judged
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Repair, Status, Verdict
 from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.proposers.history import history, stale
 
@@ -25,11 +25,11 @@ def record(number: int, status: Status = DISCARD, gain: float = -0.001, said: st
     proposal = Proposal(said or f"idea {number}", why or f"reason {number}", area="optimizer")
     if status is CRASH:
         run = Run(42, None, crash=Crash("oom", f"out of memory {number}"))
-        return judged(attempt(number, proposal=proposal, runs=(run,), incumbent=1.0), CRASH, "oom")
+        return judged(attempt(number, proposal=proposal, runs=(run,), decision=Decision(1.0)), CRASH, "oom")
     run = Run(42, 1.0 - gain, metrics={"num_steps": 1655.0}, peak_memory_mb=382.4)
     one = attempt(
-        number, proposal=proposal, runs=(run,), incumbent=1.0 if number else None, lines_added=3, lines_removed=1,
-        commit=f"{number:040d}", base=f"{number - 1:040d}",
+        number, proposal=proposal, runs=(run,), decision=Decision(1.0 if number else None),
+        lines_added=3, lines_removed=1, commit=f"{number:040d}", base=f"{number - 1:040d}",
     )  # fmt: skip
     reason = "baseline" if not number else "improved" if status is KEEP else "not-improved"
     return one.judged(Verdict(status, reason, f"so it is: {status}", gain if number else None), float(number))
@@ -60,7 +60,7 @@ def test_an_experiment_is_one_line_and_a_gain_is_positive_where_it_is_better() -
     _, recent = history([record(0, KEEP), record(1, KEEP, 0.25, "hotter"), record(2, DISCARD, -0.0625, "colder")])
     assert "\n0001 keep 0.750000, gain +0.250000, +3/-1 lines: hotter\n" in recent
     assert "\n0002 discard 1.062500, gain -0.062500, +3/-1 lines: colder\n" in recent
-    up = replace(record(3, DISCARD, -0.5), direction=Direction.MAXIMIZE, incumbent=2.0)
+    up = replace(record(3, DISCARD, -0.5), direction=Direction.MAXIMIZE, decision=Decision(2.0))
     up = replace(up, verdict=None).judged(Verdict(DISCARD, "not-improved", "", up.gain), 3.0)
     assert "0003 discard 1.500000, gain -0.500000" in history([up])[1]
 
@@ -193,7 +193,7 @@ TEXTS = st.text(st.characters(exclude_categories=()), max_size=200) | st.sampled
 NUMBERS = st.none() | st.floats()
 EXPERIMENTS = st.builds(
     lambda number, proposal, runs, verdict, incumbent, repairs: attempt(
-        number, proposal=proposal, runs=runs, verdict=verdict, incumbent=incumbent, repairs=repairs
+        number, proposal=proposal, runs=runs, verdict=verdict, decision=Decision(incumbent), repairs=repairs
     ),
     st.integers(0, 400),
     st.builds(Proposal, TEXTS, TEXTS, area=TEXTS),

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from places import attempt, judged
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status
 from pytest_autoresearch.core.run import Crash, Limits, Run
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import STALE_AFTER, asks_for_bolder, build, failed, stale
@@ -28,7 +28,7 @@ OPENING = re.compile(r'<data id="([0-9a-f]{8})" what="([^"<>\n]*)">')
 def record(number: int, status: Status = Status.DISCARD, said: str = "", why: str = "") -> Experiment:
     runs = (Run(42, 2.0 - number / 1000, metrics={"num_steps": 1655.0}, peak_memory_mb=382.0),)
     one = attempt(
-        number, proposal=Proposal(said or f"idea {number}", why), runs=runs, incumbent=2.0 if number else None,
+        number, proposal=Proposal(said or f"idea {number}", why), runs=runs, decision=Decision(2.0 if number else None),
         commit=f"{number:02d}" * 20, base=f"{number - 1:02d}" * 20,
     )  # fmt: skip
     return judged(one, status, "baseline" if not number else "")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status, Verdict
 from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.search import SearchProposer
@@ -54,7 +54,7 @@ def judged(
     """An experiment as it stands in the records; no metric is a crash, and better than `best` is kept."""
     crash = None if metric is not None else Crash("exit 1", "it broke")
     run = Run(0, metric, crash=crash)
-    experiment = Experiment(number, "t", "c", "b", "t", proposal, (run,), incumbent=best, direction=direction)
+    experiment = Experiment(number, "t", "c", "b", "t", proposal, (run,), decision=Decision(best), direction=direction)
     if crash:
         return replace(experiment, verdict=Verdict(Status.CRASH, crash.reason, "it broke"))
     kept = experiment.gain > 0

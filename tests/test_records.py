@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from places import Place, attempt, git, judged
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Setting, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Setting, Status, Verdict
 from pytest_autoresearch.core.history import chain, untried
 from pytest_autoresearch.core.records import decode, encode
 from pytest_autoresearch.core.run import Crash, Limits, Run
@@ -84,8 +84,7 @@ EXPERIMENTS = st.builds(
     limits=st.builds(Limits, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER),
     metric_name=NAMES,
     direction=st.sampled_from(Direction),
-    incumbent=st.none() | ANY_NUMBER,
-    margin=ANY_NUMBER,
+    decision=st.builds(Decision, st.none() | ANY_NUMBER, ANY_NUMBER),
     refusal=st.none() | CRASHES,
     verdict=st.none() | st.builds(Verdict, st.sampled_from(Status), TEXTS, TEXTS, st.none() | ANY_NUMBER),
     setting=st.builds(Setting, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from places import attempt, judged
 
-from pytest_autoresearch.core.experiment import Experiment, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Experiment, Status, Verdict
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
@@ -44,14 +44,17 @@ def test_what_a_proposer_is_shown_is_in_steps_of_half_a_deviation_with_one_digit
 def test_luck_is_what_the_keeps_leave_open_and_what_chance_alone_would_keep() -> None:
     first = record(0, verdict=Verdict(Status.KEEP, "baseline", ""))
     kept = record(
-        1, base=first.commit, commit="b" * 40, rule="standard", probability=0.9,
+        1, base=first.commit, commit="b" * 40, decision=Decision(rule="standard", probability=0.9),
         verdict=Verdict(Status.KEEP, "improved", ""),
     )  # fmt: skip
     simpler = record(
-        2, base=kept.commit, commit="c" * 40, rule="standard", probability=0.2, decided="simpler",
+        2, base=kept.commit, commit="c" * 40, decision=Decision(rule="standard", probability=0.2, decided="simpler"),
         verdict=Verdict(Status.KEEP, "simpler", ""),
     )  # fmt: skip
-    lost = [record(n, rule="standard", verdict=Verdict(Status.DISCARD, "regression", "")) for n in range(3, 101)]
+    lost = [
+        record(n, decision=Decision(rule="standard"), verdict=Verdict(Status.DISCARD, "regression", ""))
+        for n in range(3, 101)
+    ]
     known = replicates.luck([first, kept, simpler, *lost])
     assert known.nothing == pytest.approx(0.1)
     assert (known.chance, known.tried) == (pytest.approx(3.0), 100)

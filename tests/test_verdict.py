@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from places import attempt
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Status, Verdict
 from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.session.measured import Measured
@@ -23,14 +23,14 @@ ANY_METRIC = st.floats()
 def measured(
     metric: float | None, incumbent: float | None = 1.0, direction: Direction = Direction.MINIMIZE
 ) -> Experiment:
-    return attempt(runs=(Run(42, metric),), incumbent=incumbent, direction=direction)
+    return attempt(runs=(Run(42, metric),), decision=Decision(incumbent), direction=direction)
 
 
 def mirrored(experiment: Experiment) -> Experiment:
     """The same experiment where more is better."""
     runs = tuple(replace(run, metric=None if run.metric is None else -run.metric) for run in experiment.runs)
-    incumbent = None if experiment.incumbent is None else -experiment.incumbent
-    return replace(experiment, runs=runs, incumbent=incumbent, direction=Direction.MAXIMIZE)
+    decision = Decision(None if experiment.decision.best is None else -experiment.decision.best)
+    return replace(experiment, runs=runs, decision=decision, direction=Direction.MAXIMIZE)
 
 
 def same(one: float | None, other: float | None) -> bool:

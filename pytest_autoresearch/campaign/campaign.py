@@ -17,7 +17,7 @@ from dataclasses import replace
 from pytest_autoresearch.campaign.lifecycle import Life
 from pytest_autoresearch.campaign.work_queue import Attempts, Hooks
 from pytest_autoresearch.core.errors import AutoresearchError, GitError, UserError
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Setting, Usage, Verdict
+from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Setting, Usage, Verdict
 from pytest_autoresearch.core.history import chain, untried
 from pytest_autoresearch.core.run import Limits, Progress
 from pytest_autoresearch.keeprule import audit
@@ -218,10 +218,10 @@ class Campaign:
         what does not beat that is no better, and what does is measured again beside it.
         """
         incumbent = self.ledger.incumbent
-        if experiment.incumbent is not None and incumbent is not None and incumbent.commit == experiment.base:
+        if experiment.decision.best is not None and incumbent is not None and incumbent.commit == experiment.base:
             return experiment
         now = incumbent.metric if incumbent else None
-        return replace(experiment, incumbent=now, margin=0.0, decided="", evidence="", probability=None)
+        return replace(experiment, decision=Decision(best=now, rule=experiment.decision.rule))
 
     def record(self, experiment: Experiment, ruling: Verdict) -> Experiment:
         """Make a verdict permanent; the experiment as it stands in git, which has the last word.

@@ -143,6 +143,27 @@ class Verdict:
         return f"{self.status}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the keep rule says of an experiment's runs; the acceptance test has the last word.
+
+    Attributes:
+        best: The estimate of the incumbent, which is the branch head, when this was judged; None for a baseline.
+        margin: What the rule demands beyond `best`.
+        decided: The rule's word for its own verdict; empty where one run decides.
+        evidence: What it saw, in a sentence.
+        probability: That the experiment is better than the incumbent, by all of its runs; None where not asked.
+        rule: Its name, as the user knows it; empty in records of earlier versions.
+    """
+
+    best: float | None = None
+    margin: float = 0.0
+    decided: str = ""
+    evidence: str = ""
+    probability: float | None = None
+    rule: str = ""
+
+
 def weighted(screen: float, confirmations: Sequence[float]) -> float:
     """The mean with the first run at half weight. By differences: runs that are equal have that very mean."""
     weight = 0.5 + len(confirmations)
@@ -187,12 +208,7 @@ class Experiment:
         limits: What each run might use.
         metric_name: The name under which the metric is printed.
         direction: Which way it improves.
-        incumbent: The metric of the branch head when this was judged; None for a baseline.
-        margin: What the keep rule demands beyond `best`.
-        decided: The keep rule's word for its own verdict; empty where one run decides.
-        evidence: What it saw, in a sentence.
-        probability: That it is better than the incumbent, by all of its runs; None where that was not asked.
-        rule: The keep rule, by the name that the user has for it; empty in records of earlier versions.
+        decision: What the keep rule says of its runs.
         refusal: Why the proposal was never run, or None.
         verdict: None until it is judged.
         setting: What it can be compared with.
@@ -219,12 +235,7 @@ class Experiment:
     limits: Limits = _USUAL
     metric_name: str = "val_bpb"
     direction: Direction = Direction.MINIMIZE
-    incumbent: float | None = None
-    margin: float = 0.0
-    decided: str = ""
-    evidence: str = ""
-    probability: float | None = None
-    rule: str = ""
+    decision: Decision = field(default_factory=Decision)
     refusal: Crash | None = None
     verdict: Verdict | None = None
     setting: Setting = field(default_factory=Setting)
@@ -300,8 +311,13 @@ class Experiment:
 
     @property
     def best(self) -> float:
-        """The incumbent's estimate: what has to be beaten."""
-        return self.direction.worst if self.incumbent is None else self.incumbent
+        """What has to be beaten; for a baseline, what every finite metric improves on."""
+        return self.direction.worst if self.decision.best is None else self.decision.best
+
+    @property
+    def margin(self) -> float:
+        """What the keep rule demands beyond `best`."""
+        return self.decision.margin
 
     @property
     def gain(self) -> float:

@@ -16,7 +16,7 @@ from pytest_autoresearch.core.run import Run
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # a crash is explained by its record alone; everything else is in the artifacts
 
-# In the order of the document, in which the proposal and the verdict are not nested.
+# In the order of the document, in which proposal, verdict and decision are not nested.
 _FIELDS = (
     "schema", "number", "tag", "status", "reason", "message", "commit", "base", "tree", "program",
     "description", "hypothesis", "proposer", "source", "parameters", "repeats", "expected", "area",
@@ -37,8 +37,8 @@ T = TypeVar("T")
 def encode(experiment: Experiment) -> str:
     """The JSON document of a record, schema version first."""
     nested = to_json(experiment)
-    flat = nested | nested["proposal"] | (nested["verdict"] or _NO_VERDICT)
-    flat |= {"schema": SCHEMA, "metric": to_json(experiment.metric), "best": nested["incumbent"]}
+    flat = nested | nested["proposal"] | nested["decision"] | (nested["verdict"] or _NO_VERDICT)
+    flat |= {"schema": SCHEMA, "metric": to_json(experiment.metric)}
     return json.dumps({name: flat[name] for name in _FIELDS}, indent=1, allow_nan=False)
 
 
@@ -50,7 +50,7 @@ def decode(text: str) -> Experiment:
     """
     flat = document(text, SCHEMA, "record", _REQUIRED)
     verdict = None if flat["status"] is None else flat
-    return from_json({**flat, "proposal": flat, "verdict": verdict, "incumbent": flat["best"]}, Experiment)
+    return from_json({**flat, "proposal": flat, "decision": flat, "verdict": verdict}, Experiment)
 
 
 # ------------------------------------------------------------------------------------------------ of any record

@@ -94,11 +94,13 @@ class Luck:
 def luck(records: Iterable[Experiment]) -> Luck:
     """What is to be said beside the number of keeps."""
     known = list(records)
-    keeps = [one for one in chain(known)[1:] if one.decided != "simpler" and one.probability is not None]
-    judged = [one for one in known if one.rule and one.number != BASELINE]
+    keeps = [
+        one for one in chain(known)[1:] if one.decision.decided != "simpler" and one.decision.probability is not None
+    ]
+    judged = [one for one in known if one.decision.rule and one.number != BASELINE]
     return Luck(
-        math.fsum(1 - (one.probability or 0.0) for one in keeps) if keeps else None,
-        math.fsum(kept_by_chance(one.rule) for one in judged),
+        math.fsum(1 - (one.decision.probability or 0.0) for one in keeps) if keeps else None,
+        math.fsum(kept_by_chance(one.decision.rule) for one in judged),
         len(judged),
     )
 

@@ -22,14 +22,14 @@ def kept(experiment: Experiment) -> Verdict:
     if experiment.number == BASELINE:
         return Verdict(Status.KEEP, "baseline", f"{experiment.metric_name} {experiment.metric:.6f}")
     reason = "improved" if experiment.gain > experiment.margin else "accepted"
-    if experiment.decided == "simpler":
+    if experiment.decision.decided == "simpler":
         reason = "simpler"
     return Verdict(Status.KEEP, reason, _against_best(experiment), experiment.gain)
 
 
 def stopped(experiment: Experiment) -> Verdict:
     """The verdict on an experiment that was ended early, as hopeless: no test is asked."""
-    said = experiment.evidence or experiment.hopeless
+    said = experiment.decision.evidence or experiment.hopeless
     return Verdict(Status.DISCARD, "hopeless", f"{experiment.metric_name}: {said}")
 
 
@@ -39,7 +39,8 @@ def discarded(experiment: Experiment, assertion: str) -> Verdict:
     message = _against_best(experiment)
     if improved or experiment.number == BASELINE:
         message = f"{message}; {assertion}"
-    dropped = experiment.decided if experiment.decided in ("regression", "within-noise") else "not-improved"
+    decided = experiment.decision.decided
+    dropped = decided if decided in ("regression", "within-noise") else "not-improved"
     return Verdict(Status.DISCARD, "assertion" if improved else dropped, message, _gain(experiment))
 
 
@@ -71,8 +72,8 @@ def _gain(experiment: Experiment) -> float | None:
 
 def _against_best(experiment: Experiment) -> str:
     said = f"{experiment.metric_name} {experiment.metric:.6f}"
-    if experiment.incumbent is None:
+    if experiment.decision.best is None:
         return said
-    if experiment.evidence:
-        return f"{experiment.metric_name} {experiment.evidence}"
+    if experiment.decision.evidence:
+        return f"{experiment.metric_name} {experiment.decision.evidence}"
     return f"{said}, best {experiment.best:.6f} ({experiment.metric - experiment.best:+.6f})"

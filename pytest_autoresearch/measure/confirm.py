@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.experiment import Decision, Experiment
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample
@@ -70,19 +70,18 @@ def candidate(
             seed = SEED + asked + trial.own
             made = run(experiment.commit, seed, role, trial.incumbent.mean, trial.bar)
             if made[-1].stopped:
-                return replace(
-                    experiment, runs=runs + made, incumbent=trial.incumbent.mean, margin=math.inf, decided="hopeless",
-                    evidence=_stopped(action, role, made[-1]), rule=rule.name,
-                )  # fmt: skip
+                said = _stopped(action, role, made[-1])
+                decision = Decision(trial.incumbent.mean, math.inf, "hopeless", said, rule=rule.name)
+                return replace(experiment, runs=runs + made, decision=decision)
             if made[-1].metric is None:
-                return replace(experiment, runs=runs + made, incumbent=trial.incumbent.mean)
+                return replace(experiment, runs=runs + made, decision=Decision(trial.incumbent.mean))
             trial.hear(made[-1].metric)
         runs += made
-    return replace(
-        experiment, runs=runs, incumbent=action.best, margin=action.margin,
-        decided=action.reason if rule.looks else "", evidence=action.sentence if rule.looks else "",
-        probability=action.p if rule.looks and math.isfinite(action.p) else None, rule=rule.name,
-    )  # fmt: skip
+    decision = Decision(action.best, action.margin, rule=rule.name)
+    if rule.looks:
+        p = action.p if math.isfinite(action.p) else None
+        decision = replace(decision, decided=action.reason, evidence=action.sentence, probability=p)
+    return replace(experiment, runs=runs, decision=decision)
 
 
 def _stopped(action: Action, role: str, run: Run) -> str:

@@ -78,12 +78,12 @@ def coarse(record: Experiment, resolution: float) -> Experiment:
     run = record.last_run
     if not resolution or run is None or not record.measured:
         return record
-    ruling, best = record.verdict, record.incumbent
+    ruling, best = record.verdict, record.decision.best
     if ruling and ruling.gain is not None:
         ruling = replace(ruling, gain=_in_steps(ruling.gain, resolution))
     return replace(
         record, runs=(replace(run, metric=_in_steps(record.metric, resolution), role="confirm"),), verdict=ruling,
-        incumbent=None if best is None else _in_steps(best, resolution),
+        decision=replace(record.decision, best=None if best is None else _in_steps(best, resolution)),
     )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def _by_gain(records: Iterable[Experiment]) -> list[Experiment]:
 def _gain(record: Experiment) -> float:
     """How much better than the best at the time; minus infinity where there is no telling."""
     given = record.verdict.gain if record.verdict else None
-    gain = record.gain if given is None and record.incumbent is not None else given
+    gain = record.gain if given is None and record.decision.best is not None else given
     return -math.inf if gain is None or math.isnan(gain) else gain
 
 

@@ -54,8 +54,8 @@ def points(records: Sequence[Experiment]) -> list[Point]:
         metric = estimate(record)
         if record.number in kept:
             best, head = metric, record.commit
-        elif record.base == head and record.incumbent is not None and math.isfinite(record.incumbent):
-            best = record.incumbent
+        elif record.base == head and record.decision.best is not None and math.isfinite(record.decision.best):
+            best = record.decision.best
         found.append(
             Point(
                 record.number, record.verdict.status, metric,

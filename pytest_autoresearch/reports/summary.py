@@ -41,7 +41,7 @@ def experiment_line(experiment: Experiment) -> str:
         metric, change, said = ruling.reason, "", f"{said} ({ruling.message.rpartition(': ')[2]})"
     else:
         metric = f"{experiment.metric:.6f}"
-        change = "" if experiment.incumbent is None else f"{experiment.metric - experiment.incumbent:+.6f}"
+        change = "" if experiment.decision.best is None else f"{experiment.metric - experiment.decision.best:+.6f}"
         if ruling.status is Status.DISCARD and ruling.reason not in _PLAIN:
             said = f"{said} ({ruling.message.rpartition('; ')[2]})"
     own = experiment.own_runs

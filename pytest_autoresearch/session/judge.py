@@ -195,7 +195,7 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("reason", given.reason if given else ""),
         ("description", experiment.proposal.description),
         (experiment.metric_name, f"{experiment.metric:.6f}" if experiment.measured else ""),
-        ("best", "" if experiment.incumbent is None else f"{experiment.incumbent:.6f}"),
+        ("best", "" if experiment.decision.best is None else f"{experiment.decision.best:.6f}"),
         ("gain", "" if given is None or given.gain is None else f"{given.gain:.6f}"),
         ("margin", f"{experiment.margin:.6f}"),
         ("runs", len(experiment.runs)),

@@ -253,7 +253,7 @@ class Loop:
         if slot.experiment is not None and slot.experiment.crash is None and not slot.experiment.hopeless:
             try:
                 slot.ruling = self._config.hook.pytest_autoresearch_verdict(
-                    campaign=self.campaign, experiment=Measured(slot.experiment)  # it decides in place of the asserts
+                    campaign=self.campaign, experiment=Measured(slot.experiment)
                 )
                 if not isinstance(slot.ruling, Verdict | None):
                     raise TypeError(f"pytest_autoresearch_verdict returned {slot.ruling!r}: return a Verdict or None")

@@ -60,7 +60,7 @@ class _Words:
     @property
     def difference(self) -> str:
         """Beside the best so far."""
-        if self._of.incumbent is None or not math.isfinite(self._of.gain):
+        if self._of.decision.best is None or not math.isfinite(self._of.gain):
             return ""
         gain, best = self._of.gain, self.number(self._of.best)
         if gain == 0:
@@ -71,7 +71,7 @@ class _Words:
     @property
     def sure(self) -> str:
         """How probable it is that it is truly better; empty where that was not asked."""
-        p = self._of.probability
+        p = self._of.decision.probability
         if p is None or not math.isfinite(p):
             return ""
         shown = f"{p:.2f}" if 0.005 <= p < 0.995 else (f"{p:.3f}" if 0.0005 <= p < 0.9995 else f"{p:.4f}")
@@ -118,7 +118,7 @@ def _baseline(experiment: Experiment, decimals: int) -> str:
 
 def _kept(experiment: Experiment, said: _Words) -> str:
     first = f"Kept. {said.estimate}{said.difference}."
-    if experiment.decided == "simpler":
+    if experiment.decision.decided == "simpler":
         worse = f"; {said.demand}" if said.demand else ""
         return f"{first} The program is simpler, and it is no worse beyond what the rule allows{worse}."
     if not said.sure:
