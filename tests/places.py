@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
@@ -84,7 +84,7 @@ class Place:
     def crashed(self, number: int, base: str) -> Experiment:
         """A refused proposal, judged: its record points at the base."""
         tree = git(self.path, "rev-parse", f"{base}^{{tree}}")
-        crash = Crash("refused", "it changes nothing")
+        crash = Crash(CrashClass.REFUSED, "it changes nothing")
         return judged(attempt(number, commit=base, base=base, tree=tree, runs=(), refusal=crash), Status.CRASH)
 
     def refs(self) -> dict[str, str]:

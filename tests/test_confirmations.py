@@ -6,6 +6,7 @@ import pytest
 from repo import CONFIG, Repo
 
 from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.run import Role
 
 # The metric is ACTION's mean and a deviation that only the seed and the program decide, within one hundredth.
 NOISY = """
@@ -177,5 +178,5 @@ def test_a_simpler_program_that_is_no_worse_is_kept_where_that_is_wanted(noisy: 
     assert bool(kept) == simplify
     for record in kept:
         assert record.metric < record.best - record.margin
-        assert len([run for run in record.runs if run.role == "confirm"]) <= 6
+        assert len([run for run in record.runs if run.role is Role.CONFIRM]) <= 6
     noisy.check_ledger()

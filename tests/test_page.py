@@ -18,7 +18,7 @@ from repo import Repo
 from benchmarks.page import campaign
 from pytest_autoresearch.cli import main
 from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Reason, Status, Verdict
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -150,7 +150,9 @@ def test_a_campaign_of_a_metric_to_maximize_and_of_numbers_that_are_none_makes_a
 def test_a_run_that_racing_ended_is_counted_as_saved() -> None:
     run = Run(43, None, training_seconds=100.0, hopeless="its loss was too far behind")
     record = judged(1, None, Status.DISCARD)
-    text = page([judged(0, 1.0, Status.KEEP), replace(record, runs=(run,), decision=Decision(decided="hopeless"))], {})
+    text = page(
+        [judged(0, 1.0, Status.KEEP), replace(record, runs=(run,), decision=Decision(decided=Reason.HOPELESS))], {}
+    )
     assert known(text)["head"]["saved"] == 200
     assert known(text)["head"]["stopped"] == 1
     assert "ended after 100 of 300 training seconds, which saved 200 s" in details(text)[1]["sentence"]

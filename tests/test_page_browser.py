@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.page import campaign
-from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Reason, Status, Verdict
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.reports.page import About, Artifact, page
 from pytest_autoresearch.reports.page.curves import Curve
 
@@ -313,14 +313,14 @@ def test_reasons_and_days_are_told_in_full(show: Show, night: Night) -> None:
 def test_runs_that_do_not_count_say_why(show: Show, night: Night) -> None:
     record = night[0][3]
     runs = (
-        Run(1, 0.9912, role="screen", inconclusive="the clock was held down"), Run(1, 0.9913, role="screen"),
-        Run(2, None, role="confirm", training_seconds=100.0, hopeless="its loss was too far behind"),
+        Run(1, 0.9912, role=Role.SCREEN, inconclusive="the clock was held down"), Run(1, 0.9913, role=Role.SCREEN),
+        Run(2, None, role=Role.CONFIRM, training_seconds=100.0, hopeless="its loss was too far behind"),
     )  # fmt: skip
     stopped = replace(
         record,
         runs=runs,
         verdict=Verdict(Status.DISCARD, "hopeless", ""),
-        decision=replace(record.decision, decided="hopeless"),
+        decision=replace(record.decision, decided=Reason.HOPELESS),
     )
     tab = show([*night[0][:3], stopped], {}, "#0003")
     tab.wait_for_selector("#drawer .verdict")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from places import attempt, judged
 
 from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Repair, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.run import Crash, CrashClass, Role, Run
 from pytest_autoresearch.proposers.history import history, stale
 
 KEEP, DISCARD, CRASH = Status.KEEP, Status.DISCARD, Status.CRASH
@@ -24,7 +25,7 @@ def record(number: int, status: Status = DISCARD, gain: float = -0.001, said: st
     """A judged experiment of a campaign whose best was 1.0 when it was tried."""
     proposal = Proposal(said or f"idea {number}", why or f"reason {number}", area="optimizer")
     if status is CRASH:
-        run = Run(42, None, crash=Crash("oom", f"out of memory {number}"))
+        run = Run(42, None, crash=Crash(CrashClass.OOM, f"out of memory {number}"))
         return judged(attempt(number, proposal=proposal, runs=(run,), decision=Decision(1.0)), CRASH, "oom")
     run = Run(42, 1.0 - gain, metrics={"num_steps": 1655.0}, peak_memory_mb=382.4)
     one = attempt(
@@ -76,7 +77,9 @@ def test_the_summary_says_where_the_campaign_stands() -> None:
 
 
 def test_the_latest_are_told_with_their_reason_their_crash_and_what_was_mended() -> None:
-    mended = replace(record(2), repairs=(Repair("preflight", Crash("exit 1", "NameError: name 'x' is not defined")),))
+    mended = replace(
+        record(2), repairs=(Repair(Stage.PREFLIGHT, Crash(CrashClass.EXIT, "NameError: name 'x' is not defined", 1)),)
+    )
     rejected = replace(record(3, DISCARD, 0.1), verdict=Verdict(DISCARD, "assertion", "val_bpb 0.9; assert 5 < 4", 0.1))
     _, recent = history([record(0, KEEP), record(1, CRASH, why="it\nwill fit"), mended, rejected])
     assert words_of(recent, 1) == "  because: it will fit\n  area optimizer\n  crash: out of memory 1\n"
@@ -162,9 +165,11 @@ NOVEL = "the whole story of it, with every number that was ever seen, " * 100
 def alike(kind: Status, text: str) -> Callable[[int], Experiment]:
     def made(number: int) -> Experiment:
         one = record(number, kind, -123456.789 + number, f"{number} {text}", text)
-        crash = Crash("a reason that has no end" * 9, text)
+        crash = Crash(CrashClass.OVER_PROCESSES, text)
         proposal = replace(one.proposal, area=text)
-        return replace(one, proposal=proposal, lines_added=12345, lines_removed=12345, repairs=(Repair("run", crash),))
+        return replace(
+            one, proposal=proposal, lines_added=12345, lines_removed=12345, repairs=(Repair(Stage.RUN, crash),)
+        )
 
     return made
 
@@ -251,7 +256,7 @@ def test_numbers_are_short_whatever_they_are() -> None:
 
 
 def test_metrics_are_shown_in_steps_and_what_is_finer_is_not() -> None:
-    kept = replace(record(1, KEEP, 0.25), runs=(Run(1, 0.7512, role="screen"), Run(2, 0.7498, role="confirm")))
+    kept = replace(record(1, KEEP, 0.25), runs=(Run(1, 0.7512, role=Role.SCREEN), Run(2, 0.7498, role=Role.CONFIRM)))
     for resolution, shown_as in ((0.0, "0.750267"), (0.01, "0.750000"), (0.1, "0.800000")):
         _, recent = history([record(0, KEEP), kept], resolution)
         assert f"0001 keep {shown_as}" in recent

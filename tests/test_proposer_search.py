@@ -18,7 +18,7 @@ import pytest
 
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.search import SearchProposer
 from pytest_autoresearch.source import constants
@@ -52,7 +52,7 @@ def judged(
     number: int, proposal: Proposal, metric: float | None, best: float, direction: Direction = Direction.MINIMIZE
 ) -> Experiment:
     """An experiment as it stands in the records; no metric is a crash, and better than `best` is kept."""
-    crash = None if metric is not None else Crash("exit 1", "it broke")
+    crash = None if metric is not None else Crash(CrashClass.EXIT, "it broke", 1)
     run = Run(0, metric, crash=crash)
     experiment = Experiment(number, "t", "c", "b", "t", proposal, (run,), decision=Decision(best), direction=direction)
     if crash:

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from repo import Repo
 
 from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.reports.step_summary import step_summary, text
 from pytest_autoresearch.session.github import SUMMARY_BYTES, append, commands, outputs
@@ -32,7 +32,7 @@ def kept(number: int, metric: float, description: str = "an idea", base: str = "
 
 
 def crashed(number: int, reason: str = "oom", message: str = "out of memory") -> Experiment:
-    run = Run(1, None, crash=Crash(reason, message))
+    run = Run(1, None, crash=Crash(CrashClass.EXIT, message, 1))
     return Experiment(
         number, "t", f"c{number}", "c0", "tree", Proposal("an idea"), (run,), Limits(1, 1, 1), decision=Decision(1.0),
         verdict=Verdict(Status.CRASH, reason, message),

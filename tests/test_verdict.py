@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from places import attempt
 
 from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.session.measured import Measured
 
@@ -156,7 +156,7 @@ def test_a_test_that_did_not_decide_is_a_discard_with_its_reason(word: str) -> N
 
 
 def test_a_crash_says_its_class_and_its_sentence() -> None:
-    lost = verdict.crashed(Crash("oom", "CUDA out of memory"))
+    lost = verdict.crashed(Crash(CrashClass.OOM, "CUDA out of memory"))
     assert str(lost) == "crash: oom: CUDA out of memory"
     assert (lost.reason, lost.gain) == ("oom", None)
 

@@ -17,7 +17,16 @@ from dataclasses import replace
 from pytest_autoresearch.campaign.lifecycle import Life
 from pytest_autoresearch.campaign.work_queue import Attempts, Hooks
 from pytest_autoresearch.core.errors import AutoresearchError, GitError, UserError
-from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Setting, Usage, Verdict
+from pytest_autoresearch.core.experiment import (
+    BASELINE,
+    Decision,
+    Experiment,
+    Proposal,
+    Reason,
+    Setting,
+    Usage,
+    Verdict,
+)
 from pytest_autoresearch.core.history import chain, untried
 from pytest_autoresearch.core.run import Limits, Progress
 from pytest_autoresearch.keeprule import audit
@@ -236,7 +245,7 @@ class Campaign:
                 "and type the same command again"
             )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
-        if judged.verdict is not None and judged.verdict.reason == "stale":
+        if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
             self._attempts.owe([judged])
         self.forget(experiment.number)
         compared = self._attempts.compared()

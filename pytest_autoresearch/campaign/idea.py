@@ -14,6 +14,7 @@ from pytest_autoresearch.campaign.proposer_session import SessionDesk
 from pytest_autoresearch.campaign.work_queue import Attempts
 from pytest_autoresearch.core.errors import GitError, Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair
+from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.run import Crash
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule.racing import distorts
@@ -74,13 +75,13 @@ class Idea:
         refused = self._attempts.experiment(self._context.number, proposal, self._base, self._base, self._tree)
         return replace(refused, refusal=crash)
 
-    def again(self, failed: Experiment, crash: Crash, stage: str, log: str) -> Experiment | None:
+    def again(self, failed: Experiment, crash: Crash, stage: Stage, log: str) -> Experiment | None:
         """The candidate as its proposer has repaired it; None where it is given up, or cannot be sent back.
 
         Args:
             failed: It, with its commit.
             crash: What became of it.
-            stage: `preflight` or `run`.
+            stage: Where.
             log: The end of what it said.
         """
         if not self._listens:
@@ -120,7 +121,7 @@ class Idea:
                 if self._sent_back >= self._settings.repairs:
                     return None, crash
                 self._sent_back += 1
-                self._pending = Repair("proposal", crash)
+                self._pending = Repair(Stage.PROPOSAL, crash)
 
     def _next(self) -> Proposal | None:
         """What an earlier session owes, else what the user's hook proposes, else the proposer."""

@@ -16,7 +16,8 @@ from pytest_autoresearch.campaign.proposer_session import SessionDesk
 from pytest_autoresearch.campaign.work_queue import Attempts
 from pytest_autoresearch.core.errors import ProposerError, Spent
 from pytest_autoresearch.core.experiment import BASELINE, Experiment
-from pytest_autoresearch.core.run import Crash, Limits, Progress
+from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Role
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
@@ -28,7 +29,7 @@ from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
 
 # What goes back to nobody: whoever is told how a number was found out learns how not to be.
-_FINAL = ("rejected", "unwatched", "over-disk", "over-processes")
+_FINAL = (CrashClass.REJECTED, CrashClass.UNWATCHED, CrashClass.OVER_DISK, CrashClass.OVER_PROCESSES)
 _CHEAP = 0.1  # a run that failed after more than this share of its budget is repaired once, and no more
 
 
@@ -126,18 +127,18 @@ class Life:
             self._watcher.end(str(error), failed=isinstance(error, ProposerError))
             return None
 
-    def _send_back(self, idea: Idea, failed: Experiment, crash: Crash, stage: str) -> Experiment | None:
+    def _send_back(self, idea: Idea, failed: Experiment, crash: Crash, stage: Stage) -> Experiment | None:
         return self._ask(lambda: idea.again(failed, crash, stage, failed.last_run.log if failed.last_run else ""))
 
-    def _stage_of(self, experiment: Experiment, idea: Idea) -> str:
-        """The stage that a crash came in, if it may go back to the proposer; else nothing."""
+    def _stage_of(self, experiment: Experiment, idea: Idea) -> Stage | None:
+        """The stage that a crash came in, if it may go back to the proposer."""
         crash, run = experiment.crash, experiment.last_run
-        if crash is None or run is None or crash.reason in _FINAL or run.role == "confirm":
-            return ""
+        if crash is None or run is None or crash.kind in _FINAL or run.role is Role.CONFIRM:
+            return None
         if self._harness.score and run.training_seconds == 0:
-            return "preflight"
+            return Stage.PREFLIGHT
         dear = run.training_seconds > _CHEAP * experiment.budget_seconds
-        return "" if dear and any(repair.stage == "run" for repair in idea.repairs) else "run"
+        return None if dear and any(repair.stage is Stage.RUN for repair in idea.repairs) else Stage.RUN
 
     def _keep_failed(self, experiment: Experiment, tree: Worktree, count: int) -> None:
         """What goes back is replaced by what comes of it: its change and its log stay for people."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Status
+from pytest_autoresearch.core.experiment import Direction, Experiment, Reason, Status
 
-_PLAIN = ("not-improved", "regression")  # which the numbers say
+_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # which the numbers say
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ A crash of the candidate is not an error: it is a result (`experiment.Crash`).
 from __future__ import annotations
 
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.run import CrashClass
 
 
 class AutoresearchError(Exception):
@@ -35,10 +36,10 @@ class Refused(AutoresearchError):
         crash: The class of the crash that it becomes when nobody repairs it.
     """
 
-    def __init__(self, reason: str, proposal: Proposal, crash: str = "refused") -> None:
+    def __init__(self, reason: str, proposal: Proposal, crash: CrashClass = CrashClass.REFUSED) -> None:
         super().__init__(reason)
         self.proposal = proposal
-        self.crash = crash
+        self.crash = CrashClass(crash)  # whoever raises it may be a user's hook
 
 
 class ProposerError(AutoresearchError):

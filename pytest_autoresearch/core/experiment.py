@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.run import Crash, Limits, Role, Run
 
 BASELINE = 0
 Constant = float | int | bool  # of a program: what an edit may set a name to
@@ -112,15 +113,33 @@ class Repair:
     """One failure of an experiment that went back to its proposer.
 
     Attributes:
-        stage: `proposal` (it could not be put into the tree, or a guard refused it), `preflight` (before its clock
-            was started) or `run`.
+        stage: Where it failed.
         crash: What was wrong.
         commit: What had been committed by then; empty where nothing was.
     """
 
-    stage: str
+    stage: Stage
     crash: Crash
     commit: str = ""
+
+
+class Reason(StrEnum):
+    """Why an experiment that did not crash was kept or discarded."""
+
+    BASELINE = "baseline"
+    IMPROVED = "improved"
+    SIMPLER = "simpler"
+    ACCEPTED = "accepted"  # by its tests, though the keep rule sees no gain
+    NOT_IMPROVED = "not-improved"
+    REGRESSION = "regression"  # not better in its first run
+    WITHIN_NOISE = "within-noise"
+    NOT_FINITE = "not-finite"
+    HOPELESS = "hopeless"  # ended early
+    ASSERTION = "assertion"  # it improved, but a test said no
+    SKIP = "skip"
+    XFAIL = "xfail"
+    XPASS = "xpass"
+    STALE = "stale"  # the branch has moved since it was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +148,7 @@ class Verdict:
 
     Attributes:
         status: What git and the TSV are told.
-        reason: One word or two: `improved`, `not-improved`, `assertion`, `stale`, `skip`, or the class of the crash.
+        reason: One of `Reason`, the class of the crash, or the word of a user's hook.
         message: One sentence for a person.
         gain: How much better than the incumbent, in the metric's unit; None without a metric or an incumbent.
     """
@@ -150,7 +169,7 @@ class Decision:
     Attributes:
         best: The estimate of the incumbent, which is the branch head, when this was judged; None for a baseline.
         margin: What the rule demands beyond `best`.
-        decided: The rule's word for its own verdict; empty where one run decides.
+        decided: The rule's own verdict; None where one run decides.
         evidence: What it saw, in a sentence.
         probability: That the experiment is better than the incumbent, by all of its runs; None where not asked.
         rule: Its name, as the user knows it; empty in records of earlier versions.
@@ -158,7 +177,7 @@ class Decision:
 
     best: float | None = None
     margin: float = 0.0
-    decided: str = ""
+    decided: Reason | None = None
     evidence: str = ""
     probability: float | None = None
     rule: str = ""
@@ -182,7 +201,7 @@ class Setting:
         hardware_key: Rows are compared only within one.
         harness_hash: Of the frozen paths; rows are compared only within one.
         data_hash: Of the prepared data; rows are compared only within one.
-        sandbox: What held the training process; `none` in so many words.
+        sandbox: What held the training process, in words that begin with `none` where nothing did.
     """
 
     profile: str = ""
@@ -190,6 +209,11 @@ class Setting:
     harness_hash: str = ""
     data_hash: str = ""
     sandbox: str = "none"
+
+    @property
+    def confined(self) -> bool:
+        """Whether a sandbox held the training process."""
+        return self.sandbox.partition(" ")[0] != "none"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -294,8 +318,8 @@ class Experiment:
         if self.hopeless:
             return math.nan
         runs = [run for run in self.own_runs if run.metric is not None]
-        screen = next((run.metric for run in runs if run.role == "screen"), None)
-        confirmations = tuple(run.metric for run in runs if run.role == "confirm" and run.metric is not None)
+        screen = next((run.metric for run in runs if run.role is Role.SCREEN), None)
+        confirmations = tuple(run.metric for run in runs if run.role is Role.CONFIRM and run.metric is not None)
         if screen is not None and confirmations:
             return weighted(screen, confirmations)
         values = [run.metric for run in runs if run.metric is not None]

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn
 
-from pytest_autoresearch.core.experiment import Constant, Experiment
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.experiment import Constant, Experiment, Reason
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # a crash is explained by its record alone; everything else is in the artifacts
@@ -100,9 +100,22 @@ def _run_to_json(run: Run) -> dict[str, Any]:
     return _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
 
 
+def _crash_to_json(crash: Crash) -> dict[str, str]:
+    return {"reason": crash.reason, "message": crash.message}
+
+
+def _crash_from_json(value: Any, _: object) -> Crash:
+    kind, _, code = value["reason"].partition(" ")
+    return Crash(CrashClass(kind), _only(value["message"], str), int(code) if code.isdecimal() else None)
+
+
 _converter = Converter(detailed_validation=False)
 _converter.register_structure_hook_func(lambda kind: kind in (str, int, bool), _only)
 _converter.register_structure_hook(Constant, lambda value, _: float(value) if isinstance(value, str) else value)
 _converter.register_unstructure_hook(float, lambda value: value if math.isfinite(value) else str(value))
+_converter.register_structure_hook(Crash, _crash_from_json)
+_converter.register_unstructure_hook(Crash, _crash_to_json)
+_converter.register_structure_hook(Reason | None, lambda value, _: Reason(value) if value else None)
+_converter.register_unstructure_hook(Reason | None, lambda value: value or "")
 _run_as_it_is = make_dict_unstructure_fn(Run, _converter)
 _converter.register_unstructure_hook(Run, _run_to_json)

@@ -32,6 +32,7 @@ import httpx2
 
 from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Conversation
@@ -217,7 +218,7 @@ class AnthropicProposer:
     def _nothing(self, number: int, failed: Proposal | None, fault: str) -> Exception:
         """There was no proposal in any reply."""
         if failed is not None:
-            return Refused(f"the model made no other proposal: {fault}", failed, "no-proposal")
+            return Refused(f"the model made no other proposal: {fault}", failed, CrashClass.NO_PROPOSAL)
         self._fruitless.add(number)
         if len(self._fruitless) >= _MOST_FRUITLESS:
             return ProposerError(
@@ -225,7 +226,7 @@ class AnthropicProposer:
                 "change program.md or choose another --autoresearch-model, and type the same command to go on"
             )
         return Refused(
-            f"the model proposed nothing: {fault}", Proposal("no proposal", proposer=self.name), "no-proposal"
+            f"the model proposed nothing: {fault}", Proposal("no proposal", proposer=self.name), CrashClass.NO_PROPOSAL
         )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from pytest_autoresearch.core.agent_job import PROMPT_FILE, Errand, Finished
 from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal, Usage
+from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import agents, prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.quoting import line, plain
@@ -148,7 +149,9 @@ class CommandProposer:
         self._idle += 1
         self._check_alive(came)
         ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
-        raise Refused(f"`{came.agent}` {ending}; it said last: {came.last(_LAST_LINES)}", came.proposal, "no-proposal")
+        raise Refused(
+            f"`{came.agent}` {ending}; it said last: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
+        )
 
     def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
         """Let it edit again, its last edit being in the tree; None when it leaves that as it was.

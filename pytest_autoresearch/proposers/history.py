@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.proposers.quoting import line
 
 BLOCK = 50
@@ -34,7 +35,7 @@ _RECENT_BYTES, _WORDS_BYTES, _LINES_BYTES, _SUMMARY_BYTES = 20_000, 11_000, 6_00
 # Bytes of a description; everything else that was said is cut in proportion. The widest that fits is taken.
 _WIDTHS = range(120, 39, -10)
 _OLD_WIDTH = 60
-_USUAL = ("baseline", "improved", "not-improved")
+_USUAL = (Reason.BASELINE, Reason.IMPROVED, Reason.NOT_IMPROVED)
 
 
 def history(records: Iterable[Experiment], resolution: float = 0.0) -> tuple[str, str]:
@@ -82,7 +83,7 @@ def coarse(record: Experiment, resolution: float) -> Experiment:
     if ruling and ruling.gain is not None:
         ruling = replace(ruling, gain=_in_steps(ruling.gain, resolution))
     return replace(
-        record, runs=(replace(run, metric=_in_steps(record.metric, resolution), role="confirm"),), verdict=ruling,
+        record, runs=(replace(run, metric=_in_steps(record.metric, resolution), role=Role.CONFIRM),), verdict=ruling,
         decision=replace(record.decision, best=None if best is None else _in_steps(best, resolution)),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.core.text import one_line
@@ -15,7 +15,7 @@ from pytest_autoresearch.keeprule.replicates import luck
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()
-_PLAIN = ("not-improved", "regression")  # which the numbers say
+_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # which the numbers say
 _LARGEST = 5
 
 

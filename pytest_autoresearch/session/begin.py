@@ -237,7 +237,7 @@ def _header(
         f"  rule:     {_rule(config, settings)}",
         f"  proposer: {proposer}",
         f"  sandbox:  {campaign.setting.sandbox}"
-        + ("; a proposal runs with your own rights" if campaign.setting.sandbox.startswith("none") else ""),
+        + ("; a proposal runs with your own rights" if not campaign.setting.confined else ""),
         f"  best:     {summary.best_line(campaign.ledger.records)}",
     ]
     edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]

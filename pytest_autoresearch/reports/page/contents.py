@@ -13,6 +13,7 @@ from typing import Any
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.racing import races
 from pytest_autoresearch.keeprule.replicates import luck
@@ -24,7 +25,7 @@ STATUSES = (Status.KEEP, Status.DISCARD, Status.CRASH)
 _TEXT_CHARACTERS = 240
 _FIGURES = 9
 STAGES = ("propose", "startup", "training", "scoring", "other")
-ROLES = ("baseline", "screen", "confirm", "incumbent")
+ROLES = (Role.BASELINE, Role.SCREEN, Role.CONFIRM, Role.INCUMBENT)
 
 
 @dataclass(frozen=True, slots=True)
