@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from places import attempt, judged
+from places import attempt, judged, refusal
 
 from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status
+from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Run
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import STALE_AFTER, asks_for_bolder, build, failed, stale
@@ -132,7 +133,10 @@ def test_nothing_that_a_candidate_or_a_model_wrote_speaks_to_the_model(context: 
     context = replace(
         context, number=120, records=records, running=((121, evil),), notes=evil, editable=(".",), program="{best}"
     )
-    for text in (build(context, REPLY).text(), failed(context, Proposal(evil, evil), f"in its run: {evil}", REPLY)):
+    for text in (
+        build(context, REPLY).text(),
+        failed(context, Proposal(evil, evil), Failure(Stage.RUN, crash, evil), REPLY),
+    ):
         spoken, found = unfenced(text)
         assert MARK in "".join(found.values())
         assert MARK not in spoken
@@ -294,23 +298,26 @@ def test_two_processes_say_the_same_to_the_last_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("failure", "said"),
     [
-        ("it changes README.md; only train.py may change", "was refused before it ran"),
-        ("in its preflight: exit 1: NameError: x\nTraceback", "crashed in its preflight"),
-        ("in its run: oom: out of memory", "crashed in its run"),
+        (refusal("it changes README.md; only train.py may change"), "was refused before it ran"),
+        (Failure(Stage.PREFLIGHT, Crash(CrashClass.EXIT, "NameError: x", 1), "Traceback"), "crashed in its preflight"),
+        (Failure(Stage.RUN, Crash(CrashClass.OOM, "out of memory"), "step 7"), "crashed in its run"),
     ],
 )
-def test_after_a_failure_it_is_said_which_it_was_and_when_to_give_up(context: Context, failure: str, said: str) -> None:
+def test_after_a_failure_it_is_said_which_it_was_and_when_to_give_up(
+    context: Context, failure: Failure, said: str
+) -> None:
     spoken, found = unfenced(failed(context, Proposal("wider\nmodel"), failure, REPLY))
     assert spoken.startswith(f"Your proposal for experiment 0003 {said}.")
     assert found.pop("your proposal") == "wider model"
-    assert list(found.values()) == [failure]
+    assert list(found.values()) == [str(failure)]
     assert "put it right" in spoken
     assert "give it up" in spoken
     assert spoken.endswith(REPLY)
 
 
 def test_of_a_long_failure_the_beginning_and_the_end_are_told(context: Context) -> None:
-    text = failed(context, Proposal("x"), "in its run: exit 1\n" + "noise\n" * 10_000 + "ValueError: odd", REPLY)
+    log = "noise\n" * 10_000 + "ValueError: odd"
+    text = failed(context, Proposal("x"), Failure(Stage.RUN, Crash(CrashClass.EXIT, "odd", 1), log), REPLY)
     assert len(text) < 10_000
     assert "in its run: exit 1" in text
     assert "ValueError: odd" in text
@@ -322,4 +329,4 @@ def test_what_cannot_be_encoded_does_not_get_into_a_prompt(context: Context) -> 
     records = (record(0, said=bent, why=bent),)
     bad = replace(context, notes=bent, records=records, running=((9, bent),), editable=(".",))
     assert build(bad, REPLY).text().encode()
-    assert failed(bad, Proposal(bent), bent, REPLY).encode()
+    assert failed(bad, Proposal(bent), refusal(bent), REPLY).encode()

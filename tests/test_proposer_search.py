@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from places import refusal
 
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status, Verdict
@@ -305,9 +306,9 @@ def test_a_refused_proposal_is_repaired_by_another_one(tmp_path: Path) -> None:
     proposer = SearchProposer(0)
     seen = [proposer.propose(campaign.context())]
     for _ in range(2):
-        seen.append(proposer.repair(campaign.context(), seen[-1], "the same program was tried as 0004"))
+        seen.append(proposer.repair(campaign.context(), seen[-1], refusal("the same program was tried as 0004")))
         assert values_of(campaign.edited) == seen[-1].parameters
-    assert proposer.repair(campaign.context(), seen[-1], "no") is None
+    assert proposer.repair(campaign.context(), seen[-1], refusal("no")) is None
     assert len({proposal.description for proposal in seen}) == 3
 
 

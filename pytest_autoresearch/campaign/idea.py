@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from pytest_autoresearch.campaign.proposer_session import SessionDesk
 from pytest_autoresearch.campaign.work_queue import Attempts
-from pytest_autoresearch.core.errors import GitError, Refused
+from pytest_autoresearch.core.errors import GitError, NearDuplicate, Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair
-from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule.racing import distorts
@@ -54,7 +54,7 @@ class Idea:
             desk.take_over(self._owed)
         self._failed: set[str] = set()  # the programs that crashed
         self._proposal = Proposal("")
-        self._failure = ""
+        self._failure: Failure | None = None
         self._pending: Repair | None = None  # went back, and has no answer yet
         self._sent_back = 0
         self._by_proposer = False  # and not by a user's hook, or an earlier session
@@ -91,7 +91,7 @@ class Idea:
         self._failed.add(failed.program)
         self._attempts.in_flight.pop(failed.number, None)  # should the session end now, it is not owed a verdict
         said = log.strip()[-_FAILURE_CHARACTERS:].replace(f"{self._tree.folder}/", "")  # the lane is nobody's business
-        self._failure = f"in its {stage}: {crash}\n{said}"
+        self._failure = Failure(stage, crash, said)
         return self._advance()[0]
 
     def settle(self, experiment: Experiment) -> Experiment:
@@ -114,7 +114,8 @@ class Idea:
                 return self._commit(proposal), None
             except Refused as error:
                 crash = Crash(error.crash, str(error))
-                self._proposal, self._failure, self._owed = error.proposal, str(error), None
+                self._proposal, self._owed = error.proposal, None
+                self._failure = Failure(Stage.PROPOSAL, crash, near_duplicate=isinstance(error, NearDuplicate))
                 if self._pending is not None:  # it had an answer, if none that can be used
                     self.repairs.append(self._pending)
                     self._pending = None
@@ -127,10 +128,10 @@ class Idea:
         """What an earlier session owes, else what the user's hook proposes, else the proposer."""
         if self._owed is not None:
             return self._once_more(self._owed)
-        first = not self._failure
+        first = self._failure is None
         proposal = None
         if first or not self._by_proposer:
-            proposal = self._attempts.hooks.propose(self._context, self._failure)
+            proposal = self._attempts.hooks.propose(self._context, str(self._failure or ""))
             self._by_proposer = proposal is None
         if proposal is None:
             proposal = self._attempts.ask(self._question)
@@ -146,7 +147,7 @@ class Idea:
         return self._described(proposal)
 
     def _question(self, proposer: Proposer) -> Proposal | None:
-        if not self._failure:
+        if self._failure is None:
             # Another lane may have had its turn since: its experiment is under way now, or kept.
             self._base, self._context = self._look()
             self._tree.reset(self._base)
@@ -216,7 +217,7 @@ class Idea:
         if self._listens and not self._told:
             self._told = near_duplicates.like(proposal.description, changes, self._context.records)
             if self._told:
-                raise Refused(near_duplicates.told(self._told), proposal)
+                raise NearDuplicate(near_duplicates.told(self._told), proposal)
         return changes
 
     @property

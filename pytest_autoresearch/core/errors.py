@@ -3,6 +3,7 @@
     AutoresearchError
     ├── UserError           a mistake that one sentence and one command put right; nothing was touched
     ├── Refused             a proposal that the guard or its own form turned down; the proposer may repair it
+    │   └── NearDuplicate   it is like an earlier one; made once more, it is taken
     ├── ProposerError       a proposer can propose nothing more, for a reason that is no proposal's; ends the session
     ├── Spent               the user's budget for proposals is used up; ends the session as a limit does
     ├── Stopped             the session is ending; what was running has no result
@@ -40,6 +41,10 @@ class Refused(AutoresearchError):
         super().__init__(reason)
         self.proposal = proposal
         self.crash = CrashClass(crash)  # whoever raises it may be a user's hook
+
+
+class NearDuplicate(Refused):
+    """A proposal is like an earlier one, of which its proposer is told once."""
 
 
 class ProposerError(AutoresearchError):

@@ -32,6 +32,7 @@ import httpx2
 
 from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import prompt
 from pytest_autoresearch.proposers.base import Context
@@ -136,7 +137,7 @@ class AnthropicProposer:
         with self._service.line(context.desk) as line:
             return self._converse(line, context, self._begin(context))
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Go on with the conversation; None when the model drops the idea, or has used up its repairs.
 
         It is begun anew where there is none, or where the branch has moved and the files are not what they were.

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Reason, Status
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.source import constants, ranges
 from pytest_autoresearch.source.constants import Constant, Value
@@ -135,7 +136,7 @@ class SearchProposer:
             )
         return None
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Propose something else; what was turned down counts as tried."""
         self._tried.add(frozenset(proposal.parameters.items()))
         return self.propose(context)
