@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Experiment, Proposal, Status, Verdict
 from pytest_autoresearch.core.records import encode
 from pytest_autoresearch.core.run import Limits, Run
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -136,7 +136,7 @@ def discard(baseline: Experiment, number: int, commit: str, tree: str) -> Experi
     proposal = Proposal(f"rate {number}", "", "search", json.dumps({changed: 0.5}), values)
     run = Run(42, 1.0, 1.0, {"val_bpb": 1.0, "training_seconds": 0.01}, 0.01, 0.01, 0.0, 0.02, 10.0)
     return replace(
-        baseline, number=number, commit=commit, base=baseline.commit, tree=tree, runs=(run,), incumbent=1.0,
+        baseline, number=number, commit=commit, base=baseline.commit, tree=tree, runs=(run,), decision=Decision(1.0),
         proposal=proposal, limits=Limits(300.0, 30.0, 600.0),
         verdict=Verdict(Status.DISCARD, "not-improved", "val_bpb 1.000000, best 1.000000 (+0.000000)", 0.0),
         finished_at=time.time(),

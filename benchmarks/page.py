@@ -26,9 +26,9 @@ from random import Random
 
 import numpy as np
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Setting, Usage
+from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Setting, Usage
 from pytest_autoresearch.core.history import chain
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU
 from pytest_autoresearch.keeprule.rule import STANDARD
@@ -62,11 +62,11 @@ WHY = {
     "BATCH_SCALE": "smaller batches give more steps in the same time",
 }
 CRASHES = (
-    ("oom", "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 79.1 GiB, of which 1.2 GiB is free"),
-    ("exit 1", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4096x768 and 640x768)"),
-    ("nan", "the loss is nan at step 212"),
-    ("timeout", "it was ended after 600 s"),
-    ("syntax", "SyntaxError: '(' was never closed (train.py, line 233)"),
+    (CrashClass.OOM, "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 79.1 GiB, of which 1.2 GiB is free"),
+    (CrashClass.EXIT, "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4096x768 and 640x768)", 1),
+    (CrashClass.NAN, "the loss is nan at step 212"),
+    (CrashClass.TIMEOUT, "it was ended after 600 s"),
+    (CrashClass.SYNTAX, "SyntaxError: '(' was never closed (train.py, line 233)"),
 )
 
 
@@ -164,10 +164,12 @@ def one(
     )  # fmt: skip
     logs: dict[str, str] = {}
 
-    def run(commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None) -> tuple[Run, ...]:
+    def run(
+        commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
+    ) -> tuple[Run, ...]:
         metric = round(truth[commit] + chance.gauss(0, SD), 6)
         steps = chance.randrange(935, 950)
-        if role != "incumbent" and (role in ("baseline", "screen") or number < 200):
+        if role is not Role.INCUMBENT and (role in (Role.BASELINE, Role.SCREEN) or number < 200):
             logs["train" if not logs else f"{role}-{len(logs)}"] = log_of(chance, metric, steps // 4)
         return (
             Run(
@@ -197,7 +199,7 @@ def one(
             logs["train"] = log
             failed = Run(42, None, training_seconds=chance.uniform(1, 120), startup_seconds=25, total_seconds=150,
                          peak_memory_mb=46_000, exit_status=1, crash=crash, log=log[-2000:])  # fmt: skip
-            experiment = replace(like, runs=(failed,), incumbent=head.metric)
+            experiment = replace(like, runs=(failed,), decision=Decision(head.metric))
         else:
             known = records if len(records) < 200 else [records[0], *records[-60:], head]
             experiment = confirm.candidate(like, head, known, STANDARD, VAL_BPB_ON_A_GPU, run)
@@ -206,7 +208,7 @@ def one(
     experiment = replace(experiment, timings=timings, usage=usage)
     if experiment.crash:
         ruling = verdict.crashed(experiment.crash)
-    elif number == BASELINE or experiment.decided in ("improved", "simpler"):
+    elif number == BASELINE or experiment.decision.decided in ("improved", "simpler"):
         ruling = verdict.kept(experiment)
         settings.update(trial if number else {})
     else:

@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness import corpus, tokenizer
 from harness.describe import interface
-from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.experiment import Decision, Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Run
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import Prompt, build
 
@@ -55,10 +56,13 @@ REASONS = (
     "A wider first layer helped in 0012, but took 9% of the steps; this has the same effect at a third of the cost.",
 )
 FAILURES = (
-    Crash("oom", "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 79.10 GiB of which 1.20 GiB is free."),
-    Crash("exit 1", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (16384x512 and 640x512)"),
-    Crash("refused", "it changes harness/clock.py; only train.py may change"),
-    Crash("nan", "training printed FAIL: the loss is no number, or far too large"),
+    Crash(
+        CrashClass.OOM,
+        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 79.10 GiB of which 1.20 GiB is free.",
+    ),
+    Crash(CrashClass.EXIT, "RuntimeError: mat1 and mat2 shapes cannot be multiplied (16384x512 and 640x512)", 1),
+    Crash(CrashClass.REFUSED, "it changes harness/clock.py; only train.py may change"),
+    Crash(CrashClass.NAN, "training printed FAIL: the loss is no number, or far too large"),
 )
 
 
@@ -78,9 +82,9 @@ def campaign(count: int, random: Random) -> list[Experiment]:
         added, removed = (random.randint(1, 30), random.randint(1, 20)) if number else (0, 0)
         one = Experiment(
             number, "night", commit, head, commit, thought(random) if number else Proposal("baseline"), (run,),
-            Limits(300, 120, 600, 76_000), incumbent=best if number else None,
+            Limits(300, 120, 600, 76_000), decision=Decision(best if number else None),
             verdict=Verdict(status, reason(number, status, crash), "", None if crash or not number else gain),
-            repairs=(Repair("preflight", random.choice(FAILURES)),) if random.random() < 0.1 else (),
+            repairs=(Repair(Stage.PREFLIGHT, random.choice(FAILURES)),) if random.random() < 0.1 else (),
             lines_added=added, lines_removed=removed, finished_at=float(number),
         )  # fmt: skip
         records.append(one)

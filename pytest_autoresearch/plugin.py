@@ -11,7 +11,7 @@ import pytest
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS, Option
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.core.experiment import Experiment
+    from pytest_autoresearch.session.measured import Measured
 
 pytest.register_assert_rewrite("pytest_autoresearch.bundled")
 
@@ -89,7 +89,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def experiment(request: pytest.FixtureRequest) -> Experiment:
+def experiment(request: pytest.FixtureRequest) -> Measured:
     """The finished experiment: its metrics, limits and the best so far. A crash is raised here, in setup."""
     if not request.config.getoption("autoresearch"):
         pytest.skip("experiments run with --autoresearch only")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.failure import Failure, Stage
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
@@ -33,6 +34,11 @@ def attempt(number: int = 1, **fields: Any) -> Experiment:
         "proposal": Proposal(f"idea {number}"), "runs": (Run(42, 1.0 - number / 1000),), **fields,
     }  # fmt: skip
     return Experiment(number, **given)
+
+
+def refusal(why: str) -> Failure:
+    """A refusal, as its proposer is told."""
+    return Failure(Stage.PROPOSAL, Crash(CrashClass.REFUSED, why))
 
 
 def judged(experiment: Experiment, status: Status = Status.KEEP, reason: str = "") -> Experiment:
@@ -84,7 +90,7 @@ class Place:
     def crashed(self, number: int, base: str) -> Experiment:
         """A refused proposal, judged: its record points at the base."""
         tree = git(self.path, "rev-parse", f"{base}^{{tree}}")
-        crash = Crash("refused", "it changes nothing")
+        crash = Crash(CrashClass.REFUSED, "it changes nothing")
         return judged(attempt(number, commit=base, base=base, tree=tree, runs=(), refusal=crash), Status.CRASH)
 
     def refs(self) -> dict[str, str]:

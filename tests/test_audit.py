@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from repo import CONFIG, Repo
 
 from pytest_autoresearch.core.experiment import Direction, Setting
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit, AuditSide, Rows, compare, turns
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -97,7 +97,13 @@ def test_the_order_cancels_a_drift_and_no_seed_comes_twice() -> None:
 def made(first: list[float | None], last: list[float | None], rows: Rows = Rows.AUDIT, finished: float = 1.0) -> Audit:
     both = [("a" * 40, metric) for metric in first] + [("b" * 40, metric) for metric in last]
     runs = tuple(
-        Run(seed, metric, commit=commit, role="audit", crash=None if metric is not None else Crash("oom", "too much"))
+        Run(
+            seed,
+            metric,
+            commit=commit,
+            role=Role.AUDIT,
+            crash=None if metric is not None else Crash(CrashClass.OOM, "too much"),
+        )
         for seed, (commit, metric) in enumerate(both)
     )
     return Audit(

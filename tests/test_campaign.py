@@ -48,7 +48,7 @@ def test_an_experiment_starts_from_the_last_keep(repo: Repo) -> None:
     repo.run("--max", "3")
     records = repo.records()
     assert records[2].base == records[3].base == records[1].commit
-    assert records[3].incumbent == 0.9
+    assert records[3].best == 0.9
 
 
 def test_without_a_tag_a_recent_campaign_goes_on(repo: Repo) -> None:

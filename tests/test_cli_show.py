@@ -11,8 +11,9 @@ from nights import document, hostile, night, on_a_terminal, refused, said, typed
 from repo import Repo
 
 from pytest_autoresearch.core.experiment import Repair, Usage
+from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.records import encode
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.run import Crash, CrashClass, Role
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
 
@@ -54,17 +55,17 @@ def test_repairs_usage_and_the_runs_of_others_are_told(repo: Repo, capsys: pytes
     ratchet = Ratchet(repo.path)
     ratchet.tag = "t"
     like = repo.records()[3]
-    again = replace(like.runs[0], seed=7, role="incumbent", commit=like.base, metric=0.91)
-    early = replace(like.runs[0], seed=8, role="confirm", metric=None, hopeless="its loss was 3.0 where 2.0 was needed")
+    again = replace(like.runs[0], seed=7, role=Role.INCUMBENT, commit=like.base, metric=0.91)
+    early = replace(
+        like.runs[0], seed=8, role=Role.CONFIRM, metric=None, hopeless="its loss was 3.0 where 2.0 was needed"
+    )
     record = replace(
         like,
         number=7,
         runs=(*like.runs, again, early),
-        repairs=(Repair("preflight", Crash("syntax", "invalid syntax (train.py, line 3)"), like.commit),),
+        repairs=(Repair(Stage.PREFLIGHT, Crash(CrashClass.SYNTAX, "invalid syntax (train.py, line 3)"), like.commit),),
         usage=Usage("claude-fable-5-2", 2, 1000, 200, 3000, 0, 0.0123),
-        evidence="0.95 against 0.9 in two runs",
-        probability=0.31,
-        margin=0.0004,
+        decision=replace(like.decision, evidence="0.95 against 0.9 in two runs", probability=0.31, margin=0.0004),
         notes="Warmup helps.\nWidth does not.",
     )
     ratchet.record(record)
@@ -95,7 +96,7 @@ def test_what_was_refused_is_not_taken_for_the_commit_that_it_was_to_be_made_fro
 ) -> None:
     night(repo)
     best = repo.records()[4].commit
-    hostile(repo, commit=best, base=best, runs=(), refusal=Crash("refused", "no"))
+    hostile(repo, commit=best, base=best, runs=(), refusal=Crash(CrashClass.REFUSED, "no"))
     assert said(capsys, "show", best[:8], "--tag", "t").startswith("experiment 0004")
     assert "change" not in said(capsys, "show", "9", "--tag", "t")
     assert "none: nothing was run" in said(capsys, "show", "9", "--tag", "t", "--log")

@@ -6,6 +6,7 @@ import pytest
 from repo import CONFIG, Repo
 
 from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.run import Role
 
 # The metric is ACTION's mean and a deviation that only the seed and the program decide, within one hundredth.
 NOISY = """
@@ -52,7 +53,7 @@ def test_a_candidate_that_is_no_better_costs_one_run(noisy: Repo) -> None:
     session(noisy, "--max", "1")
     record = noisy.records()[1]
     assert (roles(record), noisy.reasons()[1]) == (["screen"], "regression")
-    assert record.incumbent == noisy.records()[0].metric
+    assert record.best == noisy.records()[0].metric
 
 
 def test_a_clear_gain_is_kept_after_a_confirmation_and_run_once_more_by_its_successor(noisy: Repo) -> None:
@@ -68,9 +69,9 @@ def test_a_clear_gain_is_kept_after_a_confirmation_and_run_once_more_by_its_succ
     assert roles(next_one) == ["incumbent", "screen"]
     assert next_one.runs[0].commit == kept.commit
     assert next_one.runs[0].seed == 44
-    assert next_one.incumbent == pytest.approx((confirmation + (next_one.runs[0].metric or 0)) / 2)
+    assert next_one.best == pytest.approx((confirmation + (next_one.runs[0].metric or 0)) / 2)
     assert noisy.reasons()[2] == "regression"
-    assert "better after 1 confirmation (P = " in noisy.case(1).findtext(".", "") + output + str(kept.evidence)
+    assert "better after 1 confirmation (P = " in noisy.case(1).findtext(".", "") + output + kept.decision.evidence
 
 
 def test_luck_is_dropped_within_noise_and_the_failure_says_by_which_evidence(noisy: Repo) -> None:
@@ -128,14 +129,14 @@ def test_the_assertion_and_the_rule_never_disagree_in_either_direction(repo: Rep
     for record in repo.records()[1:]:
         assert record.verdict is not None
         kept = record.metric > record.best + record.margin
-        assert (record.verdict.status == "keep") == kept == (record.decided == "improved")
+        assert (record.verdict.status == "keep") == kept == (record.decision.decided == "improved")
 
 
 def test_upstreams_rule_is_one_run_each(noisy: Repo) -> None:
     noisy.plan(0.9, 0.95)
     noisy.run("--max", "2")  # the helper's own default is off
     assert [len(record.runs) for record in noisy.records()] == [1, 1, 1]
-    assert all(record.decided == record.evidence == "" for record in noisy.records())
+    assert all(record.decision.decided == record.decision.evidence == "" for record in noisy.records())
 
 
 def test_the_log_says_which_run_it_is(noisy: Repo) -> None:
@@ -177,5 +178,5 @@ def test_a_simpler_program_that_is_no_worse_is_kept_where_that_is_wanted(noisy: 
     assert bool(kept) == simplify
     for record in kept:
         assert record.metric < record.best - record.margin
-        assert len([run for run in record.runs if run.role == "confirm"]) <= 6
+        assert len([run for run in record.runs if run.role is Role.CONFIRM]) <= 6
     noisy.check_ledger()

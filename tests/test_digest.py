@@ -12,7 +12,8 @@ from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.proposer_session import MOST_NOTES_BYTES, SessionDesk
 from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Usage, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 
 
 def record(number: int, **changes: object) -> Experiment:
@@ -44,7 +45,9 @@ class Heard:
 
 def test_a_look_shows_the_record_the_diff_the_curve_and_the_end_of_the_log() -> None:
     log = "".join(f"step {n:05d} (1.0%) | loss: {5 - n / 100:.6f} | dt: 40ms\n" for n in range(200)) + "val_bpb: 1.2\n"
-    said = looked_at(record(3, repairs=(Repair("preflight", Crash("exit 1", "NameError: x")),)), "-a\n+b", log)
+    said = looked_at(
+        record(3, repairs=(Repair(Stage.PREFLIGHT, Crash(CrashClass.EXIT, "NameError: x", 1)),)), "-a\n+b", log
+    )
     assert "experiment 0003: halve the batch" in said
     assert "verdict: discard: val_bpb 1.2, best 1.1 (+0.1)" in said
     assert "expected: -0.01" in said
@@ -71,7 +74,7 @@ def test_a_curve_is_drawn_from_few_points_with_the_first_and_the_last() -> None:
 
 
 def test_a_crash_shows_its_log_where_the_file_is_gone(tmp_path: Path) -> None:
-    crashed = record(2, runs=(Run(42, None, crash=Crash("exit 1", "no"), log="Traceback: no"),))
+    crashed = record(2, runs=(Run(42, None, crash=Crash(CrashClass.EXIT, "no", 1), log="Traceback: no"),))
     assert "Traceback: no" in Heard(tmp_path, crashed).desk.look(2)
 
 

@@ -13,8 +13,9 @@ import pytest_autoresearch
 from pytest_autoresearch import Context, cli, hookspecs
 from pytest_autoresearch.campaign.view import CampaignView
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Setting, Status, Verdict
+from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.records import encode
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Run
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -56,10 +57,11 @@ def test_every_extra_is_in_the_reference() -> None:
 
 
 def test_every_record_field_is_in_the_reference() -> None:
-    run = Run(1, None, crash=Crash("exit 1", "no"))
+    run = Run(1, None, crash=Crash(CrashClass.EXIT, "no", 1))
     record = Experiment(
-        1, "t", "c", "b", "t", Proposal(""), (run,), Limits(1, 1, 1), refusal=Crash("refused", ""), setting=Setting(),
-        verdict=Verdict(Status.CRASH, "exit 1", "no"), repairs=(Repair("run", Crash("exit 1", "no")),),
+        1, "t", "c", "b", "t", Proposal(""), (run,), Limits(1, 1, 1), setting=Setting(),
+        refusal=Crash(CrashClass.REFUSED, ""),
+        verdict=Verdict(Status.CRASH, "exit 1", "no"), repairs=(Repair(Stage.RUN, Crash(CrashClass.EXIT, "no", 1)),),
     )  # fmt: skip
     document = json.loads(encode(record))
     records = REFERENCE.split("## Records")[1]

@@ -13,7 +13,7 @@ from places import attempt, judged
 from pytest_autoresearch.core.errors import Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Status
 from pytest_autoresearch.core.file_change import FileChange
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.source import guard
 
 quick = settings(deadline=None)
@@ -243,7 +243,9 @@ def test_a_program_that_is_under_way_is_refused() -> None:
 
 
 def test_a_refused_proposal_does_not_stand_for_the_tree_of_its_base() -> None:
-    never_run = judged(attempt(7, program="7" * 40, refusal=Crash("refused", "it changes nothing")), Status.CRASH)
+    never_run = judged(
+        attempt(7, program="7" * 40, refusal=Crash(CrashClass.REFUSED, "it changes nothing")), Status.CRASH
+    )
     guard.check_new(IDEA, "7" * 40, [never_run])
 
 

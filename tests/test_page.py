@@ -18,7 +18,7 @@ from repo import Repo
 from benchmarks.page import campaign
 from pytest_autoresearch.cli import main
 from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Reason, Status, Verdict
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -72,7 +72,8 @@ def test_hostile_text_is_never_markup() -> None:
     records, artifacts = campaign(3)
     hostile = replace(
         records[1], tag=HOSTILE, proposal=Proposal(HOSTILE, HOSTILE, HOSTILE, area=HOSTILE), notes=HOSTILE,
-        verdict=Verdict(Status.DISCARD, HOSTILE, HOSTILE, 0.0), metric_name=HOSTILE, evidence="",
+        verdict=Verdict(Status.DISCARD, HOSTILE, HOSTILE, 0.0), metric_name=HOSTILE,
+        decision=replace(records[1].decision, evidence=""),
     )  # fmt: skip
     artifact = Artifact(f"+{HOSTILE}", HOSTILE, artifacts[1].curves)
     text = page([replace(records[0], tag=HOSTILE, metric_name=HOSTILE), hostile], {0: artifact, 1: artifact})
@@ -89,7 +90,8 @@ def test_a_proposal_cannot_turn_or_hide_what_it_changes() -> None:
     records, _ = campaign(1)
     acts = "\x1b]0;owned\x07\x1b[2Jcle\u202ean\x00"
     hostile = replace(
-        records[1], proposal=Proposal(acts, acts, acts, expected=acts, area=acts), notes=acts, evidence=acts,
+        records[1], proposal=Proposal(acts, acts, acts, expected=acts, area=acts), notes=acts,
+        decision=replace(records[1].decision, evidence=acts),
         verdict=Verdict(Status.DISCARD, acts, acts, 0.0), metric_name=acts,
     )  # fmt: skip
     shown = page([records[0], hostile], {1: Artifact(f"@@\n-a\tb\r\n+{acts}\u2069\ufeff", f"said {acts}")})
@@ -116,7 +118,7 @@ def test_the_summary_counts_as_the_terminal_does() -> None:
         *(statuses.count(status) for status in (Status.KEEP, Status.DISCARD, Status.CRASH)), 40,
     )  # fmt: skip
     kept = [one for one in records[1:] if one.verdict and one.verdict.status is Status.KEEP]
-    assert head["nothing"] == pytest.approx(sum(1 - (one.probability or 0.0) for one in kept))
+    assert head["nothing"] == pytest.approx(sum(1 - (one.decision.probability or 0.0) for one in kept))
     assert head["runs"] == sum(len(record.runs) for record in records)
 
 
@@ -135,9 +137,9 @@ def test_a_campaign_of_a_metric_to_maximize_and_of_numbers_that_are_none_makes_a
     up = {"direction": Direction.MAXIMIZE, "metric_name": "score"}
     records = [
         judged(0, 10.0, Status.KEEP, **up),
-        judged(1, float("inf"), Status.DISCARD, incumbent=10.0, margin=float("inf"), **up),
+        judged(1, float("inf"), Status.DISCARD, decision=Decision(10.0, float("inf")), **up),
         judged(2, None, Status.CRASH, **up),
-        judged(3, 0.0, Status.DISCARD, incumbent=float("nan"), **up),
+        judged(3, 0.0, Status.DISCARD, decision=Decision(float("nan")), **up),
     ]
     document = known(page(records, {}))
     assert document["rows"]["metric"] == [10, None, None, 0]
@@ -148,7 +150,9 @@ def test_a_campaign_of_a_metric_to_maximize_and_of_numbers_that_are_none_makes_a
 def test_a_run_that_racing_ended_is_counted_as_saved() -> None:
     run = Run(43, None, training_seconds=100.0, hopeless="its loss was too far behind")
     record = judged(1, None, Status.DISCARD)
-    text = page([judged(0, 1.0, Status.KEEP), replace(record, runs=(run,), decided="hopeless")], {})
+    text = page(
+        [judged(0, 1.0, Status.KEEP), replace(record, runs=(run,), decision=Decision(decided=Reason.HOPELESS))], {}
+    )
     assert known(text)["head"]["saved"] == 200
     assert known(text)["head"]["stopped"] == 1
     assert "ended after 100 of 300 training seconds, which saved 200 s" in details(text)[1]["sentence"]

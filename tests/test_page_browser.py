@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.page import campaign
-from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Reason, Status, Verdict
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.reports.page import About, Artifact, page
 from pytest_autoresearch.reports.page.curves import Curve
 
@@ -129,7 +129,7 @@ def test_an_experiment_opens_with_everything_that_is_known_of_it(show: Show, nig
     assert best.proposal.description in said
     assert best.proposal.hypothesis in said
     assert "the probability that it is truly better is" in said
-    assert best.evidence in said
+    assert best.decision.evidence in said
     assert tab.locator("#drawer .measured tbody tr").count() == len(best.runs)
     assert tab.locator("#drawer .diff .add").count() == 1
     assert tab.locator("#drawer .diff .del mark").inner_text() in best.proposal.description
@@ -225,7 +225,7 @@ def test_hostile_text_stays_text_everywhere(show: Show, night: Night) -> None:
     hostile = replace(
         records[5], tag=HOSTILE, proposal=Proposal(HOSTILE, HOSTILE, HOSTILE, expected=HOSTILE, area=HOSTILE),
         notes=HOSTILE, runs=(crash, *records[5].runs), verdict=Verdict(Status.DISCARD, HOSTILE, HOSTILE, 0.0),
-        evidence=HOSTILE,
+        decision=replace(records[5].decision, evidence=HOSTILE),
         constants={HOSTILE: 1.0}, metric_name=HOSTILE,
     )  # fmt: skip
     first = replace(records[0], tag=HOSTILE, metric_name=HOSTILE, proposal=Proposal(HOSTILE))
@@ -313,10 +313,15 @@ def test_reasons_and_days_are_told_in_full(show: Show, night: Night) -> None:
 def test_runs_that_do_not_count_say_why(show: Show, night: Night) -> None:
     record = night[0][3]
     runs = (
-        Run(1, 0.9912, role="screen", inconclusive="the clock was held down"), Run(1, 0.9913, role="screen"),
-        Run(2, None, role="confirm", training_seconds=100.0, hopeless="its loss was too far behind"),
+        Run(1, 0.9912, role=Role.SCREEN, inconclusive="the clock was held down"), Run(1, 0.9913, role=Role.SCREEN),
+        Run(2, None, role=Role.CONFIRM, training_seconds=100.0, hopeless="its loss was too far behind"),
     )  # fmt: skip
-    stopped = replace(record, runs=runs, verdict=Verdict(Status.DISCARD, "hopeless", ""), decided="hopeless")
+    stopped = replace(
+        record,
+        runs=runs,
+        verdict=Verdict(Status.DISCARD, "hopeless", ""),
+        decision=replace(record.decision, decided=Reason.HOPELESS),
+    )
     tab = show([*night[0][:3], stopped], {}, "#0003")
     tab.wait_for_selector("#drawer .verdict")
     measured = tab.inner_text("#drawer .measured")

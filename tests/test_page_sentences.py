@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Reason, Status, Verdict
+from pytest_autoresearch.core.run import Crash, CrashClass, Role, Run
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
 from pytest_autoresearch.keeprule.rule import OFF, STANDARD, Rule
@@ -24,9 +24,9 @@ def run(*metrics: float) -> object:
     left = list(metrics)
 
     def once(
-        commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
+        commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
     ) -> tuple[Run, ...]:  # fmt: skip
-        return (Run(seed, left.pop(0), role=role, commit="" if role != "incumbent" else commit),)
+        return (Run(seed, left.pop(0), role=role, commit="" if role is not Role.INCUMBENT else commit),)
 
     return once
 
@@ -66,7 +66,7 @@ def test_a_keep_says_how_sure_it_is_and_that_it_was_selected() -> None:
         "Kept. 2 runs on different seeds (the first at half weight, because it was selected by that run) put val_bpb "
         "at 0.9913, 0.0087 better than the best so far, 1.0000."
     )
-    assert f"the probability that it is truly better is {kept.probability:.4f}"[:-2] in said
+    assert f"the probability that it is truly better is {kept.decision.probability:.4f}"[:-2] in said
     assert f"the rule asked for a gain of more than {kept.margin:.4f}" in said
     assert "only an audit measures it afresh" in said
 
@@ -96,20 +96,22 @@ def test_a_test_that_said_no_is_quoted() -> None:
 
 
 def test_crashes_and_refusals_have_no_number() -> None:
-    crash = Crash("oom", "CUDA out of memory\nat line 3")
+    crash = Crash(CrashClass.OOM, "CUDA out of memory\nat line 3")
     crashed = replace(LIKE, number=1, runs=(Run(1, None, crash=crash),)).judged(verdict.crashed(crash), 1.0)
     assert sentence(crashed, 4) == "Crashed (oom), so there is no number to judge. CUDA out of memory at line 3."
-    refusal = Crash("refused", "it changes nothing")
+    refusal = Crash(CrashClass.REFUSED, "it changes nothing")
     refused = replace(LIKE, number=2, refusal=refusal).judged(verdict.crashed(refusal), 1.0)
     assert sentence(refused, 4) == "Refused before anything was run (refused). It changes nothing."
 
 
 def test_a_run_that_was_ended_early_leaves_no_number_but_says_what_runs_before_it_gave() -> None:
     first = baseline(1.0, 1.0005, 0.9995)
-    screen = Run(1, 0.99, role="screen")
+    screen = Run(1, 0.99, role=Role.SCREEN)
     for seconds, saved in ((100.0, ", which saved 200 s"), (300.0, "")):
-        ended = Run(2, None, role="confirm", training_seconds=seconds, hopeless="its loss was far behind")
-        record = replace(first, number=1, commit="b", base="a", runs=(screen, ended), incumbent=1.0, decided="hopeless")
+        ended = Run(2, None, role=Role.CONFIRM, training_seconds=seconds, hopeless="its loss was far behind")
+        record = replace(
+            first, number=1, commit="b", base="a", runs=(screen, ended), decision=Decision(1.0, decided=Reason.HOPELESS)
+        )
         said = sentence(record.judged(verdict.stopped(record), 2.0), 3)
         assert said.startswith("Stopped early. Its loss was far behind.")
         assert f"{seconds:.0f} of 300 training seconds{saved}; there is no final number" in said
@@ -145,8 +147,10 @@ def test_decimals_follow_the_noise() -> None:
 def test_the_best_so_far_follows_what_it_was_measured_as_later() -> None:
     first = baseline(1.0, 1.0005, 0.9995)
     kept = tried(first, 0.98, 0.98)
-    later = replace(kept, number=2, commit="c", base="b", incumbent=0.985).judged(Verdict(Status.DISCARD, "", ""), 3.0)
-    stranger = replace(later, number=3, base="elsewhere", incumbent=7.0)
+    later = replace(kept, number=2, commit="c", base="b", decision=Decision(0.985)).judged(
+        Verdict(Status.DISCARD, "", ""), 3.0
+    )
+    stranger = replace(later, number=3, base="elsewhere", decision=Decision(7.0))
     assert [point.best for point in points([first, kept, later, stranger])] == [1.0, 0.98, 0.985, 0.985]
 
 

@@ -13,7 +13,7 @@ from repo import Repo
 
 from benchmarks.page import campaign
 from pytest_autoresearch.core.experiment import Direction, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.reports.page.writer import check
 from pytest_autoresearch.reports.progress import MISSING, draw
 
@@ -47,7 +47,7 @@ def test_any_campaign_can_be_drawn(tmp_path: Path) -> None:
         replace(one, direction=Direction.MAXIMIZE, metric_name="$x^", proposal=Proposal("$\\frac{ 数 <b>"))
         for one in records
     ]
-    ended = Run(2, None, role="confirm", training_seconds=100.0, hopeless="its loss was too far behind")
+    ended = Run(2, None, role=Role.CONFIRM, training_seconds=100.0, hopeless="its loss was too far behind")
     stopped = replace(records[2], runs=(*records[2].runs, ended), verdict=Verdict(Status.DISCARD, "hopeless", ""))
     some_bare = [*records[:2], stopped, *records[3:]]
     for number, some in enumerate((records[:1], odd, [], [replace(records[1], verdict=None)], some_bare)):

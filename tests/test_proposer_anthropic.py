@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 from messages_server import KEY, Asked, Server, serving, tokens
+from places import refusal
 
 from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, UserError
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Usage
+from pytest_autoresearch.core.failure import Failure, Stage
+from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.proposers.anthropic import DEFAULT_MODEL, AnthropicProposer, check
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prices import Prices, prices_of
@@ -265,7 +268,7 @@ def test_only_the_first_proposal_of_a_reply_counts(bench: Bench) -> None:
     assert proposal.description == "wider"
     assert bench.text == TRAIN.replace("64", "128")
     bench.reset()
-    proposer.repair(bench.context(), proposal, "it is slow")
+    proposer.repair(bench.context(), proposal, refusal("it is slow"))
     results = {block["content"]: block["is_error"] for block in bench.asked[1].body["messages"][-1]["content"]}
     assert results.pop(fenced("experiment 0003", "it was tried")) is False
     assert results.pop("only the first proposal of a reply counts") is True
@@ -335,11 +338,13 @@ def test_a_repair_goes_on_with_the_files_as_they_were_written(bench: Bench) -> N
     first = proposer.propose(bench.context())
     assert first is not None
     bench.reset()
-    second = proposer.repair(bench.context(), first, "in its run: oom: out of memory")
+    second = proposer.repair(bench.context(), first, OUT_OF_MEMORY)
     assert second is not None
     assert (second.description, bench.text) == ("less wide", TRAIN.replace("64", "96"))
     bench.reset()
-    third = proposer.repair(bench.context(), second, "in its run: nan: the loss is not finite")
+    third = proposer.repair(
+        bench.context(), second, Failure(Stage.RUN, Crash(CrashClass.NAN, "the loss is not finite"))
+    )
     assert third is not None
     assert bench.text == TRAIN.replace("64", "96").replace("4\n", "8\n").replace("968", "96")
     result = bench.asked[1].body["messages"][-1]["content"][0]
@@ -356,7 +361,9 @@ def test_a_proposal_may_be_made_once_more_as_it_was(bench: Bench) -> None:
     first = proposer.propose(bench.context())
     assert first is not None
     bench.reset()
-    second = proposer.repair(bench.context(), first, "it is nearly what was tried as 0007: propose it again if ...")
+    second = proposer.repair(
+        bench.context(), first, replace(refusal("it is nearly what was tried as 0007"), near_duplicate=True)
+    )
     assert second is not None
     assert second.description == "wider, for width pays"
     assert bench.text == TRAIN.replace("64", "128")
@@ -367,13 +374,13 @@ def test_a_failed_experiment_may_be_given_up(bench: Bench) -> None:
     proposal = proposer.propose(bench.context())
     assert proposal is not None
     bench.reset()
-    assert proposer.repair(bench.context(), proposal, "oom") is None
+    assert proposer.repair(bench.context(), proposal, OUT_OF_MEMORY) is None
     assert bench.text == TRAIN
 
 
 def test_what_another_session_proposed_is_repaired_in_a_new_conversation(bench: Bench) -> None:
     proposal = bench.proposer([{"propose": WIDER}]).repair(
-        bench.context(), Proposal("much wider", "width pays"), "in its run: oom: out of memory"
+        bench.context(), Proposal("much wider", "width pays"), OUT_OF_MEMORY
     )
     assert proposal is not None
     (message,) = bench.asked[0].body["messages"]
@@ -390,15 +397,15 @@ def test_all_calls_about_an_experiment_share_its_repairs(bench: Bench) -> None:
     assert proposal is not None
     bench.reset()
     with pytest.raises(Refused, match="the old text does not occur") as caught:
-        proposer.repair(bench.context(), proposal, "in its run: oom: out of memory")
+        proposer.repair(bench.context(), proposal, OUT_OF_MEMORY)
     assert len(bench.asked) == 4
-    assert proposer.repair(bench.context(), caught.value.proposal, str(caught.value)) is None
+    assert proposer.repair(bench.context(), caught.value.proposal, refusal(str(caught.value))) is None
     assert len(bench.asked) == 4
     bench.api.play([{"propose": WIDER}])
     assert proposer.propose(bench.context(2)) is not None
     bench.reset()
     proposer.settled(1)
-    assert proposer.repair(bench.context(), proposal, "in its run: oom: out of memory") is not None
+    assert proposer.repair(bench.context(), proposal, OUT_OF_MEMORY) is not None
 
 
 def test_a_settled_experiment_and_a_branch_that_has_moved_are_not_gone_on_with(bench: Bench) -> None:
@@ -412,7 +419,7 @@ def test_a_settled_experiment_and_a_branch_that_has_moved_are_not_gone_on_with(b
             (bench.folder / "train.py").write_text(TRAIN.replace("DEPTH = 4", "DEPTH = 5"))
         else:
             proposer.settled(1)
-        proposer.repair(bench.context(), proposal, "oom")
+        proposer.repair(bench.context(), proposal, OUT_OF_MEMORY)
         assert len(bench.asked[-1].body["messages"]) == 1
     assert "DEPTH = 5" in bench.text
 
@@ -433,7 +440,7 @@ def test_a_refusal_in_a_repair_does_not_forget_what_failed(bench: Bench) -> None
     proposal = proposer.propose(bench.context())
     assert proposal is not None
     bench.reset()
-    assert proposer.repair(bench.context(), proposal, "in its run: oom: out of memory") is not None
+    assert proposer.repair(bench.context(), proposal, OUT_OF_MEMORY) is not None
     assert len(bench.asked[2].body["messages"]) == 1
     said = said_last(bench.asked[2])
     assert all(words in said for words in ("another direction", "oom: out of memory", "wider", "make the whole edit"))
@@ -446,7 +453,7 @@ def test_refusals_make_a_crash_and_three_in_a_row_an_end(bench: Bench) -> None:
         with pytest.raises(Refused, match=r"the model proposed nothing: the model declined \(frontier_llm\)") as caught:
             proposer.propose(bench.context(number))
         assert caught.value.crash == "no-proposal"
-        assert proposer.repair(bench.context(number), caught.value.proposal, "it proposed nothing") is None
+        assert proposer.repair(bench.context(number), caught.value.proposal, refusal("it proposed nothing")) is None
     with pytest.raises(ProposerError, match=r"nothing for 3 experiments in a row \(last: the model declined"):
         proposer.propose(bench.context(3))
     assert len(bench.asked) == 6
@@ -577,6 +584,7 @@ def test_a_conversation_that_got_too_long_begins_again(bench: Bench) -> None:
     assert [len(asked.body["messages"]) for asked in bench.asked] == [1, 3, 1]
 
 
+OUT_OF_MEMORY = Failure(Stage.RUN, Crash(CrashClass.OOM, "out of memory"))
 TOO_LONG = {"error": 400, "message": "prompt is too long: 9 > 8"}
 NOT_TAKEN = {"error": 400, "message": "messages.1: no"}
 
@@ -587,7 +595,7 @@ def test_a_repair_that_begins_again_does_not_forget_what_failed(bench: Bench, tr
     proposal = proposer.propose(bench.context())
     assert proposal is not None
     bench.reset()
-    assert proposer.repair(bench.context(), proposal, "in its run: oom: out of memory") is not None
+    assert proposer.repair(bench.context(), proposal, OUT_OF_MEMORY) is not None
     assert [len(asked.body["messages"]) for asked in bench.asked] == [1, 3, 1]
     assert all(words in said_last(bench.asked[2]) for words in ("oom: out of memory", "make the whole edit"))
     assert bench.text == TRAIN.replace("DEPTH = 4", "DEPTH = 8")
@@ -595,7 +603,7 @@ def test_a_repair_that_begins_again_does_not_forget_what_failed(bench: Bench, tr
 
 @pytest.mark.parametrize("trouble", [TOO_LONG, NOT_TAKEN])
 def test_a_failure_that_is_too_long_to_tell_is_left_out(bench: Bench, trouble: dict[str, Any]) -> None:
-    failed = (bench.context(), Proposal("much wider", "width pays"), "in its run: oom: out of memory")
+    failed = (bench.context(), Proposal("much wider", "width pays"), OUT_OF_MEMORY)
     assert bench.proposer([trouble, {"propose": WIDER}]).repair(*failed) is not None
     assert "out of memory" in said_last(bench.asked[0])
     assert "out of memory" not in said_last(bench.asked[1])

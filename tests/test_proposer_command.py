@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
-from places import Place, git
+from places import Place, git, refusal
 
 from pytest_autoresearch.core.agent_job import Errand, Finished
 from pytest_autoresearch.core.errors import ProposerError, Refused, Stopped, UserError
@@ -25,7 +26,6 @@ from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.bubblewrap import installed
 from pytest_autoresearch.sandboxes.selftest import try_out
 from pytest_autoresearch.source import guard
-from pytest_autoresearch.source.near_duplicates import NEARLY
 
 EDIT = "open('train.py', 'a').write('RATE = 2\\n')\n"
 
@@ -105,10 +105,11 @@ class Lane:
         self.tree.reset(self.base)
         return self.proposer.propose(self.context(number))
 
-    def repair(self, script: str, failure: str, number: int = 1) -> Proposal | None:
+    def repair(self, script: str, failure: str, number: int = 1, *, near_duplicate: bool = False) -> Proposal | None:
         self.script(script)
         self.tree.reset(self.base)
-        return self.proposer.repair(self.context(number), Proposal("more of it"), failure)
+        why = replace(refusal(failure), near_duplicate=near_duplicate)
+        return self.proposer.repair(self.context(number), Proposal("more of it"), why)
 
     def refused(self, script: str, number: int = 1) -> Refused:
         with pytest.raises(Refused) as caught:
@@ -396,12 +397,12 @@ def test_an_agent_that_ended_in_another_way_is_not_waited_for(lane: Lane, script
 def test_a_repair_waits_with_the_edit_that_failed_and_does_not_take_it_for_meant(lane: Lane) -> None:
     lane.proposer = lane.made(patience_seconds=8.0, pause=lane.pause)
     lane.propose(EDIT)
-    nearly = f'{NEARLY} 0001, "more of it" (discard)'
-    assert lane.repair(OVERLOADED, nearly) is None
+    nearly = 'it is nearly what was tried as 0001, "more of it" (discard)'
+    assert lane.repair(OVERLOADED, nearly, near_duplicate=True) is None
     assert lane.pauses == [1, 2, 4]
     lane.recover = "assert 'RATE = 2' in open('train.py').read(); print('I mean it')"
     lane.propose(EDIT)
-    assert lane.repair(OVERLOADED, nearly) is not None
+    assert lane.repair(OVERLOADED, nearly, near_duplicate=True) is not None
     assert lane.changed() == {"train.py": "M"}
     assert lane.pauses == [1, 2, 4, 1]
 

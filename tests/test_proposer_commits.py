@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import refusal
 from trees import TRAIN, Tree, recorded
 
 from pytest_autoresearch.core.errors import Refused, UserError
@@ -54,7 +55,7 @@ def test_each_commit_is_proposed_once_oldest_first_with_its_message_and_hash(tre
 
     assert next_change(tree, proposer) == ("deeper", {"LINE_2 = 22"})
     assert proposer.propose(tree.context()) is None
-    assert proposer.repair(tree.context(), proposal, "no") is None
+    assert proposer.repair(tree.context(), proposal, refusal("no")) is None
 
 
 def test_a_commit_is_merged_into_a_head_that_has_moved_on(tree: Tree) -> None:

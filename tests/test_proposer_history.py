@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import attempt, judged
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Repair, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Repair, Status, Verdict
+from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.run import Crash, CrashClass, Role, Run
 from pytest_autoresearch.proposers.history import history, stale
 
 KEEP, DISCARD, CRASH = Status.KEEP, Status.DISCARD, Status.CRASH
@@ -24,12 +25,12 @@ def record(number: int, status: Status = DISCARD, gain: float = -0.001, said: st
     """A judged experiment of a campaign whose best was 1.0 when it was tried."""
     proposal = Proposal(said or f"idea {number}", why or f"reason {number}", area="optimizer")
     if status is CRASH:
-        run = Run(42, None, crash=Crash("oom", f"out of memory {number}"))
-        return judged(attempt(number, proposal=proposal, runs=(run,), incumbent=1.0), CRASH, "oom")
+        run = Run(42, None, crash=Crash(CrashClass.OOM, f"out of memory {number}"))
+        return judged(attempt(number, proposal=proposal, runs=(run,), decision=Decision(1.0)), CRASH, "oom")
     run = Run(42, 1.0 - gain, metrics={"num_steps": 1655.0}, peak_memory_mb=382.4)
     one = attempt(
-        number, proposal=proposal, runs=(run,), incumbent=1.0 if number else None, lines_added=3, lines_removed=1,
-        commit=f"{number:040d}", base=f"{number - 1:040d}",
+        number, proposal=proposal, runs=(run,), decision=Decision(1.0 if number else None),
+        lines_added=3, lines_removed=1, commit=f"{number:040d}", base=f"{number - 1:040d}",
     )  # fmt: skip
     reason = "baseline" if not number else "improved" if status is KEEP else "not-improved"
     return one.judged(Verdict(status, reason, f"so it is: {status}", gain if number else None), float(number))
@@ -60,7 +61,7 @@ def test_an_experiment_is_one_line_and_a_gain_is_positive_where_it_is_better() -
     _, recent = history([record(0, KEEP), record(1, KEEP, 0.25, "hotter"), record(2, DISCARD, -0.0625, "colder")])
     assert "\n0001 keep 0.750000, gain +0.250000, +3/-1 lines: hotter\n" in recent
     assert "\n0002 discard 1.062500, gain -0.062500, +3/-1 lines: colder\n" in recent
-    up = replace(record(3, DISCARD, -0.5), direction=Direction.MAXIMIZE, incumbent=2.0)
+    up = replace(record(3, DISCARD, -0.5), direction=Direction.MAXIMIZE, decision=Decision(2.0))
     up = replace(up, verdict=None).judged(Verdict(DISCARD, "not-improved", "", up.gain), 3.0)
     assert "0003 discard 1.500000, gain -0.500000" in history([up])[1]
 
@@ -76,7 +77,9 @@ def test_the_summary_says_where_the_campaign_stands() -> None:
 
 
 def test_the_latest_are_told_with_their_reason_their_crash_and_what_was_mended() -> None:
-    mended = replace(record(2), repairs=(Repair("preflight", Crash("exit 1", "NameError: name 'x' is not defined")),))
+    mended = replace(
+        record(2), repairs=(Repair(Stage.PREFLIGHT, Crash(CrashClass.EXIT, "NameError: name 'x' is not defined", 1)),)
+    )
     rejected = replace(record(3, DISCARD, 0.1), verdict=Verdict(DISCARD, "assertion", "val_bpb 0.9; assert 5 < 4", 0.1))
     _, recent = history([record(0, KEEP), record(1, CRASH, why="it\nwill fit"), mended, rejected])
     assert words_of(recent, 1) == "  because: it will fit\n  area optimizer\n  crash: out of memory 1\n"
@@ -162,9 +165,11 @@ NOVEL = "the whole story of it, with every number that was ever seen, " * 100
 def alike(kind: Status, text: str) -> Callable[[int], Experiment]:
     def made(number: int) -> Experiment:
         one = record(number, kind, -123456.789 + number, f"{number} {text}", text)
-        crash = Crash("a reason that has no end" * 9, text)
+        crash = Crash(CrashClass.OVER_PROCESSES, text)
         proposal = replace(one.proposal, area=text)
-        return replace(one, proposal=proposal, lines_added=12345, lines_removed=12345, repairs=(Repair("run", crash),))
+        return replace(
+            one, proposal=proposal, lines_added=12345, lines_removed=12345, repairs=(Repair(Stage.RUN, crash),)
+        )
 
     return made
 
@@ -193,7 +198,7 @@ TEXTS = st.text(st.characters(exclude_categories=()), max_size=200) | st.sampled
 NUMBERS = st.none() | st.floats()
 EXPERIMENTS = st.builds(
     lambda number, proposal, runs, verdict, incumbent, repairs: attempt(
-        number, proposal=proposal, runs=runs, verdict=verdict, incumbent=incumbent, repairs=repairs
+        number, proposal=proposal, runs=runs, verdict=verdict, decision=Decision(incumbent), repairs=repairs
     ),
     st.integers(0, 400),
     st.builds(Proposal, TEXTS, TEXTS, area=TEXTS),
@@ -251,7 +256,7 @@ def test_numbers_are_short_whatever_they_are() -> None:
 
 
 def test_metrics_are_shown_in_steps_and_what_is_finer_is_not() -> None:
-    kept = replace(record(1, KEEP, 0.25), runs=(Run(1, 0.7512, role="screen"), Run(2, 0.7498, role="confirm")))
+    kept = replace(record(1, KEEP, 0.25), runs=(Run(1, 0.7512, role=Role.SCREEN), Run(2, 0.7498, role=Role.CONFIRM)))
     for resolution, shown_as in ((0.0, "0.750267"), (0.01, "0.750000"), (0.1, "0.800000")):
         _, recent = history([record(0, KEEP), kept], resolution)
         assert f"0001 keep {shown_as}" in recent

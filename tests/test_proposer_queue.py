@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import refusal
 from trees import TRAIN, Tree, recorded
 
 from pytest_autoresearch.core.errors import Refused
@@ -72,7 +73,7 @@ def test_no_queue_and_an_empty_queue_end_the_campaign(tree: Tree) -> None:
 
 
 def test_a_queued_patch_is_not_ours_to_repair(tree: Tree) -> None:
-    assert QueueProposer().repair(tree.context(), Proposal("x"), "no") is None
+    assert QueueProposer().repair(tree.context(), Proposal("x"), refusal("no")) is None
 
 
 def test_a_patch_made_on_an_older_commit_is_merged(tree: Tree) -> None:

@@ -15,10 +15,11 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from places import refusal
 
 from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.search import SearchProposer
 from pytest_autoresearch.source import constants
@@ -52,9 +53,9 @@ def judged(
     number: int, proposal: Proposal, metric: float | None, best: float, direction: Direction = Direction.MINIMIZE
 ) -> Experiment:
     """An experiment as it stands in the records; no metric is a crash, and better than `best` is kept."""
-    crash = None if metric is not None else Crash("exit 1", "it broke")
+    crash = None if metric is not None else Crash(CrashClass.EXIT, "it broke", 1)
     run = Run(0, metric, crash=crash)
-    experiment = Experiment(number, "t", "c", "b", "t", proposal, (run,), incumbent=best, direction=direction)
+    experiment = Experiment(number, "t", "c", "b", "t", proposal, (run,), decision=Decision(best), direction=direction)
     if crash:
         return replace(experiment, verdict=Verdict(Status.CRASH, crash.reason, "it broke"))
     kept = experiment.gain > 0
@@ -305,9 +306,9 @@ def test_a_refused_proposal_is_repaired_by_another_one(tmp_path: Path) -> None:
     proposer = SearchProposer(0)
     seen = [proposer.propose(campaign.context())]
     for _ in range(2):
-        seen.append(proposer.repair(campaign.context(), seen[-1], "the same program was tried as 0004"))
+        seen.append(proposer.repair(campaign.context(), seen[-1], refusal("the same program was tried as 0004")))
         assert values_of(campaign.edited) == seen[-1].parameters
-    assert proposer.repair(campaign.context(), seen[-1], "no") is None
+    assert proposer.repair(campaign.context(), seen[-1], refusal("no")) is None
     assert len({proposal.description for proposal in seen}) == 3
 
 

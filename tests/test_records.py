@@ -17,10 +17,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from places import Place, attempt, git, judged
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Setting, Status, Verdict
+from pytest_autoresearch.core.experiment import (
+    Decision,
+    Direction,
+    Experiment,
+    Proposal,
+    Reason,
+    Setting,
+    Status,
+    Verdict,
+)
 from pytest_autoresearch.core.history import chain, untried
 from pytest_autoresearch.core.records import decode, encode
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.ledger.results_tsv import ResultsFile, header, row
 
@@ -43,7 +52,10 @@ NAMES = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
 ANY_NUMBER = st.floats()  # NaN and the infinities too
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 HASHES = st.text("0123456789abcdef", min_size=40, max_size=40)
-CRASHES = st.builds(Crash, TEXTS, TEXTS)
+CODES = st.none() | st.integers(0, 255)
+CRASHES = st.builds(Crash, st.sampled_from(CrashClass), TEXTS) | st.builds(
+    Crash, st.sampled_from([CrashClass.EXIT, CrashClass.SIGNAL]), TEXTS, CODES
+)
 RUNS = st.builds(
     Run,
     seed=st.integers(0, 2**63),
@@ -67,6 +79,7 @@ RUNS = st.builds(
     exit_status=st.none() | st.integers(-64, 255),
     crash=st.none() | CRASHES,
     log=TEXTS,
+    role=st.sampled_from(Role),
 )
 PROPOSALS = st.builds(
     Proposal, TEXTS, TEXTS, TEXTS, TEXTS,
@@ -84,8 +97,7 @@ EXPERIMENTS = st.builds(
     limits=st.builds(Limits, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER),
     metric_name=NAMES,
     direction=st.sampled_from(Direction),
-    incumbent=st.none() | ANY_NUMBER,
-    margin=ANY_NUMBER,
+    decision=st.builds(Decision, st.none() | ANY_NUMBER, ANY_NUMBER, st.none() | st.sampled_from(Reason)),
     refusal=st.none() | CRASHES,
     verdict=st.none() | st.builds(Verdict, st.sampled_from(Status), TEXTS, TEXTS, st.none() | ANY_NUMBER),
     setting=st.builds(Setting, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
@@ -144,7 +156,7 @@ def test_the_halves_of_a_character_are_read_as_the_character() -> None:
 
 def test_the_end_of_a_crashs_log_is_in_its_record_and_no_other_log() -> None:
     log = "".join(f"line {n}\n" for n in range(10_000))
-    runs = (Run(42, None, crash=Crash("oom", "out of memory"), log=log), Run(43, 1.0, log=log))
+    runs = (Run(42, None, crash=Crash(CrashClass.OOM, "out of memory"), log=log), Run(43, 1.0, log=log))
     crash, other = decode(encode(attempt(runs=runs))).runs
     assert crash.log
     assert log.endswith(crash.log)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from places import attempt, judged
 
-from pytest_autoresearch.core.experiment import Experiment, Status, Verdict
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.experiment import Decision, Experiment, Reason, Status, Verdict
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
 
@@ -19,39 +19,43 @@ def record(number: int, *runs: Run, **fields: object) -> Experiment:
 
 def test_a_run_that_chose_or_that_was_disturbed_is_no_replicate() -> None:
     one = record(
-        1, Run(42, 1.0, role="screen"), Run(43, 2.0, role="confirm"), Run(44, 9.0, role="confirm", inconclusive="hot"),
-        Run(44, 3.0, role="confirm"),
+        1, Run(42, 1.0, role=Role.SCREEN), Run(43, 2.0, role=Role.CONFIRM),
+        Run(44, 9.0, role=Role.CONFIRM, inconclusive="hot"), Run(44, 3.0, role=Role.CONFIRM),
     )  # fmt: skip
     assert replicates.samples([one])[one.commit].mean == 2.5
     assert replicates.run_count([one], one.commit) == 3
 
 
 def test_one_seed_of_one_commit_counts_once_though_two_lanes_ran_it() -> None:
-    head = record(1, Run(43, 2.0, role="confirm"))
-    others = [record(n, Run(44, metric, role="incumbent", commit=head.commit)) for n, metric in ((2, 2.1), (3, 2.2))]
+    head = record(1, Run(43, 2.0, role=Role.CONFIRM))
+    others = [record(n, Run(44, metric, role=Role.INCUMBENT, commit=head.commit)) for n, metric in ((2, 2.1), (3, 2.2))]
     assert replicates.samples([head, *others])[head.commit].runs == 2
 
 
 def test_what_a_proposer_is_shown_is_in_steps_of_half_a_deviation_with_one_digit() -> None:
-    baseline = record(0, *(Run(42 + k, metric, role="baseline") for k, metric in enumerate((0.98, 0.9804, 0.9808))))
+    baseline = record(0, *(Run(42 + k, metric, role=Role.BASELINE) for k, metric in enumerate((0.98, 0.9804, 0.9808))))
     assert replicates.resolution(baseline, NO_PRIOR) == 0.0002
     assert replicates.resolution(baseline, VAL_BPB_ON_A_GPU) == 0.0002
     assert replicates.resolution(None, VAL_BPB_ON_A_GPU) == 0.0
-    exact = record(0, *(Run(42 + k, 0.98, role="baseline") for k in range(5)))
+    exact = record(0, *(Run(42 + k, 0.98, role=Role.BASELINE) for k in range(5)))
     assert replicates.resolution(exact, NO_PRIOR) == 0.0
 
 
 def test_luck_is_what_the_keeps_leave_open_and_what_chance_alone_would_keep() -> None:
     first = record(0, verdict=Verdict(Status.KEEP, "baseline", ""))
     kept = record(
-        1, base=first.commit, commit="b" * 40, rule="standard", probability=0.9,
+        1, base=first.commit, commit="b" * 40, decision=Decision(rule="standard", probability=0.9),
         verdict=Verdict(Status.KEEP, "improved", ""),
     )  # fmt: skip
     simpler = record(
-        2, base=kept.commit, commit="c" * 40, rule="standard", probability=0.2, decided="simpler",
+        2, base=kept.commit, commit="c" * 40,
+        decision=Decision(rule="standard", probability=0.2, decided=Reason.SIMPLER),
         verdict=Verdict(Status.KEEP, "simpler", ""),
     )  # fmt: skip
-    lost = [record(n, rule="standard", verdict=Verdict(Status.DISCARD, "regression", "")) for n in range(3, 101)]
+    lost = [
+        record(n, decision=Decision(rule="standard"), verdict=Verdict(Status.DISCARD, "regression", ""))
+        for n in range(3, 101)
+    ]
     known = replicates.luck([first, kept, simpler, *lost])
     assert known.nothing == pytest.approx(0.1)
     assert (known.chance, known.tried) == (pytest.approx(3.0), 100)

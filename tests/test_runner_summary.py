@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
 from pytest_autoresearch.runners.environment import passes
 from pytest_autoresearch.runners.output import Output
@@ -58,7 +58,7 @@ def test_a_doubled_metric_is_none_even_when_both_agree(values: list[float], as_m
         for value, metric in zip(values, as_metric, strict=False)
     ]
     assert read(*lines).metric() == Crash(
-        "no-metric", "val_bpb was printed more than once; print it once, after a line `---`"
+        CrashClass.NO_METRIC, "val_bpb was printed more than once; print it once, after a line `---`"
     )
 
 
@@ -194,7 +194,7 @@ def test_a_chained_traceback_is_classed_by_its_last_exception() -> None:
     handling = ["", "During handling of the above exception, another exception occurred:", ""]
     second = ["Traceback (most recent call last):", '  File "train.py", line 5, in <module>', "KeyError: 'x'"]
     assert exit_crash(1, TRACEBACK).reason == "import"
-    assert exit_crash(1, [*TRACEBACK, *handling, *second]) == Crash("exit 1", "KeyError: 'x'")
+    assert exit_crash(1, [*TRACEBACK, *handling, *second]) == Crash(CrashClass.EXIT, "KeyError: 'x'", 1)
 
 
 def test_words_that_only_look_like_a_class_do_not_make_one() -> None:
@@ -215,7 +215,7 @@ def test_an_exception_is_found_above_hundreds_of_lines_of_its_message() -> None:
     said.hear(
         "\n".join([*TRACEBACK[:-1], "E: no compiler", *message, *found_from, "", "Set VERBOSE=1 for more"]).encode()
     )
-    assert exit_crash(1, said.lines) == Crash("exit 1", "E: no compiler")
+    assert exit_crash(1, said.lines) == Crash(CrashClass.EXIT, "E: no compiler", 1)
 
 
 def test_an_abort_for_want_of_memory_is_out_of_memory() -> None:
@@ -233,7 +233,7 @@ def test_a_message_has_one_line_and_a_bound() -> None:
 
 @pytest.mark.parametrize("sentence", ["the loss is NaN.", "val_bpb is not finite", "an infinite loss in row 3"])
 def test_a_scorer_that_speaks_of_nan_is_classed_so(sentence: str) -> None:
-    assert score_crash(1, [sentence]) == Crash("nan", sentence)
+    assert score_crash(1, [sentence]) == Crash(CrashClass.NAN, sentence)
 
 
 def test_a_scorer_that_speaks_of_finance_is_not() -> None:

@@ -196,7 +196,7 @@ def test_fixtures_marks_and_conftest_wrappers_of_the_user_work(repo: Repo) -> No
         import pytest
         @pytest.fixture(scope="session")
         def experiment(experiment):
-            assert type(experiment).__name__ == "Experiment"
+            assert repr(experiment).startswith("<experiment ")
             return experiment
         @pytest.hookimpl(wrapper=True, tryfirst=True)
         def pytest_runtest_makereport(item, call):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from repo import Repo
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Proposal, Status, Verdict
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.reports.step_summary import step_summary, text
 from pytest_autoresearch.session.github import SUMMARY_BYTES, append, commands, outputs
@@ -27,14 +27,14 @@ def kept(number: int, metric: float, description: str = "an idea", base: str = "
     run = Run(1, metric, metrics={"val_bpb": metric})
     return Experiment(
         number, "t", f"c{number}", base or f"c{number - 1}", "tree", Proposal(description), (run,), Limits(1, 1, 1),
-        incumbent=metric + 0.01 if number else None, verdict=Verdict(Status.KEEP, "improved", "better", 0.01),
+        decision=Decision(metric + 0.01 if number else None), verdict=Verdict(Status.KEEP, "improved", "better", 0.01),
     )  # fmt: skip
 
 
 def crashed(number: int, reason: str = "oom", message: str = "out of memory") -> Experiment:
-    run = Run(1, None, crash=Crash(reason, message))
+    run = Run(1, None, crash=Crash(CrashClass.EXIT, message, 1))
     return Experiment(
-        number, "t", f"c{number}", "c0", "tree", Proposal("an idea"), (run,), Limits(1, 1, 1), incumbent=1.0,
+        number, "t", f"c{number}", "c0", "tree", Proposal("an idea"), (run,), Limits(1, 1, 1), decision=Decision(1.0),
         verdict=Verdict(Status.CRASH, reason, message),
     )  # fmt: skip
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
 
 
 def run(
-    *others: str, steps: float = 0, crash: str = "", device: str = "GPU-1", **throttling: float
+    *others: str, steps: float = 0, crash: CrashClass | None = None, device: str = "GPU-1", **throttling: float
 ) -> Run:  # fmt: skip
     return Run(
         seed=42, metric=None if crash else 1.0, training_seconds=100.0, device=device, others=others,
@@ -40,9 +40,9 @@ def test_a_screen_and_what_was_there_for_the_baseline_are_no_neighbours() -> Non
 
 
 def test_out_of_memory_beside_a_neighbour_is_the_neighbours() -> None:
-    assert disturbed(run("python (process 17)", crash="oom"), [QUIET]) != ""
-    assert disturbed(run(crash="oom"), [QUIET]) == ""
-    assert disturbed(run("python (process 17)", crash="exit 1"), [QUIET]) == ""
+    assert disturbed(run("python (process 17)", crash=CrashClass.OOM), [QUIET]) != ""
+    assert disturbed(run(crash=CrashClass.OOM), [QUIET]) == ""
+    assert disturbed(run("python (process 17)", crash=CrashClass.EXIT), [QUIET]) == ""
 
 
 def test_heat_is_told_against_what_is_usual() -> None:
@@ -76,7 +76,7 @@ def test_another_rate_of_steps_than_most_runs_of_the_program_is_doubted(
 
 
 def test_where_the_baseline_itself_is_unsteady_more_is_allowed() -> None:
-    baseline = [replace(run(steps=steps), role="baseline") for steps in (950, 1000, 1050)]
+    baseline = [replace(run(steps=steps), role=Role.BASELINE) for steps in (950, 1000, 1050)]
     assert unsteady(run(steps=900), [run(steps=1000)], baseline) == ""
     assert unsteady(run(steps=800), [run(steps=1000)], baseline) != ""
 
@@ -88,6 +88,6 @@ def test_on_a_cpu_there_is_no_telling() -> None:
 
 def test_a_program_that_is_out_of_memory_late_and_holds_little_only_says_so() -> None:
     limits = Limits(budget_seconds=100.0, startup_seconds=30.0, deadline_seconds=300.0, memory_limit_mb=1000.0)
-    early = replace(run(crash="oom"), training_seconds=5.0)
+    early = replace(run(crash=CrashClass.OOM), training_seconds=5.0)
     late, full = replace(early, training_seconds=90.0), replace(early, training_seconds=90.0, peak_memory_mb=950.0)
     assert [honestly_out_of_memory(one, limits) for one in (early, late, full, QUIET)] == [True, False, True, False]

@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from places import attempt
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Status, Verdict
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Status, Verdict
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.keeprule import verdict
+from pytest_autoresearch.session.measured import Measured
 
 quick = settings(deadline=None)
 METRICS = st.floats(-1e6, 1e6).map(lambda metric: metric + 0.0)  # no negative zero: it is printed with its sign
@@ -22,14 +23,14 @@ ANY_METRIC = st.floats()
 def measured(
     metric: float | None, incumbent: float | None = 1.0, direction: Direction = Direction.MINIMIZE
 ) -> Experiment:
-    return attempt(runs=(Run(42, metric),), incumbent=incumbent, direction=direction)
+    return attempt(runs=(Run(42, metric),), decision=Decision(incumbent), direction=direction)
 
 
 def mirrored(experiment: Experiment) -> Experiment:
     """The same experiment where more is better."""
     runs = tuple(replace(run, metric=None if run.metric is None else -run.metric) for run in experiment.runs)
-    incumbent = None if experiment.incumbent is None else -experiment.incumbent
-    return replace(experiment, runs=runs, incumbent=incumbent, direction=Direction.MAXIMIZE)
+    decision = Decision(None if experiment.decision.best is None else -experiment.decision.best)
+    return replace(experiment, runs=runs, decision=decision, direction=Direction.MAXIMIZE)
 
 
 def same(one: float | None, other: float | None) -> bool:
@@ -85,7 +86,7 @@ def test_the_estimate_is_the_mean_of_the_runs_that_have_a_metric(metrics: list[f
         return
     slack = 1e-9 * max(map(abs, values))
     assert min(values) - slack <= experiment.metric <= max(values) + slack
-    assert experiment.val_bpb == experiment.metric
+    assert Measured(experiment).val_bpb == experiment.metric
 
 
 # ------------------------------------------------------------------------------------------------------------ veto
@@ -155,7 +156,7 @@ def test_a_test_that_did_not_decide_is_a_discard_with_its_reason(word: str) -> N
 
 
 def test_a_crash_says_its_class_and_its_sentence() -> None:
-    lost = verdict.crashed(Crash("oom", "CUDA out of memory"))
+    lost = verdict.crashed(Crash(CrashClass.OOM, "CUDA out of memory"))
     assert str(lost) == "crash: oom: CUDA out of memory"
     assert (lost.reason, lost.gain) == ("oom", None)
 

@@ -37,6 +37,7 @@ if words[2] != "always-hot":  # and a hot card has cooled down
 """.replace("BUDGET", str(BUDGET))
 PROPOSE = """
 import json, os, pathlib, re
+from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.core.experiment import Proposal
 
 def pytest_autoresearch_propose(context, failure):

@@ -18,7 +18,16 @@ from pytest_autoresearch.campaign.lifecycle import Lifecycle
 from pytest_autoresearch.campaign.view import CampaignView
 from pytest_autoresearch.campaign.work_queue import WorkQueue
 from pytest_autoresearch.core.errors import AutoresearchError, GitError, UserError
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Setting, Usage, Verdict
+from pytest_autoresearch.core.experiment import (
+    BASELINE,
+    Decision,
+    Experiment,
+    Proposal,
+    Reason,
+    Setting,
+    Usage,
+    Verdict,
+)
 from pytest_autoresearch.core.history import chain, untried
 from pytest_autoresearch.core.run import Limits, Progress
 from pytest_autoresearch.keeprule import audit
@@ -204,10 +213,10 @@ class Campaign:
         what does not beat that is no better, and what does is measured again beside it.
         """
         incumbent = self.ledger.incumbent
-        if experiment.incumbent is not None and incumbent is not None and incumbent.commit == experiment.base:
+        if experiment.decision.best is not None and incumbent is not None and incumbent.commit == experiment.base:
             return experiment
         now = incumbent.metric if incumbent else None
-        return replace(experiment, incumbent=now, margin=0.0, decided="", evidence="", probability=None)
+        return replace(experiment, decision=Decision(best=now, rule=experiment.decision.rule))
 
     def record(self, experiment: Experiment, ruling: Verdict) -> Experiment:
         """Make a verdict permanent; the experiment as it stands in git, which has the last word.
@@ -222,7 +231,7 @@ class Campaign:
                 "and type the same command again"
             )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
-        if judged.verdict is not None and judged.verdict.reason == "stale":
+        if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
             self._queue.owe([judged])
         self.forget(experiment.number)
         compared = self._compared()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.dialogue import Dialogue
 from pytest_autoresearch.campaign.in_flight import InFlight
-from pytest_autoresearch.core.errors import Refused
+from pytest_autoresearch.core.errors import NearDuplicate, Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.keeprule.racing import distorts
 from pytest_autoresearch.ledger.worktree import Worktree
@@ -62,7 +62,7 @@ def check(common: Common, dialogue: Dialogue, proposal: Proposal, tree: Worktree
         earlier = near_duplicates.like(proposal.description, changes, dialogue.context.records)
         if earlier is not None:
             dialogue.warned = True
-            raise Refused(near_duplicates.told(earlier), proposal)
+            raise NearDuplicate(near_duplicates.told(earlier), proposal)
     return CheckedEdit(program, changes, fingerprint.size(after) <= (1 - _SIMPLER) * fingerprint.size(before))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pytest_autoresearch.campaign.editable import EditableFiles, UncommittedEdit
 from pytest_autoresearch.core.errors import GitError, UserError
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 
@@ -125,7 +125,7 @@ class Checkout:
         known = [self._files.committed(experiment.base), self._files.committed(experiment.commit)]
         if edit is not None:  # merged into that commit, but for a file that git ignored there
             known.append({path: entry for path, entry in edit.files.items() if path in known[0] | known[1]})
-        stale = experiment.verdict is not None and experiment.verdict.reason == "stale"
+        stale = experiment.verdict is not None and experiment.verdict.reason == Reason.STALE
         with self._files.scratch(head) as git:
             merged = stale and edit is not None and self._files.merge(git, edit, head)
             left = self._files.bring(git, self._files.working(head), known)

@@ -13,7 +13,7 @@ from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.work_queue import WorkQueue
 from pytest_autoresearch.core.errors import GitError, Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.proposers.base import Context, Proposer
@@ -53,7 +53,7 @@ class Dialogue:
         if self._owed is not None:  # an earlier session paid for the proposal: the record says so, nobody pays again
             flight.usage, flight.notes = self._owed.usage, self._owed.notes
         self._proposal = Proposal("")
-        self._failure = ""
+        self._failure: Failure | None = None
         self._unanswered: Repair | None = None
         self._sent_back = 0
         self._by_proposer = False  # and not by a user's hook, or by an earlier session
@@ -83,29 +83,26 @@ class Dialogue:
         self._proposal = self._flight.proposal = proposal
         return proposal
 
-    def send_back(self, stage: str, crash: Crash, log: str = "", failed: Experiment | None = None) -> bool:
+    def send_back(self, failure: Failure, failed: Experiment | None = None) -> bool:
         """Take a failure back, to be told with the next question; False if the failure stands.
 
         Args:
-            stage: Where it failed.
-            crash: How it failed.
-            log: The end of what training printed.
             failed: The candidate, if it was committed.
         """
         if failed is None:
             self._answered()  # the answer cannot be used, but it is one
             if self._sent_back >= self._common.settings.repairs:
                 return False
-            self._failure = crash.message
         else:
             if not self.listens:
                 return False
             self.failed_programs.add(failed.program)
             self._flight.candidate = None  # if the session ends now, no verdict is owed
-            said = log.strip()[-_LOG_CHARACTERS:].replace(f"{self._tree.folder}/", "")
-            self._failure = f"in its {stage}: {crash}\n{said}"
+            said = failure.log.strip()[-_LOG_CHARACTERS:].replace(f"{self._tree.folder}/", "")
+            failure = replace(failure, log=said)
+        self._failure = failure
         self._sent_back += 1
-        self._unanswered = Repair(stage, crash, failed.commit if failed else "")
+        self._unanswered = Repair(failure.stage, failure.crash, failed.commit if failed else "")
         return True
 
     def refused(self, proposal: Proposal) -> Proposal:
@@ -119,10 +116,10 @@ class Dialogue:
             self._unanswered = None
 
     def _ask(self) -> Proposal | None:
-        first = not self._failure
+        first = self._failure is None
         proposal = None
         if first or not self._by_proposer:
-            proposal = self._common.hooks.propose(self._common.view, self.context, self._failure)
+            proposal = self._common.hooks.propose(self._common.view, self.context, str(self._failure or ""))
             self._by_proposer = proposal is None
         if proposal is None:
             proposal = self._queue.ask(self._question)
@@ -133,7 +130,7 @@ class Dialogue:
         return self._described(replace(proposal, repeats=repeats))
 
     def _question(self, proposer: Proposer) -> Proposal | None:
-        if self._failure:
+        if self._failure is not None:
             return proposer.repair(self.context, self._proposal, self._failure)
         # Another lane may have had its turn meanwhile: its experiment is under way now, or kept.
         self.base, self.context = self._look()

@@ -19,15 +19,16 @@ from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.proposer_session import SessionDesk
 from pytest_autoresearch.campaign.work_queue import WorkQueue
 from pytest_autoresearch.core.errors import ProposerError, Refused, Spent
-from pytest_autoresearch.core.experiment import BASELINE, Experiment
-from pytest_autoresearch.core.run import Crash, Limits, Progress
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal
+from pytest_autoresearch.core.failure import Failure, Stage
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Role
 from pytest_autoresearch.keeprule.replicates import resolution
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.runs import RunMaker, Watcher
 from pytest_autoresearch.proposers.base import Context, Terms
 
 # These crashes go back to nobody: a proposer that is told how a faked metric was found learns how to hide it.
-_FINAL = ("rejected", "unwatched", "over-disk", "over-processes")
+_FINAL = (CrashClass.REJECTED, CrashClass.UNWATCHED, CrashClass.OVER_DISK, CrashClass.OVER_PROCESSES)
 _CHEAP = 0.1  # a run that failed after more than this share of its budget is repaired once
 
 
@@ -73,10 +74,10 @@ class Lifecycle:
                     edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
                     attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
             except Refused as error:
-                refusal = Crash(error.crash, str(error))
+                failure = error.failure
                 if result is None or result.refusal is not None:
-                    result = self._refused(common, flight, dialogue, error, tree)
-                goes_on = dialogue.send_back("proposal", refusal)
+                    result = self._refused(common, flight, dialogue, error.proposal, failure.crash, tree)
+                goes_on = dialogue.send_back(failure)
                 continue
             except (Spent, ProposerError) as error:
                 self._watcher.end(str(error), failed=isinstance(error, ProposerError))
@@ -104,25 +105,24 @@ class Lifecycle:
     # --------------------------------------------------------------------------------------------------- failures
 
     def _refused(
-        self, common: Common, flight: InFlight, dialogue: Dialogue, error: Refused, tree: Worktree
+        self, common: Common, flight: InFlight, dialogue: Dialogue, proposal: Proposal, crash: Crash, tree: Worktree
     ) -> Experiment:
         """The experiment of a refused proposal: nothing was committed, so its commit is the base."""
         tree.reset(dialogue.base)
-        proposal = dialogue.refused(error.proposal)
-        refused = candidate.attempt(common, flight, proposal, dialogue.base, dialogue.base, tree)
-        return replace(refused, refusal=Crash(error.crash, str(error)))
+        described = dialogue.refused(proposal)
+        refused = candidate.attempt(common, flight, described, dialogue.base, dialogue.base, tree)
+        return replace(refused, refusal=crash)
 
     def _send_back(self, experiment: Experiment, dialogue: Dialogue, flight: InFlight) -> bool:
         """Whether the experiment crashed and its proposer makes another one of it."""
         crash, run = experiment.crash, experiment.last_run
-        if crash is None or run is None or crash.reason in _FINAL or run.role == "confirm":
+        if crash is None or run is None or crash.kind in _FINAL or run.role is Role.CONFIRM:
             return False
-        if self._common.harness.score and run.training_seconds == 0:
-            return dialogue.send_back("preflight", crash, run.log, experiment)
-        costly = run.training_seconds > _CHEAP * experiment.budget_seconds
-        if costly and any(repair.stage == "run" for repair in flight.repairs):
+        stage = Stage.PREFLIGHT if self._common.harness.score and run.training_seconds == 0 else Stage.RUN
+        costly = stage is Stage.RUN and run.training_seconds > _CHEAP * experiment.budget_seconds
+        if costly and any(repair.stage is Stage.RUN for repair in flight.repairs):
             return False
-        return dialogue.send_back("run", crash, run.log, experiment)
+        return dialogue.send_back(Failure(stage, crash, run.log), experiment)
 
     def _keep_failed(self, failed: Experiment | None, flight: InFlight, tree: Worktree) -> None:
         """Keep the change and the logs of a failed candidate for people, before its repair takes their place."""

@@ -62,7 +62,7 @@ def _proposal(experiment: Experiment) -> str:
 
 def _verdict(experiment: Experiment) -> str:
     ruling, crash = experiment.verdict, experiment.crash
-    metric, best = finite(experiment.metric), experiment.incumbent
+    metric, best = finite(experiment.metric), experiment.decision.best
     gain = ruling.gain if ruling else None
     counted = sum(run.metric is not None for run in experiment.own_runs)
     return output.pairs(
@@ -79,7 +79,9 @@ def _verdict(experiment: Experiment) -> str:
             ("probability", _probability(experiment)),
             (
                 "evidence",
-                _wrapped(experiment.evidence) if ruling and experiment.evidence not in ruling.message else None,
+                _wrapped(experiment.decision.evidence)
+                if ruling and experiment.decision.evidence not in ruling.message
+                else None,
             ),
             ("simpler", "by a hundredth or more" if experiment.simpler else None),
         ],
@@ -93,9 +95,9 @@ def _ruling(ruling: Verdict) -> str:
 
 
 def _probability(experiment: Experiment) -> str | None:
-    if experiment.probability is None:
+    if experiment.decision.probability is None:
         return None
-    return f"{experiment.probability:.3f} that it is better than the best before"
+    return f"{experiment.decision.probability:.3f} that it is better than the best before"
 
 
 def _runs(experiment: Experiment, known: dict[str, int]) -> str:

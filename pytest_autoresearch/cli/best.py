@@ -92,8 +92,8 @@ def _print(tag: str, line: Sequence[Experiment], audited: Audit | None, switched
         advice = "" if audited else f": `autoresearch audit {tag}` says what may be quoted"
         print(output.line(audit.claim(audited) + advice))
     print(f"commit {last.commit} ({last.number:04d})\n")
-    changes = ["" if one.incumbent is None else f"{one.metric - one.incumbent:+.6f}" for one in line]
-    asked = ["" if one.probability is None else f"{one.probability:.2f}" for one in line]
+    changes = ["" if one.decision.best is None else f"{one.metric - one.decision.best:+.6f}" for one in line]
+    asked = ["" if one.decision.probability is None else f"{one.decision.probability:.2f}" for one in line]
     columns = [
         (Column("no.", right=True), [f"{one.number:04d}" for one in line]),
         (Column(last.metric_name[:16], right=True), [f"{one.metric:.6f}" for one in line]),

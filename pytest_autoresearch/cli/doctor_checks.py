@@ -159,7 +159,7 @@ def sandbox(found: Sandbox, policy: str) -> Check:
         return Check("sandbox", False, f"{found.words}, tried: it holds")
     installed = shutil.which("bwrap") is not None
     remedy = "docs/trust.md says what to do" if installed else "apt install bubblewrap"
-    without = "" if policy == "require" else "; proposals run with your own rights" * found.words.startswith("none")
+    without = "" if policy == "require" else "; proposals run with your own rights" * (not found.confines)
     return Check("sandbox", True if policy == "require" else None, found.words + without, remedy)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Status
+from pytest_autoresearch.core.experiment import Direction, Experiment, Reason, Status
 
-_PLAIN = ("not-improved", "regression")  # which the numbers say
+_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # which the numbers say
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def row_of(experiment: Experiment) -> Row:
         name=f"{experiment.number:04d}",
         status=document["status"] or "",
         metric=metric,
-        best=experiment.incumbent,
+        best=experiment.decision.best,
         shown=crash.reason if crash is not None else "" if metric is None else f"{metric:.6f}",
         said=said,
         sought=" ".join([said, *(str(document[name]) for name in ("hypothesis", "reason", "area", "message"))]),
@@ -77,7 +77,7 @@ def row_of(experiment: Experiment) -> Row:
         runs=len(experiment.runs),
         seconds=experiment.seconds,
         memory_mb=experiment.peak_memory_mb or None,
-        probability=experiment.probability,
+        probability=experiment.decision.probability,
         document=document,
     )
 
@@ -93,10 +93,10 @@ def document_of(experiment: Experiment) -> dict[str, Any]:
         "reason": ruling.reason if ruling else None,
         "metric_name": experiment.metric_name,
         "metric": None if crashed else finite(experiment.metric),
-        "best": finite(experiment.incumbent),
+        "best": finite(experiment.decision.best),
         "gain": finite(ruling.gain) if ruling else None,
         "margin": finite(experiment.margin),
-        "probability": experiment.probability,
+        "probability": experiment.decision.probability,
         "runs": len(experiment.runs),
         "seconds": round(experiment.seconds, 3),
         "training_seconds": round(experiment.training_seconds, 3),

@@ -3,6 +3,7 @@
     AutoresearchError
     ├── UserError           a mistake that one sentence and one command put right; nothing was touched
     ├── Refused             a proposal that the guard or its own form turned down; the proposer may repair it
+    │   └── NearDuplicate   it is like an earlier one; made once more, it is taken
     ├── ProposerError       a proposer can propose nothing more, for a reason that is no proposal's; ends the session
     ├── Spent               the user's budget for proposals is used up; ends the session as a limit does
     ├── Stopped             the session is ending; what was running has no result
@@ -17,6 +18,8 @@ A crash of the candidate is not an error: it is a result (`experiment.Crash`).
 from __future__ import annotations
 
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.failure import Failure, Stage
+from pytest_autoresearch.core.run import Crash, CrashClass
 
 
 class AutoresearchError(Exception):
@@ -35,10 +38,19 @@ class Refused(AutoresearchError):
         crash: The class of the crash that it becomes when nobody repairs it.
     """
 
-    def __init__(self, reason: str, proposal: Proposal, crash: str = "refused") -> None:
+    def __init__(self, reason: str, proposal: Proposal, crash: CrashClass = CrashClass.REFUSED) -> None:
         super().__init__(reason)
         self.proposal = proposal
-        self.crash = crash
+        self.crash = CrashClass(crash)  # whoever raises it may be a user's hook
+
+    @property
+    def failure(self) -> Failure:
+        """The refusal as its proposer is told."""
+        return Failure(Stage.PROPOSAL, Crash(self.crash, str(self)), near_duplicate=isinstance(self, NearDuplicate))
+
+
+class NearDuplicate(Refused):
+    """A proposal is like an earlier one, of which its proposer is told once."""
 
 
 class ProposerError(AutoresearchError):

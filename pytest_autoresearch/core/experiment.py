@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from pytest_autoresearch.core.failure import Stage
+from pytest_autoresearch.core.run import Crash, Limits, Role, Run
 
 BASELINE = 0
+Constant = float | int | bool  # of a program: what an edit may set a name to
 _USUAL = Limits(300.0, 30.0, 600.0)
 
 
@@ -60,7 +62,7 @@ class Proposal:
     hypothesis: str = ""
     proposer: str = ""
     source: str = ""
-    parameters: Mapping[str, float | int | bool] = field(default_factory=dict)
+    parameters: Mapping[str, Constant] = field(default_factory=dict)
     repeats: str = ""
     expected: str = ""
     area: str = ""
@@ -111,15 +113,33 @@ class Repair:
     """One failure of an experiment that went back to its proposer.
 
     Attributes:
-        stage: `proposal` (it could not be put into the tree, or a guard refused it), `preflight` (before its clock
-            was started) or `run`.
+        stage: Where it failed.
         crash: What was wrong.
         commit: What had been committed by then; empty where nothing was.
     """
 
-    stage: str
+    stage: Stage
     crash: Crash
     commit: str = ""
+
+
+class Reason(StrEnum):
+    """Why an experiment that did not crash was kept or discarded."""
+
+    BASELINE = "baseline"
+    IMPROVED = "improved"
+    SIMPLER = "simpler"
+    ACCEPTED = "accepted"  # by its tests, though the keep rule sees no gain
+    NOT_IMPROVED = "not-improved"
+    REGRESSION = "regression"  # not better in its first run
+    WITHIN_NOISE = "within-noise"
+    NOT_FINITE = "not-finite"
+    HOPELESS = "hopeless"  # ended early
+    ASSERTION = "assertion"  # it improved, but a test said no
+    SKIP = "skip"
+    XFAIL = "xfail"
+    XPASS = "xpass"
+    STALE = "stale"  # the branch has moved since it was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +148,7 @@ class Verdict:
 
     Attributes:
         status: What git and the TSV are told.
-        reason: One word or two: `improved`, `not-improved`, `assertion`, `stale`, `skip`, or the class of the crash.
+        reason: One of `Reason`, the class of the crash, or the word of a user's hook.
         message: One sentence for a person.
         gain: How much better than the incumbent, in the metric's unit; None without a metric or an incumbent.
     """
@@ -140,6 +160,27 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the keep rule says of an experiment's runs; the acceptance test has the last word.
+
+    Attributes:
+        best: The estimate of the incumbent, which is the branch head, when this was judged; None for a baseline.
+        margin: What the rule demands beyond `best`.
+        decided: The rule's own verdict; None where one run decides.
+        evidence: What it saw, in a sentence.
+        probability: That the experiment is better than the incumbent, by all of its runs; None where not asked.
+        rule: Its name, as the user knows it; empty in records of earlier versions.
+    """
+
+    best: float | None = None
+    margin: float = 0.0
+    decided: Reason | None = None
+    evidence: str = ""
+    probability: float | None = None
+    rule: str = ""
 
 
 def weighted(screen: float, confirmations: Sequence[float]) -> float:
@@ -160,7 +201,7 @@ class Setting:
         hardware_key: Rows are compared only within one.
         harness_hash: Of the frozen paths; rows are compared only within one.
         data_hash: Of the prepared data; rows are compared only within one.
-        sandbox: What held the training process; `none` in so many words.
+        sandbox: What held the training process, in words that begin with `none` where nothing did.
     """
 
     profile: str = ""
@@ -169,13 +210,15 @@ class Setting:
     data_hash: str = ""
     sandbox: str = "none"
 
+    @property
+    def confined(self) -> bool:
+        """Whether a sandbox held the training process."""
+        return self.sandbox.partition(" ")[0] != "none"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Experiment:
     """One numbered attempt: a proposal, its runs and, once it is judged, the verdict.
-
-    This is what a test receives. Every number of the last run's summary block is an attribute too, so
-    `experiment.val_bpb` or `experiment.mfu_percent` read as they are printed.
 
     Attributes:
         number: 0 for the baseline.
@@ -189,12 +232,7 @@ class Experiment:
         limits: What each run might use.
         metric_name: The name under which the metric is printed.
         direction: Which way it improves.
-        incumbent: The metric of the branch head when this was judged; None for a baseline.
-        margin: What the keep rule demands beyond `best`.
-        decided: The keep rule's word for its own verdict; empty where one run decides.
-        evidence: What it saw, in a sentence.
-        probability: That it is better than the incumbent, by all of its runs; None where that was not asked.
-        rule: The keep rule, by the name that the user has for it; empty in records of earlier versions.
+        decision: What the keep rule says of its runs.
         refusal: Why the proposal was never run, or None.
         verdict: None until it is judged.
         setting: What it can be compared with.
@@ -221,12 +259,7 @@ class Experiment:
     limits: Limits = _USUAL
     metric_name: str = "val_bpb"
     direction: Direction = Direction.MINIMIZE
-    incumbent: float | None = None
-    margin: float = 0.0
-    decided: str = ""
-    evidence: str = ""
-    probability: float | None = None
-    rule: str = ""
+    decision: Decision = field(default_factory=Decision)
     refusal: Crash | None = None
     verdict: Verdict | None = None
     setting: Setting = field(default_factory=Setting)
@@ -234,7 +267,7 @@ class Experiment:
     program_hash: str = ""
     repairs: tuple[Repair, ...] = ()
     usage: Usage = field(default_factory=Usage)
-    constants: Mapping[str, float | int | bool] = field(default_factory=dict)
+    constants: Mapping[str, Constant] = field(default_factory=dict)
     simpler: bool = False
     comparable: bool = False
     lines_added: int = 0
@@ -246,20 +279,6 @@ class Experiment:
 
     def __repr__(self) -> str:
         return f"<experiment {self.number:04d}>"  # short: it stands in every assertion message
-
-    def __getattr__(self, name: str) -> float:
-        # Only names that are no field arrive here. A dunder is Python asking what kind of object this is.
-        if not name.startswith("__"):
-            if name == self.metric_name:
-                return self.metric
-            metrics = self.last_run.metrics if self.last_run else {}
-            if name in metrics:
-                return metrics[name]
-            have = ", ".join(sorted({self.metric_name, *metrics}))
-            raise AttributeError(
-                f"the run printed no {name!r}; it has {have}, beside best, gain, margin and the limits"
-            )
-        raise AttributeError(name)
 
     @property
     def crash(self) -> Crash | None:
@@ -282,6 +301,11 @@ class Experiment:
         return self.own_runs[-1] if self.own_runs else None
 
     @property
+    def metrics(self) -> Mapping[str, float]:
+        """Every number of the last run's summary block, under its printed name."""
+        return self.last_run.metrics if self.last_run else {}
+
+    @property
     def _counted(self) -> tuple[Run, ...]:
         """The runs that count: those with a metric, or all where none has one."""
         own = self.own_runs
@@ -294,8 +318,8 @@ class Experiment:
         if self.hopeless:
             return math.nan
         runs = [run for run in self.own_runs if run.metric is not None]
-        screen = next((run.metric for run in runs if run.role == "screen"), None)
-        confirmations = tuple(run.metric for run in runs if run.role == "confirm" and run.metric is not None)
+        screen = next((run.metric for run in runs if run.role is Role.SCREEN), None)
+        confirmations = tuple(run.metric for run in runs if run.role is Role.CONFIRM and run.metric is not None)
         if screen is not None and confirmations:
             return weighted(screen, confirmations)
         values = [run.metric for run in runs if run.metric is not None]
@@ -311,8 +335,13 @@ class Experiment:
 
     @property
     def best(self) -> float:
-        """The incumbent's estimate: what has to be beaten."""
-        return self.direction.worst if self.incumbent is None else self.incumbent
+        """What has to be beaten; for a baseline, what every finite metric improves on."""
+        return self.direction.worst if self.decision.best is None else self.decision.best
+
+    @property
+    def margin(self) -> float:
+        """What the keep rule demands beyond `best`."""
+        return self.decision.margin
 
     @property
     def gain(self) -> float:

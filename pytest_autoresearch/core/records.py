@@ -4,77 +4,42 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
-from pytest_autoresearch.core.experiment import (
-    Direction,
-    Experiment,
-    Proposal,
-    Repair,
-    Setting,
-    Status,
-    Usage,
-    Verdict,
-)
-from pytest_autoresearch.core.run import Crash, Limits, Run
+from cattrs import Converter
+from cattrs.gen import make_dict_unstructure_fn
+
+from pytest_autoresearch.core.experiment import Constant, Experiment, Reason
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # a crash is explained by its record alone; everything else is in the artifacts
 
+# In the order of the document, in which proposal, verdict and decision are not nested.
+_FIELDS = (
+    "schema", "number", "tag", "status", "reason", "message", "commit", "base", "tree", "program",
+    "description", "hypothesis", "proposer", "source", "parameters", "repeats", "expected", "area",
+    "metric_name", "direction", "metric", "best", "gain", "margin", "decided", "evidence", "probability", "rule",
+    "refusal", "runs", "limits", "setting", "program_hash", "repairs", "usage", "constants", "simpler", "comparable",
+    "lines_added", "lines_removed", "notes", "planned_number", "timings", "finished_at",
+)  # fmt: skip
+_LATER = (  # which records of earlier versions do not have
+    "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
+    "simpler", "comparable", "lines_added", "lines_removed", "notes",
+)  # fmt: skip
+_REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # the metric is for people: the runs say it
+_NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
+
+T = TypeVar("T")
+
 
 def encode(experiment: Experiment) -> str:
-    """The JSON document of a record, schema version first.
-
-    Infinities and NaN are strings, so that any JSON reader takes the document.
-    """
-    verdict = experiment.verdict
-    document = {
-        "schema": SCHEMA,
-        "number": experiment.number,
-        "tag": experiment.tag,
-        "status": verdict.status if verdict else None,
-        "reason": verdict.reason if verdict else None,
-        "message": verdict.message if verdict else None,
-        "commit": experiment.commit,
-        "base": experiment.base,
-        "tree": experiment.tree,
-        "program": experiment.program,
-        **asdict(experiment.proposal),
-        "metric_name": experiment.metric_name,
-        "direction": experiment.direction,
-        "metric": experiment.metric,
-        "best": experiment.incumbent,
-        "gain": verdict.gain if verdict else None,
-        "margin": experiment.margin,
-        "decided": experiment.decided,
-        "evidence": experiment.evidence,
-        "probability": experiment.probability,
-        "rule": experiment.rule,
-        "refusal": asdict(experiment.refusal) if experiment.refusal else None,
-        "runs": [encode_run(run) for run in experiment.runs],
-        "limits": asdict(experiment.limits),
-        "setting": asdict(experiment.setting),
-        "program_hash": experiment.program_hash,
-        "repairs": [asdict(repair) for repair in experiment.repairs],
-        "usage": asdict(experiment.usage),
-        "constants": dict(experiment.constants),
-        "simpler": experiment.simpler,
-        "comparable": experiment.comparable,
-        "lines_added": experiment.lines_added,
-        "lines_removed": experiment.lines_removed,
-        "notes": experiment.notes,
-        "planned_number": experiment.planned_number,
-        "timings": dict(experiment.timings),
-        "finished_at": experiment.finished_at,
-    }
-    return json.dumps(finite(document), indent=1, allow_nan=False)
-
-
-def encode_run(run: Run) -> dict[str, Any]:
-    """One run, as it stands in a record."""
-    return asdict(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
+    """The JSON document of a record, schema version first."""
+    nested = to_json(experiment)
+    flat = nested | nested["proposal"] | nested["decision"] | (nested["verdict"] or _NO_VERDICT)
+    flat |= {"schema": SCHEMA, "metric": to_json(experiment.metric)}
+    return json.dumps({name: flat[name] for name in _FIELDS}, indent=1, allow_nan=False)
 
 
 def decode(text: str) -> Experiment:
@@ -83,103 +48,74 @@ def decode(text: str) -> Experiment:
     Raises:
         ValueError: It is no record, or one of a schema that this version does not know.
     """
+    flat = document(text, SCHEMA, "record", _REQUIRED)
+    verdict = None if flat["status"] is None else flat
+    return from_json({**flat, "proposal": flat, "decision": flat, "verdict": verdict}, Experiment)
+
+
+# ------------------------------------------------------------------------------------------------ of any record
+
+
+def to_json(value: Any) -> Any:
+    """A value as JSON can hold it: infinities and NaN are strings, which any reader of JSON takes."""
+    return _converter.unstructure(value)
+
+
+def document(text: str, schema: int, name: str, required: Iterable[str]) -> dict[str, Any]:
+    """The JSON document of a record.
+
+    Raises:
+        ValueError: It is none, lacks what is required, or has another schema.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"not a {name}")
+    if found.get("schema") != schema:
+        raise ValueError(f"{name} schema {found.get('schema')}: this version of pytest-autoresearch reads {schema}")
+    if missing := [field for field in required if field not in found]:
+        raise ValueError(f"not a {name}: it lacks {', '.join(missing)}")
+    return found
+
+
+def from_json(value: Any, kind: type[T]) -> T:
+    """The value that `to_json` was given. Fields that are not known are passed over.
+
+    Raises:
+        ValueError: It is of no such kind.
+    """
     try:
-        document: dict[str, Any] = json.loads(text)
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"record schema {document['schema']}: this version of pytest-autoresearch reads {SCHEMA}")
-        return _experiment(document)
-    except (KeyError, TypeError, AttributeError) as error:
+        return _converter.structure(value, kind)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a record: {error!r}") from error
 
 
-def _experiment(document: Mapping[str, Any]) -> Experiment:
-    verdict = None
-    if document["status"] is not None:
-        verdict = Verdict(
-            Status(document["status"]), document["reason"], document["message"], _number(document["gain"])
-        )
-    return Experiment(
-        number=document["number"],
-        tag=document["tag"],
-        commit=document["commit"],
-        base=document["base"],
-        tree=document["tree"],
-        program=document.get("program", ""),
-        proposal=_proposal(document),
-        runs=tuple(decode_run(run) for run in document["runs"]),
-        limits=Limits(**{name: float(value) for name, value in document["limits"].items()}),
-        metric_name=document["metric_name"],
-        direction=Direction(document["direction"]),
-        incumbent=_number(document["best"]),
-        margin=float(document["margin"]),
-        decided=document.get("decided", ""),
-        evidence=document.get("evidence", ""),
-        probability=_number(document.get("probability")),
-        rule=document.get("rule", ""),
-        refusal=Crash(**document["refusal"]) if document["refusal"] else None,
-        verdict=verdict,
-        setting=Setting(**document["setting"]),
-        program_hash=document["program_hash"],
-        repairs=tuple(_repair(repair) for repair in document.get("repairs", ())),
-        usage=Usage(**document.get("usage", {})),
-        constants={name: _value(value) for name, value in document.get("constants", {}).items()},
-        simpler=document.get("simpler", False),
-        comparable=document.get("comparable", False),
-        lines_added=document.get("lines_added", 0),
-        lines_removed=document.get("lines_removed", 0),
-        notes=document.get("notes", ""),
-        planned_number=document["planned_number"],
-        timings={name: float(value) for name, value in document["timings"].items()},
-        finished_at=float(document["finished_at"]),
-    )
-
-
-_LATER = ("expected", "area")  # which the proposals of earlier versions do not have
-
-
-def _proposal(document: Mapping[str, Any]) -> Proposal:
-    given = {name: document[name] for name in Proposal.__slots__ if name in document or name not in _LATER}
-    return Proposal(**given | {"parameters": {name: _value(value) for name, value in given["parameters"].items()}})
-
-
-def _repair(document: Mapping[str, Any]) -> Repair:
-    return Repair(document["stage"], Crash(**document["crash"]), document["commit"])
-
-
-def decode_run(document: Mapping[str, Any]) -> Run:
-    """The run that `encode_run` gave."""
-    # A record of an earlier version lacks what came later, which then is what it was: nothing.
-    given = {name: document[name] for name in _RUN_FIELDS if name in document}
-    given |= {name: _value(given[name]) for name in _RUN_NUMBERS if name in given}
-    given["losses"] = tuple(map(_number, given.get("losses", ())))
-    if given.get("others") is not None:
-        given["others"] = tuple(given["others"])
-    if given.get("throttling") is not None:
-        given["throttling"] = {name: float(share) for name, share in given["throttling"].items()}
-    given["metrics"] = {name: float(value) for name, value in given["metrics"].items()}
-    given["crash"] = Crash(**given["crash"]) if given["crash"] else None
-    return Run(**given)
-
-
-_RUN_FIELDS = tuple(field.name for field in fields(Run))
-_RUN_NUMBERS = tuple(field.name for field in fields(Run) if field.type in ("float", "float | None"))
-
-
-def _value(value: Any) -> Any:
-    """A number as it was: infinities and NaN are strings in the document."""
-    return float(value) if isinstance(value, str) else value
-
-
-def finite(value: Any) -> Any:
-    """The document with infinities and NaN as strings, which JSON has no numbers for."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
+def _only(value: Any, kind: type[T]) -> T:
+    """A value that has the type already: numbers alone are converted."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} instead of {kind.__name__}")
     return value
 
 
-def _number(value: float | str | None) -> float | None:
-    return None if value is None else float(value)
+def _run_to_json(run: Run) -> dict[str, Any]:
+    return _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
+
+
+def _crash_to_json(crash: Crash) -> dict[str, str]:
+    return {"reason": crash.reason, "message": crash.message}
+
+
+def _crash_from_json(value: Any, _: object) -> Crash:
+    kind, _, code = value["reason"].partition(" ")
+    return Crash(CrashClass(kind), _only(value["message"], str), int(code) if code.isdecimal() else None)
+
+
+_converter = Converter(detailed_validation=False)
+_converter.register_structure_hook_func(lambda kind: kind in (str, int, bool), _only)
+_converter.register_structure_hook(Constant, lambda value, _: float(value) if isinstance(value, str) else value)
+_converter.register_unstructure_hook(float, lambda value: value if math.isfinite(value) else str(value))
+_converter.register_structure_hook(Crash, _crash_from_json)
+_converter.register_unstructure_hook(Crash, _crash_to_json)
+_converter.register_structure_hook(Reason | None, lambda value, _: Reason(value) if value else None)
+_converter.register_unstructure_hook(Reason | None, lambda value: value or "")
+_run_as_it_is = make_dict_unstructure_fn(Run, _converter)
+_converter.register_unstructure_hook(Run, _run_to_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +26,62 @@ class Limits:
     memory_limit_mb: float = math.inf
 
 
+class CrashClass(StrEnum):
+    """What kind of crash it is."""
+
+    SYNTAX = "syntax"
+    IMPORT = "import"
+    OOM = "oom"  # out of memory, by the allocator's own error
+    NAN = "nan"
+    TIMEOUT = "timeout"
+    OVER_BUDGET = "over-budget"
+    OVER_MEMORY = "over-memory"  # as seen from outside
+    OVER_DISK = "over-disk"
+    OVER_PROCESSES = "over-processes"
+    OVER_OUTPUT = "over-output"  # of an agent; a run may print what it likes
+    UNWATCHED = "unwatched"
+    NO_METRIC = "no-metric"
+    REJECTED = "rejected"  # the scorer found that the metric is not what it seems
+    REFUSED = "refused"
+    NO_PROPOSAL = "no-proposal"
+    HOPELESS = "hopeless"  # how a process is ended early; a run that was is no crash
+    EXIT = "exit"  # with a status
+    SIGNAL = "signal"  # with a number
+
+
 @dataclass(frozen=True, slots=True)
 class Crash:
     """Why there is no metric.
 
     Attributes:
-        reason: The class: `syntax`, `import`, `oom`, `nan`, `timeout`, `over-budget`, `over-memory`,
-            `over-disk`, `over-processes`, `unwatched`, `no-metric`, `rejected` (the scorer found that
-            the metric is not what it seems), `refused`, `exit N` or `signal N`.
+        kind: The class.
         message: One sentence, or the line of the log that says it.
+        code: The exit status or the number of the signal; None for other classes, and where nobody knows.
     """
 
-    reason: str
+    kind: CrashClass
     message: str
+    code: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """The class as people and records have it, such as `oom`, `exit 1` or `signal 9`."""
+        if self.kind not in (CrashClass.EXIT, CrashClass.SIGNAL):
+            return str(self.kind)
+        return f"{self.kind} {'unknown' if self.code is None else self.code}"
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+class Role(StrEnum):
+    """What a run was made for."""
+
+    BASELINE = "baseline"
+    SCREEN = "screen"  # a candidate's first
+    CONFIRM = "confirm"
+    INCUMBENT = "incumbent"  # the branch's head, run again beside a candidate
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +90,7 @@ class Run:
 
     Attributes:
         seed: Passed to training as AUTORESEARCH_SEED.
-        role: What it was made for: `baseline`, `screen` (a candidate's first), `confirm`, or `incumbent` (the branch's
-            head, run again beside a candidate).
+        role: What it was made for.
         commit: What was run, where that is not the experiment's own commit; else empty.
         losses: What training printed, smoothed, at the checkpoints of `curve`; None at those that it did not reach.
         bar: The metric that it was raced against; None where it was not raced.
@@ -103,7 +143,7 @@ class Run:
     exit_status: int | None = None
     crash: Crash | None = None
     log: str = ""
-    role: str = "screen"
+    role: Role = Role.SCREEN
     commit: str = ""
     losses: tuple[float | None, ...] = ()
     bar: float | None = None

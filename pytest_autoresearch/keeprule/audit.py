@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from pytest_autoresearch.core.experiment import Direction, Experiment, Setting
-from pytest_autoresearch.core.records import decode_run, encode_run, finite
+from pytest_autoresearch.core.records import document, from_json, to_json
 from pytest_autoresearch.core.run import Limits, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import student_t
 from pytest_autoresearch.keeprule.noise import Sample
 
 SCHEMA = 1
+_FIELDS = (  # of its record, in their order
+    "schema", "tag", "first", "last", "last_number", "metric_name", "direction", "rows",
+    "sentence", "gain", "interval", "p", "freedom", "shown", "runs", "limits", "setting", "finished_at",
+)  # fmt: skip
 RUNS = 5  # of each commit
 LEAST_RUNS = 2  # with a metric, for a variance
 LEVEL = 0.01
@@ -246,27 +249,16 @@ def _crashes(audit: Audit, of: str) -> str:
 def encode(audit: Audit) -> str:
     """The JSON document of an audit's record, schema version first."""
     found = audit.difference
-    document = {
+    known = to_json(audit) | {
         "schema": SCHEMA,
-        "tag": audit.tag,
-        "first": audit.first,
-        "last": audit.last,
-        "last_number": audit.last_number,
-        "metric_name": audit.metric_name,
-        "direction": audit.direction,
-        "rows": audit.rows,
         "sentence": sentence(audit),
         "gain": found.gain if found else None,
         "interval": [found.gain - found.margin, found.gain + found.margin] if found else None,
         "p": found.p if found else None,
         "freedom": found.freedom if found else None,
         "shown": audit.shown,
-        "runs": [encode_run(run) for run in audit.runs],
-        "limits": asdict(audit.limits),
-        "setting": asdict(audit.setting),
-        "finished_at": audit.finished_at,
     }
-    return json.dumps(finite(document), indent=1, allow_nan=False)
+    return json.dumps({name: to_json(known[name]) for name in _FIELDS}, indent=1, allow_nan=False)
 
 
 def decode(text: str) -> Audit:
@@ -275,22 +267,4 @@ def decode(text: str) -> Audit:
     Raises:
         ValueError: It is no such record, or one of a schema that this version does not know.
     """
-    try:
-        document: dict[str, Any] = json.loads(text)
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"audit schema {document['schema']}: this version of pytest-autoresearch reads {SCHEMA}")
-        return Audit(
-            tag=document["tag"],
-            first=document["first"],
-            last=document["last"],
-            last_number=document["last_number"],
-            metric_name=document["metric_name"],
-            direction=Direction(document["direction"]),
-            rows=Rows(document["rows"]),
-            runs=tuple(decode_run(run) for run in document["runs"]),
-            limits=Limits(**{name: float(value) for name, value in document["limits"].items()}),
-            setting=Setting(**document["setting"]),
-            finished_at=float(document["finished_at"]),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a record of an audit: {error!r}") from error
+    return from_json(document(text, SCHEMA, "audit", ()), Audit)

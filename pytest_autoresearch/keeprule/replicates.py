@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Reason, Status
 from pytest_autoresearch.core.history import chain
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample, pooled
 from pytest_autoresearch.keeprule.rule import Incumbent, Rule, kept_by_chance
 
-_SELECTED = "screen"  # a run that a candidate was chosen by says more of luck than of the program
+_SELECTED = Role.SCREEN  # a run that a candidate was chosen by says more of luck than of the program
 
 
 def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
@@ -22,7 +22,7 @@ def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
     for record in records:
         for run in record.runs:
             commit = run.commit or record.commit
-            if run.metric is None or run.role == _SELECTED or run.inconclusive or (commit, run.seed) in seen:
+            if run.metric is None or run.role is _SELECTED or run.inconclusive or (commit, run.seed) in seen:
                 continue
             seen.add((commit, run.seed))
             found[commit] = found.get(commit, Sample()).plus(run.metric)
@@ -94,11 +94,15 @@ class Luck:
 def luck(records: Iterable[Experiment]) -> Luck:
     """What is to be said beside the number of keeps."""
     known = list(records)
-    keeps = [one for one in chain(known)[1:] if one.decided != "simpler" and one.probability is not None]
-    judged = [one for one in known if one.rule and one.number != BASELINE]
+    keeps = [
+        one
+        for one in chain(known)[1:]
+        if one.decision.decided is not Reason.SIMPLER and one.decision.probability is not None
+    ]
+    judged = [one for one in known if one.decision.rule and one.number != BASELINE]
     return Luck(
-        math.fsum(1 - (one.probability or 0.0) for one in keeps) if keeps else None,
-        math.fsum(kept_by_chance(one.rule) for one in judged),
+        math.fsum(1 - (one.decision.probability or 0.0) for one in keeps) if keeps else None,
+        math.fsum(kept_by_chance(one.decision.rule) for one in judged),
         len(judged),
     )
 

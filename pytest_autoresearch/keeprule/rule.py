@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pytest_autoresearch.core.experiment import Direction, weighted
+from pytest_autoresearch.core.experiment import Direction, Reason, weighted
 from pytest_autoresearch.keeprule import student_t
 from pytest_autoresearch.keeprule.noise import EXACT, Noise
 
@@ -204,14 +204,14 @@ class Action:
     Attributes:
         step: What to do.
         evidence: What it follows from.
-        reason: `improved`, `simpler`, `regression`, `within-noise` or `not-finite`; empty where a run is to be made.
+        reason: For a verdict, why; None where a run is to be made.
         margin: What the evidence has to show beyond the incumbent's mean. Minimising, it is a keep exactly where
             `metric < best - margin`; maximising, where `metric > best + margin`.
     """
 
     step: Step
     evidence: Evidence
-    reason: str = ""
+    reason: Reason | None = None
     margin: float = 0.0
 
     @property
@@ -248,23 +248,23 @@ def next_action(evidence: Evidence) -> Action:
     if evidence.screen is None:
         return Action(Step.RUN_CANDIDATE, evidence)
     if not math.isfinite(evidence.metric):
-        return Action(Step.DROP, evidence, "not-finite", math.inf)
+        return Action(Step.DROP, evidence, Reason.NOT_FINITE, math.inf)
     looks = len(evidence.confirmations)
     if single or not looks:
         margin = _screen_margin(evidence)
         if not _beats(evidence, margin):
-            return Action(Step.DROP, evidence, "regression", margin)
+            return Action(Step.DROP, evidence, Reason.REGRESSION, margin)
         if single:
-            return Action(Step.KEEP, evidence, "improved" if _beats(evidence, 0.0) else "simpler", margin)
+            return Action(Step.KEEP, evidence, Reason.IMPROVED if _beats(evidence, 0.0) else Reason.SIMPLER, margin)
         if not noise.degrees and incumbent.runs < rule.incumbent_runs:
             return Action(Step.RUN_INCUMBENT, evidence)  # nothing can be said before the noise is known
         return Action(Step.RUN_CANDIDATE, evidence)
     better, margin = _margins(evidence, looks)
     last = looks >= _looks(evidence)
     if _beats(evidence, margin) and (last or not evidence.renewed):  # another run of the incumbent is no look
-        return Action(Step.KEEP, evidence, "improved" if _beats(evidence, better) else "simpler", margin)
+        return Action(Step.KEEP, evidence, Reason.IMPROVED if _beats(evidence, better) else Reason.SIMPLER, margin)
     if last or not _beats(evidence, _futility(evidence, looks)):
-        return Action(Step.DROP, evidence, "within-noise", margin)
+        return Action(Step.DROP, evidence, Reason.WITHIN_NOISE, margin)
     if incumbent.runs < _incumbent_runs(evidence) and not evidence.renewed:
         return Action(Step.RUN_INCUMBENT, evidence)
     return Action(Step.RUN_CANDIDATE, evidence)
@@ -373,11 +373,11 @@ def _sentence(action: Action) -> str:
         f"{number:.{digits}f}" if digits is not None else f"{number:.7g}" for number in (action.metric, action.best)
     ]
     said = f"{told[0]} against {told[1]}" + (f" ± {error:.{digits}f}" if noisy else "")
-    if action.step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
+    if action.reason is None:  # a run is to be made
         return f"{said}: {action.step}" if evidence.screen is not None else str(action.step)
     words = {
-        "improved": "better", "simpler": "simpler and no worse", "regression": "not better",
-        "within-noise": "within noise", "not-finite": "not a finite number",
+        Reason.IMPROVED: "better", Reason.SIMPLER: "simpler and no worse", Reason.REGRESSION: "not better",
+        Reason.WITHIN_NOISE: "within noise", Reason.NOT_FINITE: "not a finite number",
     }  # fmt: skip
     after = f"after {looks} confirmation{'s' * (looks > 1)}" if looks else "in its first run"
     p = "" if math.isnan(action.p) or not looks else f" (P = {action.p:.2f})"

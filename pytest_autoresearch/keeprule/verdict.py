@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Verdict
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Verdict
 from pytest_autoresearch.core.run import Crash
 
 
@@ -20,17 +20,17 @@ def crashed(crash: Crash) -> Verdict:
 def kept(experiment: Experiment) -> Verdict:
     """The verdict when every test passed."""
     if experiment.number == BASELINE:
-        return Verdict(Status.KEEP, "baseline", f"{experiment.metric_name} {experiment.metric:.6f}")
-    reason = "improved" if experiment.gain > experiment.margin else "accepted"
-    if experiment.decided == "simpler":
-        reason = "simpler"
+        return Verdict(Status.KEEP, Reason.BASELINE, f"{experiment.metric_name} {experiment.metric:.6f}")
+    reason = Reason.IMPROVED if experiment.gain > experiment.margin else Reason.ACCEPTED
+    if experiment.decision.decided is Reason.SIMPLER:
+        reason = Reason.SIMPLER
     return Verdict(Status.KEEP, reason, _against_best(experiment), experiment.gain)
 
 
 def stopped(experiment: Experiment) -> Verdict:
     """The verdict on an experiment that was ended early, as hopeless: no test is asked."""
-    said = experiment.evidence or experiment.hopeless
-    return Verdict(Status.DISCARD, "hopeless", f"{experiment.metric_name}: {said}")
+    said = experiment.decision.evidence or experiment.hopeless
+    return Verdict(Status.DISCARD, Reason.HOPELESS, f"{experiment.metric_name}: {said}")
 
 
 def discarded(experiment: Experiment, assertion: str) -> Verdict:
@@ -39,11 +39,12 @@ def discarded(experiment: Experiment, assertion: str) -> Verdict:
     message = _against_best(experiment)
     if improved or experiment.number == BASELINE:
         message = f"{message}; {assertion}"
-    dropped = experiment.decided if experiment.decided in ("regression", "within-noise") else "not-improved"
-    return Verdict(Status.DISCARD, "assertion" if improved else dropped, message, _gain(experiment))
+    decided = experiment.decision.decided
+    dropped = decided if decided in (Reason.REGRESSION, Reason.WITHIN_NOISE) else Reason.NOT_IMPROVED
+    return Verdict(Status.DISCARD, Reason.ASSERTION if improved else dropped, message, _gain(experiment))
 
 
-def undecided(experiment: Experiment, word: str, said: str) -> Verdict:
+def undecided(experiment: Experiment, word: Reason, said: str) -> Verdict:
     """The verdict on a test that was skipped or expected to fail: never a keep."""
     return Verdict(Status.DISCARD, word, f"{_against_best(experiment)}; {word}: {said}", _gain(experiment))
 
@@ -56,12 +57,12 @@ def veto(experiment: Experiment, head: str | None) -> Verdict | None:
         head: The commit of the branch now, None before the baseline.
     """
     if not math.isfinite(experiment.metric):
-        return Verdict(Status.DISCARD, "not-finite", f"{experiment.metric_name} is {experiment.metric}")
+        return Verdict(Status.DISCARD, Reason.NOT_FINITE, f"{experiment.metric_name} is {experiment.metric}")
     if head is not None and experiment.number != BASELINE and experiment.base != head:
         message = (
             f"measured on {experiment.base[:7]}, but the branch is at {head[:7]} now: it will be tried again there"
         )
-        return Verdict(Status.DISCARD, "stale", message, experiment.gain)
+        return Verdict(Status.DISCARD, Reason.STALE, message, experiment.gain)
     return None
 
 
@@ -71,8 +72,8 @@ def _gain(experiment: Experiment) -> float | None:
 
 def _against_best(experiment: Experiment) -> str:
     said = f"{experiment.metric_name} {experiment.metric:.6f}"
-    if experiment.incumbent is None:
+    if experiment.decision.best is None:
         return said
-    if experiment.evidence:
-        return f"{experiment.metric_name} {experiment.evidence}"
+    if experiment.decision.evidence:
+        return f"{experiment.metric_name} {experiment.decision.evidence}"
     return f"{said}, best {experiment.best:.6f} ({experiment.metric - experiment.best:+.6f})"

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from pytest_autoresearch.core.experiment import Experiment
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.experiment import Decision, Experiment, Reason
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample
 from pytest_autoresearch.keeprule.rule import Action, Evidence, Incumbent, Rule, Step, needed, next_action
@@ -32,7 +32,7 @@ class RunOnce(Protocol):
     """
 
     def __call__(
-        self, commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
+        self, commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
     ) -> tuple[Run, ...]: ...
 
 
@@ -40,7 +40,7 @@ def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> 
     """The baseline with as many runs as the noise takes to be known; one where one run decides."""
     runs: tuple[Run, ...] = ()
     for count in range(prior.baseline_runs if rule.looks else 1):
-        runs += run(experiment.commit, SEED + count, "baseline")
+        runs += run(experiment.commit, SEED + count, Role.BASELINE)
         if runs[-1].metric is None:
             break
     return replace(experiment, runs=runs)
@@ -63,32 +63,31 @@ def candidate(
     while (action := trial.next()).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         if action.step is Step.RUN_INCUMBENT:
             seed = SEED + replicates.run_count(known, head.commit) + trial.beside
-            made = run(head.commit, seed, "incumbent")
+            made = run(head.commit, seed, Role.INCUMBENT)
             trial.hear_incumbent(made[-1].metric)
         else:
-            role = "confirm" if trial.screen is not None else "screen"
+            role = Role.CONFIRM if trial.screen is not None else Role.SCREEN
             seed = SEED + asked + trial.own
             made = run(experiment.commit, seed, role, trial.incumbent.mean, trial.bar)
             if made[-1].stopped:
-                return replace(
-                    experiment, runs=runs + made, incumbent=trial.incumbent.mean, margin=math.inf, decided="hopeless",
-                    evidence=_stopped(action, role, made[-1]), rule=rule.name,
-                )  # fmt: skip
+                said = _stopped(action, role, made[-1])
+                decision = Decision(trial.incumbent.mean, math.inf, Reason.HOPELESS, said, rule=rule.name)
+                return replace(experiment, runs=runs + made, decision=decision)
             if made[-1].metric is None:
-                return replace(experiment, runs=runs + made, incumbent=trial.incumbent.mean)
+                return replace(experiment, runs=runs + made, decision=Decision(trial.incumbent.mean))
             trial.hear(made[-1].metric)
         runs += made
-    return replace(
-        experiment, runs=runs, incumbent=action.best, margin=action.margin,
-        decided=action.reason if rule.looks else "", evidence=action.sentence if rule.looks else "",
-        probability=action.p if rule.looks and math.isfinite(action.p) else None, rule=rule.name,
-    )  # fmt: skip
+    decision = Decision(action.best, action.margin, rule=rule.name)
+    if rule.looks:
+        p = action.p if math.isfinite(action.p) else None
+        decision = replace(decision, decided=action.reason, evidence=action.sentence, probability=p)
+    return replace(experiment, runs=runs, decision=decision)
 
 
-def _stopped(action: Action, role: str, run: Run) -> str:
+def _stopped(action: Action, role: Role, run: Run) -> str:
     """What the race saw, for people, and before it the rule where it has seen a run."""
     said = f"its {role} run was stopped: {run.hopeless}"
-    return said if role == "screen" else f"{action.sentence.partition(':')[0]}; {said}"
+    return said if role is Role.SCREEN else f"{action.sentence.partition(':')[0]}; {said}"
 
 
 class _Trial:

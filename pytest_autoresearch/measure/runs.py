@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.experiment import BASELINE, Experiment
-from pytest_autoresearch.core.run import Progress, Run
+from pytest_autoresearch.core.run import Progress, Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.racing import Race, Racer, is_spared, racer_of
 from pytest_autoresearch.ledger.ledger import Ledger
@@ -28,8 +28,6 @@ from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memo
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.runners.compiled import fill
 from pytest_autoresearch.settings import Settings
-
-_AUDIT = "audit"
 
 
 class Watcher(Protocol):
@@ -62,7 +60,7 @@ class _Order:
     experiment: Experiment
     commit: str
     seed: int
-    role: str
+    role: Role
     below: float | None
     bar: float | None
     before: tuple[Run, ...]
@@ -97,15 +95,15 @@ class RunMaker:
         rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
         raced = self._settings.racing == "on" and rule.looks and experiment.comparable
         racer = racer_of(self._ledger.records) if raced else None
-        counts: dict[str, int] = {}
+        counts: dict[Role, int] = {}
         made: list[Run] = []
         excused: list[str] = []
 
         def run(
-            commit: str, seed: int, role: str, below: float | None = None, bar: float | None = None
+            commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
         ) -> tuple[Run, ...]:
             counts[role] = count = counts.get(role, 0) + 1
-            log = "train" if role == "screen" or (role, count) == ("baseline", 1) else f"{role}-{count}"
+            log = "train" if role is Role.SCREEN or (role, count) == (Role.BASELINE, 1) else f"{role}-{count}"
             before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
             order = _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
             runs = self._with_retry(order, tree, lane)
@@ -131,7 +129,9 @@ class RunMaker:
         Raises:
             Stopped: See `measure`.
         """
-        order = _Order(experiment, experiment.commit, seed, _AUDIT, below, None, before, f"{_AUDIT}-{seed}", None, [])
+        order = _Order(
+            experiment, experiment.commit, seed, Role.AUDIT, below, None, before, f"{Role.AUDIT}-{seed}", None, []
+        )
         return self._with_retry(order, tree, 0)
 
     def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
@@ -139,7 +139,7 @@ class RunMaker:
 
         What follows a program that needed the way is given it from the start: it would run out all the same.
         """
-        like = order.experiment if order.role == _AUDIT else self._ledger.incumbent
+        like = order.experiment if order.role is Role.AUDIT else self._ledger.incumbent
         variables = like.last_run.variables if like and like.last_run else {}
         first, less = self._beyond_doubt(order, tree, lane, variables), self._harness.retry_out_of_memory
         if not less or variables == less or not honestly_out_of_memory(first[-1], order.experiment.limits):
@@ -183,7 +183,7 @@ class RunMaker:
         if why := disturbed(run, first):
             self._in_doubt += 1
             return why, True
-        if order.role == _AUDIT:  # nobody draws again what is quoted
+        if order.role is Role.AUDIT:  # nobody draws again what is quoted
             return "", False
         records = self._ledger.records
         usual = (*first, *(replicates.runs_of(records, head.commit) if head else ()))
@@ -217,7 +217,7 @@ class RunMaker:
         head = self._ledger.incumbent
         # The second run of a baseline that is not recorded yet has no first one to be held to.
         scored = any(run.metric is not None for run in order.before)
-        known = experiment if order.role == "baseline" and scored else baseline
+        known = experiment if order.role is Role.BASELINE and scored else baseline
         kept = self._compiled(order.commit)
         if harness.score is not None:
             fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])
@@ -230,7 +230,7 @@ class RunMaker:
 
     def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:
         """What the scorer is told; nothing of an audit's rows is kept, since no verdict may know of them."""
-        if order.role == _AUDIT and known is not None:
+        if order.role is Role.AUDIT and known is not None:
             return {**bounds(known, order.below), **self._harness.audit_environment}
         return self._files.variables(order.commit, known, head, order.below)
 

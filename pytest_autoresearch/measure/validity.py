@@ -10,9 +10,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from pytest_autoresearch.core.run import Limits, Run
+from pytest_autoresearch.core.run import CrashClass, Limits, Role, Run
 
-OUT_OF_MEMORY = ("oom", "over-memory")  # the allocator's own error, and ours from outside
+OUT_OF_MEMORY = (CrashClass.OOM, CrashClass.OVER_MEMORY)  # the allocator's own error, and ours from outside
 _DRAWING = ", drawing"  # how a process is marked that has no part in computing
 _RATE = 0.05  # by which the step rates of one commit may differ on a GPU, and so many deviations of the baseline's
 _DEVIATIONS = 2.5
@@ -29,7 +29,7 @@ def disturbed(run: Run, baseline: Iterable[Run]) -> str:
         run: Just made.
         baseline: The baseline's runs, which show who is always there.
     """
-    if not run.device or (run.crash is not None and run.crash.reason not in OUT_OF_MEMORY):
+    if not run.device or (run.crash is not None and run.crash.kind not in OUT_OF_MEMORY):
         return ""  # on a CPU there is always somebody else; and a program that fails does so of its own
     always = {_program(name) for one in baseline if not one.inconclusive for name in one.others or ()}
     strangers = [name for name in run.others or () if not name.endswith(_DRAWING) and _program(name) not in always]
@@ -54,7 +54,7 @@ def honestly_out_of_memory(run: Run, limits: Limits) -> bool:
 
     A program that only says so, after a bad run, would like to draw again.
     """
-    if run.crash is None or run.crash.reason not in OUT_OF_MEMORY:
+    if run.crash is None or run.crash.kind not in OUT_OF_MEMORY:
         return False
     early = run.training_seconds <= _EARLY * limits.budget_seconds
     return early or run.peak_memory_mb >= _FULL * limits.memory_limit_mb
@@ -93,7 +93,7 @@ def _out_of_step(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
 
 def _spread(runs: Iterable[Run]) -> float:
     """The relative standard deviation of the baseline's step rate."""
-    rates = [rate for run in runs if run.role == "baseline" and (rate := _rate(run))]
+    rates = [rate for run in runs if run.role is Role.BASELINE and (rate := _rate(run))]
     return statistics.stdev(rates) / statistics.fmean(rates) if len(rates) > 1 else 0.0
 
 

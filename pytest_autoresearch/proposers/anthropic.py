@@ -32,6 +32,8 @@ import httpx2
 
 from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.failure import Failure
+from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Conversation
@@ -135,7 +137,7 @@ class AnthropicProposer:
         with self._service.line(context.desk) as line:
             return self._converse(line, context, self._begin(context))
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Go on with the conversation; None when the model drops the idea, or has used up its repairs.
 
         It is begun anew where there is none, or where the branch has moved and the files are not what they were.
@@ -217,7 +219,7 @@ class AnthropicProposer:
     def _nothing(self, number: int, failed: Proposal | None, fault: str) -> Exception:
         """There was no proposal in any reply."""
         if failed is not None:
-            return Refused(f"the model made no other proposal: {fault}", failed, "no-proposal")
+            return Refused(f"the model made no other proposal: {fault}", failed, CrashClass.NO_PROPOSAL)
         self._fruitless.add(number)
         if len(self._fruitless) >= _MOST_FRUITLESS:
             return ProposerError(
@@ -225,7 +227,7 @@ class AnthropicProposer:
                 "change program.md or choose another --autoresearch-model, and type the same command to go on"
             )
         return Refused(
-            f"the model proposed nothing: {fault}", Proposal("no proposal", proposer=self.name), "no-proposal"
+            f"the model proposed nothing: {fault}", Proposal("no proposal", proposer=self.name), CrashClass.NO_PROPOSAL
         )
 
 

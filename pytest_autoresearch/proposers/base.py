@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Usage
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import Limits
 
 
@@ -130,7 +131,7 @@ class Proposer(Protocol):
         """
         ...
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Edit again after a refusal or a crash, the tree being the branch head again, without the earlier edit.
 
         None gives the idea up, which makes it a crash. Raises as `propose` does.

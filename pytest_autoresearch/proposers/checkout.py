@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pytest_autoresearch.core.errors import GitError, Refused
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 
@@ -80,7 +81,7 @@ class CheckoutProposer:
         except GitError as error:
             raise Refused(f"the edit of {edit.what} {error}", proposal) from None
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """None: whoever made the edit makes the next one."""
         return None
 

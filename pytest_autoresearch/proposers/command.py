@@ -19,6 +19,8 @@ from pathlib import Path
 from pytest_autoresearch.core.agent_job import PROMPT_FILE, Errand, Finished
 from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal, Usage
+from pytest_autoresearch.core.failure import Failure
+from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import agents, prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.quoting import line, plain
@@ -148,15 +150,17 @@ class CommandProposer:
         self._idle += 1
         self._check_alive(came)
         ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
-        raise Refused(f"`{came.agent}` {ending}; it said last: {came.last(_LAST_LINES)}", came.proposal, "no-proposal")
+        raise Refused(
+            f"`{came.agent}` {ending}; it said last: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
+        )
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Let it edit again, its last edit being in the tree; None when it leaves that as it was.
 
         An agent that has done nothing is not started once more for the same experiment.
         """
         tree = Workspace(context.folder, context.editable)
-        failing, meant = self._edits.get(context.number), prompt.is_nearly_old(failure)
+        failing, meant = self._edits.get(context.number), failure.near_duplicate
         if failing is None and context.number in self._edits:
             return None
         if failing is not None:  # else it was somebody else's proposal

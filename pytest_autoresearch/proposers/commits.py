@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.ledger.git import Git, reason
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
@@ -100,7 +101,7 @@ class CommitsProposer:
                 raise Refused(f"commit {commit.name[:7]} {error}", proposal) from None
         return None
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """None: somebody else's commit is not ours to change."""
         return None
 

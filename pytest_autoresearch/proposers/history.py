@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.proposers.quoting import line
 
 BLOCK = 50
@@ -34,7 +35,7 @@ _RECENT_BYTES, _WORDS_BYTES, _LINES_BYTES, _SUMMARY_BYTES = 20_000, 11_000, 6_00
 # Bytes of a description; everything else that was said is cut in proportion. The widest that fits is taken.
 _WIDTHS = range(120, 39, -10)
 _OLD_WIDTH = 60
-_USUAL = ("baseline", "improved", "not-improved")
+_USUAL = (Reason.BASELINE, Reason.IMPROVED, Reason.NOT_IMPROVED)
 
 
 def history(records: Iterable[Experiment], resolution: float = 0.0) -> tuple[str, str]:
@@ -78,12 +79,12 @@ def coarse(record: Experiment, resolution: float) -> Experiment:
     run = record.last_run
     if not resolution or run is None or not record.measured:
         return record
-    ruling, best = record.verdict, record.incumbent
+    ruling, best = record.verdict, record.decision.best
     if ruling and ruling.gain is not None:
         ruling = replace(ruling, gain=_in_steps(ruling.gain, resolution))
     return replace(
-        record, runs=(replace(run, metric=_in_steps(record.metric, resolution), role="confirm"),), verdict=ruling,
-        incumbent=None if best is None else _in_steps(best, resolution),
+        record, runs=(replace(run, metric=_in_steps(record.metric, resolution), role=Role.CONFIRM),), verdict=ruling,
+        decision=replace(record.decision, best=None if best is None else _in_steps(best, resolution)),
     )  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def _by_gain(records: Iterable[Experiment]) -> list[Experiment]:
 def _gain(record: Experiment) -> float:
     """How much better than the best at the time; minus infinity where there is no telling."""
     given = record.verdict.gain if record.verdict else None
-    gain = record.gain if given is None and record.incumbent is not None else given
+    gain = record.gain if given is None and record.decision.best is not None else given
     return -math.inf if gain is None or math.isnan(gain) else gain
 
 

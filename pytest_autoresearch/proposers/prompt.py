@@ -9,17 +9,16 @@ given is the proposer's to say.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal
+from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.history import coarse, history, measured, stale
 from pytest_autoresearch.proposers.quoting import fenced, line
 from pytest_autoresearch.proposers.sources import sources
-from pytest_autoresearch.source.near_duplicates import NEARLY
 
 __all__ = ["STALE_AFTER", "Prompt", "asks_for_bolder", "build", "failed", "stale"]
 
@@ -27,7 +26,6 @@ STALE_AFTER = 10  # judged experiments without a keep, after which a bolder one 
 
 _DESCRIPTION_BYTES = 400
 _FAILURE_CHARACTERS = 8000
-_CRASHED = re.compile(r"in its (preflight|run): ")  # a crash comes back with its stage before it, a refusal without
 _NOT_MEASURED = "not measured yet"
 
 
@@ -74,34 +72,28 @@ def build(context: Context, reply: str) -> Prompt:
     )
 
 
-def failed(context: Context, proposal: Proposal, failure: str, reply: str) -> str:
+def failed(context: Context, proposal: Proposal, failure: Failure, reply: str) -> str:
     """What is said after a refusal or a crash of this proposal.
 
     Args:
-        failure: What was wrong, as the session says it.
+        failure: What was wrong.
         reply: Whether the edit stands in the files, how to answer, and how to give the idea up.
     """
-    crashed = _CRASHED.match(failure)
-    if is_nearly_old(failure):
+    if failure.near_duplicate:
         what, label, advice = "is nearly an old one", "the earlier experiment", _NEARLY_OLD
-    elif crashed:
-        what, label, advice = f"crashed in its {crashed[1]}", "the crash", _MEND
-    else:
+    elif failure.stage is Stage.PROPOSAL:
         what, label, advice = "was refused before it ran", "why it was refused", _MEND
+    else:
+        what, label, advice = f"crashed in its {failure.stage}", "the crash", _MEND
     return "\n\n".join(
         (
             f"Your proposal for experiment {context.number:04d} {what}.",
             fenced("your proposal", line(proposal.description, _DESCRIPTION_BYTES)),
-            fenced(label, _shortened(failure)),
+            fenced(label, _shortened(str(failure))),
             advice,
             reply.strip(),
         )
     )
-
-
-def is_nearly_old(failure: str) -> bool:
-    """Whether the failure is none: a proposal that is like an earlier one, which its proposer is told of once."""
-    return failure.startswith(NEARLY)
 
 
 def asks_for_bolder(records: Iterable[Experiment]) -> bool:

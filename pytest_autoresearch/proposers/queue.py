@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError, Refused
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 
@@ -53,7 +54,7 @@ class QueueProposer:
             raise Refused(f"{path.name} changes nothing: the branch has all of it already", proposal)
         return None
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """None: a queued patch is not ours to change."""
         return None
 

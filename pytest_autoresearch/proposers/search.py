@@ -22,7 +22,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.core.experiment import Experiment, Proposal, Status
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Reason, Status
+from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.source import constants, ranges
 from pytest_autoresearch.source.constants import Constant, Value
@@ -138,7 +139,7 @@ class SearchProposer:
             )
         return None
 
-    def repair(self, context: Context, proposal: Proposal, failure: str) -> Proposal | None:
+    def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Propose something else; what was turned down counts as tried."""
         self._tried.add(frozenset(proposal.parameters.items()))
         return self.propose(context)
@@ -242,7 +243,7 @@ def _loss(record: Experiment) -> float:
         return math.nan
     if record.crash or verdict is None or verdict.status is Status.CRASH or not math.isfinite(record.gain):
         return math.inf
-    undecided = verdict.reason in ("stale", "skip")
+    undecided = verdict.reason in (Reason.STALE, Reason.SKIP)
     turned_down = verdict.status is Status.DISCARD and record.gain > record.margin and not undecided
     return math.inf if turned_down else -record.gain
 

@@ -40,7 +40,7 @@ def json_line(experiment: Experiment, log: str, set_aside: str = "") -> str:
         "message": one_line(ruling.message),
         "metric_name": experiment.metric_name,
         "metric": _finite(experiment.metric),
-        "best": _finite(experiment.incumbent),
+        "best": _finite(experiment.decision.best),
         "gain": _finite(ruling.gain),
         "commit": experiment.commit,
         "description": experiment.proposal.description,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
 from pytest_autoresearch.core.history import chain
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, Noise
 
@@ -54,8 +54,8 @@ def points(records: Sequence[Experiment]) -> list[Point]:
         metric = estimate(record)
         if record.number in kept:
             best, head = metric, record.commit
-        elif record.base == head and record.incumbent is not None and math.isfinite(record.incumbent):
-            best = record.incumbent
+        elif record.base == head and record.decision.best is not None and math.isfinite(record.decision.best):
+            best = record.decision.best
         found.append(
             Point(
                 record.number, record.verdict.status, metric,
@@ -88,8 +88,8 @@ def error_of(record: Experiment, noise: Noise) -> float | None:
     runs = counted(record)
     if len(runs) < 2 or not noise.degrees or not 0 < noise.sd < math.inf:
         return None
-    looks = sum(run.role == "confirm" for run in runs)
-    if looks and any(run.role == "screen" for run in runs):  # the first run is at half weight
+    looks = sum(run.role is Role.CONFIRM for run in runs)
+    if looks and any(run.role is Role.SCREEN for run in runs):  # the first run is at half weight
         return noise.sd * math.sqrt(0.25 + looks) / (0.5 + looks)
     return noise.sd / math.sqrt(len(runs))
 

@@ -153,14 +153,14 @@ def _crash_table(crashed: Sequence[tuple[str, int, Experiment]]) -> str:
 
 
 def _change(experiment: Experiment) -> str:
-    if experiment.incumbent is None or not math.isfinite(experiment.metric):
+    if experiment.decision.best is None or not math.isfinite(experiment.metric):
         return ""
-    return f"{experiment.metric - experiment.incumbent:+.6f}"
+    return f"{experiment.metric - experiment.decision.best:+.6f}"
 
 
 def _chance(experiment: Experiment) -> str:
     """How probable it is that it is better at all; empty where nobody asked."""
-    return "" if experiment.probability is None else _certainty(experiment.probability)
+    return "" if experiment.decision.probability is None else _certainty(experiment.decision.probability)
 
 
 def _number(value: float) -> str:

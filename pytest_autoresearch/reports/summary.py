@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.core.text import one_line
@@ -15,7 +15,7 @@ from pytest_autoresearch.keeprule.replicates import luck
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()
-_PLAIN = ("not-improved", "regression")  # which the numbers say
+_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # which the numbers say
 _LARGEST = 5
 
 
@@ -41,7 +41,7 @@ def experiment_line(experiment: Experiment) -> str:
         metric, change, said = ruling.reason, "", f"{said} ({ruling.message.rpartition(': ')[2]})"
     else:
         metric = f"{experiment.metric:.6f}"
-        change = "" if experiment.incumbent is None else f"{experiment.metric - experiment.incumbent:+.6f}"
+        change = "" if experiment.decision.best is None else f"{experiment.metric - experiment.decision.best:+.6f}"
         if ruling.status is Status.DISCARD and ruling.reason not in _PLAIN:
             said = f"{said} ({ruling.message.rpartition('; ')[2]})"
     own = experiment.own_runs

@@ -19,7 +19,7 @@ import psutil
 
 from pytest_autoresearch.core.agent_job import Errand, Finished
 from pytest_autoresearch.core.errors import SandboxError, Stopped
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.runners import private_home
 from pytest_autoresearch.runners.environment import passed
 from pytest_autoresearch.runners.fences import Fence
@@ -149,8 +149,8 @@ class _Said:
     def __init__(self, errand: Errand) -> None:
         self.output = Output()
         self._limit_bytes = errand.output_limit_mb * MIB
-        self._fence = Fence(errand.seconds, Crash("timeout", f"after {errand.seconds:g} s"))
-        self._over = Fence(0.0, Crash("over-output", f"printed more than {errand.output_limit_mb:g} MiB"))
+        self._fence = Fence(errand.seconds, Crash(CrashClass.TIMEOUT, f"after {errand.seconds:g} s"))
+        self._over = Fence(0.0, Crash(CrashClass.OVER_OUTPUT, f"printed more than {errand.output_limit_mb:g} MiB"))
         self._bytes = 0
 
     def hear(self, data: bytes) -> None:
@@ -212,7 +212,7 @@ def memory_limit_mb() -> float:
 
 def _why(crash: Crash | None) -> str:
     """Why an agent was ended: the end of "it was ended …"."""
-    if crash is None or crash.reason == "timeout":
+    if crash is None or crash.kind is CrashClass.TIMEOUT:
         return crash.message if crash else ""
     return f"since it {crash.message.removeprefix('it ')}"
 

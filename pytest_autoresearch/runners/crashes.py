@@ -9,19 +9,19 @@ import re
 import signal
 from collections.abc import Iterable
 
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.run import Crash, CrashClass
 
 MESSAGE_CHARACTERS = 400
 LAST_LINES = 40
 
 _CLASSES = {
-    "SyntaxError": "syntax",
-    "IndentationError": "syntax",
-    "TabError": "syntax",
-    "ImportError": "import",
-    "ModuleNotFoundError": "import",
-    "MemoryError": "oom",
-    "OutOfMemoryError": "oom",
+    "SyntaxError": CrashClass.SYNTAX,
+    "IndentationError": CrashClass.SYNTAX,
+    "TabError": CrashClass.SYNTAX,
+    "ImportError": CrashClass.IMPORT,
+    "ModuleNotFoundError": CrashClass.IMPORT,
+    "MemoryError": CrashClass.OOM,
+    "OutOfMemoryError": CrashClass.OOM,
 }
 _EXCEPTION = re.compile(r"(?:\w+\.)*(\w+)(?::.*)?")
 _OUT_OF_MEMORY = re.compile(r"CUDA out of memory|DefaultCPUAllocator: can't allocate memory|std::bad_alloc")
@@ -35,7 +35,7 @@ def exit_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
     last = said[-1].strip() if said else ""
     raised, found_at = _exception(said)
     if exit_status == 1 and last == "FAIL":
-        return Crash("nan", "training printed FAIL: the loss is no number, or far too large")
+        return Crash(CrashClass.NAN, "training printed FAIL: the loss is no number, or far too large")
     if exit_status is not None and exit_status > 0 and raised:
         named = _EXCEPTION.fullmatch(raised)
         if named and named[1] in _CLASSES:
@@ -43,11 +43,11 @@ def exit_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
     # Below the traceback too: the message may have several lines, and an abort from C++ has no traceback at all.
     for line in said[max(found_at, len(said) - LAST_LINES) :]:
         if _OUT_OF_MEMORY.search(line):
-            return Crash("oom", _short(line))
+            return Crash(CrashClass.OOM, _short(line))
     if exit_status is not None and exit_status < 0:
-        return Crash(f"signal {-exit_status}", _short(f"ended by {_signal_name(-exit_status)}; it said last: {last}"))
-    status = "unknown" if exit_status is None else exit_status
-    return Crash(f"exit {status}", _short(raised or last or "it said nothing"))
+        said_last = _short(f"ended by {_signal_name(-exit_status)}; it said last: {last}")
+        return Crash(CrashClass.SIGNAL, said_last, -exit_status)
+    return Crash(CrashClass.EXIT, _short(raised or last or "it said nothing"), exit_status)
 
 
 def score_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
@@ -55,8 +55,9 @@ def score_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
     failed = exit_crash(exit_status, lines)
     sentence = failed.message
     if rejected := _REJECTED.fullmatch(sentence):
-        return Crash("rejected", rejected[1])
-    return Crash("nan" if failed.reason == "nan" or _NOT_FINITE.search(sentence) else "no-metric", sentence)
+        return Crash(CrashClass.REJECTED, rejected[1])
+    is_nan = failed.kind is CrashClass.NAN or _NOT_FINITE.search(sentence)
+    return Crash(CrashClass.NAN if is_nan else CrashClass.NO_METRIC, sentence)
 
 
 def _exception(lines: list[str]) -> tuple[str, int]:

@@ -6,10 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.core.run import Crash, Limits
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits
 
 MODEL = "model.pt"
-HOPELESS = "hopeless"  # ended because its parent saw no point in going on: no limit, and no crash
 SETTLED_SECONDS = 0.5
 
 
@@ -49,15 +48,15 @@ def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: b
         left: Whether its model is there already: then the grace is for nothing but training on. What is written through
             a mapping does not show in the file's times.
     """
-    deadline = Fence(limits.deadline_seconds, Crash("timeout", f"killed after {limits.deadline_seconds:g} s"))
+    deadline = Fence(limits.deadline_seconds, Crash(CrashClass.TIMEOUT, f"killed after {limits.deadline_seconds:g} s"))
     startup, budget, grace = limits.startup_seconds, limits.budget_seconds, grace_seconds(limits)
     if not scored:
         total = startup + budget + grace
         parts = f"startup {startup:g} s, budget {budget:g} s, grace {grace:g} s"
-        fence = Fence(total, Crash("over-budget", f"still running after {total:g} s ({parts})"))
+        fence = Fence(total, Crash(CrashClass.OVER_BUDGET, f"still running after {total:g} s ({parts})"))
     elif begun is None:
         message = f"training did not begin within {startup:g} s; it begins by calling harness.begin()"
-        fence = Fence(startup, Crash("timeout", message))
+        fence = Fence(startup, Crash(CrashClass.TIMEOUT, message))
     else:
         fence = Fence(begun + budget + (0.0 if left else grace), over_budget(limits))
     return min(deadline, fence, key=lambda each: each.at)
@@ -67,10 +66,10 @@ def over_budget(limits: Limits) -> Crash:
     """What training is told that left its model too late, or not at all."""
     most = limits.budget_seconds + grace_seconds(limits)
     budget = f"the budget is {limits.budget_seconds:g} s"
-    return Crash("over-budget", f"no complete {MODEL} {most:g} s after training began; {budget}")
+    return Crash(CrashClass.OVER_BUDGET, f"no complete {MODEL} {most:g} s after training began; {budget}")
 
 
 def scoring_fence(limits: Limits) -> Fence:
     """The scorer's only limit."""
     deadline = limits.deadline_seconds
-    return Fence(deadline, Crash("timeout", f"the scorer was killed after {deadline:g} s"))
+    return Fence(deadline, Crash(CrashClass.TIMEOUT, f"the scorer was killed after {deadline:g} s"))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import SandboxError
 from pytest_autoresearch.core.loss_curve import Smoothed
-from pytest_autoresearch.core.run import Crash, Limits, Progress, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Run
 from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.runners import compiled
 from pytest_autoresearch.runners.base import Job
@@ -274,4 +274,4 @@ def _keep(job: Job) -> None:
 
 
 def _not_started(command: Sequence[str], error: OSError) -> Crash:
-    return Crash("exit 127", f"{command[0]} could not be started: {error.strerror or error}")
+    return Crash(CrashClass.EXIT, f"{command[0]} could not be started: {error.strerror or error}", 127)

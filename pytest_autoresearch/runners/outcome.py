@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
-from pytest_autoresearch.runners.fences import HOPELESS, MODEL, grace_seconds, over_budget
+from pytest_autoresearch.runners.fences import MODEL, grace_seconds, over_budget
 from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.summary import Summary
 from pytest_autoresearch.runners.watch import Clock, Ended
@@ -66,10 +66,12 @@ def scored_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
     if crash is None and ended.exit_status != 0:
         crash = exit_crash(ended.exit_status, said.output.lines)
     elif crash is None and clock.begun is None:
-        crash = Crash("no-metric", "training never called harness.begin(): call it once, before the first step")
+        crash = Crash(
+            CrashClass.NO_METRIC, "training never called harness.begin(): call it once, before the first step"
+        )
     elif crash is None and model is None:
-        crash = Crash("no-metric", f"training ended without leaving {MODEL} in AUTORESEARCH_OUT")
-    elif model is not None and (crash is None or crash.reason == "over-budget"):
+        crash = Crash(CrashClass.NO_METRIC, f"training ended without leaving {MODEL} in AUTORESEARCH_OUT")
+    elif model is not None and (crash is None or crash.kind is CrashClass.OVER_BUDGET):
         most = job.limits.budget_seconds + grace_seconds(job.limits)
         crash = None if model <= most else over_budget(job.limits)
         training_seconds = model
@@ -108,7 +110,7 @@ def _run(
     printed = said.summary.numbers()
     startup_seconds, training_seconds = seconds
     hopeless = ""
-    if crash is not None and crash.reason == HOPELESS:
+    if crash is not None and crash.kind is CrashClass.HOPELESS:
         hopeless, crash = crash.message, None
     return Run(
         seed=job.seed,

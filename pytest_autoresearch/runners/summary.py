@@ -11,7 +11,7 @@ import math
 import re
 from collections import deque
 
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.run import Crash, CrashClass
 
 KEPT_NAMES = 200
 KEPT_LOSSES = 10_000
@@ -134,11 +134,11 @@ class Summary:
         if not values:
             others = ", ".join(list(self.numbers())[:9])
             said = f"; it printed {others}" if others else ""
-            return Crash("no-metric", f"no line `{name}: NUMBER` or `METRIC {name}=NUMBER` was printed{said}")
+            return Crash(CrashClass.NO_METRIC, f"no line `{name}: NUMBER` or `METRIC {name}=NUMBER` was printed{said}")
         if len(values) > 1:
-            return Crash("no-metric", f"{name} was printed more than once; print it once, after a line `---`")
+            return Crash(CrashClass.NO_METRIC, f"{name} was printed more than once; print it once, after a line `---`")
         if not math.isfinite(values[0]):
-            return Crash("nan", f"{name} is {values[0]}")
+            return Crash(CrashClass.NAN, f"{name} is {values[0]}")
         return values[0]
 
     def _glance(self, end: int) -> None:

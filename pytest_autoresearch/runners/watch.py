@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pytest_autoresearch.core.run import Crash
-from pytest_autoresearch.runners.fences import HOPELESS, Fence
+from pytest_autoresearch.core.run import Crash, CrashClass
+from pytest_autoresearch.runners.fences import Fence
 from pytest_autoresearch.runners.memory import Memory, MemoryUse
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
 
@@ -27,7 +27,10 @@ NO_BELL_SECONDS = 0.02  # between two looks for the end of a process that rings 
 READ_BYTES = 256 * 1024  # what a fast core still has at hand when it searches it
 LAST_READS = 16
 # What grows gets no time to grow on, and what has had its time none to train on.
-AT_ONCE = ("over-memory", "over-processes", "over-disk", "over-budget", HOPELESS)
+AT_ONCE = (
+    *(CrashClass.OVER_MEMORY, CrashClass.OVER_PROCESSES, CrashClass.OVER_DISK, CrashClass.OVER_BUDGET),
+    CrashClass.HOPELESS,
+)
 
 
 class Clock:
@@ -151,9 +154,11 @@ def watch(
         with selectors.DefaultSelector() as selector:
             ears = _Ears(selector, tree, hear, clock)
             crash = _until_exit(tree, bounds, ears, tick)
-            tree.end(TERM_SECONDS if crash and crash.reason not in AT_ONCE else 0.0, ears.listen)
+            tree.end(TERM_SECONDS if crash and crash.kind not in AT_ONCE else 0.0, ears.listen)
             if crash is None and tree.lost and tree.exit_status is None:
-                crash = Crash("unwatched", "it ended the process that watches over it, so how it ended is not known")
+                crash = Crash(
+                    CrashClass.UNWATCHED, "it ended the process that watches over it, so how it ended is not known"
+                )
             ended = Ended(tree.exit_status, crash, tree.seconds, bounds.memory.usage())
             ears.listen_to_the_end()
             return ended
@@ -176,17 +181,17 @@ def _until_exit(
             processes = tree.look()
             if len(processes) > bounds.process_limit:
                 message = f"ran {len(processes):,} processes at a time; the limit is {bounds.process_limit:,}"
-                return Crash("over-processes", message)
+                return Crash(CrashClass.OVER_PROCESSES, message)
             memory_mb = bounds.memory.look(processes)
             if message := bounds.memory.over():
-                return Crash("over-memory", message)
+                return Crash(CrashClass.OVER_MEMORY, message)
             if message := bounds.disk(process.pid for process in processes):
-                return Crash("over-disk", message)
+                return Crash(CrashClass.OVER_DISK, message)
             # More often at first: a short process has a peak, too.
             look_at = now + min(LOOK_SECONDS, 0.01 + now / 4)
             if now >= tick_at:
                 if why := tick(now, memory_mb):
-                    return Crash(HOPELESS, why)
+                    return Crash(CrashClass.HOPELESS, why)
                 tick_at = now + TICK_SECONDS
         ears.listen(max(0.0, min(look_at, limit.at) - tree.seconds))
     return None

@@ -37,11 +37,16 @@ class Sandbox:
     why: str = ""
 
     @property
+    def confines(self) -> bool:
+        """Whether it holds anything."""
+        return not isinstance(self.backend, Unconfined)
+
+    @property
     def words(self) -> str:
         """What may be claimed: `bubblewrap` when everything held, else with what did not; `none` with the reason."""
         if not self.why:
             return self.backend.name
-        return f"none ({self.why})" if isinstance(self.backend, Unconfined) else f"{self.backend.name}, but {self.why}"
+        return f"{self.backend.name}, but {self.why}" if self.confines else f"none ({self.why})"
 
 
 def find(policy: str, view: View, hidden: Sequence[Path] = ()) -> Sandbox:

@@ -35,7 +35,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         f"  rule:     {_rule(config, settings)}",
         f"  proposer: {proposer}",
         f"  sandbox:  {campaign.setting.sandbox}"
-        + ("; a proposal runs with your own rights" if campaign.setting.sandbox.startswith("none") else ""),
+        + ("; a proposal runs with your own rights" if not campaign.setting.confined else ""),
         f"  best:     {summary.best_line(campaign.ledger.records)}",
         *_notes(campaign),
     ]

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.core.errors import AutoresearchError, UserError
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage, Verdict
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage, Verdict
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.session.outcome import Outcome
@@ -103,9 +103,9 @@ class Judge:
         if slot.ruling is not None and report.when == "call":  # in place of the asserts, not of a broken fixture
             return slot.ruling
         if hasattr(report, "wasxfail"):
-            return verdict.undecided(experiment, "xfail" if report.skipped else "xpass", str(report.wasxfail))
+            return verdict.undecided(experiment, Reason.XFAIL if report.skipped else Reason.XPASS, str(report.wasxfail))
         if report.skipped:
-            return verdict.undecided(experiment, "skip", one_line(_message(report)))
+            return verdict.undecided(experiment, Reason.SKIP, one_line(_message(report)))
         if report.passed:
             slot.passed.add(item)
             return verdict.kept(experiment) if slot.passed >= set(slot.items) else None
@@ -191,7 +191,7 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("reason", given.reason if given else ""),
         ("description", experiment.proposal.description),
         (experiment.metric_name, f"{experiment.metric:.6f}" if experiment.measured else ""),
-        ("best", "" if experiment.incumbent is None else f"{experiment.incumbent:.6f}"),
+        ("best", "" if experiment.decision.best is None else f"{experiment.decision.best:.6f}"),
         ("gain", "" if given is None or given.gain is None else f"{given.gain:.6f}"),
         ("margin", f"{experiment.margin:.6f}"),
         ("runs", len(experiment.runs)),

@@ -21,6 +21,7 @@ from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Verdict
 from pytest_autoresearch.session.judge import Judge
 from pytest_autoresearch.session.main_thread import RAISED, MainThread
+from pytest_autoresearch.session.measured import Measured
 from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import SLOT, Slot, Slots
 from pytest_autoresearch.session.timeouts import Deadlines
@@ -182,7 +183,7 @@ class Loop:
         if slot.experiment is not None and slot.experiment.crash is None and not slot.experiment.hopeless:
             try:
                 slot.ruling = self._config.hook.pytest_autoresearch_verdict(
-                    campaign=self._campaign.view, experiment=slot.experiment
+                    campaign=self._campaign.view, experiment=Measured(slot.experiment)
                 )
                 if not isinstance(slot.ruling, Verdict | None):
                     raise TypeError(f"pytest_autoresearch_verdict returned {slot.ruling!r}: return a Verdict or None")
@@ -268,7 +269,7 @@ def _shared(one: pytest.Item, other: pytest.Item) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a is not b), len(one.listchain()))
 
 
-def fixture_value(slot: Slot) -> Experiment:
+def fixture_value(slot: Slot) -> Measured:
     """What the fixture `experiment` hands to a test; raises what kept it from having a metric."""
     if slot.error is not None:
         raise slot.error
@@ -278,7 +279,7 @@ def fixture_value(slot: Slot) -> Experiment:
     if crash is not None:
         log = slot.experiment.last_run.log if slot.experiment.last_run else ""
         pytest.fail(f"crash: {crash}\n{log}".rstrip(), pytrace=False)
-    return slot.experiment
+    return Measured(slot.experiment)
 
 
 def log_section(item: pytest.Item) -> None:

@@ -157,7 +157,7 @@ class Terminal:
             out.write_line(outcome.broken.longreprtext)
             out.write_line(outcome.reason, red=True)
             out.write_line("nothing was recorded of this experiment: put it right and type the same command again")
-            if outcome.baseline_crashed and not campaign.setting.sandbox.startswith("none"):
+            if outcome.baseline_crashed and campaign.setting.confined:
                 out.write_line(
                     "it ran in a sandbox: what training needs beside its tree and the installed packages belongs into "
                     "autoresearch_readable; --autoresearch-sandbox off shows whether that is the reason (docs/trust.md)"

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from pytest_autoresearch.core.errors import Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.core.file_change import FileChange
+from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.source import fingerprint
 
 MOST_BYTES = 512 * 1024  # of one editable file: far above any program, far below a hidden data set
@@ -112,7 +113,7 @@ def _parsed(proposal: Proposal, path: str, text: bytes) -> ast.Module:
         return fingerprint.parse(text)
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
-        raise Refused(f"{path} does not parse, {where}{error.msg}", proposal, "syntax") from None
+        raise Refused(f"{path} does not parse, {where}{error.msg}", proposal, CrashClass.SYNTAX) from None
 
 
 def _literal_bytes_of(files: Mapping[str, bytes]) -> int:

@@ -15,7 +15,6 @@ from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.source import constants, fingerprint
 from pytest_autoresearch.source.constants import Value
 
-NEARLY = "it is nearly what was tried as"  # how it is told begins
 NEAR = 0.05  # two settings of a constant that differ by less than this share of the larger are near
 _NUMBER = re.compile(r"[-+]?\d[\d_,.]*(e[-+]?\d+)?%?")
 _WORD = re.compile(r"[a-z#]+")

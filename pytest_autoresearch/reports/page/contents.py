@@ -13,6 +13,7 @@ from typing import Any
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.racing import races
 from pytest_autoresearch.keeprule.replicates import luck
@@ -24,7 +25,7 @@ STATUSES = (Status.KEEP, Status.DISCARD, Status.CRASH)
 _TEXT_CHARACTERS = 240
 _FIGURES = 9
 STAGES = ("propose", "startup", "training", "scoring", "other")
-ROLES = ("baseline", "screen", "confirm", "incumbent")
+ROLES = (Role.BASELINE, Role.SCREEN, Role.CONFIRM, Role.INCUMBENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
     kept = chain(records)
     tried = [record for record in records if record.number != BASELINE]
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in tried) for status in STATUSES}
-    asked = [keep.probability for keep in kept[1:] if keep.probability is not None]
+    asked = [keep.decision.probability for keep in kept[1:] if keep.decision.probability is not None]
     known, raced = luck(records), races(records)
     return {
         "first": _number(kept[0].metric) if kept else None,
@@ -125,9 +126,9 @@ def _rows(records: Sequence[Experiment], shown: Sequence[Point]) -> dict[str, An
             "proposer": proposers.place(record.proposal.proposer),
             "metric": _number(drawn[record.number].metric),
             "error": _number(drawn[record.number].error, 4),
-            "incumbent": _number(record.incumbent),
+            "incumbent": _number(record.decision.best),
             "gain": _number(record.verdict.gain),
-            "p": _number(record.probability, 4),
+            "p": _number(record.decision.probability, 4),
             "runs": len(record.runs),
             "counted": len(counted(record)),
             "seconds": _number(record.seconds, 4),
@@ -169,7 +170,7 @@ def _chain(records: Sequence[Experiment]) -> list[dict[str, Any]]:
             "number": keep.number,
             "metric": _number(keep.metric),
             "gain": _number(keep.verdict.gain) if keep.verdict else None,
-            "p": _number(keep.probability, 4),
+            "p": _number(keep.decision.probability, 4),
             "now": _number(known[keep.commit].mean) if keep.commit in known else None,
             "now_runs": known[keep.commit].runs if keep.commit in known else 0,
             "commit": keep.commit[:10],

@@ -88,8 +88,8 @@ def detail(experiment: Experiment, artifact: Artifact, decimals: int, share: int
     document: dict[str, Any] = {
         "text": cut(proposal.description, max(text, 200)),
         "sentence": line(sentence(experiment, decimals)),
-        "message": plain(ruling.message)[:text] if ruling and not experiment.evidence else "",
-        "evidence": plain(experiment.evidence)[:text],
+        "message": plain(ruling.message)[:text] if ruling and not experiment.decision.evidence else "",
+        "evidence": plain(experiment.decision.evidence)[:text],
         "hypothesis": plain(proposal.hypothesis)[:text],
         "expected": plain(proposal.expected)[:text],
         "area": cut(proposal.area, 200),

@@ -9,7 +9,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
+from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import MOST_DECIMALS, counted
 from pytest_autoresearch.reports.summary import plural
@@ -53,14 +54,14 @@ class _Words:
         name, runs = self._of.metric_name, self.runs
         if len(runs) < 2:
             return f"One run gave {name} {self.number(self._of.metric)}"
-        screened = any(run.role == "screen" for run in runs) and any(run.role == "confirm" for run in runs)
+        screened = any(run.role is Role.SCREEN for run in runs) and any(run.role is Role.CONFIRM for run in runs)
         how = " (the first at half weight, because it was selected by that run)" if screened else ""
         return f"{len(runs)} runs on different seeds{how} put {name} at {self.number(self._of.metric)}"
 
     @property
     def difference(self) -> str:
         """Beside the best so far."""
-        if self._of.incumbent is None or not math.isfinite(self._of.gain):
+        if self._of.decision.best is None or not math.isfinite(self._of.gain):
             return ""
         gain, best = self._of.gain, self.number(self._of.best)
         if gain == 0:
@@ -71,7 +72,7 @@ class _Words:
     @property
     def sure(self) -> str:
         """How probable it is that it is truly better; empty where that was not asked."""
-        p = self._of.probability
+        p = self._of.decision.probability
         if p is None or not math.isfinite(p):
             return ""
         shown = f"{p:.2f}" if 0.005 <= p < 0.995 else (f"{p:.3f}" if 0.0005 <= p < 0.9995 else f"{p:.4f}")
@@ -118,7 +119,7 @@ def _baseline(experiment: Experiment, decimals: int) -> str:
 
 def _kept(experiment: Experiment, said: _Words) -> str:
     first = f"Kept. {said.estimate}{said.difference}."
-    if experiment.decided == "simpler":
+    if experiment.decision.decided is Reason.SIMPLER:
         worse = f"; {said.demand}" if said.demand else ""
         return f"{first} The program is simpler, and it is no worse beyond what the rule allows{worse}."
     if not said.sure:
@@ -137,17 +138,17 @@ def _discarded(experiment: Experiment, said: _Words) -> str:
     ruling = experiment.verdict
     assert ruling is not None
     first = f"Discarded. {said.estimate}{said.difference}."
-    if ruling.reason == "regression":
+    if ruling.reason == Reason.REGRESSION:
         sure = f" By that run alone the probability that it is better is {said.sure}." if said.sure else ""
         return f"{first} It was not better in its first run, so no further run was spent on it.{sure}"
-    if ruling.reason == "within-noise":
+    if ruling.reason == Reason.WITHIN_NOISE:
         sure = f" The probability that it is better is {said.sure} (one-sided, Student's t)" if said.sure else ""
         demand = f"; {said.demand}" if sure and said.demand else ""
         return (
             f"{first}{sure}{demand}{'.' if sure else ''} This does not show that the change has no effect, only that "
             "these runs could not tell it from none."
         )
-    if ruling.reason == "not-improved":
+    if ruling.reason == Reason.NOT_IMPROVED:
         return f"{first} It did not beat what it had to, so git kept the branch where it was."
     return f"{first} {_sentence_of(ruling.message)}"
 

@@ -1,0 +1,36 @@
+"""What an acceptance rule reads: an experiment, with every number that its run printed as an attribute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_autoresearch.core.experiment import Experiment
+
+
+class Measured:
+    """An experiment as a test asks for it: `experiment.val_bpb` and `experiment.mfu_percent` read as they are printed.
+
+    What the experiment itself has comes first: fields, and properties such as `best` and `margin`.
+    """
+
+    __slots__ = ("_experiment",)
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    def __repr__(self) -> str:
+        return repr(self._experiment)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Python asking what kind of object this is
+            raise AttributeError(name)
+        experiment = self._experiment
+        if hasattr(experiment, name):
+            return getattr(experiment, name)
+        printed = {**experiment.metrics, experiment.metric_name: experiment.metric}
+        if name not in printed:
+            have = ", ".join(sorted(printed))
+            raise AttributeError(
+                f"the run printed no {name!r}; it has {have}, beside best, gain, margin and the limits"
+            )
+        return printed[name]
