@@ -1,4 +1,4 @@
-"""The fixtures that every test of the plugin shares, and what every test has: a deadline, and the signals of a terminal."""
+"""The fixtures that every test of the plugin shares; and each test has a deadline, and the signals of a terminal."""
 
 from __future__ import annotations
 

@@ -29,18 +29,18 @@ def test_off_it_imports_nothing_heavy_and_collects_no_experiment(repo: Repo, mon
 
 
 def test_off_a_rule_named_by_its_path_is_skipped(repo: Repo) -> None:
-    repo.pytester.runpytest_subprocess("experiments/test_val_bpb.py").assert_outcomes(skipped=1)
+    repo.pytester.runpytest_inprocess("experiments/test_val_bpb.py").assert_outcomes(skipped=1)
 
 
 def test_off_other_tests_in_a_folder_of_that_name_are_collected(repo: Repo) -> None:
     repo.write("tests/conftest.py", "")
     repo.write("tests/test_ordinary.py", "")
     repo.write("experiments/test_other.py", "def test_plain(): pass\n")
-    repo.pytester.runpytest_subprocess("experiments").assert_outcomes(passed=1)
+    repo.pytester.runpytest_inprocess("experiments").assert_outcomes(passed=1)
 
 
 def test_every_option_is_an_ini_key_with_help_that_names_its_default(repo: Repo) -> None:
-    shown = " ".join(repo.pytester.runpytest_subprocess("--help").stdout.str().split())
+    shown = " ".join(repo.pytester.runpytest_inprocess("--help").stdout.str().split())
     for option in OPTIONS:
         assert (option.flag in shown) is not option.hidden
         assert (f"{option.key} (string)" in shown) is not option.hidden
