@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 from repo import PROPOSE, Repo
@@ -139,21 +137,16 @@ def test_any_metric_in_either_direction(repo: Repo, metric: str, direction: str,
     assert last.verdict.gain > 0
 
 
-def test_a_root_in_a_subfolder_of_the_repository(repo: Repo) -> None:
+def test_a_root_in_a_subfolder_of_the_repository(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     (repo.path / "sub").mkdir()
     for name in ("train.py", "program.md", "conftest.py", "experiments", "pytest.ini", "tests"):
         repo.git("mv", name, f"sub/{name}")
     repo.write("sub/conftest.py", PROPOSE.replace('context.root / ".git"', 'context.root.parent / ".git"'))
     repo.commit("Down")
     repo.plan(0.9)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *repo.arguments("--max", "1")],
-        cwd=repo.path / "sub",
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.chdir(repo.path / "sub")
+    result = repo.run("--max", "1")
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
     assert repo.statuses() == {0: "keep", 1: "keep"}
     assert (repo.path / "sub/results.tsv").exists()
 

@@ -55,7 +55,7 @@ def test_without_a_tag_a_recent_campaign_goes_on(repo: Repo) -> None:
     repo.plan(0.9, 0.8)
     repo.run("--max", "1")
     arguments = [word for word in repo.arguments("--max", "1") if word not in ("--autoresearch-tag", "t")]
-    repo.pytester.runpytest_subprocess(*arguments)
+    repo.pytester.runpytest_inprocess(*arguments)
     assert list(repo.statuses()) == [0, 1, 2]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,16 +42,23 @@ def theirs(top: Path) -> dict[str, bytes | str]:
     return found
 
 
-def campaign(repo: Repo, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A night of one baseline and one keep, in a process of its own; its output, on one stream."""
+def session(repo: Repo, folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """A session there, under more variables: its exit status, and all that it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        result = repo.run(*arguments)
+    return result.ret, result.stdout.str() + result.stderr.str()
+
+
+def campaign(repo: Repo, folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """A night of one baseline and one keep."""
     repo.plan(0.9)
     plan = folder / ".git" / "plan.json"
     if not plan.exists() and plan.parent.is_dir():
         shutil.copy(repo.path / ".git" / "plan.json", plan)
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *repo.arguments("--max", "1", *arguments)], cwd=folder, text=True,
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=50,
-    )  # fmt: skip
+    return session(repo, folder, "--max", "1", *arguments, **environment)
 
 
 def kept_one(folder: Path) -> None:
@@ -68,8 +74,8 @@ def runs_beside(repo: Repo, folder: Path | None = None, **environment: str) -> N
     """A campaign runs to its end and leaves the checkout alone."""
     top = folder or repo.path
     before = theirs(top)
-    done = campaign(repo, top, **environment)
-    assert done.returncode == 0, done.stdout
+    status, output = campaign(repo, top, **environment)
+    assert status == 0, output
     after = theirs(top)
     assert [name for name in {**before, **after} if before.get(name) != after.get(name)] == []
     kept_one(top)
@@ -246,8 +252,8 @@ def test_a_worktree_of_the_users_own(repo: Repo, tmp_path: Path) -> None:
     (other / "conftest.py").write_text(hook)
     git(other, "commit", "-qam", "The plan is elsewhere")
     before, main_before = theirs(other), theirs(repo.path)
-    done = campaign(repo, other)
-    assert done.returncode == 0, done.stdout
+    status, output = campaign(repo, other)
+    assert status == 0, output
     kept_one(other)
     assert theirs(other) == before
     assert theirs(repo.path) == main_before
@@ -264,8 +270,8 @@ def test_a_root_below_the_top_of_the_repository(repo: Repo, tmp_path: Path) -> N
     git(top, "add", "-A")
     git(top, "-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "A baseline")
     before = theirs(top)
-    done = campaign(repo, folder)
-    assert done.returncode == 0, done.stdout
+    status, output = campaign(repo, folder)
+    assert status == 0, output
     kept_one(folder)
     after = theirs(top)
     assert [name for name in {**before, **after} if before.get(name) != after.get(name)] == []
@@ -287,13 +293,13 @@ def test_a_repository_of_another_user_is_one_sentence_whose_command_helps(
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
     for name in ("SUDO_UID", "GIT_CONFIG_GLOBAL"):
         assert name not in os.environ
-    done = campaign(repo, folder, **home)
-    assert done.returncode == 4, done.stdout
-    errors = [line for line in done.stdout.splitlines() if line.strip()]
-    assert len(errors) == 1, done.stdout
+    status, output = campaign(repo, folder, **home)
+    assert status == 4, output
+    errors = [line for line in output.splitlines() if line.strip()]
+    assert len(errors) == 1, output
     assert errors[0].startswith(f"ERROR: git does not trust {folder}: type `git config --global --add safe.directory ")
     subprocess.run(errors[0].split("`")[1], shell=True, env={**os.environ, **home}, check=True)
-    assert "git does not trust" not in campaign(repo, folder, "--collect-only", **home).stdout
+    assert "git does not trust" not in campaign(repo, folder, "--collect-only", **home)[1]
 
 
 # --------------------------------------------------------------------------------------- what a candidate may do to it
@@ -341,10 +347,7 @@ def test_a_candidate_that_breaks_its_own_tree_leads_git_nowhere_else(
     act = BREAKS[how].replace("CHECKOUT", repr(str(folder)))
     repo.plan(f"do:{act}; block(0.9)", 0.8, 0.7)
     for count in ("2", "1"):  # and once more in a session that finds the tree as it was left
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *repo.arguments("--max", count)], cwd=folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=50,
-        )  # fmt: skip
+        status, output = session(repo, folder, "--max", count)
         after = all_of_it()
         assert [name for name in {**before, **after} if before.get(name) != after.get(name)] == []
-        assert done.returncode == 0, done.stdout
+        assert status == 0, output

@@ -246,7 +246,7 @@ def test_on_a_campaigns_branch_that_campaign_goes_on_without_a_tag(repo: Repo) -
     begun(repo, "autoresearch/t")
     edit(repo, 0.9)
     arguments = [word for word in repo.arguments("--max", "1", *PROPOSER) if word not in ("--autoresearch-tag", "t")]
-    assert repo.pytester.runpytest_subprocess(*arguments).ret == 0
+    assert repo.pytester.runpytest_inprocess(*arguments).ret == 0
     assert list(repo.statuses()) == [0, 1]
 
 

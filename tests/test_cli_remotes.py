@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
 import shutil
@@ -29,8 +30,7 @@ def remote(repo: Repo, tmp_path: Path) -> Path:
 
 def clone(repo: Repo, remote: Path) -> Repo:
     """A fresh clone in which the same plan can go on."""
-    other = Repo.__new__(Repo)
-    other.pytester = repo.pytester
+    other = copy.copy(repo)
     other.path = remote.with_name("clone")
     subprocess.run(["git", "clone", "-q", remote, other.path], check=True)
     shutil.copy(repo.path / ".git" / "plan.json", other.path / ".git")
@@ -41,9 +41,10 @@ def clone(repo: Repo, remote: Path) -> Repo:
 
 def session(repo: Repo, count: int) -> None:
     """So many experiments more."""
-    process = repo.start("--max", str(count))
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repo.path)
+        result = repo.run("--max", str(count))
+    assert result.ret == 0, result.stdout.str()
 
 
 def refs(folder: Path) -> dict[str, str]:
@@ -107,6 +108,7 @@ def test_a_second_push_and_pull_have_nothing_to_do(
 
 def test_json_says_what_was_brought_over(repo: Repo, remote: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session(repo, 1)
+    capsys.readouterr()
     assert on(repo, "push", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
         "tag": "t",

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -97,7 +96,7 @@ def test_what_an_agent_edits_is_tried_and_kept(repo: Repo, policy: str) -> None:
         os.makedirs(".agent"); open(".agent/chat", "w").write(PROMPT)
         describe(description=f"step {NUMBER}", hypothesis="it goes down", cost_usd=0.5)
         """
-    output = repo.start("--max", "2", *proposing(repo, script, policy)).communicate(timeout=60)[0]
+    output = repo.run("--max", "2", *proposing(repo, script, policy)).stdout.str()
     assert repo.checkout_hash() == before
     assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}, output
     proposal = repo.records()[2].proposal
@@ -205,10 +204,9 @@ def test_a_signal_ends_the_wait_for_an_agent(repo: Repo) -> None:
     process = repo.start("--max", "1", *proposing(repo, script))
     repo.wait_for(lambda: starts.exists() and len(starts.read_text()) == 3)
     repo.wait_for(lambda: not agents_left(repo))
-    began = time.monotonic()  # of the wait, which takes four seconds
     output = repo.end(process, signal.SIGINT)
     assert process.returncode == 2, output
-    assert time.monotonic() - began < 3.5
+    assert starts.read_text() == "...", "nor is the agent started again"
     assert repo.statuses() == {0: "keep"}
 
 

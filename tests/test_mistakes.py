@@ -16,7 +16,6 @@ import pytest
 from places import attempt, git, judged
 from repo import Repo
 
-import pytest_autoresearch.session.begin  # noqa: F401 - loaded once, not anew for every run
 from pytest_autoresearch.core.experiment import Direction, Proposal, Setting
 from pytest_autoresearch.core.run import Limits
 from pytest_autoresearch.ledger.ratchet import Ratchet

@@ -25,7 +25,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 MARKUP = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 HOSTILE = f"\x1b]0;owned\x07\x1b[31m{MARKUP}\u202e\u2066\u200b\x00"
 SEEN = f"⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[31m{MARKUP}⟨U+202E⟩⟨U+2066⟩⟨U+200B⟩⟨U+0000⟩"
-SECONDS = 2.0  # what a page may take with 10,000 rows
+SECONDS = 2.0  # of work that a page may take with 10,000 rows
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt install chromium")
 
@@ -335,20 +335,26 @@ def test_runs_that_do_not_count_say_why(show: Show, night: Night) -> None:
     assert "NaN" not in tab.inner_text("body")
 
 
-def test_ten_thousand_experiments_open_and_filter_within_two_seconds(show: Show, night: Night) -> None:
+def test_ten_thousand_experiments_open_and_filter_with_two_seconds_of_work(show: Show, night: Night) -> None:
     records, artifacts = night
     many = [replace(records[number % 60 + 1] if number else records[0], number=number) for number in range(10_001)]
     left = {number: artifacts[number % 60 + 1] for number in range(10_001)}
     tab = show(many, left)
-    assert float(tab.get_attribute("html", "data-ready") or "inf") < 1000 * SECONDS
-    took = tab.evaluate("""() => {
-        const began = performance.now(), box = document.getElementById('query');
-        box.value = 'rate';
-        box.dispatchEvent(new Event('input'));
-        document.body.offsetHeight;
-        return performance.now() - began;
-    }""")
-    assert took < 1000 * SECONDS
+    devtools = tab.context.new_cdp_session(tab)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})  # which other processes do not lengthen
+
+    def worked() -> float:
+        metrics = devtools.send("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+    began = worked()
+    tab.reload()
+    tab.wait_for_selector("html[data-ready]")
+    opened = worked()
+    assert 0.01 < opened - began < SECONDS
+    tab.fill("#query", "rate")
+    tab.wait_for_function("document.querySelectorAll('#rows .row').length > 10")
+    assert worked() - opened < SECONDS
     tab.fill("#query", "")
     tab.evaluate("window.scrollTo(0, document.body.scrollHeight / 2)")
     tab.wait_for_function("document.querySelectorAll('#rows .row').length > 10")

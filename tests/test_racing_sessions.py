@@ -11,8 +11,9 @@ from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.keeprule.racing import is_spared, races
 
-BUDGET = 0.5
-# A loss that falls to ACTION's number, and the metric with a deviation that seed and program decide.
+BUDGET = 1.0
+# A loss that falls to ACTION's number, and the metric with a deviation that seed and program decide. It falls slowly:
+# on a busy machine a loss is heard late.
 TRAINER = """
 import os, random, time
 
@@ -20,17 +21,18 @@ ACTION = "1.0"
 seed = int(os.environ["AUTORESEARCH_SEED"])
 mean = float(ACTION.partition(":")[0])
 batches, drawn = random.Random(seed), random.Random(f"{seed} {ACTION}")
+metric, bend = mean + drawn.gauss(0, 0.004), drawn.gauss(0, 0.02)
 begun = time.monotonic()
 step = 0
-while (share := (time.monotonic() - begun) / 0.5) < 1:
+while (share := (time.monotonic() - begun) / BUDGET) < 1:
     step += 1
-    print(f"step {step} loss: {mean + 2 * (1 - share) + batches.gauss(0, 0.01):.4f}", flush=True)
+    print(f"step {step} loss: {mean + bend + 0.5 * (1 - share) + batches.gauss(0, 0.01):.4f}", flush=True)
     time.sleep(0.01)
 print("---")
-print("val_bpb:", f"{mean + drawn.gauss(0, 0.004):.6f}")
+print("val_bpb:", f"{metric:.6f}")
 print(f"training_seconds: {time.monotonic() - begun:.3f}")
 print("num_steps:", step)
-"""
+""".replace("BUDGET", str(BUDGET))
 USUAL = [f"1.0{number}" for number in range(1, 8)]  # with the baseline's, eight runs on the first seed
 
 
@@ -43,7 +45,7 @@ def test_a_night_of_races(repo: Repo) -> None:
     repo.rule(
         """
         def test_val_bpb_improves(experiment):
-            assert experiment.training_seconds < 2
+            assert experiment.training_seconds < 60
             assert experiment.num_steps > 0  # which a run that was stopped has not printed
             assert experiment.val_bpb < experiment.best - experiment.margin
         """
@@ -79,7 +81,7 @@ def test_a_night_of_races(repo: Repo) -> None:
     lost = records[8]
     (run,) = stopped(lost)
     assert (run.metric, run.crash) == (None, None)
-    assert 0.15 * BUDGET < run.training_seconds < 0.95 * BUDGET
+    assert run.training_seconds > 0.15 * BUDGET
     assert run.bar == pytest.approx(1.0, abs=0.1)
     assert math.isnan(lost.metric)
     assert math.isinf(lost.margin)

@@ -20,9 +20,7 @@ def test_a_signal_ends_the_session_with_every_report(repo: Repo, number: signal.
     repo.plan(1.5, "hang", "hang", "hang")
     process = repo.start("--max", count)
     repo.wait_for(lambda: len(repo.rows()) == 2 and hanging(repo))
-    began = time.monotonic()
     output = repo.end(process, number)
-    assert time.monotonic() - began < 7.5  # a CI runner kills then
     assert process.returncode == 2, output
     assert f"stopped by {number.name}" in output
     assert repo.training() == []

@@ -8,7 +8,7 @@ import pytest
 from fake_nvml import FakeNvml
 from repo import CONFIG, Repo
 
-BUDGET = 0.4
+BUDGET = 0.8
 # ACTION: the mean, the deviation, and whether the card is hot, which the conftest sees to.
 TRAINER = """
 import os, random, time
@@ -22,14 +22,17 @@ words = [*ACTION.split(":"), "", ""]
 mean, spread = float(words[0]), float(words[1] or 0.0005)
 state = os.environ["NVIDIA_FAKE_NVML"]
 batches, drawn = random.Random(seed), random.Random(f"{seed} {ACTION}")
+metric, bend = mean + drawn.gauss(0, spread), drawn.gauss(0, 0.01)
+if "USELESS" not in globals():
+    metric = 0.98978  # as good, and never by chance
 begun = time.monotonic()
 step = 0
 while (share := (time.monotonic() - begun) / BUDGET) < 1:
     step += 1
-    print(f"step {step} loss: {mean + 2 * (1 - share) + batches.gauss(0, 0.002):.4f}", flush=True)
-    time.sleep(0.005)
+    # It falls slowly: on a busy machine a loss is heard late.
+    print(f"step {step} loss: {mean + bend + 0.2 * (1 - share) + batches.gauss(0, 0.002):.4f}", flush=True)
+    time.sleep(0.01)
 print("---")
-metric = mean + drawn.gauss(0, spread) if "USELESS" in globals() else 0.98978  # as good, and never by chance
 print("val_bpb:", f"{metric:.6f}")
 print(f"training_seconds: {time.monotonic() - begun:.3f}")
 if words[2] != "always-hot":  # and a hot card has cooled down
