@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import email
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import venv
 import zipfile
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from repo import UNUSED, Repo
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pytest_autoresearch"
+EXTRAS = {"anthropic", "httpx2", "huggingface_hub", "matplotlib", "numpy", "optuna", "pyarrow", "shtab", "tokenizers",
+          "torch", "tqdm"}  # fmt: skip
+HALVES = """
+def sort(values):
+    if len(values) > 1:
+        middle = len(values) // 2
+        left, right = values[:middle], values[middle:]
+        sort(left)
+        sort(right)
+        place = 0
+        while left and right:
+            values[place] = right.pop(0) if right[0] < left[0] else left.pop(0)
+            place += 1
+        values[place:] = left + right
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +47,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def python(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that has the wheel, and the packages of this one but not its checkout."""
-    folder = tmp_path_factory.mktemp("environment")
+def environment(built: Path, folder: Path, packages: Path) -> Path:
+    """The interpreter of an environment in a new folder that has the wheel, and what lies in a folder of packages."""
     venv.create(folder, with_pip=False)
     program = folder / "bin" / "python"
     site = subprocess.run(
@@ -43,8 +59,40 @@ def python(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "--python", str(program), "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*command, str(wheel)], check=True)
     # A folder named in a .pth file is searched, but the .pth files in it, such as an editable install's, are not read.
-    Path(site, "around.pth").write_text(sysconfig.get_path("purelib"))
+    Path(site, "around.pth").write_text(str(packages))
     return program
+
+
+@pytest.fixture(scope="module")
+def python(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has the wheel, and the packages of this one but not its checkout."""
+    return environment(built, tmp_path_factory.mktemp("environment"), Path(sysconfig.get_path("purelib")))
+
+
+@pytest.fixture(scope="module")
+def bare_python(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has what `pip install` of the wheel brings, without any extra."""
+    packages = tmp_path_factory.mktemp("packages")
+    for one in brought(built):
+        top = {Path(file.parts[0]) for file in one.files or () if file.parts[0] not in ("..", "__pycache__")}
+        for name in top:
+            (packages / name).symlink_to(one.locate_file(name))
+    return environment(built, tmp_path_factory.mktemp("bare"), packages)
+
+
+def brought(built: Path) -> list[Distribution]:
+    """The installed distributions that the wheel requires, with those that they require."""
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        waiting = email.message_from_bytes(archive.read(name)).get_all("Requires-Dist") or []
+    found: dict[str, Distribution] = {}
+    while waiting:
+        required = Requirement(waiting.pop())
+        if required.name not in found and (required.marker is None or required.marker.evaluate({"extra": ""})):
+            found[required.name] = distribution(required.name)
+            waiting += found[required.name].requires or []
+    return list(found.values())
 
 
 def run(python: Path, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -72,6 +120,11 @@ def test_the_wheel_says_who_it_is(built: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     classifiers = metadata.get_all("Classifier") or []
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(classifiers)
+    assert {"Typing :: Typed", "Operating System :: POSIX :: Linux"} <= set(classifiers)
+    required = {
+        Requirement(one).name.lower() for one in metadata.get_all("Requires-Dist") or [] if "extra ==" not in one
+    }
+    assert not required & EXTRAS
     assert "MIT License" in told["LICENSE"]
     assert "autoresearch = pytest_autoresearch.plugin" in told["entry_points.txt"]
     assert "autoresearch = pytest_autoresearch.cli:main" in told["entry_points.txt"]
@@ -123,3 +176,80 @@ def test_the_wheel_brings_the_workflow_that_init_writes(python: Path, repo: Repo
     assert done.returncode == 0, done.stdout + done.stderr
     written = repo.path / ".github" / "workflows" / "autoresearch.yml"
     assert written.read_bytes() == (PACKAGE / "templates" / "autoresearch.yml").read_bytes()
+
+
+# -------------------------------------------------------------------------------------------------- without any extra
+
+
+def refused(bare_python: Path, folder: Path, *command: str, status: int) -> str:
+    """The one sentence of a command that needs a library which is not there."""
+    done = run(bare_python, folder, *command)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stdout == ""
+    (sentence,) = done.stderr.strip().splitlines()
+    return sentence
+
+
+def test_without_extras_none_of_their_libraries_is_there(bare_python: Path, tmp_path: Path) -> None:
+    asked = f"import importlib.util as u; print(*(name for name in {sorted(EXTRAS)} if u.find_spec(name)))"
+    assert run(bare_python, tmp_path, "-c", asked).stdout.strip() == ""
+
+
+def test_without_extras_a_sorting_routine_is_made_to_compare_less_from_a_queue(
+    bare_python: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "sorting"
+    shutil.copytree(ROOT / "examples" / "sorting", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "A baseline"]):
+        subprocess.run([*git, *command], cwd=copy, check=True)
+    program = (copy / "sort.py").read_text()
+    queue = copy / "experiments" / "queue"
+    queue.mkdir()
+    (copy / "sort.py").write_text(HALVES)
+    patch = subprocess.check_output(["git", "diff"], cwd=copy)
+    (copy / "sort.py").write_text(program)
+    (queue / "1-merge.patch").write_bytes(patch)
+    options = ("--autoresearch-proposer=queue", "--autoresearch-confirm=off", "--autoresearch-tag=t")
+    done = run(bare_python, copy, "-m", "pytest", "--autoresearch", *options, "--max=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split("\t") for line in (copy / "results.tsv").read_text().splitlines()[1:]]
+    assert [row[3] for row in rows] == ["keep", "keep"]
+    assert float(rows[1][1]) < float(rows[0][1])
+    assert (copy / "report.html").exists()
+    for command in ("results", "show", "best", "report"):
+        words = ["import sys; from pytest_autoresearch.cli import main; sys.exit(main(sys.argv[1:]))", command]
+        done = run(bare_python, copy, "-c", *words, *(["1"] if command == "show" else []))
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("proposer", "extra", "library"), [("search", "search", "optuna"), ("anthropic", "anthropic", "anthropic")]
+)
+def test_without_its_extra_a_proposer_says_what_to_install(
+    bare_python: Path, repo: Repo, proposer: str, extra: str, library: str
+) -> None:
+    before = repo.checkout_hash()
+    arguments = repo.arguments("--max", "1", "--autoresearch-proposer", proposer)
+    assert refused(bare_python, repo.path, "-m", "pytest", *arguments, status=4) == (
+        f"ERROR: the proposer {proposer} needs {library}, which is not installed: type `pip install "
+        f"'pytest-autoresearch[{extra}]'`, or choose another --autoresearch-proposer"
+    )
+    assert repo.checkout_hash() == before
+    assert not repo.git("for-each-ref", "refs/autoresearch")
+
+
+def test_without_its_extra_the_completion_says_what_to_install(bare_python: Path, repo: Repo) -> None:
+    program = "import sys; from pytest_autoresearch.cli import main; sys.exit(main(['completion', 'bash']))"
+    assert refused(bare_python, repo.path, "-c", program, status=2) == (
+        "autoresearch completion: the completion needs shtab, which is not installed: type `pip install "
+        "'pytest-autoresearch[completion]'`"
+    )
+
+
+@pytest.mark.parametrize("command", ["prepare", "describe"])
+def test_without_its_extra_the_harness_says_what_to_install(bare_python: Path, tmp_path: Path, command: str) -> None:
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    assert refused(bare_python, tmp_path, "-m", f"harness.{command}", status=1) == (
+        "harness: numpy is not installed: type `pip install -e '.[harness]'`"
+    )
