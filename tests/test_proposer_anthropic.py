@@ -356,7 +356,7 @@ def test_a_proposal_may_be_made_once_more_as_it_was(bench: Bench) -> None:
     first = proposer.propose(bench.context())
     assert first is not None
     bench.reset()
-    second = proposer.repair(bench.context(), first, "it is nearly what was tried as 0007: propose it again if ...")
+    second = proposer.repair(bench.context(), first, "it nearly repeats experiment 0007: propose it again if ...")
     assert second is not None
     assert second.description == "wider, for width pays"
     assert bench.text == TRAIN.replace("64", "128")
