@@ -93,7 +93,7 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(nvml: FakeNvml, wanted: s
     nvml.set(*THREE)
     found = visible({} if wanted is None else {"CUDA_VISIBLE_DEVICES": wanted})
     assert "".join(gpu.name[-1] for gpu in found.gpus) == names
-    assert found.why == ("" if names else f"CUDA_VISIBLE_DEVICES={wanted} names none")
+    assert found.why == ("" if names else f"CUDA_VISIBLE_DEVICES={wanted} names no GPU")
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ def test_a_gpu_that_fell_off_the_bus_hides_no_other(nvml: FakeNvml) -> None:
 
 def test_a_driver_that_says_no_is_no_gpu_and_says_why(nvml: FakeNvml) -> None:
     nvml.add(f"fail * {RM_MISMATCH}")
-    assert visible({}).why == "NVML says: RM has detected an NVML/RM version mismatch."
+    assert visible({}).why == "NVML error: RM has detected an NVML/RM version mismatch."
     nvml.set("driver 580")
-    assert visible({}).why == "NVML lists none that answers"
+    assert visible({}).why == "NVML lists no working GPU"
     nvml.state.unlink()
     found = visible({})
-    assert (found.gpus, found.why) == ((), "NVML says: Driver Not Loaded")
+    assert (found.gpus, found.why) == ((), "NVML error: Driver Not Loaded")
 
 
 def python(code: str, **variables: str) -> str:
@@ -143,7 +143,7 @@ def test_without_library_or_binding_there_is_no_gpu_and_nothing_is_imported_befo
         "print('pynvml' in sys.modules, visible({}).why); sys.modules['pynvml'] = None; print(visible({}).why)",
         LD_LIBRARY_PATH=str(tmp_path),
     )
-    assert said == "False NVML says: NVML Shared Library Not Found\nthe package nvidia-ml-py is not installed"
+    assert said == "False NVML error: NVML Shared Library Not Found\nthe package nvidia-ml-py is not installed"
 
 
 def test_a_process_that_is_started_with_the_fake_sees_it(tmp_path: Path) -> None:

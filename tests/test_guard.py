@@ -75,10 +75,10 @@ def test_what_is_frozen_is_not_let_in_by_a_glob(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "twin", "said"),
     [
-        ("Train.py", "train.py", "it adds Train.py, which some systems take for train.py: choose another name"),
-        ("tr\u0430in.py", "", "it adds a file of the name 'tr\\u0430in.py': choose plain letters"),
-        ("torch\n.py", "", "it adds a file of the name 'torch\\n.py': choose plain letters"),
-        ("random.py", "", "it adds random.py, which would be imported in place of Python's own random"),
+        ("Train.py", "train.py", "it adds Train.py, the same name as train.py on some systems: use another name"),
+        ("tr\u0430in.py", "", "it adds a file named 'tr\\u0430in.py': use plain ASCII letters"),
+        ("torch\n.py", "", "it adds a file named 'torch\\n.py': use plain ASCII letters"),
+        ("random.py", "", "it adds random.py, which would be imported instead of Python's random"),
     ],
 )
 def test_a_new_file_has_a_name_that_means_one_thing(path: str, twin: str, said: str) -> None:
@@ -89,7 +89,7 @@ def test_a_new_file_has_a_name_that_means_one_thing(path: str, twin: str, said: 
 
 
 def test_a_change_too_large_to_read_is_refused_before_it_is_read() -> None:
-    with pytest.raises(Refused, match=r"^train.py has 20,000,000 bytes; at most 524,288 are taken$"):
+    with pytest.raises(Refused, match=r"^train.py has 20,000,000 bytes; the limit is 524,288$"):
         guard.check_changes(IDEA, [FileChange("train.py", "M", True, 20_000_000)], EDITABLE)
 
 
@@ -169,7 +169,7 @@ def test_only_python_is_parsed() -> None:
 def test_a_hidden_data_set_is_refused_by_its_size() -> None:
     guard.check_texts(IDEA, {"train.py": b"#" * guard.MOST_BYTES})
     error = text_refused("train.py", b"#" * (guard.MOST_BYTES + 1))
-    assert str(error) == "train.py has 524,289 bytes; at most 524,288 are taken"
+    assert str(error) == "train.py has 524,289 bytes; the limit is 524,288"
     assert error.crash == "refused"
 
 
@@ -179,7 +179,7 @@ TEXT = b"rate = 1\n" * 20_000
 def test_a_program_may_be_long_and_may_not_become_so_at_once() -> None:
     guard.check_texts(IDEA, {"train.py": TEXT + b"# one\n"}, {"train.py": TEXT})
     guard.check_texts(IDEA, {"train.py": b"x = 1\n"}, {"train.py": TEXT})
-    with pytest.raises(Refused, match=r"^it adds 180,000 bytes; at most 65,536 are taken at a time$"):
+    with pytest.raises(Refused, match=r"^it adds 180,000 bytes; the limit is 65,536 a proposal$"):
         guard.check_texts(IDEA, {"train.py": b"x = 1\n", "model/a.py": TEXT}, {"train.py": b"x = 1\n"})
 
 
@@ -187,7 +187,7 @@ def test_a_program_may_be_long_and_may_not_become_so_at_once() -> None:
 def test_data_in_a_program_are_refused_by_their_size(data: str) -> None:
     before = {"train.py": b"x = 1\n"}
     with pytest.raises(
-        Refused, match=r"bytes of strings and numbers; at most 32,768 are taken at a time: a program, not"
+        Refused, match=r"bytes of strings and numbers; the limit is 32,768 a proposal: propose code, not"
     ):
         guard.check_texts(IDEA, {"train.py": f"x = {data}\n".encode()}, before)
     with_data = {"train.py": f"x = {data}\n".encode()}
@@ -216,9 +216,9 @@ def test_any_bytes_are_python_or_a_refusal(text: bytes) -> None:
 def test_an_edit_without_effect_or_of_the_seed_alone_is_refused() -> None:
     before = {"train.py": b"import torch\ntorch.manual_seed(1)\nRATE = 1\n"}
     guard.check_effect(IDEA, before, {"train.py": b"import torch\ntorch.manual_seed(2)\nRATE = 2\n"})
-    with pytest.raises(Refused, match=r"^it changes nothing that runs: comments, layout or names alone$"):
+    with pytest.raises(Refused, match=r"^it changes only comments, layout or names: the program stays the same$"):
         guard.check_effect(IDEA, before, {"train.py": before["train.py"] + b"# a remark\n"})
-    with pytest.raises(Refused, match=r"^it changes only the seed or the order of the data, which are the harness's$"):
+    with pytest.raises(Refused, match=r"^it changes only the seed or the order of the data, which the harness sets$"):
         guard.check_effect(IDEA, before, {"train.py": before["train.py"].replace(b"1)", b"2)")})
 
 

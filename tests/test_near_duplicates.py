@@ -68,4 +68,4 @@ def test_the_words_of_what_was_kept_may_be_used_again() -> None:
 
 def test_what_is_told_names_the_experiment_and_its_result_on_one_line() -> None:
     said = near_duplicates.told(record(7, "gate\nthe values"))
-    assert said.startswith('it is nearly what was tried as 0007, "gate the values" (val_bpb 1.1, best 1.0 (+0.1))')
+    assert said.startswith('it nearly repeats experiment 0007, "gate the values" (val_bpb 1.1, best 1.0 (+0.1))')

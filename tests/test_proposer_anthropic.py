@@ -361,7 +361,7 @@ def test_a_proposal_may_be_made_once_more_as_it_was(bench: Bench) -> None:
     assert first is not None
     bench.reset()
     second = proposer.repair(
-        bench.context(), first, replace(refusal("it is nearly what was tried as 0007"), near_duplicate=True)
+        bench.context(), first, replace(refusal("it nearly repeats experiment 0007"), near_duplicate=True)
     )
     assert second is not None
     assert second.description == "wider, for width pays"

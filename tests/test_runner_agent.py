@@ -387,7 +387,7 @@ def test_an_agent_that_never_ends_is_ended_and_its_edit_stays(desk: Desk) -> Non
 
 def test_an_agent_that_prints_without_end_is_ended_in_bounded_memory(desk: Desk) -> None:
     came = desk.run("while True: print('yes ' * 5000)", output_limit_mb=8)
-    assert came.why == "since it printed more than 8 MiB"
+    assert came.why == "because it printed more than 8 MiB"
     assert len(came.output) <= 4000
 
 
@@ -418,7 +418,7 @@ def test_a_storm_of_processes_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPat
                 time.sleep(60)
         time.sleep(60)
         """, seconds=20.0)  # fmt: skip
-    assert re.fullmatch(r"since it ran \d+ processes at a time; the limit is 30", came.why)
+    assert re.fullmatch(r"because it ran \d+ processes at a time; the limit is 30", came.why)
 
 
 def test_an_agent_that_takes_the_memory_of_training_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +431,7 @@ def test_an_agent_that_takes_the_memory_of_training_is_ended(desk: Desk, monkeyp
             held.append(b"x" * 2**22)
             time.sleep(0.02)
         """)  # fmt: skip
-    assert re.fullmatch(r"since it used 1\d\d MiB of memory; the limit is 100 MiB", came.why)
+    assert re.fullmatch(r"because it used 1\d\d MiB of memory; the limit is 100 MiB", came.why)
 
 
 def test_an_agent_may_hold_a_share_of_the_machine_and_enough_for_itself_on_a_small_one(
@@ -476,7 +476,7 @@ def test_a_file_without_end_is_cut_in_a_sandbox_and_what_fills_the_disk_ends_the
                 print(error.strerror, flush=True)
         time.sleep(60)
         """, seconds=20.0)  # fmt: skip
-    assert came.why == "since it wrote more than 48 MiB"
+    assert came.why == "because it wrote more than 48 MiB"
     assert ("File too large" in came.output) == desk.runner.confined
 
 

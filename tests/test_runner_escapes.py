@@ -140,7 +140,7 @@ def test_one_that_kills_its_supervisor_is_ended_with_all_that_was_seen_or_is_mar
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)
         """)
-    assert crash(run) == ("unwatched", "it ended the process that watches over it, so how it ended is not known")
+    assert crash(run) == ("unwatched", "killed its own supervisor, so its exit status is unknown")
     assert not any(map(runs, bench.pids()))
 
 
@@ -224,7 +224,7 @@ def test_what_a_killed_session_and_its_killed_supervisor_left_is_swept_by_the_ne
     night.kill()
     night.wait()
     assert runs(left)
-    assert re.fullmatch(r"ended (a process|\d+ processes) that a session left running when it was killed", sweep())
+    assert re.fullmatch(r"ended (a process|\d+ processes) that a killed session left running", sweep())
     assert not runs(left)
 
 

@@ -94,8 +94,8 @@ def test_printed_seconds_are_never_more_than_the_process_took(bench: Bench) -> N
         ("print('METRIC val_bpb=1'); print('---\\nval_bpb: 2')", "no-metric", "val_bpb was printed more than once"),
         ("print('last words'); raise SystemExit(3)", "exit 3", "last words"),
         ("raise ValueError('shapes (3,) and (4,)')", "exit 1", "ValueError: shapes (3,) and (4,)"),
-        ("raise SystemExit(2)", "exit 2", "it said nothing"),
-        ("import os; print('oh', flush=True); os.kill(os.getpid(), 11)", "signal 11", "SIGSEGV; it said last: oh"),
+        ("raise SystemExit(2)", "exit 2", "no output"),
+        ("import os; print('oh', flush=True); os.kill(os.getpid(), 11)", "signal 11", "SIGSEGV; last output: oh"),
     ],
 )
 def test_each_failure_has_its_class_and_one_line(bench: Bench, script: str, reason: str, message: str) -> None:
@@ -233,7 +233,7 @@ def test_training_that_does_not_begin_in_time_is_a_timeout(bench: Bench) -> None
     run = bench.run("import time; time.sleep(60)", scorer=SCORER, startup_seconds=0.3)
     reason, message = crash(run)
     assert reason == "timeout"
-    assert message.startswith("training did not begin within 0.3 s")
+    assert message.startswith("training did not call harness.begin() within 0.3 s")
     assert run.training_seconds == 0.0
     assert 0.3 <= run.startup_seconds < 20.0
 
@@ -242,11 +242,11 @@ def test_training_that_does_not_begin_in_time_is_a_timeout(bench: Bench) -> None
     ("script", "message"),
     [
         ("leave('1.0')", "training never called harness.begin()"),
-        ("begin()", "training ended without leaving model.pt"),
-        ("begin(); os.mkdir(OUT + '/model.pt')", "training ended without leaving model.pt"),
+        ("begin()", "training ended without writing model.pt"),
+        ("begin(); os.mkdir(OUT + '/model.pt')", "training ended without writing model.pt"),
         (
             "begin(); open('m', 'w').close(); os.symlink(os.path.abspath('m'), OUT + '/model.pt')",
-            "training ended without leaving model.pt",
+            "training ended without writing model.pt",
         ),
     ],
     ids=["never-began", "no-model", "a-folder", "a-link"],

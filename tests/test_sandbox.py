@@ -130,10 +130,10 @@ def test_every_attack_succeeds_without_the_sandbox_and_fails_inside(
         "an abstract socket of this machine can be connected to",
         "a hidden folder can be written to",
         "a read-only folder can be written to",
-        "a process outside can be ended",
-        "user namespaces can be made",
+        "a process outside can be killed",
+        "user namespaces can be created",
         "the number of processes has no limit",
-        "/tmp and /dev/shm have no limit of size",
+        "/tmp and /dev/shm have no size limit",
     }
     if user == "root":
         expected |= {"settings of the whole machine can be changed", "device files of the machine can be changed"}
@@ -144,7 +144,7 @@ def test_every_attack_succeeds_without_the_sandbox_and_fails_inside(
 def test_what_does_not_hold_is_said(bubblewrap: Bubblewrap) -> None:
     older = replace(bubblewrap, version=(0, 6, 1), forbids_user_namespaces=False)
     findings = try_out(older, view(allowance=Allowance(tmp_mb=64, shm_mb=64)))
-    assert findings.broken == ("user namespaces can be made", "/tmp and /dev/shm have no limit of size")
+    assert findings.broken == ("user namespaces can be created", "/tmp and /dev/shm have no size limit")
 
 
 def test_a_broken_promise_of_the_view_is_said(bubblewrap: Bubblewrap, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_broken_promise_of_the_view_is_said(bubblewrap: Bubblewrap, tmp_path: 
 
 def test_no_sandbox_says_why_and_is_refused_where_one_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert find("auto", view()).words.startswith("none (bubblewrap is not installed: `apt install bubblewrap`")
+    assert find("auto", view()).words.startswith("none (bubblewrap is not installed: run `apt install bubblewrap`")
     with pytest.raises(UserError, match="--autoresearch-sandbox=require: bubblewrap is not installed"):
         find("require", view())
     assert find("off", view()).words == "none (switched off)"
@@ -175,7 +175,7 @@ def test_refused_user_namespaces_are_said(bubblewrap: Bubblewrap) -> None:
         cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == (
-        "none (bubblewrap may not make user namespaces here, since user.max_user_namespaces is 0)"
+        "none (bubblewrap may not create user namespaces here, because user.max_user_namespaces is 0)"
     ), done.stderr
 
 

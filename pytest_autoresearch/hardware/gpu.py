@@ -1,7 +1,7 @@
-"""The GPUs that a session may use, through NVML: which one a lane gets, and what it is.
+"""Lists the GPUs that a session may use, through NVML.
 
-May not know of CUDA, runners, git or pytest. Nothing here raises on account of a GPU: no library, no driver and a
-driver that says no all come to "no GPU", with the reason.
+Knows nothing of CUDA, runners, git or pytest. GPU problems raise no exception: without the library or a working driver
+there is no GPU, and `Visible.why` says why.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Gpu:
         name: As the driver calls it, such as `NVIDIA H200`.
         uuid: `GPU-…` or `MIG-…`.
         driver: The driver's version.
-        memory_mb: All of its memory, in MiB; None where the driver does not say (it is shared with the CPU).
+        memory_mb: Its total memory, in MiB; None if the driver does not report it, because the CPU shares the memory.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Gpu:
 
     @property
     def key(self) -> str:
-        """What must be equal for two results to be compared: `NVIDIA H200, GPU-1a2b3c4d, driver 580.159.04`."""
+        """Results are compared only if their keys are equal: `NVIDIA H200, GPU-1a2b3c4d, driver 580.159.04`."""
         short = re.sub(r"(-[0-9a-f]{8})[0-9a-f-]*", r"\1", self.uuid)
         return f"{self.name}, {short}, driver {self.driver}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that make this the one GPU that a process sees.
+        """Variables that make this the only GPU that a process sees.
 
-        By its UUID, since CUDA counts from the fastest on and NVML along the bus.
+        They name its UUID, because CUDA numbers GPUs by speed and NVML by bus position.
         """
         return {"CUDA_VISIBLE_DEVICES": self.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
@@ -52,8 +52,8 @@ class Visible:
     """The GPUs that a process may use.
 
     Attributes:
-        gpus: In the order of CUDA_VISIBLE_DEVICES where that is set, else of the bus; lane 0 gets the first.
-        why: Where there are none, why.
+        gpus: In the order of CUDA_VISIBLE_DEVICES if set, else in bus order; lane 0 gets the first.
+        why: Why there are none; else empty.
     """
 
     gpus: tuple[Gpu, ...]
@@ -61,11 +61,11 @@ class Visible:
 
 
 def visible(environment: Mapping[str, str]) -> Visible:
-    """The GPUs that a process with these variables may use; one in MIG mode is as many as it has instances.
+    """The GPUs that a process with these variables may use. In MIG mode, each instance counts as a GPU.
 
-    CUDA_VISIBLE_DEVICES is read as CUDA reads it: numbers as nvidia-smi shows them, UUIDs or unambiguous beginnings of
-    UUIDs; the list ends at the first that names nothing (`-1`), and a list with a device twice names none. A number
-    or a GPU's UUID stands for the first instance where that GPU is in MIG mode.
+    CUDA_VISIBLE_DEVICES is read as CUDA reads it. Entries are numbers as in nvidia-smi, UUIDs, or unambiguous
+    beginnings of UUIDs. The list ends at the first entry that names no device (`-1`); a list that names a device twice
+    is empty. For a GPU in MIG mode, its number or UUID means its first instance.
     """
     why = nvml.start()
     if why:
@@ -74,7 +74,7 @@ def visible(environment: Mapping[str, str]) -> Visible:
     wanted = environment.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         gpus = [gpu for card in cards for gpu in card.gpus]
-        return Visible(tuple(gpus), "" if gpus else "NVML lists none that answers")
+        return Visible(tuple(gpus), "" if gpus else "NVML lists no working GPU")
     gpus = []
     for word in wanted.split(","):
         gpu = _named(word.strip(), cards)
@@ -82,17 +82,17 @@ def visible(environment: Mapping[str, str]) -> Visible:
             break
         gpus.append(gpu)
     if not gpus or len(set(gpus)) < len(gpus):
-        return Visible((), f"CUDA_VISIBLE_DEVICES={wanted} names none")
+        return Visible((), f"CUDA_VISIBLE_DEVICES={wanted} names no GPU")
     return Visible(tuple(gpus))
 
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """What is in one slot.
+    """One physical GPU.
 
     Attributes:
-        uuid: The GPU's; empty where it does not answer.
-        gpus: What can be used of it: itself, or its MIG instances.
+        uuid: Its UUID; empty if the GPU does not answer.
+        gpus: The usable devices: the GPU itself, or its MIG instances.
     """
 
     uuid: str
@@ -104,7 +104,7 @@ def _card(index: int) -> _Card:
     whole = _gpu(handle)
     if whole is None:
         return _Card("", ())
-    mode = nvml.ask("nvmlDeviceGetMigMode", handle)  # now, and after the next reset
+    mode = nvml.ask("nvmlDeviceGetMigMode", handle)  # a pair: the mode now, and after the next reset
     if mode is None or not mode[0]:
         return _Card(whole.uuid, (whole,))
     places = range(nvml.ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0)
@@ -124,14 +124,14 @@ def _gpu(handle: Any) -> Gpu | None:
 
 
 def _named(word: str, cards: list[_Card]) -> Gpu | None:
-    """What one word of CUDA_VISIBLE_DEVICES names, if anything."""
+    """The GPU that one entry of CUDA_VISIBLE_DEVICES names, or None."""
     if word.isdecimal():
         return next(iter(cards[int(word)].gpus), None) if int(word) < len(cards) else None
     if not word.startswith(("GPU-", "MIG-")):
         return None
     found = {card.gpus[0] for card in cards if card.gpus and card.uuid.startswith(word)}
     found |= {gpu for card in cards for gpu in card.gpus if gpu.uuid.startswith(word)}
-    if not found and word.startswith("MIG-"):  # it has an older form, too, which NVML understands and does not show
+    if not found and word.startswith("MIG-"):  # an older form of MIG names, which NVML accepts but does not list
         gpu = _gpu(nvml.ask("nvmlDeviceGetHandleByUUID", word))
         return gpu and replace(gpu, uuid=word)
     return found.pop() if len(found) == 1 else None

@@ -1,8 +1,7 @@
-"""One GPU during one run, through NVML: the memory that the run's processes hold, who else is there, and what holds the
-clocks down.
+"""Watches one GPU during one run, through NVML: the run's memory, other processes, and throttling.
 
-May not know of CUDA, runners, git or pytest. Nothing here raises on account of a GPU: what a driver does not tell, or
-a GPU that has fallen off the bus, is not measured, and the result says so.
+Knows nothing of CUDA, runners, git or pytest. GPU problems raise no exception: numbers that the driver does not report
+are missing in the result, for example after a GPU has fallen off the bus.
 """
 
 from __future__ import annotations
@@ -19,37 +18,38 @@ import psutil
 from pytest_autoresearch.hardware import nvml
 from pytest_autoresearch.hardware.gpu import MIB, Gpu
 
-FULL_SECONDS = 1.0  # between two looks at everything; those between ask for the run's memory alone
-# How long to wait for a look. Under load a driver may take longer; the figure is then that of the look before.
+FULL_SECONDS = 1.0  # between two full looks; the looks in between only ask for the run's memory
+# How long to wait for an answer. A driver under load may take longer; then the previous figure is used.
 PATIENCE_SECONDS = 0.02
 FIRST_PATIENCE_SECONDS = 1.0
 
 How = Literal["by process", "by device growth", "not measured"]
 
-# A process that computes and draws stands in two of these, with the same figure.
+# A process that computes and draws is in two of these lists, with the same figure.
 _LISTS = ("Compute", "Graphics", "MPSCompute")
-_DRAWS = "Graphics"  # a screen's own processes stand in this list alone
-# Those of NVML's reasons that take speed away; an idle device and clocks that somebody chose are none of them.
+_DRAWS = "Graphics"  # a process that only draws on the screen is in this list alone
+# NVML's reasons that mean throttling. An idle device, and clocks that the user set, are not throttling.
 _CAUSES = {
     "power cap": "SwPowerCap",
     "power brake": "HwPowerBrakeSlowdown",
     "thermal (software)": "SwThermalSlowdown",
     "thermal (hardware)": "HwThermalSlowdown",
 }
-_FIRST_NAMESPACE = 0xEFFFFFFC  # Linux's own number for the pid namespace that it boots with
+_FIRST_NAMESPACE = 0xEFFFFFFC  # the inode of Linux's initial pid namespace
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of a GPU during one run.
+    """The measurements of a GPU during one run.
 
     Attributes:
-        peak_mb: The most device memory that the run held, in MiB.
-        how: How that was measured. `by process`: the sum over the run's processes, with what CUDA itself takes for
-            each. `by device growth`: how much fuller the device became, whoever filled it; so where the driver gives
-            no figure for each process, as in a container or on WSL. Else `not measured`, and the peak is 0.
-        others: Processes of somebody else that were on the device for a second or more; None where it does not tell.
-        throttling: What held the clocks down, and in which share of the looks, 0 to 1; None where it does not tell.
+        peak_mb: The run's peak device memory, in MiB.
+        how: How it was measured. `by process`: the sum over the run's processes, including CUDA's own memory in each.
+            `by device growth`: the growth of all memory in use on the device, whoever uses it; used if the driver
+            reports no figure for each process, as in a container or on WSL. `not measured`: the peak is 0.
+        others: Other processes that were on the device for a second or more; None if the driver does not report them.
+        throttling: Reasons for throttling, each with the share of looks that showed it, 0 to 1; None if the driver
+            does not report them.
     """
 
     peak_mb: float
@@ -59,7 +59,7 @@ class Seen:
 
 
 class GpuWatch:
-    """One GPU during one run. Make it before the run starts: what the device holds then is not the run's."""
+    """Watches one GPU during one run. Create it before the run starts: memory in use then is not the run's."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._device = _Device(gpu.uuid)
@@ -76,10 +76,12 @@ class GpuWatch:
         self._full_at = time.monotonic()
 
     def look(self, pids: Collection[int]) -> float:
-        """The device memory that these processes hold now, in MiB; 0 where it cannot be measured.
+        """The device memory that these processes hold now, in MiB; 0 if it cannot be measured.
+
+        Cheap enough for ten calls a second.
 
         Args:
-            pids: Every process of the run, as numbered here. Ten calls a second are no burden.
+            pids: Every process of the run, by its number in this pid namespace.
         """
         full = time.monotonic() >= self._full_at
         lists = _LISTS if full else self._ours
@@ -92,7 +94,7 @@ class GpuWatch:
         return self._held_mb
 
     def _note(self, answer: _Answer, pids: Collection[int]) -> None:
-        # A list may cost a millisecond; until the next full look, those that the run stands in will do.
+        # A list may take a millisecond, so until the next full look only lists with the run's processes are read.
         ours = tuple(kind for kind, listed in answer.lists.items() if not listed.keys().isdisjoint(pids))
         self._ours = ours or _LISTS
         self._throttling.note(answer.reasons)
@@ -103,22 +105,22 @@ class GpuWatch:
             self._neighbours.note(strangers, strangers - computing, self._memory.numbers_are_ours(processes))
 
     def seen(self) -> Seen:
-        """What there is to report so far."""
+        """The measurements so far."""
         peak, how = self._memory.peak()
         return Seen(peak, how, self._neighbours.names(), self._throttling.shares())
 
 
 class _Memory:
-    """The run's memory: by process where the driver tells, else by how much fuller the device is."""
+    """The run's memory: by process if the driver reports that, else by the growth of memory in use on the device."""
 
     def __init__(self) -> None:
         self._same_numbers = _in_first_namespace()
-        self._counted = False  # a process of the run stood in a list, with a figure: the lists can be trusted
+        self._counted = False  # a process of the run was in a list with a figure, so the lists can be trusted
         self._peaks: dict[How, float] = {}
         self._least_mb: float | None = None
 
     def held(self, processes: Mapping[int, float | None] | None, pids: Collection[int], used_mb: float | None) -> float:
-        """What the run holds now, in MiB; 0 where there is no telling."""
+        """The run's memory now, in MiB; 0 if unknown."""
         grown = self.grown(used_mb)
         known = None if processes is None else self._by_process(processes, pids)
         if known is not None:
@@ -128,9 +130,9 @@ class _Memory:
         return 0.0
 
     def grown(self, used_mb: float | None) -> float | None:
-        """What the device holds beyond the least that it has held in this watch.
+        """The growth of memory in use, in MiB: the difference to the least value seen so far.
 
-        The least, and not the first: a run that has just ended may still be giving its memory back.
+        Not to the first value, because the previous run may still be freeing its memory then.
         """
         if used_mb is None:
             return None
@@ -138,7 +140,7 @@ class _Memory:
         return used_mb - self._least_mb
 
     def peak(self) -> tuple[float, How]:
-        """The most so far, by the method that is to be trusted."""
+        """The peak so far, by the most reliable method."""
         if "by device growth" in self._peaks and not self._counted:
             return self._peaks["by device growth"], "by device growth"
         if "by process" in self._peaks:
@@ -146,14 +148,14 @@ class _Memory:
         return 0.0, "not measured"
 
     def numbers_are_ours(self, listed: Iterable[int]) -> bool:
-        """Whether NVML's process numbers are those of this pid namespace."""
+        """Whether NVML's process numbers are valid in this pid namespace."""
         return self._same_numbers or self._counted or any(psutil.pid_exists(pid) for pid in listed)
 
     def _by_process(self, processes: Mapping[int, float | None], pids: Collection[int]) -> float | None:
-        """The sum over the run's processes, or None where the lists do not tell.
+        """The sum over the run's processes in MiB, or None if the lists cannot be trusted.
 
-        In a container some drivers list the host's numbers, some nothing, and some the right numbers with a figure of 0
-        for each; no process that uses CUDA holds that little.
+        In a container, some drivers list the host's process numbers, some list nothing, and some list the right numbers
+        with a figure of 0. No process that uses CUDA uses 0.
         """
         figures = [memory for pid, memory in processes.items() if pid in pids]
         known = [memory for memory in figures if memory or (memory == 0.0 and self._same_numbers)]
@@ -168,10 +170,10 @@ class _Memory:
 
 
 class _Neighbours:
-    """Processes on the device that are not of the run.
+    """Processes on the device that do not belong to the run.
 
     Attributes:
-        before: Who was there before the run.
+        before: The processes that were there before the run.
     """
 
     def __init__(self) -> None:
@@ -180,11 +182,11 @@ class _Neighbours:
         self._names: dict[int, str] = {}
 
     def note(self, strangers: set[int], drawing: set[int], numbers_are_ours: bool) -> None:
-        """Who is there now, and which of them only draw. Two looks in a row make a neighbour.
+        """Note the other processes now, and which of them only draw. A process counts if two looks in a row see it.
 
-        A process of the run may be younger than the list of them, and one that has ended is on the device for a while.
+        One look is not enough: the process may be a new child of the run, or one that has just ended.
         """
-        if not numbers_are_ours:  # the run itself is among them, under other numbers
+        if not numbers_are_ours:  # then `strangers` contains the run itself, under other numbers
             strangers = strangers & self.before
         for pid in strangers & (self._suspects or set()):
             name = _name(pid) if numbers_are_ours else f"process {pid} of another pid namespace"
@@ -197,7 +199,7 @@ class _Neighbours:
 
 
 class _Throttling:
-    """What held the clocks down, and how often."""
+    """Counts the reasons for throttling."""
 
     def __init__(self) -> None:
         self._looks = 0
@@ -218,10 +220,10 @@ class _Answer:
     """One look at a device.
 
     Attributes:
-        full: Whether everything was asked.
-        lists: MiB by process, for each list that answered; None is a process without a figure.
-        used_mb: What the device holds, in MiB, or None.
-        reasons: What holds the clocks down, or None where that was not asked or not told.
+        full: Whether it was a full look.
+        lists: MiB by process, for each list that answered; None for a process without a figure.
+        used_mb: Memory in use on the device, in MiB, or None.
+        reasons: Reasons for throttling; None if not asked or not reported.
     """
 
     full: bool
@@ -231,7 +233,7 @@ class _Answer:
 
     @property
     def processes(self) -> dict[int, float | None] | None:
-        """MiB by process, each once; None where no list answered."""
+        """MiB by process, merged from all lists; None if no list answered."""
         merged: dict[int, float | None] = {}
         for listed in self.lists.values():
             for pid, memory in listed.items():
@@ -246,11 +248,11 @@ class _Device:
     def __init__(self, uuid: str) -> None:
         self._uuid = uuid
         self._handle: Any = None
-        self._whole: Any = None  # the GPU that a MIG instance is part of: the clocks are the whole GPU's
+        self._whole: Any = None  # the physical GPU of a MIG instance, which has the clocks
         self._memory_versions: tuple[int | None, ...] = ()
 
     def answer(self, lists: Iterable[str], full: bool) -> _Answer:
-        """The lists and the memory, and the clocks where the look is a full one."""
+        """The lists and the memory; in a full look also the reasons for throttling."""
         if self._handle is None and not self._open():
             return _Answer(full)
         listed = {kind: processes for kind in lists if (processes := self._listed(kind)) is not None}
@@ -262,12 +264,12 @@ class _Device:
             return False
         self._handle = handle
         self._whole = nvml.ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle) or handle
-        # The second leaves what the driver keeps for itself in `used`, and is all that drivers before 510 have.
+        # Version 1 (None) counts the driver's own memory as used; drivers before 510 have only that version.
         self._memory_versions = (nvml.value("nvmlMemory_v2"), None)
         return True
 
     def _listed(self, kind: str) -> dict[int, float | None] | None:
-        for version in ("_v3", "_v2"):  # drivers before 510 have the second alone
+        for version in ("_v3", "_v2"):  # drivers before 510 have only _v2
             processes = nvml.ask(f"nvmlDeviceGet{kind}RunningProcesses{version}", self._handle)
             if processes is not None:
                 figures = {one.pid: one.usedGpuMemory for one in processes}
@@ -278,23 +280,23 @@ class _Device:
         for version in self._memory_versions:
             memory = nvml.ask("nvmlDeviceGetMemoryInfo", self._handle, version)
             if memory is not None:
-                self._memory_versions = (version,)  # to change over in mid-run would look like growth
+                self._memory_versions = (version,)  # changing the version during a run would look like growth
                 return float(memory.used) / MIB
         return None
 
     def _reasons(self) -> tuple[str, ...] | None:
         bits = nvml.ask("nvmlDeviceGetCurrentClocksEventReasons", self._whole)
-        if bits is None:  # the older name, which is all that drivers before 535 know
+        if bits is None:  # drivers before 535 know only this older name
             bits = nvml.ask("nvmlDeviceGetCurrentClocksThrottleReasons", self._whole)
         if bits is None:
             return None
         causes = tuple(name for name, bit in _CAUSES.items() if bits & nvml.value(f"nvmlClocksEventReason{bit}"))
-        slowed = bits & nvml.value("nvmlClocksEventReasonHwSlowdown")  # set beside its cause, where that is known
+        slowed = bits & nvml.value("nvmlClocksEventReasonHwSlowdown")  # set together with a known cause
         return ("hardware slowdown",) if slowed and not causes else causes
 
 
 def _name(pid: int) -> str | None:
-    """A process for people; None where it has ended."""
+    """A process's name and number, for messages; None if it has ended."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.name()} (process {pid})"
@@ -303,7 +305,7 @@ def _name(pid: int) -> str | None:
     except psutil.NoSuchProcess:
         try:
             os.kill(pid, 0)
-        except PermissionError:  # another user's, where /proc shows nobody else's
+        except PermissionError:  # another user's process, and /proc hides other users
             return f"process {pid}"
         except ProcessLookupError:
             pass
@@ -311,7 +313,7 @@ def _name(pid: int) -> str | None:
 
 
 def _in_first_namespace() -> bool:
-    """Whether process numbers here are the kernel's own, and so the driver's."""
+    """Whether this is the initial pid namespace, whose process numbers the driver uses."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino == _FIRST_NAMESPACE
     except OSError:

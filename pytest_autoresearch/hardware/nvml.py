@@ -1,7 +1,7 @@
-"""One door to NVML, the driver's own library: how a question is put, and nothing of what the questions are for.
+"""Calls NVML, the driver's own library.
 
-An answer that there is not is None: where the driver knows no such function, has no permission, or has lost the GPU.
-The binding is imported with the first question, so that loading the plugin stays light.
+The result is None if the driver does not know the function, denies permission, or has lost the GPU. The Python binding
+is imported at the first call, so that the plugin loads fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def start() -> str:
-    """Connect to the driver; why there is none, or nothing when there is."""
+    """Connect to the driver; returns an error message, empty on success."""
     try:
         import pynvml
     except ImportError:
@@ -22,12 +22,12 @@ def start() -> str:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return f"NVML says: {error}"
+        return f"NVML error: {error}"
     return ""
 
 
 def ask(function: str, *given: Any) -> Any:
-    """What the driver answers, or None where it has no answer."""
+    """Call a function of NVML; returns None if it fails."""
     import pynvml
 
     try:
@@ -37,16 +37,16 @@ def ask(function: str, *given: Any) -> Any:
 
 
 def value(name: str) -> int:
-    """One of NVML's constants."""
+    """The value of one of NVML's constants."""
     import pynvml
 
     return int(getattr(pynvml, name))
 
 
 class Patience:
-    """Asks on a thread of its own: a GPU that has fallen off the bus may never answer, and nobody can wait for that.
+    """Asks on a thread with a timeout, because a GPU that has fallen off the bus may never answer.
 
-    One question at a time; one whose answer is owed goes on, and comes before the next.
+    One question at a time. After a timeout, the old question stays open and is waited for before the next is asked.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Patience:
         self._answers: list[Any] = []
 
     def ask(self, question: Callable[[], T], seconds: float) -> T | None:
-        """The answer, or that to the question before where it was owed; None where it takes longer than that."""
+        """The answer, or the answer to an older question that was still open; None after the timeout."""
         if self._asked is None:
             answers = self._answers = []
             self._asked = threading.Thread(target=lambda: answers.append(question()), name="nvml", daemon=True)

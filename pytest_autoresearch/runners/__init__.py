@@ -1,1 +1,1 @@
-"""Places to train."""
+"""Runners: they start, watch and end processes."""

@@ -1,7 +1,7 @@
-"""An agent's process tree on this machine: sent on an errand, watched, and ended with everything that it started.
+"""Runs coding agents as process trees on this machine: starts, watches and ends them.
 
-In a sandbox it sees its own program, the tree that it works in, the network, and a copy of its settings. Without one it
-has the user's rights. Knows neither what an errand is for nor any agent.
+In a sandbox an agent sees its own program, its working tree, the network, and a copy of its settings. Without a sandbox
+it has the user's rights. Knows no particular agent, and not what the errand is for.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from pytest_autoresearch.sandboxes.base import Allowance, Backend, Unconfined, V
 from pytest_autoresearch.sandboxes.machine import installation
 
 PROCESS_LIMIT = 1000
-FILE_LIMIT_MB = 1024  # one file that it writes, in a sandbox
-DISK_LIMIT_MB = 4096  # all that it writes
-TMP_LIMIT_MB, SHM_LIMIT_MB = 1024, 256  # of its own, in a sandbox; both are memory
-MEMORY_SHARE, MEMORY_LEAST_MB = 0.25, 2048  # of the machine's memory, and at least: the rest is for training
-# Proxies, and who signs for them; candidates are not given these, having no business on the network.
+FILE_LIMIT_MB = 1024  # size of one file, in a sandbox
+DISK_LIMIT_MB = 4096  # size of all files that the agent writes
+TMP_LIMIT_MB, SHM_LIMIT_MB = 1024, 256  # size of the private /tmp and /dev/shm, in a sandbox; both are memory
+MEMORY_SHARE, MEMORY_LEAST_MB = 0.25, 2048  # share of the machine's memory, and its minimum; training needs the rest
+# Proxies and their certificates. Candidates do not receive these variables, because they have no network.
 NETWORK = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
 )
 _CERTIFICATES = NETWORK[8:]
 _FOLDERS = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
-# Whoever watches over it gives it no input, and a sandbox another home folder.
+# The supervisor closes stdin, and the sandbox changes HOME: this script sets both.
 _START = 'HOME="${AUTORESEARCH_HOME:-$HOME}"; export HOME; exec "$@" <"$AUTORESEARCH_PROMPT"'
 
 
@@ -51,8 +51,8 @@ class AgentRunner:
     """Runs errands; any number of threads may call `run` at once.
 
     Args:
-        sandbox: What agents are started in.
-        covered: What no agent may read, wherever it lies: validation text.
+        sandbox: The sandbox that agents are started in.
+        covered: Paths that no agent may read: validation text.
     """
 
     def __init__(self, sandbox: Backend | None = None, covered: Iterable[Path] = ()) -> None:
@@ -67,11 +67,11 @@ class AgentRunner:
         return not isinstance(self._sandbox, Unconfined)
 
     def run(self, errand: Errand) -> Finished:
-        """Start an agent and wait for it; nothing of it is left then but what it did to its folder.
+        """Start an agent and wait for it. Afterwards only its changes to its folder remain.
 
         Raises:
             Stopped: `close` was called.
-            SandboxError: The sandbox did not start it.
+            SandboxError: The sandbox did not start the agent.
         """
         self._trees.check_open()
         private_home.remove(errand.scratch)
@@ -85,7 +85,7 @@ class AgentRunner:
             private_home.remove(errand.scratch)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass between two errands.
+        """Sleep between two errands.
 
         Raises:
             Stopped: `close` was called.
@@ -94,15 +94,15 @@ class AgentRunner:
             raise Stopped("the session is ending")
 
     def close(self) -> None:
-        """End every agent, now; what runs or waits raises Stopped, and so do later calls of `run` and `wait`."""
+        """End every agent at once; `run` and `wait` raise Stopped, now and later."""
         self._closed.set()
         self._trees.close()
 
     def _view(self, errand: Errand) -> View:
-        """What an agent may see."""
+        """The files and variables that the agent sees."""
         environment = _environment(os.environ, errand, self.confined)
         places, links = installation(Path(errand.command[0]), environment, errand.folder)
-        # What a command names by its whole path is meant to be read.
+        # If the command names a file by its absolute path, the agent may read the file.
         named = [path for word in errand.command[1:] if (path := Path(word)).is_absolute() and path.is_file()]
         trusted = [path for name in _CERTIFICATES if (path := Path(environment.get(name, "?"))).exists()]
         return View(
@@ -117,7 +117,7 @@ class AgentRunner:
                 file_mb=FILE_LIMIT_MB,
                 tmp_mb=TMP_LIMIT_MB,
                 shm_mb=SHM_LIMIT_MB,
-                # The group's limit ends a process without a word: the look from outside should be first.
+                # The kernel kills at the group's limit without a message, so our own check should come first.
                 memory_mb=GROUP_SHARE * memory_limit_mb() + GROUP_MB,
             ),
         )
@@ -138,13 +138,13 @@ class AgentRunner:
                 self._trees.forget(tree)
             self._trees.check_open()
             if not prepared.entered and ended.crash is None:
-                raise SandboxError(f"the sandbox did not start the agent: {said.output.tail() or 'it said nothing'}")
+                raise SandboxError(f"the sandbox did not start the agent: {said.output.tail() or 'no output'}")
             status = prepared.exit_status(ended.exit_status)
         return Finished(status, said.output.tail(), _why(ended.crash), ended.seconds)
 
 
 class _Said:
-    """What an agent prints, and its limits in time and in words."""
+    """An agent's output, its time limit and its output limit."""
 
     def __init__(self, errand: Errand) -> None:
         self.output = Output()
@@ -154,7 +154,7 @@ class _Said:
         self._bytes = 0
 
     def hear(self, data: bytes) -> None:
-        """Take more of it, as it was read."""
+        """Take the next bytes of output."""
         self._bytes += len(data)
         self.output.hear(data)
 
@@ -164,10 +164,10 @@ class _Said:
 
 
 class _Grown:
-    """How much was written into some folders of one disk since this was made.
+    """How much an agent has written into some folders of one disk since this object was made.
 
-    The files are looked at when the disk has lost so much as may be written, which is rare: the tree of a large
-    repository has many. What was deleted and is still held open is not seen.
+    A large repository has many files, so they are only measured once the disk has lost as much free space as the limit.
+    Deleted files that are still open are not counted.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -176,14 +176,14 @@ class _Grown:
         self._free_mb = self._free()
 
     def over(self, pids: Iterable[int]) -> str:
-        """Why the agent has to be ended, or nothing."""
+        """An error message if the limit is exceeded, else an empty string."""
         free_mb = self._free()
         if self._free_mb - free_mb <= DISK_LIMIT_MB:
             return ""
         written_mb = sum(map(self._written, self._folders)) / MIB
         if written_mb > DISK_LIMIT_MB:
             return f"wrote more than {DISK_LIMIT_MB:,} MiB"
-        self._free_mb = free_mb  # somebody else's
+        self._free_mb = free_mb  # another program used the space
         return ""
 
     def _free(self) -> float:
@@ -191,7 +191,7 @@ class _Grown:
         return said.f_bfree * said.f_frsize / MIB
 
     def _written(self, folder: Path) -> int:
-        """Bytes on disk of the files that were changed since then."""
+        """Bytes on disk of the files that changed since this object was made."""
         found, folders = 0, [os.fspath(folder)]
         while folders:
             with suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -206,32 +206,32 @@ class _Grown:
 
 
 def memory_limit_mb() -> float:
-    """What an agent may hold, in MiB: training goes on beside it."""
+    """An agent's memory limit in MiB; training runs at the same time and needs the rest."""
     return max(MEMORY_LEAST_MB, MEMORY_SHARE * psutil.virtual_memory().total / MIB)
 
 
 def _why(crash: Crash | None) -> str:
-    """Why an agent was ended: the end of "it was ended …"."""
+    """Why an agent was ended, as the end of the sentence "it was ended …"."""
     if crash is None or crash.kind is CrashClass.TIMEOUT:
         return crash.message if crash else ""
-    return f"since it {crash.message.removeprefix('it ')}"
+    return f"because it {crash.message}"
 
 
 def _settings(ours: Mapping[str, str], errand: Errand) -> dict[str, Path]:
-    """Where each of an agent's settings is copied from."""
+    """Where each of the agent's settings is copied from."""
     moved = {name: Path(ours[variable]) for variable, name in errand.moved.items() if ours.get(variable)}
     return {name: moved.get(name, Path.home() / name) for name in errand.settings}
 
 
 def _environment(ours: Mapping[str, str], errand: Errand, confined: bool) -> dict[str, str]:
-    """The variables of an agent: those of any candidate, what it needs of the network, and its own."""
+    """The agent's variables: those of every candidate, those for the network, and the agent's own."""
     names = (*NETWORK, *errand.variables, *(() if confined else (*_FOLDERS, *errand.moved)))
     given = {name: value for name, value in ours.items() if any(fnmatchcase(name, each) for each in names)}
-    # Of a campaign's nothing: an outer one's are not this one's.
+    # An outer campaign's variables do not apply here.
     usual = {name: value for name, value in passed(ours).items() if not name.startswith("AUTORESEARCH_")}
     own = {"AUTORESEARCH_PROMPT": str(errand.prompt_file)}
     if confined:
         own["AUTORESEARCH_HOME"] = str(errand.home)
         own |= {name: str(errand.home / place) for name, place in errand.moved.items() if ours.get(name)}
-    # The tree stays as it was but for the edit, and what is printed is read by nobody with a screen.
+    # No .pyc files in the tree; no colours, because the output goes to a log.
     return {**usual, **given, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", **errand.environment, **own}

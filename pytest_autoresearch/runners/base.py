@@ -1,4 +1,4 @@
-"""What every runner is asked and what it answers. A runner knows neither git nor pytest."""
+"""The protocol of every runner: a `Job` goes in, a `Run` comes out. A runner knows neither git nor pytest."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class Job:
     """One training process to run, and how to score it.
 
     Attributes:
-        command: The training command; `python` as its first word is this interpreter.
-        folder: Where it starts: the candidate's tree.
+        command: The training command; `python` as its first word means this interpreter.
+        folder: The working directory: the candidate's tree.
         out: An empty folder, AUTORESEARCH_OUT.
         log: The file that receives the bounded output.
         seed: AUTORESEARCH_SEED.
-        lane: Where to run.
-        limits: What it may use.
+        lane: The lane to run on.
+        limits: Limits of time and memory.
         metric_name: The metric to read.
-        score: The trusted scorer's command, or None where training reports the metric itself.
-        score_folder: Where the scorer starts: the user's own checkout.
-        environment: Variables for training and scoring beside the allowed ones of this process.
-        trusted: What a scorer's own untrusted process may read beside that: the harness.
+        score: The trusted scorer's command, or None if training reports the metric itself.
+        score_folder: The scorer's working directory: the user's own checkout.
+        environment: Variables for training and scoring, in addition to the allowed variables of this process.
+        trusted: More paths that the scorer's model server may read: the harness.
         score_environment: Variables for the scorer alone.
-        readable: What training may read, its tree among it; in a sandbox it sees nothing else of the user's.
-        covered: What lies in readable places and may not be read: validation text.
-        rows: The file of training rows, which training is handed when its clock starts; None where it has them.
-        cache: A folder for what compilers keep, this run's alone; None for the sandbox's own, or the user's.
-        keep_cache: Where that is copied when the clock starts, before training has seen data; None for nowhere.
+        readable: Paths that training may read. In a sandbox it sees no other file of the user.
+        covered: Paths inside `readable` that are hidden: validation text.
+        rows: The file of training rows. Training receives it when its clock starts; None if training has data already.
+        cache: A compile cache for this run alone; None for the sandbox's own, or the user's.
+        keep_cache: Where `cache` is copied when the clock starts, before training has seen data; None for no copy.
     """
 
     command: tuple[str, ...]
@@ -56,14 +56,14 @@ class Job:
 
 
 class Runner(Protocol):
-    """Somewhere to train. Called from several lane threads at once."""
+    """Trains and scores. Several lane threads call it at once."""
 
     def run(self, job: Job, on_progress: Callable[[Progress], str | None]) -> Run:
         """Train and score.
 
         Args:
-            on_progress: Told where the run is, again and again. Where it says during training why there is no point in
-                going on, the run is ended and has that as `hopeless`.
+            on_progress: Called repeatedly with the run's progress. If it returns a reason during training, the run is
+                ended, and its `hopeless` is that reason.
 
         Raises:
             Stopped: `close` was called before there was a result.
@@ -71,5 +71,5 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """End every process, now; later calls of `run` raise Stopped."""
+        """End every process at once; later calls of `run` raise Stopped."""
         ...

@@ -1,8 +1,8 @@
-"""What compilers keep between runs: copied before training has seen data, and given to later runs as a copy.
+"""Compile caches that are reused between runs.
 
-A cache that a run can write to is a way to carry weights to the next one. So what is kept is copied at the moment when
-training asks for its clock, before it is handed a row; and what a run adds afterwards goes with its own copy. Knows
-folders alone.
+A cache that a run can write to could carry weights to the next run. So the cache is saved at the moment when training
+asks for its clock, before training receives data. Each later run gets its own copy, which is deleted with the run.
+Knows folders alone.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def variables(cache: Path) -> dict[str, str]:
-    """What leads PyTorch's compiler, and Triton's, to a folder."""
+    """The variables that make PyTorch's compiler and Triton keep their caches in a folder."""
     return {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"), "TRITON_CACHE_DIR": str(cache / "triton")}
 
 
 def copy(source: Path, target: Path) -> bool:
-    """Copy a folder's plain files; false, and nothing at the target, where there are none or too many.
+    """Copy a folder's regular files. False, and no target, if there are none or too many.
 
-    The source is written to by somebody who is not trusted, perhaps now. Every step goes from one open folder to the
-    next, so that a link that takes a folder's place leads nowhere; what is no plain file is left out; and what is there
-    at the target is whole or not there at all.
+    An untrusted process may write to the source during the copy. Folders are opened relative to their open parent, so a
+    symbolic link that replaces a folder is not followed. Everything but regular files is left out. The target appears
+    when it is complete, or not at all.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -46,14 +46,14 @@ def copy(source: Path, target: Path) -> bool:
         if count:
             part.replace(target)
         return bool(count)
-    except (OSError, OverflowError):  # it costs the next run a compilation
+    except (OSError, OverflowError):  # without a copy the next run compiles again
         return False
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def fill(cache: Path, kept: Iterable[Path]) -> None:
-    """Copy the first of the kept folders that is there into the empty one."""
+    """Copy the first of the kept folders that exists into the empty folder `cache`."""
     for folder in kept:
         if folder.is_dir() and copy(folder, cache):
             return
@@ -61,10 +61,10 @@ def fill(cache: Path, kept: Iterable[Path]) -> None:
 
 
 class _Copy:
-    """Counts what it copies.
+    """Copies files and counts them.
 
     Raises:
-        OverflowError: There is more than is worth keeping.
+        OverflowError: There are too many files or bytes.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class _Copy:
         with os.fdopen(descriptor, "rb") as file, target.open("xb") as copied:
             look = os.fstat(descriptor)
             if not stat.S_ISREG(look.st_mode):
-                raise OSError("no plain file any more")
+                raise OSError("not a regular file any more")
             self._files += 1
             while chunk := file.read(_CHUNK):
                 self._bytes += len(chunk)

@@ -1,6 +1,6 @@
-"""The class of a crash, from a process's exit status and its last lines. Pure.
+"""Classifies a crash by the process's exit status and last lines of output. Pure.
 
-What the process printed is only believed about a failure: a class says what to look at, and never makes a metric.
+The output of a candidate is untrusted. Here it can only choose the class of a crash; it never produces a metric.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ _CLASSES = {
 }
 _EXCEPTION = re.compile(r"(?:\w+\.)*(\w+)(?::.*)?")
 _OUT_OF_MEMORY = re.compile(r"CUDA out of memory|DefaultCPUAllocator: can't allocate memory|std::bad_alloc")
-_REJECTED = re.compile(r"(?:\w+: )?rejected: (.+)")  # behind the name of a program that speaks with its name
+_REJECTED = re.compile(r"(?:\w+: )?rejected: (.+)")  # some scorers print their program's name first
 _NOT_FINITE = re.compile(r"\bnan\b|\binf\b|infinit|not finite|non-finite", re.IGNORECASE)
 
 
 def exit_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
-    """Why a process failed that ended by itself with `exit_status`, not 0; negative for a signal."""
+    """The crash of a process that ended by itself with `exit_status`: not 0, negative for a signal."""
     said = [line for line in lines if line.strip()]
     last = said[-1].strip() if said else ""
     raised, found_at = _exception(said)
     if exit_status == 1 and last == "FAIL":
-        return Crash(CrashClass.NAN, "training printed FAIL: the loss is no number, or far too large")
+        return Crash(CrashClass.NAN, "training printed FAIL: the loss is not a number, or far too large")
     if exit_status is not None and exit_status > 0 and raised:
         named = _EXCEPTION.fullmatch(raised)
         if named and named[1] in _CLASSES:
             return Crash(_CLASSES[named[1]], _short(raised))
-    # Below the traceback too: the message may have several lines, and an abort from C++ has no traceback at all.
+    # Also below the traceback: the message may have several lines, and an abort in C++ has no traceback.
     for line in said[max(found_at, len(said) - LAST_LINES) :]:
         if _OUT_OF_MEMORY.search(line):
             return Crash(CrashClass.OOM, _short(line))
     if exit_status is not None and exit_status < 0:
-        said_last = _short(f"ended by {_signal_name(-exit_status)}; it said last: {last}")
+        said_last = _short(f"killed by {_signal_name(-exit_status)}; last output: {last}")
         return Crash(CrashClass.SIGNAL, said_last, -exit_status)
-    return Crash(CrashClass.EXIT, _short(raised or last or "it said nothing"), exit_status)
+    return Crash(CrashClass.EXIT, _short(raised or last or "no output"), exit_status)
 
 
 def score_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
-    """Why the scorer, which failed, gave no metric: in its own sentence."""
+    """The crash of a scorer that failed; the message is the scorer's own sentence."""
     failed = exit_crash(exit_status, lines)
     sentence = failed.message
     if rejected := _REJECTED.fullmatch(sentence):
@@ -61,14 +61,14 @@ def score_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
 
 
 def _exception(lines: list[str]) -> tuple[str, int]:
-    """The line of the last traceback that names the exception, and its index; empty where there is no traceback."""
+    """The line that names the exception of the last traceback, and its index; empty and 0 without a traceback."""
     raised, found_at, inside = "", 0, False
     for index, line in enumerate(lines):
-        # A syntax error of the script itself comes without the heading.
+        # A syntax error in the script itself has no "Traceback" heading.
         if line.startswith(("Traceback (most recent call last)", '  File "')):
             inside = True
         elif inside and not line.startswith(" "):
-            # A compiler's message may show places of the program, too, and goes on in its own words below them.
+            # A compiler's message may contain `File` lines too, followed by its own text.
             if not raised or _EXCEPTION.fullmatch(line.strip()):
                 raised, found_at = line.strip(), index
             inside = False

@@ -1,7 +1,6 @@
-"""The variables that a candidate's processes see.
+"""The environment variables that a candidate's processes see.
 
-A list of what may pass, not of what may not: a key that nobody thought of stays outside by itself. Knows variables
-alone, nothing of processes.
+This is an allow-list, so an API key with an unexpected name is not passed on. Knows variables alone, no processes.
 """
 
 from __future__ import annotations
@@ -11,22 +10,22 @@ from fnmatch import fnmatchcase
 
 from pytest_autoresearch.runners.base import Job
 
-# Proxies are missing on purpose: their addresses hold passwords, and training has no business on the network.
+# Proxies are missing on purpose: their addresses may contain passwords, and training has no network.
 ALLOWED = (
-    # Finding programs, files and the user's language.
+    # Paths and the user's language.
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
-    # The same Python with the same packages, the compiler that torch.compile calls, the libraries that both load.
+    # The same Python and packages, the compiler that torch.compile calls, and shared libraries.
     *("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "CC", "CXX", "LD_LIBRARY_PATH"),
-    # Which devices there are, and how the numeric libraries use them.
+    # Devices and numeric libraries.
     *("CUDA_*", "NVIDIA_*", "PYTORCH_*", "TORCH*", "TRITON_*", "NCCL_*", "OMP_*", "MKL_*", "OPENBLAS_*"),
-    # Where tokenizers and data sets are kept, and where they come from.
+    # Tokenizers and data sets.
     *("HF_HOME", "HF_ENDPOINT"),
-    # A CI runner ends, after a job, whatever of it still carries this.
+    # After a job, a CI runner ends every process that has this variable.
     "RUNNER_TRACKING_ID",
     "AUTORESEARCH_*",
 )
 SECRET = ("*KEY*", "*TOKEN*", "*SECRET*", "*PASSWORD*", "*PASSWD*", "*CREDENTIAL*")
-# Of one process alone; an outer campaign's must not reach an inner one's.
+# Variables for one process alone; an outer campaign's values must not reach an inner campaign.
 OWN = (
     "AUTORESEARCH_SEED",
     "AUTORESEARCH_BUDGET",
@@ -50,7 +49,7 @@ OWN = (
 
 
 def passes(name: str) -> bool:
-    """Whether a variable of this process may be seen by a candidate. What sounds like a secret never may."""
+    """Whether a candidate may see a variable of this process. A name that looks like a secret is never passed."""
     if name in OWN or any(fnmatchcase(name.upper(), pattern) for pattern in SECRET):
         return False
     return any(fnmatchcase(name, pattern) for pattern in ALLOWED)
@@ -62,23 +61,23 @@ def passed(ours: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:
-    """What training and scoring share: the allowed variables of `ours`, the job's, and the contract's."""
+    """Variables for training and for scoring: the allowed ones of `ours`, the job's, and those of the contract."""
     return {
         **passed(ours),
         **job.environment,
         "AUTORESEARCH_SEED": str(job.seed),
         "AUTORESEARCH_BUDGET": str(job.limits.budget_seconds),
         "AUTORESEARCH_OUT": str(job.out.absolute()),
-        "PYTHONUNBUFFERED": "1",  # progress is read as it is printed
-        "PYTHONDONTWRITEBYTECODE": "1",  # the lane's tree stays as it was committed
+        "PYTHONUNBUFFERED": "1",  # so that progress arrives at once
+        "PYTHONDONTWRITEBYTECODE": "1",  # so that the lane's tree stays as committed
     }
 
 
 def training_environment(ours: Mapping[str, str], job: Job, clock: int) -> dict[str, str]:
-    """For the training command; `clock` is the file descriptor on which `harness.begin()` asks to begin."""
+    """Variables for the training command; `clock` is the file descriptor that `harness.begin()` writes to."""
     return {**environment(ours, job), "AUTORESEARCH_CLOCK_FD": str(clock)}
 
 
 def scoring_environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:
-    """For the scorer, which is told where the candidate's tree is."""
+    """Variables for the scorer; AUTORESEARCH_CANDIDATE is the candidate's tree."""
     return {**environment(ours, job), **job.score_environment, "AUTORESEARCH_CANDIDATE": str(job.folder.absolute())}

@@ -1,4 +1,4 @@
-"""The limits in time: when a process is ended if it has not ended by itself, and what that is called."""
+"""Time limits: when a process is killed, and with which crash."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SETTLED_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A moment at which a process is ended.
+    """A time limit.
 
     Attributes:
-        at: In seconds from its start.
-        crash: Why it was ended.
+        at: Seconds from the start of the process.
+        crash: The crash of a process that reaches this limit.
     """
 
     at: float
@@ -26,12 +26,12 @@ class Fence:
 
 
 def grace_seconds(limits: Limits) -> float:
-    """What may lie beyond the budget before a process is ended: a last step, and writing the model."""
+    """Extra seconds after the budget: for the last step and for writing the model."""
     return max(2.0, 0.05 * limits.budget_seconds)
 
 
 def has_left(out: Path) -> bool:
-    """Whether a model lies there that nobody has written to for a moment."""
+    """Whether a model is there and has not changed for half a second."""
     try:
         return time.time() - (out / MODEL).lstat().st_ctime > SETTLED_SECONDS
     except OSError:
@@ -39,14 +39,14 @@ def has_left(out: Path) -> bool:
 
 
 def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: bool = False) -> Fence:
-    """The first limit that training meets.
+    """The first time limit that training reaches.
 
     Args:
-        limits: What the run may use.
-        scored: Whether training only leaves a model, and so has to say when it begins.
-        begun: When it said so, in seconds from the start of the process; None before.
-        left: Whether its model is there already: then the grace is for nothing but training on. What is written through
-            a mapping does not show in the file's times.
+        limits: The run's limits.
+        scored: Whether a scorer measures the model; then training has to call `harness.begin()`.
+        begun: When training called it, in seconds from the start of the process; None before.
+        left: Whether the model is already there. Then there is no grace: training could only use the time to train on,
+            and writes through a memory mapping do not show in the file's times.
     """
     deadline = Fence(limits.deadline_seconds, Crash(CrashClass.TIMEOUT, f"killed after {limits.deadline_seconds:g} s"))
     startup, budget, grace = limits.startup_seconds, limits.budget_seconds, grace_seconds(limits)
@@ -55,7 +55,7 @@ def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: b
         parts = f"startup {startup:g} s, budget {budget:g} s, grace {grace:g} s"
         fence = Fence(total, Crash(CrashClass.OVER_BUDGET, f"still running after {total:g} s ({parts})"))
     elif begun is None:
-        message = f"training did not begin within {startup:g} s; it begins by calling harness.begin()"
+        message = f"training did not call harness.begin() within {startup:g} s"
         fence = Fence(startup, Crash(CrashClass.TIMEOUT, message))
     else:
         fence = Fence(begun + budget + (0.0 if left else grace), over_budget(limits))
@@ -63,7 +63,7 @@ def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: b
 
 
 def over_budget(limits: Limits) -> Crash:
-    """What training is told that left its model too late, or not at all."""
+    """The crash of training that wrote its model too late, or not at all."""
     most = limits.budget_seconds + grace_seconds(limits)
     budget = f"the budget is {limits.budget_seconds:g} s"
     return Crash(CrashClass.OVER_BUDGET, f"no complete {MODEL} {most:g} s after training began; {budget}")

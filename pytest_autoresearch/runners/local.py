@@ -1,6 +1,6 @@
-"""Training on this machine: a job's process and then its scorer's, each watched to its end.
+"""Trains on this machine: starts and watches the training process, then the scorer.
 
-Knows neither git nor pytest. What a candidate prints or leaves behind is data: nothing of it is run or loaded here.
+Knows neither git nor pytest. Never runs or loads what a candidate prints or writes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unc
 from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
 
-GROUP_SHARE, GROUP_MB = 1.1, 64  # of the memory limit, and beside that, until the kernel steps in
-OUT_LIMIT_MB = 16 * 1024  # what training may leave: far more than a model of any profile
-CACHE_FILES = 50_000  # of a compiler that tries many kernels
-PROCESS_LIMIT = 1000  # data loaders and compile workers of eight devices stay far below it
+GROUP_SHARE, GROUP_MB = 1.1, 64  # the kernel kills at the memory limit * GROUP_SHARE + GROUP_MB
+OUT_LIMIT_MB = 16 * 1024  # for AUTORESEARCH_OUT: far more than a model of any profile
+CACHE_FILES = 50_000  # a compiler may try many kernels
+PROCESS_LIMIT = 1000  # data loaders and compile workers for eight devices need far fewer
 PYTHON = ("python", "python3")
 
 
@@ -42,9 +42,9 @@ class LocalRunner:
     """Trains on this machine; any number of lane threads may call `run` at once.
 
     Args:
-        gpu: What training is held to; None where it does without one.
-        sandbox: What training is started in.
-        process_limit: With more processes at a time than this a run is ended.
+        gpu: The GPU that training uses; None for training on the CPU.
+        sandbox: The sandbox that training is started in.
+        process_limit: A run with more processes than this at one time is ended.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LocalRunner:
 
         Raises:
             Stopped: `close` was called before there was a result.
-            SandboxError: The sandbox did not start it.
+            SandboxError: The sandbox did not start the run.
         """
         said = Said(job.metric_name)
         rows = self._sandbox.open_read_only(job.rows) if job.rows else None
@@ -72,7 +72,7 @@ class LocalRunner:
                 else OnDevice(self._gpu, limit_mb, sandboxed=inside)
             )
             disk = [Written(job.out, OUT_LIMIT_MB)]
-            if job.cache:  # twice: what it was filled with is in there
+            if job.cache:  # twice the size, because the copied cache counts too
                 disk.append(Written(job.cache, 2 * compiled.MOST_MB, CACHE_FILES, every_seconds=5.0))
             try:
                 tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
@@ -81,7 +81,7 @@ class LocalRunner:
             progress = _TrainingProgress(job, clock, said)
             ended = self._train(job, tree, (memory, disk), progress, on_progress)
             if not prepared.entered and ended.crash is None:
-                raise SandboxError(f"the sandbox did not start the run: {said.output.tail() or 'it said nothing'}")
+                raise SandboxError(f"the sandbox did not start the run: {said.output.tail() or 'no output'}")
             ended = replace(ended, exit_status=prepared.exit_status(ended.exit_status))
         settle = reported_run if job.score is None else scored_run
         progress.at(ended.seconds, 0.0)
@@ -90,14 +90,14 @@ class LocalRunner:
         if job.score is not None and run.crash is None and not run.hopeless:
             scorer_said = Said(job.metric_name)
             run = self._score(job, job.score, run, scorer_said, on_progress)
-            # On disk for the user alone. `Run.log` may reach a proposer, and the scorer has seen validation data.
+            # Only into the log file, for the user. `Run.log` may reach a proposer; the scorer has seen validation data.
             log += b"--- scoring ---\n" + scorer_said.output.log()
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.log.write_bytes(log)
         return run
 
     def close(self) -> None:
-        """End every process, now; what runs raises Stopped, and so do later calls of `run`."""
+        """End every process at once; `run` raises Stopped, now and later."""
         self._trees.close()
 
     def _train(
@@ -155,7 +155,7 @@ class LocalRunner:
         return with_score(run, ended, said)
 
     def _view(self, job: Job, clock: Clock) -> View:
-        """What training may see."""
+        """The files and variables that training sees."""
         return View(
             folder=job.folder,
             environment=training_environment(os.environ, job, clock.child_fd)
@@ -168,11 +168,11 @@ class LocalRunner:
         )
 
     def _allowance(self, limits: Limits) -> Allowance:
-        """What training may use: on a CPU its memory limit holds for whatever its processes make of it, too."""
+        """Training's allowance. On a CPU the memory limit also covers its files in /tmp and /dev/shm."""
         limit_mb, usual = limits.memory_limit_mb, Allowance()
         if self._gpu or limit_mb == math.inf:
             return usual
-        # The group's limit ends a process without a word: the look from outside should be first.
+        # The kernel kills at the group's limit without a message, so our own check should come first.
         return Allowance(
             tmp_mb=min(usual.tmp_mb, limit_mb),
             shm_mb=min(usual.shm_mb, limit_mb),
@@ -180,7 +180,7 @@ class LocalRunner:
         )
 
     def _server_view(self, job: Job, environment: Mapping[str, str]) -> View:
-        """What a process may see that answers for the candidate's model: nothing that can be written."""
+        """The files and variables that the candidate's model server sees; it can write to none of them."""
         return View(
             folder=job.folder,
             environment=environment,
@@ -223,13 +223,13 @@ class LocalRunner:
 
 @dataclass(slots=True)
 class _TrainingProgress:
-    """Where training is: begun when its clock says so or, where nobody asks for the clock, with its first step.
+    """Training's progress. Training begins when its clock starts or, if it asks for no clock, with its first step.
 
     Attributes:
         started: When the process was started, by the monotonic clock.
-        first_step: When a step was first seen, in seconds from the start of the process.
+        first_step: When the first step was seen, in seconds from the start of the process.
         curve: The losses that were printed.
-        losses: The same as of now, at the checkpoints.
+        losses: The losses at the checkpoints, up to now.
     """
 
     job: Job
@@ -241,7 +241,7 @@ class _TrainingProgress:
     losses: tuple[float | None, ...] = ()
 
     def hear(self, data: bytes) -> None:
-        """Output, as it was read: a loss counts for the moment at which it is heard."""
+        """Take the next bytes of output; the time of a loss is the time at which it is read."""
         self.said.hear(data)
         losses = self.said.summary.new_losses()
         trained = self._trained(time.monotonic() - self.started)
@@ -250,7 +250,7 @@ class _TrainingProgress:
                 self.curve.add(trained / self.job.limits.budget_seconds, loss)
 
     def at(self, seconds: float, memory_mb: float) -> Progress:
-        """At this many seconds from the start of the process."""
+        """The progress this many seconds after the start of the process."""
         step, loss, trained = self.said.summary.step, self.said.summary.loss, self._trained(seconds)
         if trained is None:
             return Progress("preflight", step, loss, seconds, None, memory_mb)
@@ -259,7 +259,7 @@ class _TrainingProgress:
         return Progress("training", step, loss, trained, max(0.0, budget - trained), memory_mb, losses=self.losses)
 
     def _trained(self, seconds: float) -> float | None:
-        """Seconds of training so far; None before it has begun."""
+        """Seconds of training so far; None before training has begun."""
         if self.first_step is None and self.said.summary.step is not None:
             self.first_step = seconds
         if self.job.score is not None:

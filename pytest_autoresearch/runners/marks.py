@@ -1,8 +1,9 @@
-"""Whose a process is: a variable that every process of a run inherits, and the sweep that goes by it. Linux alone.
+"""Finds and ends the processes that a killed session left running. Linux alone.
 
-What a session leaves running that was killed together with its supervisors is watched by nobody; the next session ends
-it. A mark names one session on this machine, since it was booted, in this container: neither one that is alive, nor a
-neighbour's, nor one whose number was given again can be meant. A process that has changed its environment has no mark.
+Every process of a run inherits an environment variable, the mark. If a session is killed together with its supervisors,
+nothing watches its processes, so the next session ends them. A mark names the boot, the container, and the session's
+process with its start time, so it never matches a live session, another container, or a reused process number. A
+process that has changed its environment has no mark and is not found.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ def new_mark() -> str:
 
 
 def marked(mark: str) -> dict[int, Process]:
-    """What carries this mark now."""
+    """The processes that have this mark now."""
     return {pid: process for pid, seen in _marks().items() if seen == mark and (process := look(pid))}
 
 
 def sweep() -> str:
-    """End what sessions that are gone have left running, with its descendants; costs a few milliseconds.
+    """End the processes that killed sessions left running, and their descendants. Takes a few milliseconds.
 
     Returns:
-        A sentence on what was ended, or an empty string.
+        A sentence that says what was ended, or an empty string.
     """
     if sys.platform != "linux":
         return ""
@@ -49,15 +50,15 @@ def sweep() -> str:
         time.sleep(0.01)
     if left:
         pids = " ".join(map(str, sorted(left)))
-        return f"a session that was killed has left processes that could not be ended: type `kill -9 {pids}`"
+        return f"a killed session left processes that could not be ended: run `kill -9 {pids}`"
     if not ended:
         return ""
     what = "a process" if len(ended) == 1 else f"{len(ended)} processes"
-    return f"ended {what} that a session left running when it was killed"
+    return f"ended {what} that a killed session left running"
 
 
 def _left() -> dict[int, Process]:
-    """What runs of sessions that are gone."""
+    """The running processes of sessions that are gone."""
     here, left = _here(), {}
     for pid, mark in _marks().items():
         place, _, rest = mark.rpartition(":")[0].partition(":")
@@ -68,10 +69,10 @@ def _left() -> dict[int, Process]:
 
 
 def _marks() -> dict[int, str]:
-    """The mark of every process of this user that carries one."""
+    """The marks of this user's processes, by process number."""
     found = {}
     for name in os.listdir("/proc"):
-        # Gone in the meantime, or a process that another user's rights protect.
+        # The process has ended, or we may not read its environment.
         with suppress(OSError):
             if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.geteuid():
                 with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
@@ -83,12 +84,12 @@ def _marks() -> dict[int, str]:
 
 
 def _here() -> str:
-    """This machine since it was booted, and this container."""
+    """Identifies this boot of this machine, and this container."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _session(pid: int) -> str:
-    """One process and no other: a number may be given again. Empty when it is gone."""
+    """Identifies one process, even if its number is reused. Empty if the process is gone."""
     process = look(pid)
     return f"{pid}:{process.started}" if process and process.runs else ""

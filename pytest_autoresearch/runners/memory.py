@@ -1,4 +1,4 @@
-"""Memory of the processes of a tree, as seen from outside: on the machine, and on its GPU."""
+"""Measures the memory of a process tree from outside: in RAM and on its GPU."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pytest_autoresearch.runners.supervisor import Process
 from pytest_autoresearch.runners.unheld import unheld_bytes
 
 MIB = 1024 * 1024
-MACHINE_SHARE = 0.9  # of the machine's memory at most: with more, the kernel would choose what to end
-WEIGHING_SHARE = 0.05  # of the time at most goes into exact measurements
-WEIGHING_SECONDS = 0.5  # at least between two of them
+MACHINE_SHARE = 0.9  # upper bound of every limit: above it the kernel may kill any process of the machine
+WEIGHING_SHARE = 0.05  # the share of time that exact measurements may take
+WEIGHING_SECONDS = 0.5  # the least time between two exact measurements
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """What a tree held, from its start to its end.
+    """Memory use of a tree, from its start to its end.
 
     Attributes:
-        peak_mb: The most of what its limit is held against, in MiB.
-        measured: What that is: `resident` memory, or memory of the device `by process` or `by device growth`.
-        resident_mb: The most resident memory, in MiB.
+        peak_mb: The peak of the memory that is limited, in MiB.
+        measured: How `peak_mb` was measured: `resident`, or on the device `by process` or `by device growth`.
+        resident_mb: The peak of resident memory, in MiB.
         device: The GPU's UUID, else empty.
-        others: Other processes seen on the GPU; None where there is no telling.
-        throttling: What held its clock down, and in which share of the looks; None where there is no telling.
+        others: Other processes seen on the GPU; None if unknown.
+        throttling: What lowered the GPU's clock, with the share of samples that showed it; None if unknown.
     """
 
     peak_mb: float = 0.0
@@ -44,33 +44,33 @@ class MemoryUse:
 
 
 class Memory(Protocol):
-    """How the memory of one tree is measured, and its limit."""
+    """Measures the memory of one tree and checks its limit."""
 
     def look(self, processes: Collection[Process]) -> float:
-        """What these processes, all that run of the tree, hold now, in MiB."""
+        """Measure the tree's memory now, in MiB. `processes` are all its running processes."""
         ...
 
     def over(self) -> str:
-        """Which limit the last look overstepped, in a sentence; empty where none."""
+        """An error message if the last measurement exceeds the limit, else an empty string."""
         ...
 
     def usage(self) -> MemoryUse:
-        """What was seen so far."""
+        """The memory use so far."""
         ...
 
 
 class Resident:
-    """Resident memory of a tree, a page that several of its processes hold counted once.
+    """Resident memory of a tree; a page shared by several of its processes counts once.
 
-    A sum over processes would count a corpus in memory as often as there are data loaders. To tell what is shared (PSS)
-    the kernel walks over all pages, 12 ms a GB of each process: too long for every look. A look in between returns the
-    last exact number, but the limit is never overstepped unseen: when it and the sum's growth since then are above the
-    limit, the tree is measured at once. What a fork copies as it writes to it shows with the next exact number.
+    A plain sum over processes would count a corpus in memory once for each data loader. The exact number (PSS) takes
+    the kernel 12 ms a GB and process, too long for every look. Between exact measurements, `look` returns the last
+    exact number. If that number plus the growth of the plain sum since then exceeds the limit, `look` measures exactly
+    at once, so the limit still holds. Pages that a fork copies on write show at the next exact measurement.
 
     Args:
         limit_mb: In MiB.
-        sandboxed: Whether the tree has a /tmp and a /dev/shm of its own. What it keeps there, or in memory files, and
-            has not mapped, is its memory, too.
+        sandboxed: Whether the tree has its own /tmp and /dev/shm. Then files there, and memory files, count as its
+            memory even if no process has mapped them.
     """
 
     def __init__(self, limit_mb: float, *, sandboxed: bool = False) -> None:
@@ -101,9 +101,9 @@ class Resident:
 
 
 class OnDevice:
-    """Memory of a tree on its GPU, which the limit is for. Its resident memory is only kept from filling the machine.
+    """Memory of a tree on its GPU. The limit applies to the GPU; RAM is only limited to the machine's share.
 
-    Make it before the tree is started.
+    Create it before the tree is started.
     """
 
     def __init__(self, gpu: Gpu, limit_mb: float, *, sandboxed: bool = False) -> None:
@@ -134,7 +134,7 @@ def _over(what: str, held_mb: float, limit_mb: float) -> str:
 
 
 def _proportional_bytes(process: Process) -> int:
-    """Resident memory with each shared page divided by the number of its holders; undivided where nothing tells."""
+    """Proportional set size: each shared page is divided by its number of users. Plain resident memory if unknown."""
     with suppress(OSError, ValueError):
         file = os.open(f"/proc/{process.pid}/smaps_rollup", os.O_RDONLY)
         try:

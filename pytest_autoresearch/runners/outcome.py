@@ -1,7 +1,7 @@
-"""What came of a training process that is gone: its Run, with a metric, with a crash, or still to be scored.
+"""Turns a finished training process into a Run: with a metric, with a crash, or still to be scored.
 
-Here the seconds are settled that a run is charged with. Knows what the process said, how it ended and what file it
-left; starts nothing and loads nothing.
+Computes the startup and training seconds too. Knows the process's output, how it ended, and its model file; starts
+nothing and loads nothing.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pytest_autoresearch.runners.watch import Clock, Ended
 
 
 class Said:
-    """What one process said, as text and as numbers."""
+    """The output of one process, as text and as numbers."""
 
     def __init__(self, metric_name: str) -> None:
         self.output = Output()
         self.summary = Summary(metric_name)
 
     def hear(self, data: bytes) -> None:
-        """Take more of it, as it was read."""
+        """Take the next bytes of output."""
         self.output.hear(data)
         self.summary.hear(data)
 
     def finish(self) -> None:
-        """It will say no more."""
+        """Take the end of the output."""
         self.summary.finish()
 
 
@@ -47,8 +47,8 @@ def reported_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
     numbers = said.summary.numbers()
     clocked = ended.seconds - (clock.begun or 0.0)
     training_seconds = min(max(0.0, numbers.get("training_seconds", clocked)), ended.seconds)
-    # Upstream looks at its clock between steps, so it ends up to one step late and prints 300.1. That step was begun
-    # in time: what lies within the grace costs the budget and no more.
+    # Upstream checks its clock between steps, so it ends up to one step late and prints 300.1. The last step began
+    # within the budget, so time within the grace is not counted as over the budget.
     budget = job.limits.budget_seconds
     if budget < training_seconds <= budget + grace_seconds(job.limits):
         training_seconds = budget
@@ -57,7 +57,7 @@ def reported_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
 
 
 def scored_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
-    """The run of a process that leaves a model: with a crash, or without a metric until it is scored."""
+    """The run of a process that writes a model: with a crash, or without a metric until the model is scored."""
     startup_seconds, training_seconds, model = ended.seconds, 0.0, None
     if clock.begun is not None:
         startup_seconds, training_seconds = clock.begun, ended.seconds - clock.begun
@@ -70,18 +70,18 @@ def scored_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
             CrashClass.NO_METRIC, "training never called harness.begin(): call it once, before the first step"
         )
     elif crash is None and model is None:
-        crash = Crash(CrashClass.NO_METRIC, f"training ended without leaving {MODEL} in AUTORESEARCH_OUT")
+        crash = Crash(CrashClass.NO_METRIC, f"training ended without writing {MODEL} to AUTORESEARCH_OUT")
     elif model is not None and (crash is None or crash.kind is CrashClass.OVER_BUDGET):
         most = job.limits.budget_seconds + grace_seconds(job.limits)
         crash = None if model <= most else over_budget(job.limits)
         training_seconds = model
-    # Training's own value of the metric decides nothing, so it stands nowhere but in `reported`.
+    # The metric that training itself prints decides nothing, so only `reported` holds it.
     numbers = {name: value for name, value in said.summary.numbers().items() if name != job.metric_name}
     return _run(job, ended, said, numbers, (startup_seconds, training_seconds), crash)
 
 
 def with_score(run: Run, ended: Ended, said: Said) -> Run:
-    """`run` with the trusted scorer's numbers, and with its metric or the reason why it gave none."""
+    """`run` with the trusted scorer's numbers, and with the metric or the scorer's crash."""
     crash, metric = ended.crash, None
     if crash is None and ended.exit_status != 0:
         crash = score_crash(ended.exit_status, said.output.lines)
@@ -126,7 +126,7 @@ def _run(
         device=ended.usage.device,
         others=ended.usage.others,
         throttling=ended.usage.throttling,
-        allocator_mb=printed.get("peak_vram_mb") or None,  # a program without a device to ask prints 0
+        allocator_mb=printed.get("peak_vram_mb") or None,  # without a GPU, programs print 0
         lane=job.lane,
         exit_status=ended.exit_status,
         crash=crash,
@@ -146,17 +146,17 @@ def _metric_or_crash(said: Said) -> tuple[Crash | None, float | None]:
 
 
 def _model_seconds(path: Path, clock: Clock, most: float) -> float | None:
-    """How long after the clock was started the model was last changed, at most `most`; None where there is no model.
+    """Seconds from the clock's start to the model's last change, at most `most`; None if there is no model.
 
-    Training writes the model under another name and renames it, so one that is there is complete. The time is that of
-    the file's last change of status: writing and renaming set it, and no program can set it back as it can the others.
-    The moment at which the file was first seen would not do: that one may be a decoy, replaced after more training.
+    Training writes the model under another name and renames it, so a model that exists is complete. The time is the
+    file's ctime: writing and renaming set it, and unlike mtime no program can set it back. The time when the file first
+    appeared would not be safe, because training could replace that file with a better model later.
     """
     try:
-        found = path.lstat()  # a link may lead anywhere
+        found = path.lstat()  # a symbolic link is not followed: it could point anywhere
     except OSError:
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
-    # The wall clock may be set while training runs, and file systems keep time in steps of some milliseconds.
+    # Bounded: the wall clock may be set during training, and file systems round times to some milliseconds.
     return min(max(0.0, (found.st_ctime_ns - clock.begun_ns) / 1e9), most)

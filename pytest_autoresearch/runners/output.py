@@ -1,7 +1,7 @@
-"""What a process says, kept in bounded memory, whatever and however much it is.
+"""Keeps a process's output in bounded memory, however much it prints.
 
-Bytes go in as they are, at the speed of a copy; plain printable text comes out when it is asked for: a log for the disk
-and the end of it for a person. Knows text alone: no processes, no clocks, no files.
+Bytes go in at the speed of a copy. Plain printable text comes out on request: a log for the disk, and its end for a
+person. Knows text alone: no processes, clocks or files.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections import deque
 
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
-CUT_BYTES = 4 * 1024  # as far a line end is looked for, to cut there
-KEPT_LINES = 5000  # the message of a compiler's error has hundreds below the line that names it
+CUT_BYTES = 4 * 1024  # a cut is moved to a line end that is at most this far away
+KEPT_LINES = 5000  # a compiler prints hundreds of lines below the line with the error
 TAIL_LINES = 40
 TAIL_CHARACTERS = 4000
 
 _ESCAPE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and cursor movement
-    r"|\x1b[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?"  # titles, links: a string with an end of its own
-    r"|\x1b[ -/]*[0-Z\\`-~]"  # the rest: a letter or two
+    r"|\x1b[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?"  # titles and links: a string with a terminator
+    r"|\x1b[ -/]*[0-Z\\`-~]"  # other escapes: one or two letters
 )
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _UNUSUAL = re.compile(r"[^ -~\r\n]+")
 
 
 def sanitise(text: str) -> str:
-    """`text` without terminal escapes and control characters: printable, but for its line ends, which stay."""
+    """`text` without terminal escapes and control characters; line ends stay."""
     return _UNUSUAL.sub(_printable, _ESCAPE.sub("", text) if "\x1b" in text else text)
 
 
@@ -36,11 +36,11 @@ def _printable(match: re.Match[str]) -> str:
 
 
 class Output:
-    """One process's output: the first and the last bytes of it.
+    """The first and the last bytes of one process's output.
 
     Args:
-        head_bytes: How much of the beginning is kept.
-        tail_bytes: How much of the end is kept.
+        head_bytes: How many bytes of the beginning are kept.
+        tail_bytes: How many bytes of the end are kept.
     """
 
     def __init__(self, head_bytes: int = HEAD_BYTES, tail_bytes: int = TAIL_BYTES) -> None:
@@ -51,18 +51,18 @@ class Output:
         self._total = 0
 
     def hear(self, data: bytes) -> None:
-        """Take more of it, as it was read."""
+        """Take the next bytes of output."""
         self._total += len(data)
         if room := self._head_bytes - len(self._head):
             self._head += data[:room]
             data = data[room:]
         self._tail += data
-        # Twice the size before anything is dropped: each byte is then moved at most once.
+        # Shortened only at twice the size, so that each byte is moved at most once.
         if len(self._tail) > 2 * self._tail_bytes:
             self._shorten()
 
     def log(self) -> bytes:
-        """The output as far as it is kept, plain and in UTF-8, with a line that says how many bytes were left out."""
+        """The kept output as plain UTF-8 text; one line says how many bytes were left out."""
         head, left_out, tail = self._kept()
         note = [f"[... {left_out:,} bytes left out ...]"] if left_out else []
         lines = [line for line, _ in _lines(head)] + note + [line for line, _ in _lines(tail)]
@@ -70,7 +70,7 @@ class Output:
 
     @property
     def lines(self) -> list[str]:
-        """The last lines, at most `KEPT_LINES`; of lines that a terminal would overwrite one another the last alone."""
+        """The last `KEPT_LINES` lines, without lines that a carriage return overwrites."""
         kept: deque[str] = deque(maxlen=KEPT_LINES)
         overwritten = False
         for line, returned in _lines(self._kept()[2]):
@@ -82,7 +82,7 @@ class Output:
         return list(kept)
 
     def tail(self) -> str:
-        """The useful end: at most 40 lines and 4,000 characters."""
+        """The end of the output: at most 40 lines and 4,000 characters."""
         text = "\n".join(line.rstrip() for line in self.lines).rstrip("\n")
         text = "\n".join(text.split("\n")[-TAIL_LINES:])
         if len(text) <= TAIL_CHARACTERS:
@@ -94,7 +94,7 @@ class Output:
         del self._tail[: max(0, len(self._tail) - self._tail_bytes)]
 
     def _kept(self) -> tuple[bytes, int, bytes]:
-        """The beginning, the number of bytes that are left out, and the end; all of it is the end when none is."""
+        """The beginning, the number of bytes left out, and the end. If no byte is left out, the end is everything."""
         self._shorten()
         head, tail = bytes(self._head), bytes(self._tail)
         if len(head) + len(tail) == self._total:
@@ -107,8 +107,8 @@ class Output:
 
 
 def _lines(data: bytes) -> list[tuple[str, bool]]:
-    """The lines, plain; and of each whether it ends in a carriage return, so that a terminal would overwrite it."""
+    """The plain lines, each with whether it ends in a carriage return: a terminal would overwrite that line."""
     text = sanitise(data.decode("utf-8", "replace"))
-    # At CR, LF and CRLF: nothing else of the kind is printable. Some programs begin a line with the carriage return.
+    # Splits at CR, LF and CRLF alone, because `sanitise` removes other line ends. Some programs print CR first.
     ended = ((line.rstrip("\r\n"), line.endswith("\r")) for line in text.splitlines(keepends=True))
     return [(line, returned) for line, returned in ended if line or not returned]

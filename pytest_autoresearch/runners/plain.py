@@ -1,7 +1,7 @@
-"""A process tree where there is no supervisor to be had: on other systems than Linux.
+"""A process tree without a supervisor, for systems other than Linux.
 
-A child that made a session of its own and lost its parent between two looks is not found there, and training outlives
-a plugin that is killed: nothing tells a process that its parent has ended.
+Two limits: a child that starts its own session and loses its parent between two looks is not found; and if the plugin
+is killed, training goes on, because nothing tells a process that its parent has ended.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ REAP_SECONDS = 0.1
 
 
 class PlainTree(ProcessTree):
-    """See `ProcessTree`. The leader is reaped last: until then its number means nobody else.
+    """See `ProcessTree`. The leader is reaped last, so that its process number is not reused before.
 
     Raises:
-        OSError: The program cannot be started.
+        OSError: The program could not be started.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class PlainTree(ProcessTree):
         return True
 
     def _find(self) -> dict[int, Process]:
-        """Members of the session, whoever their parent is by now, and children of members."""
+        """The processes of the leader's session, and children of known members."""
         pids = set(psutil.pids())
         self._strangers &= pids
         unknown = sorted(pids - self._strangers - self._members.keys())
@@ -87,7 +87,7 @@ class PlainTree(ProcessTree):
 
 
 def _look(member: psutil.Process) -> Process | None:
-    """What it is now; None when its number means another process, or none."""
+    """The process's current state; None if it is gone or its number was reused."""
     resident_bytes = 0
     try:
         if not member.is_running():

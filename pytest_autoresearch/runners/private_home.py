@@ -1,8 +1,8 @@
-"""A home folder of an agent's own: a copy of its settings, which it may change, and links to what it shares for real.
+"""Makes a private home folder for an agent: copies of its settings, and links to folders that it shares with the user.
 
-An agent reads what candidates and strangers wrote. Were its settings the user's, what it is talked into would be found
-there by the next program: a hook, a server to start, another address to send keys to. A copy ends with the errand; so
-does a token that was refreshed in it.
+An agent reads text that candidates and strangers wrote, so it may be tricked into changing its settings: a hook, a
+server to start, another address to send keys to. With the user's own settings, other programs would then use them. The
+copy is deleted after the errand; a token that the agent refreshed in the copy is lost too.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from itertools import islice
 from pathlib import Path
 
 MOST_BYTES, MOST_FILE_BYTES, MOST_FILES = 64 * 2**20, 8 * 2**20, 5000
-MOST_LOOKS, MOST_LINKED = 20_000, 1000  # at files and folders: in all, and where a link leads to
+MOST_LOOKS, MOST_LINKED = 20_000, 1000  # files and folders that are looked at: in all, and below one link
 _LEFT_OUT = frozenset({
     *("projects", "sessions", "history", "transcripts", "shell-snapshots", "shell_snapshots", "file-history", "todos"),
     *("cache", "caches", "Cache", "CachedData", "logs", "log", "tmp", "debug", "telemetry", "statsig", "backups"),
     *("history.jsonl", "session-state", "session-store.db", "archived_sessions", "paste-cache", "antigravity"),
     *("node_modules", ".git", "snapshot", "storage", "local", "versions", "bin"),
 })  # fmt: skip
-"""Names of what is no setting: what was said and done before, and programs."""
+"""Names of files and folders that are not settings: histories, caches and programs."""
 
 
 def make(home: Path, settings: Mapping[str, Path], shared: Iterable[Path], users: Path) -> None:
     """Fill a home folder.
 
     Args:
-        home: To be made, for this user alone.
-        settings: Files and folders to copy, by where they go, relative to the home folder. What lies deepest comes
-            last, and what lies beyond the bounds is left out.
-        shared: What the agent may use for real: inside the user's home folder, it is found from the new one, too.
+        home: The folder to create, readable for this user alone.
+        settings: Files and folders to copy, by their target relative to `home`. The deepest files are copied last, and
+            files beyond the bounds are left out.
+        shared: Paths that the agent uses directly. Those in the user's home folder are linked from `home`.
         users: The user's home folder.
     """
     home.mkdir(mode=0o700)
@@ -58,8 +58,8 @@ def make(home: Path, settings: Mapping[str, Path], shared: Iterable[Path], users
 
 
 def remove(folder: Path) -> None:
-    """Leave nothing of a folder that an agent could write to, however deep it is and whatever its modes say."""
-    # Not shutil.rmtree, which ends at a thousand folders within each other.
+    """Remove a folder that an agent could write to, however deep it is and whatever its file modes are."""
+    # Not shutil.rmtree, which fails on a thousand nested folders.
     commands = (["rm", "-rf", "--"], ["chmod", "-R", "u+rwx", "--"], ["rm", "-rf", "--"])
     for command in commands:
         if not os.path.lexists(folder):
@@ -68,7 +68,7 @@ def remove(folder: Path) -> None:
 
 
 def _to_copy(settings: Mapping[str, Path]) -> Iterator[tuple[Path, Path, int]]:
-    """The files of the settings, those of outer folders first: where each goes, where it is, and its size."""
+    """The files to copy, outer folders first: target, source, and size in bytes."""
     waiting = deque((Path(name), source) for name, source in settings.items())
     sources, left = frozenset(settings.values()), MOST_LOOKS
     while waiting and left > 0:
@@ -89,11 +89,11 @@ def _to_copy(settings: Mapping[str, Path]) -> Iterator[tuple[Path, Path, int]]:
 
 
 def _linked(link: Path) -> tuple[list[Path], int]:
-    """The files of a small folder that a link leads to, and how many looks that took.
+    """The files of a small folder that a link points to, and how many files and folders were looked at.
 
-    Skills and commands are often kept elsewhere and linked to. A large folder, or one that the link itself lies in, is
-    a project or a program and no setting: a copy at every start would take long, and a part of it would be of no use,
-    so nothing of it is taken. Links to folders inside are not followed.
+    Skills and commands are often kept elsewhere and linked to. A large folder, or a folder that contains the link, is a
+    project or a program, not a setting. Copying it at every start would be slow and a partial copy useless, so nothing
+    is copied. Links to folders inside are not followed.
     """
     if link.parent.resolve().is_relative_to(link.resolve()):
         return [], 1
@@ -111,7 +111,7 @@ def _linked(link: Path) -> tuple[list[Path], int]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, in order, but for what is no setting; not all of it where that is beyond all bounds."""
+    """The sorted entries of a folder, without those in `_LEFT_OUT`; at most `MOST_LOOKS`."""
     with suppress(OSError), os.scandir(folder) as entries:
         names = [entry.name for entry in islice(entries, MOST_LOOKS)]
         return [folder / name for name in sorted(names) if name not in _LEFT_OUT]
@@ -119,5 +119,5 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _leads_out(folder: Path, home: Path) -> bool:
-    """Whether a link on the way leads to what is shared for real."""
+    """Whether a link on the path leads out of the private home, to a shared folder."""
     return not folder.resolve().is_relative_to(home.resolve())

@@ -1,6 +1,6 @@
-"""One process tree: seen from outside, and ended as a whole. How it is started and found is its platform's affair.
+"""The base class of a process tree: observed from outside, and ended as a whole.
 
-`signal` may be called from another thread at any time.
+A subclass for each platform starts the tree and finds its processes. Any thread may call `signal` at any time.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ KILL_SECONDS = 10.0  # a process inside a device driver dies when the driver let
 
 
 class ProcessTree(ABC):
-    """A process, the leader, and everything that it starts. The leader has a session of its own.
+    """A leader process and everything that it starts. The leader has its own session.
 
     Attributes:
-        started: When, on the monotonic clock.
-        pipe: What the tree says on stdout and stderr, as one stream.
-        bell: A file descriptor that can be read when the leader has ended, or None where there is no such thing.
-        gone: Set when nothing of it is left, or what is left cannot be ended.
-        exit_status: The leader's, negative for a signal; None as long as it is not known.
-        lost: Whether the tree has ended what watched over it, so that how the leader ended may never be known.
+        started: The start time, on the monotonic clock.
+        pipe: The tree's stdout and stderr, as one stream.
+        bell: A file descriptor that becomes readable when the leader has ended; None if the platform has none.
+        gone: Set when no process is left, or the processes left cannot be ended.
+        exit_status: The leader's exit status, negative for a signal; None while unknown.
+        lost: Whether the supervisor was killed; then the leader's exit status may stay unknown.
     """
 
     pipe: IO[bytes]
@@ -42,7 +42,7 @@ class ProcessTree(ABC):
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
     @abstractmethod
@@ -50,16 +50,16 @@ class ProcessTree(ABC):
         """Whether the leader has ended."""
 
     def answer_bell(self) -> bool:
-        """Called when `bell` can be read; false when it will not ring again."""
+        """Called when `bell` is readable; false if it will not become readable again."""
         return not self.exited()
 
     def look(self) -> Collection[Process]:
-        """What runs of it now."""
+        """The processes of the tree that run now."""
         with self._lock:
             return [] if self.gone.is_set() else [process for process in self._find().values() if process.runs]
 
     def signal(self, number: int) -> bool:
-        """Send a signal to all of the tree; false when nothing of it runs any more."""
+        """Send a signal to every process of the tree; false if none runs any more."""
         with self._lock:
             if self.gone.is_set():
                 return False
@@ -68,11 +68,11 @@ class ProcessTree(ABC):
             return any(process.runs for process in found)
 
     def end(self, patience: float, meanwhile: Callable[[float], None]) -> None:
-        """End what is left of the tree, TERM first when there is patience.
+        """End what is left of the tree.
 
         Args:
             patience: Seconds between TERM and KILL; 0 for KILL at once.
-            meanwhile: Called with a number of seconds in place of sleeping.
+            meanwhile: Called instead of `time.sleep`, with the seconds to wait.
         """
         if self.gone.is_set():
             return
@@ -83,7 +83,7 @@ class ProcessTree(ABC):
             while time.monotonic() < until and not self._over():
                 meanwhile(0.02)
         until = time.monotonic() + KILL_SECONDS
-        # Again and again: a tree may grow while it is being felled.
+        # Repeated, because the tree may grow while it is being killed.
         while not self._over() and time.monotonic() < until:
             with self._lock:
                 self._look_afresh()
@@ -95,16 +95,16 @@ class ProcessTree(ABC):
 
     @abstractmethod
     def _find(self) -> dict[int, Process]:
-        """Everything of the tree that can be found, ended ones that were not reaped included."""
+        """Every process of the tree that can be found, including zombies."""
 
     @abstractmethod
     def _look_afresh(self) -> None:
-        """Before it is felled: take nothing for granted that was found out about other processes."""
+        """Forget what is known about other processes; called before the tree is killed."""
 
     @abstractmethod
     def _over(self) -> bool:
-        """Whether nothing of the tree is left."""
+        """Whether no process of the tree is left."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Let go of what was needed to watch."""
+        """Release the resources that watching needed."""

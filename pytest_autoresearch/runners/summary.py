@@ -1,8 +1,8 @@
-"""The numbers in a process's output: upstream's summary block, `METRIC name=value` lines, and how far training is.
+"""Reads the numbers in a process's output: upstream's summary block, `METRIC name=value` lines, steps and losses.
 
-Bytes go in as they are read, and are searched as bytes: a program may print faster than its lines could be looked at
-one by one. What is found depends on the bytes alone, never on how they were cut when they were read. Trusts none of it:
-what is kept has a bound, and a metric that is missing, doubled or not finite is a crash.
+The output is searched as bytes, because a program may print faster than its lines could be read one by one. The result
+depends on the bytes alone, not on how they were split into reads. The output is untrusted: memory is bounded, and a
+metric that is missing, printed twice, or not finite is a crash.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ KEPT_LOSSES = 10_000
 FULL_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 64 * 1024
 GLANCE_BYTES = 2 * 1024
-LINE_BYTES = 8 * 1024  # more than any line that the patterns below can match
+LINE_BYTES = 8 * 1024  # longer than any line that the patterns below can match
 
-# Every count has a bound, and nothing is tried twice: no line takes long. A line end is always LF here.
+# Every repetition is bounded and possessive, so no line takes long to match. Line ends are always LF here.
 _SPACE = rb"[\x00-\x09\x0b-\x1a\x1c-\x20\x7f]{0,99}+"
-_BLANK = _SPACE + rb"(?:\x1b\[[0-?]{0,20}+[ -/]{0,2}+[@-~]" + _SPACE + rb"){0,9}+"  # colours are removed from a log
+_BLANK = _SPACE + rb"(?:\x1b\[[0-?]{0,20}+[ -/]{0,2}+[@-~]" + _SPACE + rb"){0,9}+"  # with colours
 _NAME = rb"[A-Za-z_][\w./-]{0,99}+"
 _NUMBER = rb"([+-]?(?:(?:\d{1,99}+(?:\.\d{0,99}+)?|\.\d{1,99}+)(?:[eE][+-]?\d{1,9}+)?|(?i:nan|inf(?:inity)?)))"
 _RULE = rb"---"
@@ -43,49 +43,49 @@ def _metric(name: bytes) -> bytes:
 _ANY = _line(rb"(" + _RULE + rb")|" + _metric(_NAME) + rb"|" + _named(_NAME))
 _RULES = _line(_RULE)
 _COLOUR = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
-# In lower case, and with what may not stand before a word after it: a search for a plain word is the fastest there is.
-# The first of a line counts: the rest of the line is passed over.
+# For text in lower case. The patterns begin with a literal word and look behind afterwards, because a search for a
+# literal is fastest. Only the first match in a line counts.
 _STEP = re.compile(rb"step(?<![a-z_]step)[\s:=#]{0,8}(\d{1,18})[^\n]*+")
 _LOSS = re.compile(rb"loss(?<![a-z]loss)[\s:=]{1,8}" + _NUMBER + rb"[^\n]*+")
 
 
 class Summary:
-    """What a process printed about itself, as far as it has come.
+    """The numbers that a process has printed so far.
 
-    A line `name: value` counts when its whole value is one number and it comes after the last line `---`, or anywhere
-    while there is no such line. A line `METRIC name=value` counts anywhere. All lines are read of the beginning of an
-    output and of its end; of what lies between them, where there is so much, the lines `---` and those of the metric
-    itself, so that a metric is always judged as if every line had been read.
+    A line `name: value` counts if the value is one number and the line comes after the last line `---`; without a line
+    `---` it counts anywhere. A line `METRIC name=value` counts anywhere. In the first `full_bytes` and the last
+    `window_bytes` of the output, every line is read. Between them, only `---` lines and lines with the metric are read,
+    so the metric is the same as if every line had been read.
 
     Args:
         metric_name: The metric.
-        full_bytes: How much is a beginning.
-        window_bytes: How much is an end.
+        full_bytes: Size of the beginning, in bytes.
+        window_bytes: Size of the end, in bytes.
 
     Attributes:
-        step: The last training step that a line named, or None. When much is printed at a time only the last lines of
-            it are looked at, for this and for losses.
-        loss: The last loss that a line named, or None.
+        step: The last training step that was printed, or None. If much is printed at once, only the last lines are
+            searched for steps and losses.
+        loss: The last loss that was printed, or None.
     """
 
     def __init__(self, metric_name: str, full_bytes: int = FULL_BYTES, window_bytes: int = WINDOW_BYTES) -> None:
         self.step: int | None = None
         self.loss: float | None = None
         self._losses: deque[float] = deque(maxlen=KEPT_LOSSES)
-        self._glanced = 0  # so much of what is unread was looked at for steps and losses
+        self._glanced = 0  # bytes of `_unread` that were searched for steps and losses
         self._metric_name = metric_name
         self._needle = metric_name.encode()
-        # Only a name that `_ANY` can read is looked for.
+        # A name that `_ANY` cannot read never matches.
         name = re.escape(self._needle) if re.fullmatch(_NAME, self._needle) else rb"(?!)"
         self._metric_named, self._metric_line = _line(_named(name)), _line(_metric(name))
-        self._full_left: int | None = full_bytes  # None from then on
+        self._full_left: int | None = full_bytes  # None after the beginning
         self._window_bytes = window_bytes
-        self._unread = b"\n"  # begins with the line end before what is unread, or amid a line that is too long
+        self._unread = b"\n"  # begins with the previous line's end, or inside a line that is too long
         self._block: dict[str, list[float]] = {}
         self._lines: dict[str, list[float]] = {}
 
     def hear(self, data: bytes) -> None:
-        """Take more of it, as it was read."""
+        """Take the next bytes of output."""
         self._unread += data.replace(b"\r", b"\n")
         end = self._unread.rfind(b"\n")
         self._glance(end)
@@ -107,13 +107,13 @@ class Summary:
             self._unread, self._glanced = b".", 0
 
     def new_losses(self) -> list[float]:
-        """The losses that lines have named since this was asked last, in their order."""
+        """The losses that were printed since the last call, in order."""
         found = list(self._losses)
         self._losses.clear()
         return found
 
     def finish(self) -> None:
-        """It will say no more."""
+        """Take the end of the output."""
         window = 0 if self._full_left is not None else max(0, len(self._unread) - self._window_bytes)
         self._unread += b"\n"
         first = self._unread.find(b"\n", window)
@@ -123,12 +123,12 @@ class Summary:
         self._unread = b"\n"
 
     def numbers(self) -> dict[str, float]:
-        """Every finite number by its printed name; of one that was printed twice the last."""
+        """Every finite number by its name; the last value if it was printed more than once."""
         last = {name: self._values(name)[-1] for name in {**self._block, **self._lines}}
         return {name: value for name, value in last.items() if math.isfinite(value)}
 
     def metric(self) -> float | Crash:
-        """The metric, or why there is none."""
+        """The metric, or a crash that says why there is none."""
         name = self._metric_name
         values = self._values(name)
         if not values:
@@ -142,7 +142,7 @@ class Summary:
         return values[0]
 
     def _glance(self, end: int) -> None:
-        """Bring the step and the losses up to date from the last lines before `end`."""
+        """Update the step and the losses from the last lines before `end`."""
         text = self._unread[max(0, self._glanced, end - GLANCE_BYTES) : max(0, end)].lower()
         self._glanced = max(self._glanced, end)
         if b"\x1b" in text:
@@ -154,12 +154,12 @@ class Summary:
             self._losses.append(self.loss)
 
     def _leave(self, end: int) -> None:
-        """What comes before `end` has been read."""
+        """Drop the bytes before `end`, which have been read."""
         self._unread = self._unread[end:]
         self._glanced = max(0, self._glanced - end)
 
     def _read(self, start: int, end: int) -> None:
-        """Take every number from these unread lines, from the line end before the first to that of the last."""
+        """Take every number from the unread lines; `start` is the line end before the first, `end` follows the last."""
         for rule, *fields in (found.groups() for found in _ANY.finditer(self._unread, start, end)):
             if rule:
                 self._block.clear()
@@ -169,7 +169,7 @@ class Summary:
                 self._put(self._block, fields[2], fields[3])
 
     def _search(self, end: int) -> None:
-        """Take the metric alone from the unread lines up to `end`, in the order of what can undo what."""
+        """Take only the metric from the unread lines up to `end`; `---` comes first, because it clears the block."""
         start = 0
         if self._unread.rfind(_RULE, 0, end) >= 0 and (rules := self._last(_RULES, 0, end)):
             start = rules[-1].end()
@@ -183,7 +183,7 @@ class Summary:
                 self._put(self._lines, found[1], found[2])
 
     def _last(self, pattern: re.Pattern[bytes], start: int, end: int) -> list[re.Match[bytes]]:
-        """The last two of the matching lines: a third changes nothing. Where they abound they are found at once."""
+        """The last two matches; a third would change nothing. The end is searched first, which is often enough."""
         near = list(pattern.finditer(self._unread, max(start, end - GLANCE_BYTES), end))
         return near[-2:] if len(near) > 1 else list(deque(pattern.finditer(self._unread, start, end), 2))
 
@@ -191,7 +191,7 @@ class Summary:
         known = name.decode()
         if known not in into and known != self._metric_name and len(into) >= KEPT_NAMES:
             return
-        # Two values are all that a doubled metric needs, and the second is the last.
+        # The first and the last value: two are enough to see that a metric was printed twice.
         into[known] = [*into.get(known, [])[:1], float(number)]
 
     def _values(self, name: str) -> list[float]:

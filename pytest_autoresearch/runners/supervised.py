@@ -1,8 +1,8 @@
-"""A process tree on Linux: under a supervisor that its descendants cannot leave, and that ends them when we are gone.
+"""A process tree on Linux, under a supervisor: it adopts orphans, and ends the tree if this process dies.
 
-A candidate may kill or stop its supervisor, being the same user. Then its leader dies with the supervisor, and what was
-seen at the last look, descends from that or carries the run's mark is ended; what has left the leader, cleaned its
-environment and killed the supervisor between two looks is not found.
+A candidate runs as the same user, so it may kill or stop its supervisor. Then the leader dies with the supervisor, and
+we end every process that was seen at the last look, descends from one of those, or has the run's mark. A process that
+leaves the leader, clears its environment and kills the supervisor between two looks is not found.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ REAP_SECONDS = 1.0
 
 
 class SupervisedTree(ProcessTree):
-    """See `ProcessTree`. The supervisor itself is not of the tree.
+    """See `ProcessTree`. The supervisor itself is not part of the tree.
 
     Raises:
-        OSError: The program cannot be started.
+        OSError: The program could not be started.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SupervisedTree(ProcessTree):
         self._unread = b""
         self._failed = 0
         self._all_gone = False
-        # Isolated: neither the candidate's folder nor its variables change what the supervisor imports.
+        # -I: neither the candidate's folder nor its variables change what the supervisor imports.
         script = [sys.executable, "-I", "-S", supervisor.__file__, str(theirs.fileno()), str(os.getpid())]
         try:
             with theirs:
@@ -71,7 +71,7 @@ class SupervisedTree(ProcessTree):
         self.bell = self._socket.fileno()
         self._socket.setblocking(False)
         self._await_start(command[0])
-        with suppress(OSError):  # where pipes hold as much as this user may have, this one stays small
+        with suppress(OSError):  # fails when this user's pipes have reached their size limit
             fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def exited(self) -> bool:
@@ -97,12 +97,10 @@ class SupervisedTree(ProcessTree):
             self.pipe.close()
             if self._failed:
                 raise OSError(self._failed, os.strerror(self._failed), program)
-            raise OSError(
-                errno.ECHILD, f"what was to watch over it did not start: {said or 'it said nothing'}", program
-            )
+            raise OSError(errno.ECHILD, f"its supervisor did not start: {said or 'no output'}", program)
 
     def _hear(self) -> None:
-        """What the supervisor has said by now."""
+        """Read the supervisor's messages."""
         with suppress(BlockingIOError):
             while not (self._all_gone or self.lost):
                 said = self._socket.recv(256)
@@ -123,7 +121,7 @@ class SupervisedTree(ProcessTree):
         if self._all_gone:
             self._seen = {}
         elif self.lost:
-            # No ancestor holds them together any more.
+            # The supervisor no longer adopts orphans.
             now = ((each, look(each.pid)) for each in self._seen.values())
             known = {process.pid: process for then, process in now if process and process.started == then.started}
             known |= marked(self._mark)
@@ -134,7 +132,7 @@ class SupervisedTree(ProcessTree):
 
     def _look_afresh(self) -> None:
         self._family = Family({self._process.pid})
-        self._process.send_signal(signal.SIGCONT)  # it may have been stopped
+        self._process.send_signal(signal.SIGCONT)  # the candidate may have stopped the supervisor
 
     def _over(self) -> bool:
         with self._lock:
@@ -142,6 +140,6 @@ class SupervisedTree(ProcessTree):
             return self._all_gone or (self.lost and not any(process.runs for process in self._find().values()))
 
     def _close(self) -> None:
-        with suppress(subprocess.TimeoutExpired):  # what cannot be ended keeps its supervisor
+        with suppress(subprocess.TimeoutExpired):  # the supervisor stays with processes that cannot be ended
             self._process.wait(REAP_SECONDS)
         self._socket.close()

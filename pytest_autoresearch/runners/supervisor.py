@@ -1,12 +1,12 @@
-"""The ancestor that nothing of a command can leave, and how a family of processes is found and ended. Linux alone.
+"""The supervisor script: starts one command, adopts its orphans, and ends all its descendants. Linux alone.
 
-As a script it starts one command. Orphans of the command become the supervisor's children, daemons with a session of
-their own too, so whatever the command leads to can be found by ancestry. It says over a socket how the command ended
-and when nothing of it is left; when the process that started it is gone it ends the family, and then itself. The plugin
-imports `Family` and `fell`, so that both look and kill in one way.
+The supervisor is a subreaper: orphans of the command become its children, even daemons in their own session. So every
+descendant can be found by ancestry. It reports over a socket how the command ended and when no process is left. If the
+process that started it dies, it ends all descendants and then itself. The plugin imports `Family` and `fell` from here,
+so that both sides find and kill processes in the same way.
 
-The script is started for every run: it may import the standard library alone, and only what costs no time there, which
-`typing`, `dataclasses` and `contextlib` do.
+The script is started for every run. So it imports only modules of the standard library that load fast; `typing`,
+`dataclasses` and `contextlib` do not.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _PAUSE_SECONDS = 0.01
 
 
 class Process:
-    """One process, as it was when it was looked at.
+    """The state of one process at one moment.
 
     Attributes:
-        pid: Its number, which another may have later.
-        parent: The number of its parent.
+        pid: Its process number, which may be reused later.
+        parent: The process number of its parent.
         group: Its process group.
-        runs: False for one that has ended and was not reaped.
-        started: When, in any unit: with `pid` this names one process and no other.
+        runs: False for a zombie.
+        started: Its start time, in any unit; together with `pid` it identifies the process.
         resident_bytes: Its resident memory.
     """
 
@@ -53,32 +53,32 @@ class Process:
 
 
 def look(pid: int) -> Process | None:
-    """The process with this number, or None when there is none."""
+    """The process with this number, or None if there is none."""
     said = _read(f"/proc/{pid}/stat")
     if not said:
         return None
-    fields = said[said.rindex(b")") + 2 :].split()  # the name before it may hold anything
+    fields = said[said.rindex(b")") + 2 :].split()  # the name before it may contain anything
     runs = fields[0] not in (b"Z", b"X")
     return Process(pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), int(fields[21]) * _PAGE_BYTES)
 
 
 class Family:
-    """The descendants of some processes. A look costs what is new since the last, however much runs on the machine.
+    """The descendants of some processes. Each look reads only processes that are new since the last look.
 
     Args:
-        roots: Numbers of processes. They are not among their own descendants.
+        roots: Process numbers. The roots do not count as descendants.
     """
 
     def __init__(self, roots: Collection[int]) -> None:
         self._roots = frozenset(roots)
         self._found: dict[int, Process] = {}
-        self._strangers: set[int] = set()  # never become descendants
+        self._strangers: set[int] = set()  # can never become descendants
         self._newest = b""
-        self._glances = 0  # how many looks may do without listing every process
+        self._glances = 0  # how many more looks may skip the list of all processes
 
     def find(self) -> dict[int, Process]:
-        """Every descendant now, ended ones that nobody has reaped included."""
-        newest = _read("/proc/loadavg").split()[-1]  # the number that was given out last, to a process or a thread
+        """Every descendant now, including zombies."""
+        newest = _read("/proc/loadavg").split()[-1]  # the number given out last, to a process or a thread
         if self._glances and newest == self._newest:
             self._glances -= 1
             self._found = {pid: process for pid in self._found if (process := look(pid))}
@@ -94,19 +94,20 @@ class Family:
             self._strangers.update(others)
             for pid in others:
                 del unknown[pid]
-        # What is left has lost its parent between two of these lines: the next look tells. And a number is given out a
-        # moment before its process can be seen. Not for ever, either: some containers always name the same number.
+        # A process still in `unknown` has just lost its parent; the next look will tell. A quick look needs the same
+        # `newest` twice, because a number is given out a moment before its process is visible. At most _GLANCES quick
+        # looks in a row, because in some containers `newest` never changes.
         self._glances = _GLANCES if newest == self._newest and not unknown else 0
         self._newest = newest
         return found
 
 
 def send(processes: Iterable[Process], number: int) -> None:
-    """Send a signal to each process once, through its group: no member of a group can be born unseen meanwhile.
+    """Send a signal to each process once, through its group, so that a child forked meanwhile receives it too.
 
-    A command has a session of its own, so no group of its descendants holds anybody else.
+    A command has its own session, so its descendants share no group with other processes.
     """
-    for group in {process.group for process in processes} - {0, 1, os.getpgrp()}:  # 0 and 1 would mean others
+    for group in {process.group for process in processes} - {0, 1, os.getpgrp()}:  # killpg treats 0 and 1 specially
         try:
             os.killpg(group, number)
         except (ProcessLookupError, PermissionError):
@@ -114,9 +115,9 @@ def send(processes: Iterable[Process], number: int) -> None:
 
 
 def fell(find: Callable[[], dict[int, Process]]) -> None:
-    """Stop everything that is found until nothing new appears, then kill it: what forks without end cannot outrun this.
+    """Stop all processes until no new one appears, then kill them, so that a fork bomb cannot outrun this.
 
-    Call it again while something is left.
+    Call this again while a process is left.
     """
     found: dict[int, Process] = {}
     stopped: set[int] = set()
@@ -130,18 +131,18 @@ def fell(find: Callable[[], dict[int, Process]]) -> None:
 
 
 def _main(status: int, parent: int, command: list[str]) -> None:
-    """Start the command and stay until nothing of it is left.
+    """Start the command and wait until none of its processes is left.
 
-    Says `started NANOSECONDS` or `failed ERRNO`, then `exited STATUS`, then `gone`, a line each.
+    Reports `started NANOSECONDS` or `failed ERRNO`, then `exited STATUS`, then `gone`, one line each.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # A wake-up and no more: it comes, too, when a mere thread of the parent ends, and anybody can send it.
+    # Only a wake-up: the signal also comes when a thread of the parent ends, and any process can send it.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.set_inheritable(status, False)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may hand it on, it would hide every exit
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide every exit
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     if os.getppid() != parent:
-        return  # gone before it could be watched
+        return  # the parent died before PDEATHSIG was set
     started = time.monotonic_ns()
     try:
         leader = _start(command, mask)
@@ -165,12 +166,12 @@ def _main(status: int, parent: int, command: list[str]) -> None:
 
 
 def _start(command: list[str], mask: Iterable[int]) -> int:
-    """Start the command in a session of its own; returns its number.
+    """Start the command in its own session; returns its process number.
 
     Raises:
-        OSError: It cannot be started.
+        OSError: The command could not be started.
     """
-    # Not os.environ: in the C locale this interpreter has added to that.
+    # Not os.environ: in the C locale, this interpreter adds a variable.
     with open("/proc/self/environ", "rb") as file:
         pairs = (entry.partition(b"=") for entry in file.read().split(b"\0") if entry)
         environment = {name: value for name, _, value in pairs}
@@ -192,7 +193,7 @@ def _start(command: list[str], mask: Iterable[int]) -> int:
             os._exit(127)
     os.close(writing)
     with open(reading, "rb") as pipe:
-        failed = pipe.read()  # empty when the program took the child over
+        failed = pipe.read()  # empty after a successful exec
     if failed:
         os.waitpid(pid, 0)
         raise OSError(int(failed), os.strerror(int(failed)))
@@ -200,7 +201,7 @@ def _start(command: list[str], mask: Iterable[int]) -> int:
 
 
 def _reap(leader: int) -> tuple[bool, int | None]:
-    """Whether any child is left, and how the leader ended, if it is among those reaped now."""
+    """Whether a child is left, and the leader's exit status if it was reaped now."""
     exited = None
     while True:
         try:
@@ -214,7 +215,7 @@ def _reap(leader: int) -> tuple[bool, int | None]:
 
 
 def _let_go(status: int) -> None:
-    """Close what the command has inherited: held open here, its end would not be heard."""
+    """Close inherited file descriptors: open here, they would hide that the command closed them."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
@@ -223,7 +224,7 @@ def _let_go(status: int) -> None:
 
 
 def _read(path: str) -> bytes:
-    """What a small file of the kernel's says; empty when its process is gone."""
+    """The content of a small kernel file; empty if its process is gone."""
     try:
         file = os.open(path, os.O_RDONLY)
         try:
@@ -238,7 +239,7 @@ def _say(status: int, line: str) -> None:
     try:
         os.write(status, line.encode() + b"\n")
     except OSError:
-        return  # nobody is there to hear it
+        return  # the reader is gone
 
 
 def _prctl(option: int, argument: int) -> None:

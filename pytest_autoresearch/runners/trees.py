@@ -1,7 +1,4 @@
-"""The process trees of one runner: started under one lock, so that its end finds every one of them.
-
-Knows nothing of what they are for.
-"""
+"""The process trees of one runner. They start under one lock, so that `close` ends every one of them."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ TREE = SupervisedTree if sys.platform == "linux" else PlainTree
 
 
 class Trees:
-    """What runs now; any thread may call anything at any time."""
+    """The running trees; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,13 +29,13 @@ class Trees:
     def start(
         self, command: Sequence[str], folder: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
     ) -> ProcessTree:
-        """A new tree; `forget` it when it has ended.
+        """Start a tree; call `forget` when it has ended.
 
         Raises:
             Stopped: `close` was called.
-            OSError: The program cannot be started.
+            OSError: The program could not be started.
         """
-        # Under the lock, so that `close` either finds the tree or keeps it from being started.
+        # Under the lock, so that `close` either ends the tree or prevents its start.
         with self._lock:
             self.check_open()
             tree = TREE(command, folder, environment, pass_fds)
@@ -46,12 +43,12 @@ class Trees:
             return tree
 
     def forget(self, tree: ProcessTree) -> None:
-        """Nothing of it is left."""
+        """Drop a tree that has ended."""
         with self._lock:
             self._running.discard(tree)
 
     def check_open(self) -> None:
-        """What `close` has ended has no result.
+        """Check that `close` was not called.
 
         Raises:
             Stopped: `close` was called.
@@ -60,7 +57,7 @@ class Trees:
             raise Stopped("the session is ending")
 
     def close(self) -> None:
-        """End every process, now."""
+        """End every process at once."""
         with self._lock:
             self._closed = True
             trees = tuple(self._running)

@@ -1,7 +1,4 @@
-"""Memory that a tree uses and no process of it has mapped: files in its private /tmp and /dev/shm, and memory files.
-
-Knows /proc alone.
-"""
+"""Measures memory that a tree uses but has not mapped: memory files, and files in its private /tmp and /dev/shm."""
 
 from __future__ import annotations
 
@@ -13,18 +10,18 @@ from contextlib import suppress
 from pytest_autoresearch.runners.supervisor import Process
 
 PLACES = ("/tmp", "/dev/shm")
-_BLOCK_BYTES = 512  # of st_blocks, whatever the file system
+_BLOCK_BYTES = 512  # the unit of st_blocks on every file system
 
 
 def unheld_bytes(processes: Collection[Process]) -> int:
-    """How much of it there is, less all shared memory that these processes have mapped: that counts as theirs."""
+    """Bytes of unmapped memory: all files in memory, minus the shared memory that these processes have mapped."""
     private = _private(processes)
     found = sum(private.values()) + sum(_memory_files(processes).values())
     return max(0, found - sum(_mapped_bytes(process.pid) for process in processes)) if found else 0
 
 
 def _private(processes: Collection[Process]) -> dict[int, int]:
-    """Bytes in use by file system, of those that stand for /tmp and /dev/shm in a sandbox and not out here."""
+    """Bytes in use on each file system that is /tmp or /dev/shm inside a sandbox, by device number."""
     found: dict[int, int] = {}
     for place in PLACES:
         with suppress(OSError):
@@ -40,7 +37,7 @@ def _private(processes: Collection[Process]) -> dict[int, int]:
 
 
 def _memory_files(processes: Collection[Process]) -> dict[int, int]:
-    """Bytes by inode of the memory files that these processes hold open."""
+    """Bytes of the memory files that these processes hold open, by inode."""
     found: dict[int, int] = {}
     for process in processes:
         with suppress(OSError):
@@ -62,7 +59,7 @@ def _device_of_memory_files() -> int:
 
 
 def _mapped_bytes(pid: int) -> int:
-    """Shared memory that a process has mapped and touched."""
+    """Bytes of shared memory that a process has mapped and used."""
     with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/status", "rb") as file:
         return int(file.read().partition(b"\nRssShmem:")[2].split(None, 1)[0]) * 1024
     return 0

@@ -1,6 +1,6 @@
-"""Watching one process tree to its end: its output, its limits, its memory, and the clock that it asks to be started.
+"""Watches one process tree to its end: reads its output, enforces its limits, and starts its clock.
 
-All times are this process's own monotonic clock. Knows neither what the process is for nor what its output means.
+All times are on this process's monotonic clock. Does not know what the tree is for or what its output means.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
 
 LOOK_SECONDS = 0.1  # between two looks at the tree's memory
 TICK_SECONDS = 0.2  # between two reports of progress
-NO_BELL_SECONDS = 0.02  # between two looks for the end of a process that rings no bell
-READ_BYTES = 256 * 1024  # what a fast core still has at hand when it searches it
+NO_BELL_SECONDS = 0.02  # between two checks for the leader's exit, on platforms without `bell`
+READ_BYTES = 256 * 1024  # still in a core's cache when it is searched
 LAST_READS = 16
-# What grows gets no time to grow on, and what has had its time none to train on.
+# Reasons to kill without TERM: the process must not use more memory, or train on after its budget.
 AT_ONCE = (
     *(CrashClass.OVER_MEMORY, CrashClass.OVER_PROCESSES, CrashClass.OVER_DISK, CrashClass.OVER_BUDGET),
     CrashClass.HOPELESS,
@@ -34,15 +34,15 @@ AT_ONCE = (
 
 
 class Clock:
-    """The parent's end of `harness.begin()`: the answer to the first `begin` is what starts the budget.
+    """The parent's end of `harness.begin()`: answering the first `begin` starts the budget.
 
     Args:
-        rows: A descriptor of the training rows, taken over; it goes with the answer, so that no process has it before.
-        before: Called when the process asks, before the clock is started: the last moment at which it has no data.
+        rows: A descriptor of the training rows, which this object closes. It is sent with the answer and not before.
+        before: Called when the process asks, before the clock starts: the last moment before it has data.
 
     Attributes:
-        begun: When, in seconds from the start of the process; None before.
-        begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare files with.
+        begun: When the clock started, in seconds from the start of the process; None before.
+        begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare with file times.
     """
 
     def __init__(self, rows: int | None = None, before: Callable[[], object] = lambda: None) -> None:
@@ -75,19 +75,19 @@ class Clock:
         return self._ours.fileno()
 
     def handed_over(self, started: float) -> None:
-        """A process that was started at this moment of the monotonic clock has its end now."""
+        """Call this after the process has inherited its end; `started` is its start on the monotonic clock."""
         self._started = started
-        self._theirs.close()  # ours would hide that the process has closed its own
+        self._theirs.close()  # an open copy here would hide that the process closed its own
 
     def answer(self) -> bool:
-        """Read what the process asks; false when nothing more can come of it."""
+        """Read the request; false when no more requests can come."""
         try:
             asked = self._ours.recv(64)
             self._asked += asked
             if b"begin\n" in self._asked:
-                with suppress(OSError):  # ours, and no reason to keep the run waiting
+                with suppress(OSError):  # an error on our side must not stop the run
                     self._before()
-                # Before the answer is sent: not one step may be free.
+                # Before the answer is sent, so that every step is within the budget.
                 self.begun, self.begun_ns = time.monotonic() - self._started, time.time_ns()
                 socket.send_fds(self._ours, [b"go\n"], self._rows)
                 return False
@@ -100,13 +100,13 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a tree came to its end.
+    """How a tree ended.
 
     Attributes:
-        exit_status: Of its leader, negative for a signal; None when even KILL did not end it, or nobody saw its end.
-        crash: Why it was ended, or None where it ended by itself.
-        seconds: From its start until nothing of it was left.
-        usage: The memory that it held.
+        exit_status: The leader's exit status, negative for a signal; None if KILL did not end it, or it is unknown.
+        crash: Why the tree was killed; None if it ended by itself.
+        seconds: From its start until no process was left.
+        usage: Its memory use.
     """
 
     exit_status: int | None
@@ -117,13 +117,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a tree may use.
+    """The limits of a tree.
 
     Attributes:
-        fence: The next limit in time; asked again and again, because the clock moves it.
-        memory: How its memory is measured, and its limit.
-        process_limit: With more processes than this the tree is ended.
-        disk: Asked with the tree's process numbers; what it wrote too much of, in a sentence, or nothing.
+        fence: Returns the next time limit; called repeatedly, because the limit changes when the clock starts.
+        memory: Measures the tree's memory and checks its limit.
+        process_limit: The tree is killed if it has more processes than this.
+        disk: Called with the tree's process numbers; returns an error message if it wrote too much, else "".
     """
 
     fence: Callable[[], Fence]
@@ -140,15 +140,15 @@ def watch(
     tick: Callable[[float, float], str | None],
     clock: Clock | None = None,
 ) -> Ended:
-    """Watch a tree until nothing of it is left; it is ended, too, when something here fails.
+    """Watch a tree until no process is left. If this function raises, the tree is killed too.
 
     Args:
-        tree: Just started.
-        bounds: What it may use.
-        hear: Takes the output as it comes.
-        tick: Called with the tree's seconds and its memory in MiB, at most five times a second. Where it says why
-            there is no point in going on, the tree is ended.
-        clock: Answered when the process asks.
+        tree: A tree that was just started.
+        bounds: Its limits.
+        hear: Receives the output.
+        tick: Called with the tree's seconds and its memory in MiB, at most five times a second. If it returns a
+            reason, the tree is killed.
+        clock: Started when the process asks.
     """
     try:
         with selectors.DefaultSelector() as selector:
@@ -156,9 +156,7 @@ def watch(
             crash = _until_exit(tree, bounds, ears, tick)
             tree.end(TERM_SECONDS if crash and crash.kind not in AT_ONCE else 0.0, ears.listen)
             if crash is None and tree.lost and tree.exit_status is None:
-                crash = Crash(
-                    CrashClass.UNWATCHED, "it ended the process that watches over it, so how it ended is not known"
-                )
+                crash = Crash(CrashClass.UNWATCHED, "killed its own supervisor, so its exit status is unknown")
             ended = Ended(tree.exit_status, crash, tree.seconds, bounds.memory.usage())
             ears.listen_to_the_end()
             return ended
@@ -170,7 +168,7 @@ def watch(
 def _until_exit(
     tree: ProcessTree, bounds: Bounds, ears: _Ears, tick: Callable[[float, float], str | None]
 ) -> Crash | None:
-    """Why the tree has to be ended, or None when its leader has exited."""
+    """Why the tree has to be killed; None if its leader has exited."""
     look_at = tick_at = 0.0
     while not tree.exited():
         now = tree.seconds
@@ -187,7 +185,7 @@ def _until_exit(
                 return Crash(CrashClass.OVER_MEMORY, message)
             if message := bounds.disk(process.pid for process in processes):
                 return Crash(CrashClass.OVER_DISK, message)
-            # More often at first: a short process has a peak, too.
+            # More often at first, to see the peak of a short process.
             look_at = now + min(LOOK_SECONDS, 0.01 + now / 4)
             if now >= tick_at:
                 if why := tick(now, memory_mb):
@@ -198,7 +196,7 @@ def _until_exit(
 
 
 class _Ears:
-    """What a tree can be heard by: its output, its bell and its clock."""
+    """Waits for a tree's output, its exit and its clock."""
 
     def __init__(
         self, selector: selectors.BaseSelector, tree: ProcessTree, hear: Callable[[bytes], object], clock: Clock | None
@@ -216,13 +214,13 @@ class _Ears:
             selector.register(clock, selectors.EVENT_READ, clock.answer)
 
     def listen(self, seconds: float) -> None:
-        """Wait for that long at most, and take what there is."""
+        """Wait at most this long, and handle what arrives."""
         for key, _ in self._selector.select(min(seconds, self._longest)):
             if not key.data():
                 self._selector.unregister(key.fileobj)
 
     def listen_to_the_end(self) -> None:
-        """Take what still stands in the pipe. It may have no end: what nobody found may hold it open and go on."""
+        """Read what is left in the pipe, in bounded reads: a process that was not found may still write to it."""
         for _ in range(LAST_READS):
             if not self._read():
                 break

@@ -1,1 +1,1 @@
-"""The sandboxes there are: each makes a command out of what a process may see."""
+"""Sandboxes: what a process may see and use, and how it is started with that."""

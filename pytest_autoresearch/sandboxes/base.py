@@ -1,6 +1,6 @@
-"""What a process in a sandbox may see and use, and what a backend makes of that: the beginning of a command.
+"""The sandbox protocol: a `View` says what a process may see; a backend turns it into the prefix of a command.
 
-Knows neither what the process is for nor any backend.
+Knows no backend, and not what the process is for.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ HOME = "/tmp/home"
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What the processes of one sandbox may use.
+    """Limits for the processes of one sandbox.
 
     Attributes:
-        processes: At a time, threads included.
-        open_files: Of one process.
+        processes: Processes and threads at one time.
+        open_files: Open files of one process.
         file_mb: The size of one file, in MiB.
-        tmp_mb: The size of the private /tmp, which holds the home folder, in MiB.
+        tmp_mb: The size of the private /tmp, which contains the home folder, in MiB.
         shm_mb: The size of the private /dev/shm, in MiB.
-        memory_mb: All of them together, files in /tmp and /dev/shm included, in MiB; held where control groups can be
-            made. None for no limit.
-        cpu_seconds: The processor time of one process; None for no limit.
+        memory_mb: Memory of all processes together, with files in /tmp and /dev/shm, in MiB. Enforced only where
+            control groups can be created. None for no limit.
+        cpu_seconds: The CPU time of one process; None for no limit.
     """
 
     processes: int = 4096
@@ -41,18 +41,18 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a process in a sandbox may see, beside what any Python program needs of the machine.
+    """What a process in a sandbox may see, in addition to what every Python program needs.
 
     Attributes:
-        folder: Where it starts.
-        environment: Its variables. HOME and what else names a place of the user's become the sandbox's own.
-        readable: Files and folders. Those of the home folder are found from the sandbox's home folder, too.
-        writable: Files and folders.
-        links: Symbolic links that are found as such, what they lead to being shown; a readable one shows its target.
-        covered: Folders inside readable ones that are shown empty, such as those that validation text was taken from.
+        folder: The working directory.
+        environment: The variables. HOME and variables that name the user's folders are replaced by the sandbox's.
+        readable: Readable files and folders. Those in the home folder are also found under the sandbox's home folder.
+        writable: Writable files and folders.
+        links: Symbolic links that stay links inside, with visible targets. A link in `readable` becomes its target.
+        covered: Folders inside readable ones that appear empty, such as the sources of validation text.
         devices: Device files, such as a GPU's.
-        network: Whether the machine's network is there.
-        allowance: What it may use.
+        network: Whether the machine's network is available.
+        allowance: The limits.
     """
 
     folder: Path
@@ -67,16 +67,16 @@ class View:
 
 
 class Prepared:
-    """How commands are started in one sandbox. Each start is a fresh one; close this when the last has ended.
+    """Starts commands in one sandbox. Each start makes a fresh sandbox; call `close` when the last command has ended.
 
-    Anything that starts a process can use it, in another program too, which inherits the file descriptors: the prefix
-    before the command, `pass_fds` handed on under the same numbers, `environment` as the whole environment. Before a
-    second start, set the first of `pass_fds` back to its beginning, as `rewind` does.
+    To start a command: put `argv_prefix` before it, pass on `pass_fds` under the same numbers, and use `environment` as
+    the whole environment. Another program that inherits the file descriptors can do this too. Before each further
+    start, set the first of `pass_fds` back to its beginning, as `rewind` does.
 
     Attributes:
-        argv_prefix: Comes before the command; empty without a sandbox.
-        pass_fds: What the command has to inherit.
-        environment: What the command has to be started with.
+        argv_prefix: Goes before the command; empty without a sandbox.
+        pass_fds: File descriptors that the command has to inherit.
+        environment: The command's whole environment.
     """
 
     def __init__(self, argv_prefix: Sequence[str], pass_fds: Sequence[int], environment: Mapping[str, str]) -> None:
@@ -94,18 +94,18 @@ class Prepared:
 
     @property
     def entered(self) -> bool:
-        """Whether a command has come as far as to be started inside; if not, its end is the sandbox's own failure."""
+        """Whether a command was started inside; if not, the sandbox itself has failed."""
         return True
 
     def rewind(self) -> None:
-        """Make ready for another start."""
+        """Prepare for another start."""
 
     def exit_status(self, status: int | None) -> int | None:
-        """What the exit status of such a start says of the command, negative for a signal."""
+        """The command's exit status, negative for a signal; `status` is that of the process started with the prefix."""
         return status
 
     def close(self) -> None:
-        """Give back what was made for it."""
+        """Release the sandbox's resources."""
 
 
 class Backend(Protocol):
@@ -113,24 +113,24 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """As the header says it."""
+        """The name in the session's header."""
         ...
 
     def prepare(self, view: View) -> Prepared:
-        """Make ready to start commands that see this."""
+        """Prepare a sandbox for commands with this view."""
         ...
 
     def open_read_only(self, path: Path) -> int:
-        """A descriptor of a file to hand over, by which nobody inside can write to the file or change it.
+        """Open a file so that a process inside the sandbox can only read it; returns the file descriptor.
 
         Raises:
-            SandboxError: It cannot be opened in this way.
+            SandboxError: The file could not be opened like this.
         """
         ...
 
 
 class Unconfined:
-    """No sandbox: a command sees what its user sees, but for the environment, which is the view's."""
+    """No sandbox: a command has the user's rights; only the environment is the view's."""
 
     name = "none"
 

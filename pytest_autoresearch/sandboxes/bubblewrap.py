@@ -1,7 +1,7 @@
-"""The bubblewrap backend: namespaces of its own, and a root that holds what the view names and nothing else.
+"""The bubblewrap backend: new namespaces, and a root file system with only what the view names.
 
-Its options travel in a memory file, since arguments can be read by everybody, and it is started with the environment
-of the command, since the first process inside keeps for all to see what it was started with.
+bubblewrap reads its options from a memory file, because every user can read the arguments of a process. It is started
+with the command's environment, because every process inside can read the environment of the first process.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _MIB = 1024 * 1024
 _KNOWS_SIZES = (0, 7)
 _KNOWS_USER_NAMESPACES = (0, 8)
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
-_READ, _WRITE, _COVER = range(3)  # of several for one place the last holds
-# Joins the groups, and ignores TERM: what runs inside is to have its moment, and would end with bubblewrap.
+_READ, _WRITE, _COVER = range(3)  # the last one wins if a place has several
+# Joins the groups, and ignores TERM: if bubblewrap died of TERM, the command would get no time to end by itself.
 _JOIN = 'trap "" TERM; while [ "$1" != -- ]; do echo 0 2>/dev/null >"$1"; shift; done; shift; exec "$@"'
-# Root owns the machine's device files inside as well, and could take them from everybody: shown from read-only mounts.
+# Root owns the device files inside the sandbox too and could change their modes, so they are mounted read-only.
 _GUARD = 'while [ "$1" != -- ]; do mount -o bind,ro "$1" "$1" || exit; shift; done; shift; exec "$@" <"/dev/null"'
 _DEVICES = tuple(Path("/dev", name) for name in ("null", "zero", "full", "random", "urandom", "tty"))
 _SEND = """
@@ -44,11 +44,11 @@ class Bubblewrap:
     """Sandboxes made by bubblewrap.
 
     Attributes:
-        program: Where it is.
+        program: The path of `bwrap`.
         version: Its version.
-        forbids_user_namespaces: Whether it is asked to keep the command from making user namespaces. Where /proc/sys
-            cannot be written, as in most containers, it cannot.
-        guards_devices: Whether it is started where the machine's device files are read-only: for root alone, and where
+        forbids_user_namespaces: Whether the command may not create user namespaces. bubblewrap cannot forbid that if
+            /proc/sys is read-only, as in most containers.
+        guards_devices: Whether the machine's device files are mounted read-only first. Only for root, and only where
             root may mount.
     """
 
@@ -63,7 +63,7 @@ class Bubblewrap:
         return _Boxed(self, view)
 
     def open_read_only(self, path: Path) -> int:
-        # The file behind a descriptor can be opened anew through /proc, to write, unless it lies on a read-only mount.
+        # Through /proc, a process can reopen a descriptor for writing, unless its file is on a read-only mount.
         ours, theirs = socket.socketpair()
         with ours, theirs:
             command = [self.program, "--unshare-user", "--ro-bind", "/", "/", "--", sys.executable, "-I", "-S", "-c"]
@@ -77,13 +77,13 @@ class Bubblewrap:
                 check=False,
             )
             if done.returncode:
-                raise SandboxError(f"{path} could not be handed over: {done.stderr.strip().rpartition(chr(10))[2]}")
+                raise SandboxError(f"{path} could not be opened: {done.stderr.strip().rpartition(chr(10))[2]}")
             (file,) = socket.recv_fds(ours, 1, 1)[1]
         os.set_inheritable(file, False)
         return file
 
     def options(self, view: View) -> list[str]:
-        """What bubblewrap is told."""
+        """The options for bubblewrap."""
         places = [*machine.python(view.environment), Path(enter.__file__), *view.readable]
         readable = _shown(places)
         unneeded = machine.unneeded((machine.LIBRARIES, machine.LIBRARIES / "local", *readable))
@@ -97,8 +97,8 @@ class Bubblewrap:
             *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
             *_root(view),
             *("--proc", "/proc"),
-            # To root they would offer the settings of the whole machine. Not all of /proc, since CUDA names its threads
-            # there and does not start where it cannot.
+            # Root could change settings of the whole machine here. Not all of /proc is read-only, because CUDA writes
+            # the names of its threads there and does not start otherwise.
             *(word for path in machine.kernel_settings() for word in ("--ro-bind", str(path), str(path))),
             *("--dev", "/dev"),
             *self._scratch("/dev/shm", view.allowance.shm_mb),
@@ -118,7 +118,7 @@ class Bubblewrap:
 
 
 def installed() -> Bubblewrap | None:
-    """The bubblewrap on PATH, asked for its version."""
+    """The bubblewrap on PATH; None if it is missing or does not print its version."""
     program = shutil.which("bwrap")
     if program is None:
         return None
@@ -131,7 +131,7 @@ def installed() -> Bubblewrap | None:
 
 
 class _Boxed(Prepared):
-    """Options in a sealed memory file, a second memory file that a command signs once it is inside, and a group."""
+    """A sealed memory file with the options, a memory file that `enter` writes to once inside, and control groups."""
 
     def __init__(self, backend: Bubblewrap, view: View) -> None:
         self._group = Group(view.allowance)
@@ -161,7 +161,7 @@ class _Boxed(Prepared):
         os.lseek(self._options, 0, os.SEEK_SET)
 
     def exit_status(self, status: int | None) -> int | None:
-        """As a shell does, bubblewrap exits with 128 and the number of the signal."""
+        """Like a shell, bubblewrap exits with 128 plus the number of the signal."""
         return 128 - status if status is not None and 128 < status < 128 + 65 else status
 
     def close(self) -> None:
@@ -188,14 +188,14 @@ def _root(view: View) -> Iterator[str]:
 
 
 def _shown(places: Iterable[Path]) -> tuple[Path, ...]:
-    """Each place under its real name and under the one that it was given, where that is no link in something shown."""
+    """Each place under its real path, and under the given path unless a shown folder already contains it as a link."""
     given = dict.fromkeys(shown for place in places for shown in (place.resolve(), place.absolute()))
     above = {machine.LIBRARIES, *given}
     return tuple(path for path in given if path == path.resolve() or above.isdisjoint(path.parents))
 
 
 def _covers(readable: Iterable[Path], covered: Iterable[Path]) -> Iterator[Path]:
-    """Where something that is to be covered would be seen; a place may be shown under several names."""
+    """Every path under which a covered place would be visible; a place may be shown under several names."""
     for shown in readable:
         real = shown.resolve()
         for path in covered:
@@ -211,7 +211,7 @@ def _mount(path: Path, kind: int) -> tuple[str, ...]:
 
 
 def _links(links: Iterable[Path], shown: Iterable[Path]) -> Iterator[str]:
-    """The links that are not seen anyway."""
+    """Options for the links that are not already visible."""
     seen = {machine.LIBRARIES, *map(Path, machine.ROOT_LINKS), *shown}
     for link in dict.fromkeys(links):
         if seen.isdisjoint((link, *link.parents)):
@@ -222,11 +222,11 @@ def _devices(devices: Iterable[Path]) -> Iterator[str]:
     for device in devices:
         yield from ("--dev-bind", str(device), str(device))
     if devices:
-        yield from ("--ro-bind", "/sys", "/sys")  # where the driver's library finds its card
+        yield from ("--ro-bind", "/sys", "/sys")  # the driver's library finds the GPU here
 
 
 def _at_home(view: View) -> Iterator[str]:
-    """What of the home folder may be seen is found from the sandbox's own, too: programs look under `~`."""
+    """Links in the sandbox's home folder to the readable paths of the user's, because programs look under `~`."""
     home = view.environment.get("HOME", "")
     inside = dict.fromkeys(path for path in view.readable if home and Path(home) in path.parents)
     for path in inside:
@@ -235,7 +235,7 @@ def _at_home(view: View) -> Iterator[str]:
 
 
 def _environment(view: View) -> dict[str, str]:
-    # What names a cache of the user's names a place that is not there, or not to be written to.
+    # The user's caches do not exist inside, or are read-only.
     own = ("XDG_", "TORCHINDUCTOR_CACHE", "TRITON_CACHE", "TRITON_HOME", "TRITON_DUMP", "TRITON_OVERRIDE")
     writable = tuple(str(path) for path in view.writable)
     kept = {
@@ -243,7 +243,7 @@ def _environment(view: View) -> dict[str, str]:
         for name, value in view.environment.items()
         if not name.startswith(own) or (writable and value.startswith(writable))
     }
-    # Some programs ask for the user's name, and there is no list of users to look in.
+    # Some programs ask for the user's name, and there is no /etc/passwd inside.
     return {"USER": "nobody", "LOGNAME": "nobody", **kept, "HOME": HOME, "TMPDIR": "/tmp"}
 
 

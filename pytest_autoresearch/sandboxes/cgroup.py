@@ -1,7 +1,7 @@
-"""Control groups that hold the processes of one sandbox, where this user is root and the kernel lets him make some.
+"""Control groups for the processes of one sandbox, if this user is root and may create them.
 
-Nothing here raises on account of the machine: without a group the limits that a process carries itself are left, and
-of those the kernel does not hold root to the number of processes.
+If the machine allows no groups, nothing here raises. Then only the resource limits of each process apply, and the
+kernel does not enforce the limit on the number of processes for root.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _numbers = itertools.count()
 
 
 class Group:
-    """One group, in as many hierarchies as its limits need.
+    """One control group, in each hierarchy that its limits need.
 
     Attributes:
-        entrances: Files that a process joins by writing 0.
+        entrances: A process joins the group by writing 0 to each of these files.
     """
 
     def __init__(self, allowance: Allowance) -> None:
@@ -44,7 +44,7 @@ class Group:
         self.entrances = tuple(str(folder / "cgroup.procs") for folder in sorted(self._folders))
 
     def close(self) -> None:
-        """Remove it; what has just ended may stay in it for a moment."""
+        """Remove the group; retries, because a process that has just ended may stay in it for a moment."""
         for _ in range(50):
             for folder in tuple(self._folders):
                 with suppress(OSError):
@@ -56,9 +56,9 @@ class Group:
 
 
 def _parents(controller: str) -> Iterator[Path]:
-    """The group to make a child of: this process's own, or the nearest above it whose children can have this limit."""
+    """The parent for a new group: this process's group, or its nearest ancestor whose children can have this limit."""
     lines = (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())
-    paths = {name: path for _, names, path in lines for name in names.split(",")}  # version 2 has no name
+    paths = {name: path for _, names, path in lines for name in names.split(",")}  # the name is empty in version 2
     first, second = _mounted("cgroup", controller), _mounted("cgroup2")
     if controller in paths and first:
         yield _inside(first, paths[controller])
@@ -73,7 +73,7 @@ def _parents(controller: str) -> Iterator[Path]:
 
 
 def _mounted(kind: str, option: str = "") -> tuple[Path, str] | None:
-    """Where a hierarchy is mounted, and which of its groups that shows."""
+    """Where a hierarchy is mounted, and which of its groups is at the mount point."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         fields, (found, _, options) = before.split(), after.split(" ", 2)
@@ -90,7 +90,7 @@ def _inside(mounted: tuple[Path, str], path: str) -> Path:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed sessions have left. A group without processes is used within a run or never."""
+    """Remove old groups that killed sessions left. A group that is a day old and empty is not in use."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS:

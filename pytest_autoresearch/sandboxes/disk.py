@@ -1,6 +1,6 @@
-"""How much a run has written into its folder: a bind has no quota, so it is looked at while the run goes on.
+"""Measures how much a run has written into its folder, while it runs, because a bind mount has no quota.
 
-Between two looks a run can write as much as the disk takes; the size of one file is limited inside the sandbox.
+Between two measurements a run can fill the disk. Inside the sandbox, the size of one file is limited.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 
 _MIB = 1024 * 1024
-_BLOCK_BYTES = 512  # of st_blocks, whatever the file system
-MOST_FILES = 10_000  # a look stays short
+_BLOCK_BYTES = 512  # the unit of st_blocks on every file system
+MOST_FILES = 10_000  # so that a measurement is fast
 
 
 class Written:
-    """The files of one folder, and those that were deleted and are still held open.
+    """The files of one folder, including deleted files that are still open.
 
     Args:
-        folder: Empty, and on a file system that others may use, too.
-        limit_mb: How much may be in it, in MiB.
-        most_files: How many files and folders.
-        every_seconds: How long a look is good for: one at many files is dear.
+        folder: An empty folder. Other programs may use its file system too.
+        limit_mb: The most that the run may write, in MiB.
+        most_files: The most files and folders.
+        every_seconds: The least time between two measurements; measuring many files is slow.
     """
 
     def __init__(self, folder: Path, limit_mb: float, most_files: int = MOST_FILES, every_seconds: float = 0.0) -> None:
@@ -36,7 +36,7 @@ class Written:
         self._free_mb = self._free()
 
     def over(self, pids: Iterable[int]) -> str:
-        """Why the run has to be ended, or nothing.
+        """An error message if the run has exceeded a limit, else an empty string.
 
         Args:
             pids: The run's processes.
@@ -48,7 +48,7 @@ class Written:
         held = _files_below(self._folder, self._most_files)
         if len(held) > self._most_files:
             return f"left more than {self._most_files:,} files in its folder"
-        if self._free_mb - self._free() > self._limit_mb:  # rare, and then worth a look at every open file
+        if self._free_mb - self._free() > self._limit_mb:  # rare, so looking at every open file is affordable
             held |= _deleted(pids, self._folder.stat().st_dev)
         size_mb = sum(held.values()) / _MIB
         if size_mb <= self._limit_mb:
@@ -61,11 +61,11 @@ class Written:
 
 
 def _files_below(folder: Path, most: int) -> dict[int, int]:
-    """Bytes on disk by inode, folders included; stops when there are too many."""
+    """Bytes on disk by inode, including folders; stops when there are too many."""
     found: dict[int, int] = {}
     folders = [os.fspath(folder)]
     while folders and len(found) <= most:
-        # What is there may be gone, or closed to us, at any moment.
+        # The run may delete a file or change its mode at any moment.
         with suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 with suppress(OSError):
@@ -79,7 +79,7 @@ def _files_below(folder: Path, most: int) -> dict[int, int]:
 
 
 def _deleted(pids: Iterable[int], device: int) -> dict[int, int]:
-    """Bytes on this device, by inode, of files without a name that these processes hold open."""
+    """Bytes of deleted files on this device that these processes hold open, by inode."""
     found: dict[int, int] = {}
     for pid in pids:
         with suppress(OSError):

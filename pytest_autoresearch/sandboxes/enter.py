@@ -1,7 +1,7 @@
-"""The first thing that runs inside a sandbox: it takes on the limits and becomes the command. A script of its own.
+"""A script, the first program inside a sandbox: sets the resource limits and becomes the command.
 
-Limits are set here and not around the sandbox, which starts with them only what they are meant for. It may import the
-standard library alone, and is started for every run, so only what costs no time there.
+The limits are set here, so that they do not apply to the sandbox program itself. The script is started for every run,
+so it imports only modules of the standard library that load fast.
 """
 
 import ctypes
@@ -18,21 +18,21 @@ def _main(sign: int, limits: list[str], command: list[str]) -> None:
     """Become the command.
 
     Args:
-        sign: A file descriptor that gets one byte when everything is in place.
-        limits: `NAME=VALUE`, the names those of RLIMIT_* in small letters.
-        command: What to run, with its arguments.
+        sign: A file descriptor; one byte is written to it just before the command starts.
+        limits: `NAME=VALUE`; the names are those of RLIMIT_* in lower case.
+        command: The command with its arguments.
     """
     for name, value in (limit.split("=") for limit in limits):
         kind = getattr(resource, f"RLIMIT_{name.upper()}")
         hard = resource.getrlimit(kind)[1]
         most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
         resource.setrlimit(kind, (most, most))
-    # What one run leaves among the kernel's keys, the next would find in the keyring that both inherit.
+    # A new kernel keyring: in an inherited one, a run could leave keys for the next run.
     ctypes.CDLL(None).syscall(_KEYCTL.get(os.uname().machine, -1), _JOIN_SESSION_KEYRING, None)
-    # TERM was ignored on the way here, so that the sandbox outlives it; the other two this interpreter ignores.
+    # The sandbox was started with TERM ignored; Python ignores the other two.
     for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    # Not os.environ: in the C locale this interpreter has added to that.
+    # Not os.environ: in the C locale, this interpreter adds a variable.
     with open("/proc/self/environ", "rb") as file:
         pairs = (entry.partition(b"=") for entry in file.read().split(b"\0") if entry)
         environment = {name: value for name, _, value in pairs}

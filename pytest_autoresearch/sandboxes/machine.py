@@ -1,6 +1,6 @@
-"""What of this machine a Python program needs to run, and what of that holds validation text.
+"""The paths of this machine that a program in a sandbox needs, and those among them that contain validation text.
 
-Knows paths alone, no backend. Everything else on the machine is left out of a sandbox by not being named.
+Knows paths alone, no backend. A sandbox shows only the paths that are named, nothing else of the machine.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 LIBRARIES = Path("/usr")
-ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # into /usr on today's systems
+ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # links into /usr on current systems
 SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 NETWORK_SETTINGS = (
     *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
     *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/passwd"),
 )
 UNNEEDED = ("test", "idlelib", "turtledemo", "pydoc_data")
-"""Folders of the standard library that no training needs; an embedded corpus takes its validation text from them."""
+"""Folders of the standard library that training does not need. The embedded corpus takes validation text from them."""
 
 _SITES = ("site-packages", "dist-packages")
-_SHARED = frozenset({"lib", "libexec", "opt", "share"})  # in which each program has a folder of its own
-_MOST_INTERPRETERS = 4  # a script's, and that one's
-_ENVIRONMENTS = ("", "envs/*/", "pkgs/*/")  # conda keeps environments and packages inside its own folder
+_SHARED = frozenset({"lib", "libexec", "opt", "share"})  # each program has its own folder inside these
+_MOST_INTERPRETERS = 4  # a script's interpreter may be a script with its own interpreter
+_ENVIRONMENTS = ("", "envs/*/", "pkgs/*/")  # conda keeps environments and packages in its own folder
 
 
 def python(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """The folders of this interpreter and of its packages, and of the libraries that the variables name.
+    """The folders of this interpreter, its packages, and the libraries and compilers that the variables name.
 
-    Interpreters of pyenv and uv lie in the home folder, and virtual environments reach them through links. A folder of
-    PYTHONPATH counts when it is one of packages: source code has to be named by who wants it seen. The compiler and the
-    toolkit that torch.compile is told to call may lie anywhere, too.
+    pyenv and uv keep interpreters in the home folder; virtual environments link to them. A folder in PYTHONPATH is
+    included only if it is a `site-packages` folder: the user has to name source code in `autoresearch_readable`.
     """
     found = [Path(prefix) for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)]
     found += [program.parent.parent for program in _links(Path(sys.executable))]
@@ -46,14 +45,15 @@ def python(environment: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def installation(program: Path, environment: Mapping[str, str], private: Path) -> tuple[list[Path], list[Path]]:
-    """Where a program lies that may be of any kind, with its interpreter: places to show, and links that lead there.
+    """The places where any kind of program and its interpreter are installed, and the links on the way to them.
 
-    A program alone in a folder of the user's is shown alone. What else it needs has to be named by who wants it seen.
+    If the program does not look like part of an installation, only its file is shown. The user has to name anything
+    else that it needs.
 
     Args:
-        program: By its absolute path.
-        environment: In whose PATH an interpreter is looked for.
-        private: No place is shown that this lies in.
+        program: Its absolute path.
+        environment: The interpreter is looked for in this PATH.
+        private: No folder that contains this path is shown.
     """
     places: dict[Path, None] = {}
     links: dict[Path, None] = {}
@@ -81,7 +81,7 @@ def unneeded(places: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def everywhere(hidden: Iterable[Path]) -> tuple[Path, ...]:
-    """The same, and what is called so among the packages of every interpreter in sight: there may be copies."""
+    """These paths, and their copies: the same path under `site-packages` of every visible interpreter."""
     places = (LIBRARIES, LIBRARIES / "local", *python(os.environ))
     patterns = [f"{inside}lib*/python3*/{name}" for inside in _ENVIRONMENTS for name in _SITES]
     sites = [site for place in places for pattern in patterns for site in place.glob(pattern)]
@@ -96,7 +96,7 @@ def everywhere(hidden: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def kernel_settings(root: Path = Path("/")) -> tuple[Path, ...]:
-    """What of /proc is the machine's and not a process's, and may offer something to write."""
+    """The paths in /proc that belong to the machine, not to a process, and that may be writable."""
     found = [path for path in sorted((root / "proc").iterdir()) if not path.name.isdecimal() and not path.is_symlink()]
     return tuple(path for path in found if path.is_dir() or path.stat().st_mode & 0o222)
 
@@ -104,11 +104,11 @@ def kernel_settings(root: Path = Path("/")) -> tuple[Path, ...]:
 def gpu_devices(uuid: str, root: Path = Path("/")) -> tuple[Path, ...]:
     """The device files that CUDA opens for one GPU.
 
-    Those of every GPU, and of every MIG instance, where the driver does not say which file is this one's.
+    If the driver does not say which files belong to this GPU, those of every GPU and MIG instance.
 
     Args:
         uuid: `GPU-…` or `MIG-…`.
-        root: Where the file system begins.
+        root: The root of the file system.
     """
     shared = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"]
     cards = [f"nvidia{minor}" for minor in _minors(uuid, root)]
@@ -126,7 +126,7 @@ def _minors(uuid: str, root: Path) -> Iterator[int]:
 
 
 def _tools(environment: Mapping[str, str]) -> Iterator[Path]:
-    """The installations of the compilers and of CUDA that variables name; a program lies in the `bin` of its own."""
+    """The installations of the compilers and of CUDA that variables name; a compiler is in the `bin` of its own."""
     for name in ("CC", "CXX", "CUDAHOSTCXX"):
         program = Path(environment.get(name, "").split(" ")[0])
         if program.is_absolute() and program.is_file():
@@ -136,7 +136,7 @@ def _tools(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _installed(file: Path, private: Path, *, linked: bool) -> Path:
-    """The folder that a program was installed in; the file itself where it does not look like an installation."""
+    """The folder that a program was installed in, or the file itself if it does not look like an installation."""
     found = file
     folder, prefix = file.parent, file.parent.parent
     if "node_modules" in file.parts:
@@ -145,13 +145,13 @@ def _installed(file: Path, private: Path, *, linked: bool) -> Path:
         found = prefix
     elif linked and folder.name not in _SHARED and not _SHARED.isdisjoint(folder.parts):
         found = folder
-    local = Path(os.path.expanduser("~/.local"))  # holds everybody's state, and key rings
+    local = Path(os.path.expanduser("~/.local"))  # contains data and key rings of many programs
     too_wide = _too_wide(found) or found in (local, local.resolve()) or private.is_relative_to(found.resolve())
     return file if too_wide else found
 
 
 def _interpreter(script: Path, path: str) -> list[Path]:
-    """What a script names in its first line."""
+    """The interpreter that a script's first line names, or an empty list."""
     try:
         with open(script, "rb") as file:
             line = os.fsdecode(file.read(512)).partition("\n")[0]
@@ -168,7 +168,7 @@ def _interpreter(script: Path, path: str) -> list[Path]:
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """Where a chain of symbolic links leads, each step."""
+    """Each step of a chain of symbolic links, and its end."""
     while path.is_symlink():
         path = Path(os.path.normpath(path.parent / os.readlink(path)))
         yield path
@@ -180,6 +180,6 @@ def _folders(environment: Mapping[str, str], name: str) -> list[Path]:
 
 
 def _too_wide(path: Path) -> bool:
-    """Whether a folder holds more than programs: the root, the home folder or what that lies in."""
+    """Whether a folder is the root, the home folder, or contains the home folder."""
     home = Path(os.path.expanduser("~"))
     return path.resolve() == Path("/") or any(wide.is_relative_to(path.resolve()) for wide in (home, home.resolve()))

@@ -1,6 +1,6 @@
-"""What a candidate might try, as a script that runs inside a sandbox and says on stdout how far it came.
+"""A script that tries to break out of the sandbox it runs in, and prints the results as JSON.
 
-It does harm to nothing but what it is given for that: it must be safe to run where nothing holds it back.
+It only attacks the targets that it is given, so it is safe to run even without a sandbox.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CLONE_NEWUSER = 0x10000000
 
 
 def environments() -> list[str]:
-    """Every variable of every process in sight, as `NAME=VALUE`."""
+    """Every variable of every visible process, as `NAME=VALUE`."""
     found: set[bytes] = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -31,7 +31,7 @@ def environments() -> list[str]:
 
 
 def read(path: str) -> bool:
-    """Whether a file or a folder shows anything, by its name, around the root, or through a link."""
+    """Whether the content of a file or folder is visible: by its path, through /proc/PID/root, or through a link."""
     link = f"/tmp/link-{os.getpid()}"
     try:
         os.symlink(path, link)
@@ -55,7 +55,7 @@ def _shows(path: str) -> bool:
 
 
 def write(path: str) -> bool:
-    """Leave a file there. Whether it came out anywhere is seen from outside."""
+    """Write a file. The caller checks outside whether it arrived."""
     try:
         with open(path, "w") as file:
             return bool(file.write("x"))
@@ -64,7 +64,7 @@ def write(path: str) -> bool:
 
 
 def connect(family: int, address: Any) -> bool:
-    """Whether somebody answers there."""
+    """Whether a connection to this address succeeds."""
     with socket.socket(family) as ours:
         ours.settimeout(1)
         try:
@@ -75,7 +75,7 @@ def connect(family: int, address: Any) -> bool:
 
 
 def kill(pid: int) -> bool:
-    """End a process. Whether that one has ended is seen from outside; the number may be another's in here."""
+    """Kill a process. The caller checks outside whether it ended, because the number may mean another process here."""
     if pid in (1, os.getpid(), os.getppid()):
         return False
     try:
@@ -86,7 +86,7 @@ def kill(pid: int) -> bool:
 
 
 def change_setting() -> bool:
-    """Whether a setting of the whole machine can be changed."""
+    """Whether settings of the whole machine can be opened for writing."""
     return any(
         _opens(f"/proc/{name}") for name in ("sys/kernel/core_pattern", "sysrq-trigger", "irq/default_smp_affinity")
     )
@@ -102,7 +102,7 @@ def _opens(path: str) -> bool:
 
 
 def change_device() -> bool:
-    """Whether a device file of the machine can be changed; it gets the mode that it has."""
+    """Whether the mode of a device file can be set; it is set to its current value."""
     try:
         os.chmod("/dev/null", os.stat("/dev/null").st_mode & 0o7777)
     except OSError:
@@ -111,7 +111,7 @@ def change_device() -> bool:
 
 
 def make_user_namespace() -> bool:
-    """Whether a process can make one, and be root in it."""
+    """Whether a process can create a user namespace, where it would be root."""
     pid = os.fork()
     if pid == 0:
         os._exit(0 if ctypes.CDLL(None).unshare(_CLONE_NEWUSER) == 0 else 1)
@@ -119,7 +119,7 @@ def make_user_namespace() -> bool:
 
 
 def fork(times: int) -> bool:
-    """Whether so many processes can run at a time."""
+    """Whether this many processes can run at one time."""
     pids: list[int] = []
     try:
         for _ in range(times):
@@ -138,7 +138,7 @@ def fork(times: int) -> bool:
 
 
 def size_mb(place: str) -> float:
-    """How much a file system holds, in MiB."""
+    """The size of a file system, in MiB."""
     try:
         said = os.statvfs(place)
     except OSError:

@@ -1,7 +1,7 @@
-"""Which sandbox this machine has, and what may be said of it.
+"""Selects the best sandbox of this machine, and says what it guarantees.
 
-A sandbox is used when one starts; what is claimed of it was tried in it. Never silently weaker: whatever does not hold
-is part of what the header, the records and the report say.
+Each guarantee was tested inside the sandbox. A sandbox is never silently weaker: the header, the records and the report
+name every guarantee that failed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pytest_autoresearch.sandboxes.base import Backend, Unconfined, View
 from pytest_autoresearch.sandboxes.bubblewrap import Bubblewrap, installed
 from pytest_autoresearch.sandboxes.selftest import Findings, try_out
 
-_USER_NAMESPACES = "bubblewrap may not make user namespaces here"
-_REFUSALS = (  # the first file whose text is this says why, in its own words
-    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "AppArmor's rule for them is on"),
+_USER_NAMESPACES = "bubblewrap may not create user namespaces here"
+_REFUSALS = (  # file, its content, reason: the first match explains why bubblewrap does not start
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "AppArmor restricts them"),
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone is 0"),
     ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces is 0"),
 )
@@ -26,11 +26,11 @@ _REFUSALS = (  # the first file whose text is this says why, in its own words
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What untrusted commands are started in.
+    """The sandbox for untrusted commands.
 
     Attributes:
-        backend: Makes it ready.
-        why: Where it is none, why; where it is one that does not hold in everything, what does not.
+        backend: Prepares the sandbox.
+        why: Why there is no sandbox, or which guarantees failed; empty if all hold.
     """
 
     backend: Backend
@@ -43,30 +43,30 @@ class Sandbox:
 
     @property
     def words(self) -> str:
-        """What may be claimed: `bubblewrap` when everything held, else with what did not; `none` with the reason."""
+        """`bubblewrap` if all guarantees hold, `bubblewrap, but …` if some failed, or `none (REASON)`."""
         if not self.why:
             return self.backend.name
         return f"{self.backend.name}, but {self.why}" if self.confines else f"none ({self.why})"
 
 
 def find(policy: str, view: View, hidden: Sequence[Path] = ()) -> Sandbox:
-    """The best sandbox of this machine, tried out; no process of it is left.
+    """The best sandbox of this machine, tested.
 
     Args:
-        policy: One of the settings' SANDBOXES.
+        policy: One of `SANDBOXES` in the settings.
         view: What a run will see.
-        hidden: What it must not see.
+        hidden: What a run must not see.
 
     Raises:
-        UserError: One was required, and there is none, or it does not hold in everything.
+        UserError: A sandbox is required, and there is none, or a guarantee failed.
     """
     if policy == "off":
         return Sandbox(Unconfined(), "switched off")
     sandbox = _best(view, hidden)
     if policy == "require" and sandbox.why:
         raise UserError(
-            f"--autoresearch-sandbox=require: {sandbox.why}: docs/trust.md says what to do, and "
-            "--autoresearch-sandbox=auto goes on without"
+            f"--autoresearch-sandbox=require: {sandbox.why}: see docs/trust.md, or continue without it "
+            "with --autoresearch-sandbox=auto"
         )
     return sandbox
 
@@ -74,9 +74,9 @@ def find(policy: str, view: View, hidden: Sequence[Path] = ()) -> Sandbox:
 def _best(view: View, hidden: Sequence[Path]) -> Sandbox:
     backend = installed()
     if backend is None and sys.platform != "linux":
-        return Sandbox(Unconfined(), "there is one for Linux alone")
+        return Sandbox(Unconfined(), "only Linux has one")
     if backend is None:
-        return Sandbox(Unconfined(), "bubblewrap is not installed: `apt install bubblewrap`, or your system's like")
+        return Sandbox(Unconfined(), "bubblewrap is not installed: run `apt install bubblewrap` or similar")
     for tried in _from_the_strongest(backend):
         findings = try_out(tried, view, hidden)
         if not findings.failed:
@@ -85,7 +85,7 @@ def _best(view: View, hidden: Sequence[Path]) -> Sandbox:
 
 
 def _from_the_strongest(backend: Bubblewrap) -> Iterator[Bubblewrap]:
-    """As it is, and without what most containers do not let it do: mount as root, and write to /proc/sys."""
+    """The backend as it is, then without the two features that need rights which most containers do not give."""
     for guards in sorted({backend.guards_devices, False}, reverse=True):
         for forbids in sorted({backend.forbids_user_namespaces, False}, reverse=True):
             yield replace(backend, guards_devices=guards, forbids_user_namespaces=forbids)
@@ -95,7 +95,7 @@ def _refusal(findings: Findings) -> str:
     for file, text, sentence in _REFUSALS:
         try:
             if Path(file).read_text().strip() == text:
-                return f"{_USER_NAMESPACES}, since {sentence}"
+                return f"{_USER_NAMESPACES}, because {sentence}"
         except OSError:
             continue
     return f"bubblewrap does not start: {findings.failed.removeprefix('bwrap: ')}"

@@ -1,6 +1,6 @@
-"""A few real attempts to break out, made inside the very sandbox that a session will use, before it uses it.
+"""Tests a sandbox before a session uses it: runs the probe inside, which really tries to break out.
 
-What is said of a sandbox is said because it was tried here. Knows backends by their protocol alone.
+The project claims only guarantees that were tested here. Knows backends by their protocol alone.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pytest_autoresearch.sandboxes.base import Backend, Prepared, View
 
 PROCESSES = 32
 DEADLINE_SECONDS = 20.0
-_SHELLS_OWN = ("PWD", "OLDPWD", "SHLVL", "_")  # a shell on the way may set these anew
+_SHELLS_OWN = ("PWD", "OLDPWD", "SHLVL", "_")  # variables that the shell before the command may set
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What came of the attempts.
+    """The result of the test.
 
     Attributes:
-        failed: Why nothing could be tried, the sandbox having failed to start; empty where it started.
-        broken: What did not hold, each as the end of "inside, …".
+        failed: Why the sandbox did not start; empty if it started.
+        broken: The guarantees that failed, each as the end of the sentence "inside, …".
     """
 
     failed: str
@@ -41,17 +41,17 @@ class Findings:
 
     @property
     def held(self) -> bool:
-        """Whether everything was tried and everything held."""
+        """Whether the sandbox started and every guarantee held."""
         return not self.failed and not self.broken
 
 
 def try_out(backend: Backend, view: View, hidden: Sequence[Path] = ()) -> Findings:
-    """Start the sandbox of this view and attack it from inside.
+    """Start a sandbox with this view and attack it from inside.
 
     Args:
-        backend: Makes the sandbox.
+        backend: Prepares the sandbox.
         view: What a run will see; nothing is written to its folders.
-        hidden: Files and folders that must not be seen, such as the validation shard and the repository's history.
+        hidden: Files and folders that must stay invisible, such as the validation shard and the repository's history.
     """
     with ExitStack() as stack:
         outside = _Outside(stack)
@@ -68,14 +68,12 @@ def try_out(backend: Backend, view: View, hidden: Sequence[Path] = ()) -> Findin
             said = _run(prepared, given)
             entered = prepared.entered
         if isinstance(said, str):
-            return (
-                Findings(said or "it said nothing", ()) if not entered else Findings("", (f"a probe failed: {said}",))
-            )
+            return Findings(said or "no output", ()) if not entered else Findings("", (f"a probe failed: {said}",))
         return Findings("", tuple(outside.broken(said, view, given)))
 
 
 class _Outside:
-    """What a sandbox keeps its inside from: a process with a key, a file, listeners, folders."""
+    """Targets outside the sandbox for the probe: a process with a key, a file, listening sockets, folders."""
 
     def __init__(self, stack: ExitStack) -> None:
         folder = Path(tempfile.mkdtemp(prefix="autoresearch-"))
@@ -98,7 +96,7 @@ class _Outside:
         self.abstract.listen()
 
     def given(self, hidden: Sequence[Path]) -> dict[str, Any]:
-        """What the probe is told."""
+        """The probe's input."""
         return {
             "hidden": [str(path.absolute()) for path in (self.canary, *hidden)],
             "writes": [str(folder / "left") for folder in (self.kept, self.shown, self.out)],
@@ -109,7 +107,7 @@ class _Outside:
         }
 
     def broken(self, said: Mapping[str, Any], view: View, given: Mapping[str, Any]) -> list[str]:
-        """What did not hold, by what the probe said and by what is seen from here."""
+        """The guarantees that failed, from the probe's output and from checks outside."""
         own = {f"{name}={value}" for name, value in os.environ.items() if name not in _SHELLS_OWN}
         own -= {f"{name}={value}" for name, value in view.environment.items()}
         found: list[str] = []
@@ -124,23 +122,23 @@ class _Outside:
         if not (self.out / "left").exists():
             found.append("the folder for results cannot be written to")
         if self.process.poll() is not None:
-            found.append("a process outside can be ended")
+            found.append("a process outside can be killed")
         if said["setting"]:
             found.append("settings of the whole machine can be changed")
         if said["device"]:
             found.append("device files of the machine can be changed")
         if said["user_namespace"]:
-            found.append("user namespaces can be made")
+            found.append("user namespaces can be created")
         if said["fork"]:
             found.append("the number of processes has no limit")
         limits = (view.allowance.tmp_mb, view.allowance.shm_mb)
         if any(size > limit + 1 for size, limit in zip(said["sizes"], limits, strict=True)):
-            found.append("/tmp and /dev/shm have no limit of size")
+            found.append("/tmp and /dev/shm have no size limit")
         return found
 
 
 def _run(prepared: Prepared, given: Mapping[str, Any]) -> dict[str, Any] | str:
-    """What the probe said, or the last line of what went wrong."""
+    """The probe's output, or the last line of the error."""
     command = [*prepared.argv_prefix, sys.executable, "-I", "-S", probe.__file__, json.dumps(given)]
     try:
         done = subprocess.run(

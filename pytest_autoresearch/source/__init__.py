@@ -1,1 +1,1 @@
-"""What an edit is and what it may be."""
+"""Reads and compares programs: which edits are allowed, and what they change."""

@@ -1,6 +1,6 @@
-"""The capital-letter constants of a Python source: finding them, and writing other numbers in their place.
+"""Finds the capital-letter constants of a Python source, and replaces their values.
 
-Pure: text in, text out. It knows nothing of files, of what a good value is, or of who asks.
+Pure: text in, text out. Knows nothing of files or of good values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 Value = float | int | bool
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-_LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also breaks at form feeds and the like
+_LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also splits at form feeds
 _POWER_OF_TWO = re.compile(r"(2 *\*\* *|1 *<< *)\d+")
 _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -27,7 +27,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_MOST_BITS = 64  # a constant is a number that a person wrote, and 9**9**9 must not hang the session
+_MOST_BITS = 64  # larger powers are not computed: 9**9**9 must not hang the session
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Constant:
     """One `NAME = number` at the top level of a module.
 
     Attributes:
-        name: In capital letters.
+        name: The name, in capital letters.
         value: An int, a float or a bool.
-        text: The number as it is written, such as `3e-4`, `262_144` or `2**18`.
-        start: Where the text begins, in characters from the start of the source.
+        text: The number as written, such as `3e-4`, `262_144` or `2**18`.
+        start: Offset of the text, in characters from the start of the source.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Constant:
 
     @property
     def end(self) -> int:
-        """Where the text ends, in characters from the start of the source."""
+        """Offset of the end of the text, in characters from the start of the source."""
         return self.start + len(self.text)
 
 
 def find(source: str) -> tuple[Constant, ...]:
-    """The constants of a module, in the order of the file.
+    """The constants of a module, in file order.
 
-    A constant is a name in capital letters that is bound once, to a number, `True` or `False`, or to arithmetic of
-    plain numbers on one line (`2**18`, `64 * 1024`), which is read as one number. A name that is bound again, by a
-    branch, a loop or a function's `global`, is left out: editing one of its values need not have an effect.
+    A constant is a name in capital letters that is bound once: to a number, to `True` or `False`, or to arithmetic of
+    plain numbers on one line (`2**18`, `64 * 1024`), which counts as one number. A name that is bound again (in a
+    branch, a loop, or a function with `global`) is left out, because editing one of its values may have no effect.
 
     Raises:
         SyntaxError: Python cannot parse the source.
@@ -77,7 +77,7 @@ def find(source: str) -> tuple[Constant, ...]:
         if not name.isupper() or name.startswith("__") or bound[name] != 1:
             continue
         value = _value(node)
-        # An expression over several lines may hold comments, which replacing it would lose.
+        # Replacing an expression over several lines could delete comments.
         if value is None or node.lineno != node.end_lineno or node.end_col_offset is None:
             continue
         begin = starts[node.lineno - 1]
@@ -88,13 +88,13 @@ def find(source: str) -> tuple[Constant, ...]:
 
 
 def edit(source: str, values: Mapping[str, Value]) -> str:
-    """The source with other numbers for some of its constants, and every other character as it was.
+    """The source with new values for some of its constants; every other character stays.
 
-    Arithmetic is replaced whole; `2**18` stays a power of two where the new number is one.
+    Arithmetic is replaced as a whole; `2**18` stays a power of two if the new number is one.
 
     Raises:
-        KeyError: The source has no constant of that name.
-        ValueError: A value is infinite or NaN, for which Python has no literal.
+        KeyError: The source has no constant of this name.
+        ValueError: A value is infinite or NaN; Python has no literal for these.
         SyntaxError: Python cannot parse the source.
     """
     found = {constant.name: constant for constant in find(source)}
@@ -104,7 +104,7 @@ def edit(source: str, values: Mapping[str, Value]) -> str:
 
 
 def written(value: Value, like: str = "") -> str:
-    """The number as a person would write it in the style of another: `like` may have underscores or be `2**18`."""
+    """The number as text in the style of `like`: with underscores, or as a power such as `2**18`."""
     if isinstance(value, bool):
         return str(value)
     if not math.isfinite(value):
@@ -118,8 +118,8 @@ def _parse(source: str) -> ast.Module:
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError):
-        # Where warnings are errors, as under many a pytest, an old "\d" in the source fails to parse. Only then are
-        # the filters touched: they are the whole process's, and this may be a thread of it.
+        # If warnings are errors, as in many pytest configurations, an old "\d" in the source fails to parse. The
+        # warning filters are changed only then, because they belong to the whole process and this may be a thread.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -129,7 +129,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def _bindings(tree: ast.Module) -> Counter[str]:
-    """How often each name is bound at module level; a function that declares it `global` counts once."""
+    """How often each name is bound at module level; each `global` declaration in a function counts as one."""
     counts: Counter[str] = Counter()
     waiting: list[ast.AST] = [tree]
     while waiting:
@@ -144,7 +144,7 @@ def _bindings(tree: ast.Module) -> Counter[str]:
 
 
 def _value(node: ast.expr) -> Value | None:
-    """The number that a literal or plain arithmetic stands for, or None."""
+    """The value of a literal or of plain arithmetic, or None."""
     if isinstance(node, ast.Constant) and isinstance(node.value, bool):
         return node.value
     try:

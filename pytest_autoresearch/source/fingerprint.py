@@ -1,8 +1,7 @@
-"""Whether two programs do the same: compared by their syntax trees, never by running them.
+"""Compares programs by their syntax trees, without running them.
 
-Pure: bytes in, an answer out. It errs on one side only: programs that it calls the same are the same, and what it
-cannot see through counts as a change. One thing is left out on purpose: a program that reads its own comments, or its
-docstrings by another way than `__doc__`, is compared without them.
+Pure: bytes in, answer out. Programs that it calls equal do the same; programs that it calls different may still do the
+same. One exception on purpose: comments and docstrings are ignored even if the program reads its own source file.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _WORD = re.compile(r"\w+")
 
 
 class Difference(StrEnum):
-    """What the step from one program to another comes to."""
+    """What an edit changes: nothing, only the seed, or the program."""
 
     NOTHING = "nothing"
     SEED = "seed"
@@ -31,9 +30,9 @@ class Difference(StrEnum):
 
 
 def change(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> Difference:
-    """What the files of one program, by path, have become in the other.
+    """What an edit of these files changes; `before` and `after` are contents by path.
 
-    A file that came or went is a change, and so is any other byte of one that is no Python.
+    An added or removed file counts as a change of the program. So does any changed byte of a file that is not Python.
     """
     if digest(before) == digest(after):
         return Difference.NOTHING
@@ -47,13 +46,14 @@ def change(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> Differenc
         return Difference.PROGRAM
     try:
         return Difference.SEED if _blind_digest(one) == _blind_digest(other) else Difference.PROGRAM
-    except RecursionError:  # a sum of a thousand numbers is no seed
+    except RecursionError:  # a deeply nested expression is not a seed
         return Difference.PROGRAM
 
 
 def digest(files: Mapping[str, bytes]) -> str:
-    """40 hexadecimal digits that are equal for programs that differ in comments, layout, docstrings and names of
-    local variables alone. The same in every version of Python that reads the program in the same way.
+    """A fingerprint of 40 hexadecimal digits. Comments, layout, docstrings and names of local variables do not count.
+
+    It is the same in every version of Python that parses the program to the same tree.
     """
     whole = hashlib.sha256()
     for path in sorted(files):
@@ -68,10 +68,10 @@ def digest(files: Mapping[str, bytes]) -> str:
 
 
 def size(files: Mapping[str, bytes]) -> int:
-    """How much there is of a program: the nodes of its syntax trees, and every character of its strings.
+    """The size of a program: the number of nodes in its syntax trees plus the characters in its strings.
 
-    Strings count by their length, so that nothing is gained by moving code into one. Comments, layout and docstrings
-    that nobody reads count for nothing; a file that is no Python counts by its bytes.
+    Strings count by their length, so that moving code into a string does not make the program smaller. Comments, layout
+    and unused docstrings do not count. A file that is not Python counts by its bytes.
     """
     total = 0
     for path, text in files.items():
@@ -94,14 +94,14 @@ def parse(text: bytes) -> ast.Module:
     """The syntax tree of a Python file.
 
     Raises:
-        SyntaxError: Python cannot parse it, for whatever reason.
+        SyntaxError: Python cannot parse the file, for any reason.
     """
     try:
         try:
             return ast.parse(text)
         except SyntaxError:
-            # Where warnings are errors, an old "\\d" in somebody's string fails to parse. Only then are the filters
-            # touched: they are the whole process's, and this may be a thread of it.
+            # If warnings are errors, an old "\\d" in a string fails to parse. The warning filters are changed only
+            # then, because they belong to the whole process and this may be a thread.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return ast.parse(text)
@@ -124,13 +124,13 @@ def _blind_digest(trees: dict[str, ast.Module]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------- one form for many
+# ---------------------------------------------------------------------------------------------------- canonical form
 
 
 def written(tree: ast.Module) -> str:
-    """The program in a form that comments, layout, docstrings and names of local variables leave no trace in.
+    """The program's canonical form: without comments, layout, docstrings and names of local variables.
 
-    The tree is used up. Iterative throughout: a program may nest deeper than Python's own stack.
+    Modifies the tree. Not recursive, because a program may nest deeper than Python's own stack.
     """
     _drop_idle(tree)
     _rename_locals(tree)
@@ -141,7 +141,7 @@ def written(tree: ast.Module) -> str:
             case str(text):
                 said.append(text)
             case ast.Constant(value=value):
-                # Not repr of an int: Python refuses to write out one of several thousand digits.
+                # hex, because Python refuses to convert an int of several thousand digits to decimal.
                 said.append(f"{type(value).__name__} {hex(value) if type(value) is int else repr(value)}")
             case ast.AST() as node:
                 parts: list[object] = [f"({type(node).__name__}"]
@@ -157,12 +157,12 @@ def written(tree: ast.Module) -> str:
 
 
 def _drop_idle(tree: ast.Module) -> None:
-    """Take out statements that do nothing: `pass`, bare constants, and docstrings where nobody asks for `__doc__`."""
+    """Remove statements that do nothing: `pass`, bare constants, and docstrings if nothing mentions `__doc__`."""
     nodes = list(ast.walk(tree))
     named = (getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "value", None) for node in nodes)
     keeps = any(isinstance(name, str) and "__doc__" in name for name in named)
     for node in nodes:
-        if isinstance(node, ast.JoinedStr):  # one version of Python puts empty strings between the parts
+        if isinstance(node, ast.JoinedStr):  # some Python versions put empty strings between the parts
             node.values = [one for one in node.values if getattr(one, "value", None) != ""]
         for name in ("body", "orelse", "finalbody"):
             block = getattr(node, name, None)
@@ -175,7 +175,7 @@ def _is_idle(node: ast.AST) -> bool:
 
 
 def _rename_locals(tree: ast.Module) -> None:
-    """Number the local variables of each function, in the order of its tree, where nothing can tell their names."""
+    """Replace the names of local variables by numbers, in each function where the names cannot matter."""
     numbers = count()
     for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
         inside = [node for statement in function.body for node in ast.walk(statement)]
@@ -196,7 +196,7 @@ def _identifiers(nodes: list[ast.AST]) -> set[str]:
 
 
 def _own_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    """Plain names that the function itself binds, not one of the scopes inside it."""
+    """Plain names that the function itself binds; inner scopes do not count."""
     found = set()
     waiting: list[ast.AST] = list(function.body)
     while waiting:
@@ -209,7 +209,7 @@ def _own_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
 
 
 def _spoken(function: ast.FunctionDef | ast.AsyncFunctionDef, inside: list[ast.AST]) -> set[str]:
-    """Names that are more than a place for a value: parameters, imports, attributes of a class, words of a string."""
+    """Names that may matter outside the function: parameters, imports, attributes of a class, words in strings."""
     found = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
     for node in inside:
         if isinstance(node, ast.ClassDef):
@@ -220,6 +220,6 @@ def _spoken(function: ast.FunctionDef | ast.AsyncFunctionDef, inside: list[ast.A
             continue
         for _, value in ast.iter_fields(node):
             for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, str):  # of `def`, `import`, `except … as`, `global`, `case` and their like
+                if isinstance(one, str):  # names in `def`, `import`, `except … as`, `global`, `case` and so on
                     found |= {one, one.partition(".")[0]}
     return found

@@ -1,4 +1,4 @@
-"""What a proposal may not be, looked at before it is committed. Pure: it is told what changed."""
+"""Checks a proposal before it is committed, and refuses forbidden edits. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.source import fingerprint
 
-MOST_BYTES = 512 * 1024  # of one editable file: far above any program, far below a hidden data set
-MOST_GROWTH = 64 * 1024  # of all editable files together, by one proposal: a program written anew is half of that
-MOST_LITERAL_BYTES = 32 * 1024  # more than before in strings and numbers: a kernel in a string, not a corpus
+MOST_BYTES = 512 * 1024  # size of one editable file: far above any program, far below a hidden data set
+MOST_GROWTH = 64 * 1024  # growth of all editable files by one proposal: a rewritten program is half of that
+MOST_LITERAL_BYTES = 32 * 1024  # growth of strings and numbers: enough for a kernel in a string, not for a corpus
 
-# Read by git, by pytest or by Python itself wherever they lie, and by people's tools in the morning: nothing that a
-# glob or a folder was meant to let in.
+# git, pytest, Python, or the user's own tools read these files in any folder, so they are never editable.
 _TRUSTED = frozenset({
     *(".git", ".gitattributes", ".gitignore", ".gitmodules", ".lfsconfig", ".mailmap"),
     *("conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini"),
     *("pyproject.toml", "setup.cfg", "setup.py", "sitecustomize.py", "usercustomize.py", "pyvenv.cfg"),
 })  # fmt: skip
-_SHOWN = 200  # characters of a path, which may have thousands
+_SHOWN = 200  # characters of a path in a message
 _PLAIN = re.compile(r"[A-Za-z0-9_+=@./ -]+")
 
 
@@ -37,15 +36,15 @@ def check_changes(
     frozen: tuple[str, ...] = (),
     root: str = "",
 ) -> None:
-    """Only plain editable files changed, and something did.
+    """Check that the proposal changes something, and only regular editable files.
 
     Args:
-        editable: Paths, folders and globs, relative to the repository's top, as all paths are here.
-        frozen: Files and folders that no glob of these may let in.
-        root: The folder that training starts in.
+        editable: Editable paths, folders and globs. All paths are relative to the repository's top folder.
+        frozen: Files and folders that are never editable, even if a glob matches.
+        root: The working directory of training.
 
     Raises:
-        Refused: Otherwise.
+        Refused: The check failed.
     """
     changed = list(changes)
     if not changed:
@@ -66,25 +65,25 @@ def check_changes(
 
 
 def _check_name(proposal: Proposal, change: FileChange, at_root: bool) -> None:
-    """A new file's name means one thing, to every file system, to every reader and to every import."""
+    """Check that a new file's name is not confused with another file or module."""
     path = PurePosixPath(change.path)
     if change.twin:
-        raise Refused(f"it adds {path}, which some systems take for {change.twin}: choose another name", proposal)
+        raise Refused(f"it adds {path}, the same name as {change.twin} on some systems: use another name", proposal)
     if not _PLAIN.fullmatch(change.path):
-        raise Refused(f"it adds a file of the name {change.path!a}: choose plain letters", proposal)
+        raise Refused(f"it adds a file named {change.path!a}: use plain ASCII letters", proposal)
     if at_root and path.suffix == ".py" and path.stem in sys.stdlib_module_names:
-        raise Refused(f"it adds {path}, which would be imported in place of Python's own {path.stem}", proposal)
+        raise Refused(f"it adds {path}, which would be imported instead of Python's {path.stem}", proposal)
 
 
 def check_texts(proposal: Proposal, texts: Mapping[str, bytes], before: Mapping[str, bytes] | None = None) -> None:
-    """Every changed file is of a sensible size, and Python where its name says so; together they hold no data.
+    """Check that every changed file is small enough and parses, and that together they contain no hidden data.
 
     Args:
         texts: The editable files by path.
         before: The same at the base.
 
     Raises:
-        Refused: Otherwise, as the crash `syntax` for Python that does not parse.
+        Refused: The check failed; the crash is `syntax` for Python that does not parse.
     """
     base = before or {}
     changed = {path: text for path, text in texts.items() if base.get(path) != text}
@@ -95,17 +94,17 @@ def check_texts(proposal: Proposal, texts: Mapping[str, bytes], before: Mapping[
         return
     growth = sum(map(len, texts.values())) - sum(map(len, before.values()))
     if growth > MOST_GROWTH:
-        raise Refused(f"it adds {growth:,} bytes; at most {MOST_GROWTH:,} are taken at a time", proposal)
+        raise Refused(f"it adds {growth:,} bytes; the limit is {MOST_GROWTH:,} a proposal", proposal)
     replaced = {path: text for path, text in before.items() if texts.get(path) != text}
     data = sum(map(_literal_bytes, trees)) - _literal_bytes_of(replaced)
     if data > MOST_LITERAL_BYTES:
-        most = f"at most {MOST_LITERAL_BYTES:,} are taken at a time"
-        raise Refused(f"it adds {data:,} bytes of strings and numbers; {most}: a program, not data", proposal)
+        most = f"the limit is {MOST_LITERAL_BYTES:,} a proposal"
+        raise Refused(f"it adds {data:,} bytes of strings and numbers; {most}: propose code, not data", proposal)
 
 
 def _check_size(proposal: Proposal, path: str, size: int) -> None:
     if size > MOST_BYTES:
-        raise Refused(f"{path} has {size:,} bytes; at most {MOST_BYTES:,} are taken", proposal)
+        raise Refused(f"{path} has {size:,} bytes; the limit is {MOST_BYTES:,}", proposal)
 
 
 def _parsed(proposal: Proposal, path: str, text: bytes) -> ast.Module:
@@ -128,7 +127,7 @@ def _literal_bytes_of(files: Mapping[str, bytes]) -> int:
 
 
 def _literal_bytes(tree: ast.Module) -> int:
-    """How much the literals of a program could tell, roughly: of text its length, of a number its bytes."""
+    """Roughly how much data a program's literals can carry: the length of strings and the bytes of numbers."""
     total = 0
     for node in ast.walk(tree):
         match node:
@@ -144,27 +143,27 @@ def _literal_bytes(tree: ast.Module) -> int:
 
 
 def check_effect(proposal: Proposal, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
-    """The edit changes what the program does, and more than its luck.
+    """Check that the edit changes what the program does, and not only its seed.
 
     Args:
         before: Every editable file at the base, by path.
         after: Every editable file now.
 
     Raises:
-        Refused: It does not.
+        Refused: The check failed.
     """
     match fingerprint.change(before, after):
         case fingerprint.Difference.NOTHING:
-            raise Refused("it changes nothing that runs: comments, layout or names alone", proposal)
+            raise Refused("it changes only comments, layout or names: the program stays the same", proposal)
         case fingerprint.Difference.SEED:
-            raise Refused("it changes only the seed or the order of the data, which are the harness's", proposal)
+            raise Refused("it changes only the seed or the order of the data, which the harness sets", proposal)
 
 
 def check_new(proposal: Proposal, program: str, records: Iterable[Experiment]) -> None:
-    """The program, as its digest has it, is not one that was tried.
+    """Check that no experiment has tried the same program; `program` is its fingerprint.
 
     Raises:
-        Refused: It was, and under which number.
+        Refused: An experiment has; the message names its number.
     """
     for record in records:
         if record.program == program and record.refusal is None and record.commit != proposal.repeats:
@@ -173,25 +172,25 @@ def check_new(proposal: Proposal, program: str, records: Iterable[Experiment]) -
 
 
 def is_editable(path: str, editable: tuple[str, ...]) -> bool:
-    """Whether the path is one of the editable ones, lies in an editable folder, or matches a glob.
+    """Whether the path is editable: listed in `editable`, inside a listed folder, or matched by a listed glob.
 
-    In a glob `*` stays within one folder, and `**` is any number of them. A file that git, pytest or Python reads by
+    In a glob, `*` matches within one folder and `**` any number of folders. A file that git, pytest or Python reads by
     itself is never editable, whatever the setting says.
     """
     parts = PurePosixPath(path).parts
     if any(is_trusted(part) for part in parts):
         return False
-    # PurePosixPath takes a leading ./ off.
+    # PurePosixPath removes a leading ./
     return any(_covers(PurePosixPath(pattern).parts, parts) for pattern in editable)
 
 
 def is_trusted(name: str) -> bool:
-    """Whether a file of this name is read by git, by pytest or by Python wherever it lies."""
+    """Whether git, pytest or Python reads a file of this name in any folder."""
     return name.casefold() in _TRUSTED or name.casefold().endswith(".pth")
 
 
 def _covers(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    """Whether the pattern is the path or a folder that it lies in."""
+    """Whether the pattern matches the path or one of its parent folders."""
     if not pattern:
         return True
     if pattern[0] == "**":

@@ -1,7 +1,7 @@
-"""Whether an idea is one that was had before: near in its constants, or in its words. Pure.
+"""Finds an earlier experiment that a proposal nearly repeats: similar constants, or the same words. Pure.
 
-A program that was tried is refused for good (`guard.check_new`). What is near one may still be worth a run, so this is
-only told to the proposer, once.
+A program that was already tried is always refused (`guard.check_new`). A near-duplicate may still be worth a run, so
+the proposer is only warned, once.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.source import constants, fingerprint
 from pytest_autoresearch.source.constants import Value
 
-NEAR = 0.05  # two settings of a constant that differ by less than this share of the larger are near
+NEAR = 0.05  # two values are near if they differ by less than this share of the larger one
 _NUMBER = re.compile(r"[-+]?\d[\d_,.]*(e[-+]?\d+)?%?")
 _WORD = re.compile(r"[a-z#]+")
 _SHOWN = 200
 
 
 def changed_constants(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, Value]:
-    """The constants that an edit sets, by name; empty where it does anything else as well."""
+    """The constants that an edit changes, with their new values; empty if it changes anything else too."""
     changes: dict[str, Value] = {}
     written = dict(before)
     for path in before.keys() & after.keys():
@@ -41,8 +41,11 @@ def changed_constants(before: Mapping[str, bytes], after: Mapping[str, bytes]) -
 
 
 def like(description: str, changes: Mapping[str, Value], records: Iterable[Experiment]) -> Experiment | None:
-    """The last experiment that was nearly the same: its constants are near, or its words are the same but for case,
-    numbers and punctuation and it was not kept."""
+    """The latest experiment that is nearly the same, or None.
+
+    Either the same constants were set to near values; or neither edit is about constants alone, the earlier one was not
+    kept, and the descriptions differ only in case, numbers and punctuation.
+    """
     words = _words(description)
     for record in sorted(records, key=lambda one: one.number, reverse=True):
         kept = record.verdict is not None and record.verdict.status is Status.KEEP
@@ -55,11 +58,10 @@ def like(description: str, changes: Mapping[str, Value], records: Iterable[Exper
 
 
 def told(record: Experiment) -> str:
-    """What the proposer is told of it."""
+    """The warning for the proposer."""
     said = record.verdict.message if record.verdict else "under way"
     return (
-        f'it is nearly what was tried as {record.number:04d}, "{one_line(record.proposal.description)[:_SHOWN]}" '
-        f"({one_line(said)[:_SHOWN]})"
+        f'{NEARLY} {record.number:04d}, "{one_line(record.proposal.description)[:_SHOWN]}" ({one_line(said)[:_SHOWN]})'
     )
 
 

@@ -1,7 +1,7 @@
-"""What values a constant may be given, judged from its name and the value that it has.
+"""Suggests values for a constant, from its name and its current value.
 
-Pure: numbers in, numbers out. It knows nothing of sources, of samplers or of what has been tried. The first proposals
-of a campaign come from here with nothing learned yet, so the ranges are those that a researcher would dare.
+Pure: numbers in, numbers out. Knows nothing of source code, samplers or earlier experiments. At the start of a campaign
+nothing is known about good values, so the ranges are moderate: values that a researcher would try.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _DEPTH = frozenset({"DEPTH", "LAYER", "LAYERS"})
 
 
 def words(name: str) -> set[str]:
-    """The words of a name: ADAM_BETA2 is ADAM and BETA."""
+    """The words of a name, without digits: ADAM_BETA2 gives ADAM and BETA."""
     return {word.rstrip("0123456789") for word in name.split("_")}
 
 
 def candidates(name: str, value: Value) -> tuple[Value, ...]:
-    """The values that are worth trying around the present one, which is among them, in ascending order.
+    """The values worth trying, in ascending order, including the current value.
 
-    Empty for a constant that is left alone: zeros, which give no scale, negative ints, which are sentinels, numerical
-    guards under 1e-6, physical constants over 1e9, and names that are plainly no hyperparameters, such as SEED.
+    Empty for constants that are not tuned: zeros (they give no scale), negative ints (sentinels), values under 1e-6
+    (numerical guards) or over 1e9 (physical constants), and names that are not hyperparameters, such as SEED.
     """
     said = words(name)
     if said & _NOT_TUNED:
@@ -58,9 +58,9 @@ def candidates(name: str, value: Value) -> tuple[Value, ...]:
 
 
 def _floats(value: float, said: set[str]) -> set[float]:
-    """Log-uniform from half to twice the value, in steps of a sixteenth of a doubling, nothing within 10%.
+    """Log-uniform from half to twice the value, in steps of a factor of 2^(1/16), without values within 10%.
 
-    A fraction goes by its odds v / (1 - v): near 1, as betas and momenta are, that is a search in 1 - v.
+    For a fraction v, the odds v / (1 - v) are scaled instead. Near 1, as for betas and momenta, this searches in 1 - v.
     """
     size = abs(value)
     if not 1e-6 <= size <= 1e9:
@@ -73,15 +73,15 @@ def _floats(value: float, said: set[str]) -> set[float]:
 
 
 def _fraction(odds: float) -> float:
-    """The fraction of these odds, to two digits of the smaller of itself and what it lacks to 1."""
+    """The fraction with these odds, where v or 1 - v, whichever is smaller, is rounded to two digits."""
     fraction, rest = odds / (1 + odds), 1 / (1 + odds)
     return float(f"{fraction:.2g}") if fraction <= rest else round(1 - float(f"{rest:.2g}"), 12)
 
 
 def _integers(value: int, said: set[str]) -> set[int]:
-    """Half and twice a power of two, a quarter up and down for depths and small counts, else half to twice.
+    """Depths and small counts: up to a quarter less or more. Powers of two: half and twice. Others: half to twice.
 
-    The last go in steps that keep a number as round as it is: 384 is 3 * 128 and goes to 256 or 512, 1000 to 900.
+    The others keep their roundness: 384 = 3 * 128 goes to 256 or 512, and 1000 goes to 900.
     """
     if not 0 < value < 2**31:
         return set()

@@ -1,8 +1,8 @@
-"""Where a program seeds its random numbers: found in syntax trees, and made blind so that two seeds look the same.
+"""Finds the seeds of a program in its syntax trees and replaces them by a placeholder.
 
-A seed is found by where it goes: into a call that seeds, into a parameter or an argument called seed, into a name that
-says seed and that nothing else reads. A number that goes anywhere else as well is no seed, whatever its name. Pure:
-trees in, trees changed.
+After that, two programs that differ only in their seeds have equal trees. A seed is a value that is used only to seed:
+in a call that seeds, as a parameter or argument named seed, or in a variable named seed that nothing else reads. A
+value that is also used for something else is not a seed, whatever its name. Pure: modifies the trees.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any
 
 _NAME = re.compile(r"(.*_)?(seed|random_state)", re.IGNORECASE)
 _BLIND = "@seed"
-# Calls whose first argument seeds: by their last name; and by their last two, where one name says too little.
+# Calls whose first argument is a seed. These two names only count after `random.`, as in `np.random.seed`.
 _SEEDS_OF_RANDOM = frozenset({"seed", "key"})
-_SEEDS_ALONE = frozenset({"default_rng", "Random", "RandomState", "SeedSequence"})  # without an argument, by the clock
-# Calls that seed the generator that everything draws from, and give back nothing of use.
+_SEEDS_ALONE = frozenset({"default_rng", "Random", "RandomState", "SeedSequence"})  # without an argument: random
+# Calls that seed a global generator; their result is not used.
 _GLOBAL = frozenset({"manual_seed", "manual_seed_all", "seed", "set_seed", "seed_everything"})
 _SEEDS = (_GLOBAL - {"seed"}) | _SEEDS_ALONE | {"PCG64", "Philox", "MT19937", "PRNGKey"}
-_ORDER = ("harness", "batches", 3)  # the harness shuffles rows: its argument at this place says how
+_ORDER = ("harness", "batches", 3)  # the position of the shuffle's seed in `harness.batches`
 _PURE_CALLS = frozenset({"int", "abs", "hash", "str"})
 _PURE_READS = frozenset({"os.getenv", "os.environ.get", "time.time", "time.time_ns", "os.getpid"})
 _READS_NAMES = frozenset({"eval", "exec", "globals", "locals", "vars"})
 
-_MOST_STEPS = 50  # from name to name: a person's seed takes two or three
+_MOST_STEPS = 50  # rounds through names that are assigned to names; real programs need two or three
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """A place in a tree where an expression becomes a seed.
+    """A place in a tree where an expression is used as a seed.
 
     Attributes:
-        holder: The node, or the list of nodes, that holds the expression.
-        key: Its field there, or its index.
-        name: The name that is read later, where the seed goes no further by itself; else empty.
+        holder: The node, or the list of nodes, that contains the expression.
+        key: The field or the index of the expression in `holder`.
+        name: The variable or parameter that receives the seed; empty if the expression goes directly into a call.
     """
 
     holder: Any
@@ -53,7 +53,7 @@ class _Slot:
         return found
 
     def put(self, expression: ast.expr) -> None:
-        """Replace it."""
+        """Replace the expression."""
         if isinstance(self.key, str):
             setattr(self.holder, self.key, expression)
         else:
@@ -61,7 +61,7 @@ class _Slot:
 
 
 def blind(trees: list[ast.Module]) -> None:
-    """Make every seed of one program the same, in place; and the row order that a shuffle follows upon."""
+    """Replace every seed of one program by a placeholder, in place; also undo a row order that a shuffle follows."""
     nodes = [node for tree in trees for node in ast.walk(tree)]
     program = _Program(nodes)
     slots = program.slots()
@@ -74,7 +74,7 @@ def blind(trees: list[ast.Module]) -> None:
 
 
 def _sound(slots: list[_Slot], nodes: list[ast.AST], program: _Program) -> list[_Slot]:
-    """The slots whose seed goes nowhere else: no name on its way is read outside of a slot."""
+    """The slots whose seed is used for nothing else: its name is read only inside slots."""
     reads = {id(node): name for node in nodes if (name := program.read(node))}
     left = [slot for slot in slots if not (slot.name and program.is_open)]
     for _ in range(_MOST_STEPS):
@@ -89,7 +89,7 @@ def _sound(slots: list[_Slot], nodes: list[ast.AST], program: _Program) -> list[
 
 
 def _pure_parts(node: ast.expr, program: _Program) -> Iterator[ast.expr]:
-    """The parts of a seed that are nothing else: the whole, some summands, some entries of a sequence."""
+    """The parts of an expression that are only seeds: all of it, some summands, or some entries of a sequence."""
     waiting = [node]
     while waiting:
         one = waiting.pop()
@@ -109,7 +109,7 @@ def _parts(node: ast.expr) -> list[ast.expr]:
 
 
 def _blinded(node: ast.expr, program: _Program) -> ast.expr:
-    """A seed without its number. What else it is made of stays: `seed + epoch` is another seed in every epoch."""
+    """The expression with its seeds replaced. Other parts stay: in `seed + epoch`, the epoch matters."""
     mark = ast.Name(_BLIND, ast.Load())
     if program.is_pure(node):
         return mark
@@ -122,15 +122,15 @@ def _blinded(node: ast.expr, program: _Program) -> ast.expr:
             waiting += [one.right, one.left]
         elif not program.is_pure(one):
             summands.append(one)
-    return ast.Set([*summands, mark])  # a kind of its own: no seed is written as a set
+    return ast.Set([*summands, mark])  # a set, because no real seed is written as a set
 
 
 class _Program:
-    """What must be known of the whole program to read one call in it.
+    """Facts about the whole program that are needed to read one call.
 
     Attributes:
         calls: Every call.
-        is_open: Whether it looks names up by their text, so that any of them may be read.
+        is_open: Whether the program looks up names as strings, so that any name may be read.
     """
 
     def __init__(self, nodes: list[ast.AST]) -> None:
@@ -152,7 +152,7 @@ class _Program:
         self._called = {id(call.func) for call in self.calls}
 
     def slots(self) -> list[_Slot]:
-        """Every place where something becomes a seed."""
+        """Every place where an expression is used as a seed."""
         found: list[_Slot] = []
         for node in self._nodes:
             match node:
@@ -193,13 +193,13 @@ class _Program:
         return bool(call.args) and self._harness(call.func) == _ORDER[1]
 
     def _harness(self, function: ast.expr) -> str:
-        """What the function is called in the harness; empty where it is another's."""
+        """The function's name in the harness; empty if it is not from the harness."""
         path = dotted(function)
         module, _, name = path.rpartition(".")
         return name if module == _ORDER[0] else self._of_harness.get(path, "")
 
     def read(self, node: ast.AST) -> str:
-        """The name that says seed and that is read here, else empty. A string may be an attribute's name."""
+        """The name of a seed that is read here, else empty. A string counts, since it may name an attribute."""
         match node:
             case ast.Name(id=name, ctx=ast.Load()) | ast.Attribute(attr=name, ctx=ast.Load()) if (
                 id(node) not in self._called
@@ -212,7 +212,7 @@ class _Program:
         return ""
 
     def is_pure(self, node: ast.expr) -> bool:
-        """Whether the expression is nothing but a seed: numbers, other seeds, and what is read from outside."""
+        """Whether the expression is only a seed: constants, other seeds, and values from the environment or clock."""
         match node:
             case ast.Constant():
                 return True
@@ -236,13 +236,13 @@ class _Program:
 
 
 def _option(node: ast.expr) -> str:
-    """The attribute that a command line's option becomes, where it says seed; else empty."""
+    """The attribute name of a command-line option if it is a seed's name, else empty."""
     text = node.value if isinstance(node, ast.Constant) else None
     return _seed_name(text.lstrip("-").replace("-", "_")) if isinstance(text, str) else ""
 
 
 def _of_parameters(given: ast.arguments) -> Iterator[_Slot]:
-    """The defaults of parameters called seed."""
+    """The defaults of parameters named seed."""
     plain = [*given.posonlyargs, *given.args]
     for at, one in enumerate(plain[len(plain) - len(given.defaults) :]):
         if _seed_name(one.arg):
@@ -257,7 +257,7 @@ def _all(given: ast.arguments) -> list[ast.arg]:
 
 
 def _parameters(defined: ast.AST | None) -> list[str]:
-    """The names of a function's plain parameters, or of those that a class is made with."""
+    """The names of the positional parameters of a function, or of a class's `__init__`."""
     match defined:
         case ast.FunctionDef(args=given) | ast.AsyncFunctionDef(args=given):
             return [one.arg for one in (*given.posonlyargs, *given.args)]
@@ -268,7 +268,7 @@ def _parameters(defined: ast.AST | None) -> list[str]:
 
 
 def _called(target: ast.expr) -> str:
-    """The name that says seed and that is bound here, else empty."""
+    """The name of a seed that is bound here, else empty."""
     match target:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return _seed_name(name)
@@ -276,12 +276,12 @@ def _called(target: ast.expr) -> str:
 
 
 def _seed_name(name: str) -> str:
-    """The name where it says seed, else empty."""
+    """The name if it is a seed's name, else empty."""
     return name if _NAME.fullmatch(name) else ""
 
 
 def dotted(node: ast.expr) -> str:
-    """A chain of names as it is written, such as `torch.cuda.manual_seed`; the last name alone behind anything else."""
+    """A dotted name such as `torch.cuda.manual_seed`; only `.manual_seed` if the left side is not a name."""
     match node:
         case ast.Name(id=name):
             return name
@@ -298,20 +298,20 @@ def _seeds(path: str) -> bool:
 
 
 def _rows(node: ast.expr) -> ast.expr:
-    """The rows, not reversed: they are shuffled next."""
+    """The rows without `[::-1]`: they are shuffled anyway."""
     while isinstance(node, ast.Subscript) and ast.unparse(node.slice) == "::-1":
         node = node.value
     return node
 
 
 def _drop_seeding(trees: list[ast.Module], program: _Program) -> None:
-    """Take out statements that seed what is seeded there already, and those that seed a program once, at its start.
+    """Remove statements that seed a generator again at once, and those that seed it once at the program's start.
 
-    What seeds again, later or in a loop, makes random numbers repeat: that is more than another seed.
+    A statement that seeds again later or in a loop stays: it makes random numbers repeat, so it matters.
     """
 
     def seeded(node: ast.AST) -> str:
-        """The call that seeds, where the statement is that and nothing else; else empty."""
+        """The dotted name of the call if the statement is only a call that seeds, else empty."""
         match node:
             case ast.Expr(value=ast.Call(func=function, args=[ast.Name(id=name)], keywords=[])) if name == _BLIND:
                 module, _, last = (path := dotted(function)).rpartition(".")
@@ -322,7 +322,7 @@ def _drop_seeding(trees: list[ast.Module], program: _Program) -> None:
     blocks = [(node, block) for tree in trees for node in ast.walk(tree) for block in _blocks(node)]
     for _, block in blocks:
         kept: list[ast.stmt] = []
-        follows = set[str]()  # what the statements after this one seed, with nothing else between
+        follows = set[str]()  # the seeding calls that follow this statement directly
         for one in reversed(block):
             path = seeded(one)
             if not path or path not in follows:

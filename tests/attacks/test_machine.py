@@ -61,7 +61,7 @@ for folder in (OUT, "/tmp"):
     leave(1.5, said(link + "/validation"))"""), "not-improved", lowers=True),
     Blow("has the scorer read them, through a link for a model",
          does("begin(); os.symlink(DATA + '/validation', OUT + '/model.pt')"),
-         "no-metric", "without leaving model.pt", lowers=True),
+         "no-metric", "without writing model.pt", lowers=True),
     Blow("reads them through the root of other processes",
          does("begin(); leave(1.5, ''.join(said(root + DATA + '/validation') for root in glob('/proc/[0-9]*/root')))"),
          "not-improved", lowers=True),
