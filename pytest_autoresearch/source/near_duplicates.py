@@ -61,7 +61,8 @@ def told(record: Experiment) -> str:
     """The warning for the proposer."""
     said = record.verdict.message if record.verdict else "under way"
     return (
-        f'{NEARLY} {record.number:04d}, "{one_line(record.proposal.description)[:_SHOWN]}" ({one_line(said)[:_SHOWN]})'
+        f'it nearly repeats experiment {record.number:04d}, "{one_line(record.proposal.description)[:_SHOWN]}" '
+        f"({one_line(said)[:_SHOWN]})"
     )
 
 
