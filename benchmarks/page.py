@@ -26,7 +26,7 @@ from random import Random
 
 import numpy as np
 
-from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Setting, Usage
+from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Reason, Setting, Usage
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.keeprule import verdict
@@ -208,7 +208,7 @@ def one(
     experiment = replace(experiment, timings=timings, usage=usage)
     if experiment.crash:
         ruling = verdict.crashed(experiment.crash)
-    elif number == BASELINE or experiment.decision.decided in ("improved", "simpler"):
+    elif number == BASELINE or experiment.decision.decided in (Reason.IMPROVED, Reason.SIMPLER):
         ruling = verdict.kept(experiment)
         settings.update(trial if number else {})
     else:
