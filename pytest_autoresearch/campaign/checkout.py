@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.campaign.editable import EditableFiles, UncommittedEdit
+from pytest_autoresearch.campaign.editable import EditableFiles
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -48,7 +48,7 @@ class Checkout:
         self._git = ratchet.git.at(ratchet.top)
         self._names = ", ".join(editable)
         self._files = EditableFiles(self._git, tuple((ratchet.prefix / path).as_posix() for path in editable))
-        self._tried: UncommittedEdit | None = None
+        self._tried: Edit | None = None
         self._from = ""
         # Off the branch, which commit the files were brought to last: HEAD does not say.
         self._note = Path(self._git("rev-parse", "--absolute-git-dir")) / "autoresearch-checkout"
@@ -86,8 +86,8 @@ class Checkout:
     def edit(self) -> Edit | None:
         """What is uncommitted in the editable files, staged or not; None where nothing is."""
         self._from = self._base()
-        self._tried = change = self._files.change(self._from)
-        return Edit(change.patch, change.paths, change.added, change.removed) if change else None
+        self._tried = self._files.edit(self._from)
+        return self._tried
 
     def _base(self) -> str:
         """The commit that the files were edited from: HEAD, or the one that an earlier session brought them to."""
@@ -105,22 +105,26 @@ class Checkout:
 
         An edit that was never committed stays where it is, and so does every file that was edited meanwhile.
         """
-        ours = self._tried is not None and experiment.proposal.proposer == CheckoutProposer.name
-        if ours and experiment.refusal is not None:
-            said = f"not tried: the edit is still in {self._names}"
-            if "does not apply" in experiment.refusal.message:
-                branch = f"autoresearch/{self._ratchet.tag}"
-                said += f"; `git diff {branch} -- {self._here(self._tried)}` shows how it differs from the head"
-            return Followed(said)
+        edit = self._tried if experiment.proposal.proposer == CheckoutProposer.name else None
         moved = _is_keep(experiment) and experiment.number != BASELINE and self._on_branch()
-        if not (ours or moved):
+        if edit is None and not moved:
             return Followed()
         try:
-            return self._follow(experiment, self._tried if ours else None)
+            if edit is not None and experiment.refusal is not None:
+                return self._not_tried(edit)
+            return self._follow(experiment, edit)
         except (GitError, OSError) as error:
             return Followed(f"{self._names} could not follow the verdict ({error}): `git status` shows how it is now")
 
-    def _follow(self, experiment: Experiment, edit: UncommittedEdit | None) -> Followed:
+    def _not_tried(self, edit: Edit) -> Followed:
+        said, head = f"not tried: the edit is still in {self._names}", self._ratchet.head() or self._head()
+        with self._files.scratch(head) as git:
+            if self._files.merge(git, edit, head):
+                return Followed(said)
+        branch = f"autoresearch/{self._ratchet.tag}"
+        return Followed(f"{said}; `git diff {branch} -- {self._here(edit)}` shows how it differs from the head")
+
+    def _follow(self, experiment: Experiment, edit: Edit | None) -> Followed:
         head = self._ratchet.head() or experiment.commit
         known = [self._files.committed(experiment.base), self._files.committed(experiment.commit)]
         if edit is not None:  # merged into that commit, but for a file that git ignored there
@@ -146,7 +150,7 @@ class Checkout:
         part.write_text(f"{self._ratchet.tag} {self._head()} {head}\n")
         part.replace(self._note)
 
-    def _said(self, experiment: Experiment, edit: UncommittedEdit | None, left: list[str], merged: bool) -> Followed:
+    def _said(self, experiment: Experiment, edit: Edit | None, left: list[str], merged: bool) -> Followed:
         kept = _is_keep(experiment)
         command = self._command(experiment, edit) if edit is not None and not (kept or merged) else ""
         if left:
@@ -158,17 +162,16 @@ class Checkout:
             return Followed(f"set aside: {command} brings it back", command)
         return Followed(f"{self._names} is as the branch autoresearch/{self._ratchet.tag} has it")
 
-    def _command(self, experiment: Experiment, edit: UncommittedEdit) -> str:
+    def _command(self, experiment: Experiment, edit: Edit) -> str:
         name = f"refs/autoresearch/{self._ratchet.tag}/{experiment.number:04d}"
         whole = all(path in self._files.committed(experiment.commit) for path in edit.paths)
         # Only `restore` takes away what the edit had taken away.
         verb = f"git checkout {name}" if whole else f"git restore --source={name} --staged --worktree"
         return f"{verb} -- {self._here(edit)}"
 
-    def _here(self, edit: UncommittedEdit | None) -> str:
+    def _here(self, edit: Edit) -> str:
         """The edit's files, as they are typed where pytest was typed."""
-        paths = edit.paths if edit else ()
-        return " ".join(shlex.quote(os.path.relpath(self._ratchet.top / path)) for path in paths)
+        return " ".join(shlex.quote(os.path.relpath(self._ratchet.top / path)) for path in edit.paths)
 
     # ------------------------------------------------------------------------------------------------ looking
 

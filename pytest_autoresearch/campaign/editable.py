@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from pytest_autoresearch.core.errors import GitError
 from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.proposers.checkout import Edit
 from pytest_autoresearch.source.guard import is_editable
 
 Files = dict[str, str]  # path, from the repository's top: mode and blob
@@ -36,25 +38,6 @@ class Working:
 
     files: Files
     looks: dict[str, tuple[int, ...] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class UncommittedEdit:
-    """What the files on the disk have that a commit has not.
-
-    Attributes:
-        patch: All of it, in git's form.
-        paths: The files that it changes, adds or takes away.
-        added: Lines that it adds.
-        removed: Lines that it takes away.
-        files: Every file, as it is with the change.
-    """
-
-    patch: bytes
-    paths: tuple[str, ...]
-    added: int
-    removed: int
-    files: Files
 
 
 class EditableFiles:
@@ -93,19 +76,18 @@ class EditableFiles:
             looks = self._take_in(git)
             return Working(self.indexed(git), looks)
 
-    def change(self, commit: str) -> UncommittedEdit | None:
+    def edit(self, commit: str) -> Edit | None:
         """What was done to the commit's, staged or not; None where nothing was."""
         with self.scratch(commit) as git:
             self._take_in(git)
-            patch = git(*_DIFF, "-p", "--binary", "--full-index", commit)
+            patch = git.run(*_DIFF, "-p", "--binary", "--full-index", commit)
             counts = git(*_DIFF, "--numstat", "-z", commit)
             files = self.indexed(git)
         if not patch:
             return None
         rows = [row.split("\t") for row in counts.split("\0") if row]
         added, removed = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
-        whole = f"{patch}\n".encode("utf-8", "surrogateescape")  # the last line end was taken off
-        return UncommittedEdit(whole, tuple(row[2] for row in rows), added, removed, files)
+        return Edit(patch, tuple(row[2] for row in rows), added, removed, files)
 
     @contextlib.contextmanager
     def scratch(self, commit: str) -> Iterator[Git]:
@@ -134,13 +116,14 @@ class EditableFiles:
 
     # ------------------------------------------------------------------------------------------------ writing
 
-    def merge(self, git: Git, change: UncommittedEdit, head: str) -> bool:
-        """Whether the change could be merged into the head, which git's index then holds; else that is as it was."""
-        patch = change.patch.decode("utf-8", "surrogateescape")
-        if git.ask("apply", "--cached", "--3way", "--whitespace=nowarn", stdin=patch) is not None:
-            return True
-        git(*_WHOLE, "read-tree", "--reset", head)
-        return False
+    def merge(self, git: Git, edit: Edit, head: str) -> bool:
+        """Whether the edit could be merged into the head, which git's index then holds; else that is as it was."""
+        try:
+            git.run("apply", "--cached", "--3way", "--whitespace=nowarn", stdin=edit.patch)
+        except GitError:
+            git(*_WHOLE, "read-tree", "--reset", head)
+            return False
+        return True
 
     def bring(self, git: Git, now: Working, known: list[Files]) -> list[str]:
         """Make the working files what git's index holds, but for those whose content nothing knows: these are returned.

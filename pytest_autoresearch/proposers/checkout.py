@@ -8,7 +8,7 @@ files afterwards.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pytest_autoresearch.core.errors import GitError, Refused
@@ -25,16 +25,18 @@ class Edit:
     """What the editable files have that the commit which they were made from has not.
 
     Attributes:
-        patch: All of it, with paths from the repository's top.
+        patch: All of it in git's form, with paths from the repository's top.
         paths: The files that it changes, adds or takes away.
         added: Lines that it adds.
         removed: Lines that it takes away.
+        files: Mode and blob of every editable file with the edit, by its path.
     """
 
     patch: bytes
     paths: tuple[str, ...]
     added: int
     removed: int
+    files: Mapping[str, str]
 
     @property
     def what(self) -> str:
