@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.errors import NoRepository, UserError
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings, read
@@ -82,12 +82,9 @@ def here(given: argparse.Namespace) -> Repository:
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
     try:
         return Repository(settings, Ratchet(settings.root))
-    except UserError as error:
-        where, outside, _ = str(error).partition(" is not a git repository: ")
-        if not outside:
-            raise
-        # A session would begin a repository; what only reads one is in the wrong folder.
-        raise UserError(f"{where}{outside}cd to your repository, or give it with -C FOLDER") from None
+    except NoRepository:  # a session would begin one; what only reads one is in the wrong folder
+        said = f"{settings.root} is not a git repository: cd to your repository, or give it with -C FOLDER"
+        raise UserError(said) from None
 
 
 def configuration(*plugins: str) -> pytest.Config:

@@ -2,6 +2,7 @@
 
     AutoresearchError
     ├── UserError           a mistake that one sentence and one command put right; nothing was touched
+    │   └── NoRepository    git knows no repository here
     ├── Refused             a proposal that the guard or its own form turned down; the proposer may repair it
     │   └── NearDuplicate   it is like an earlier one; made once more, it is taken
     ├── ProposerError       a proposer can propose nothing more, for a reason that is no proposal's; ends the session
@@ -28,6 +29,10 @@ class AutoresearchError(Exception):
 
 class UserError(AutoresearchError):
     """A mistake of the user's: one sentence that says what to type next."""
+
+
+class NoRepository(UserError):
+    """The folder is in no git repository."""
 
 
 class Refused(AutoresearchError):

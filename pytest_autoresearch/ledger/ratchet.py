@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from pytest_autoresearch.core.errors import BaseMoved, GitError, NumberTaken, UserError
+from pytest_autoresearch.core.errors import BaseMoved, GitError, NoRepository, NumberTaken, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.records import decode, encode
@@ -57,7 +57,7 @@ class Ratchet:
         try:
             self.top = Path(self.git("rev-parse", "--show-toplevel"))
         except GitError as error:
-            raise UserError(_no_repository(root, str(error))) from None
+            raise _no_repository(root, str(error)) from None
         self.prefix = root.resolve().relative_to(self.top.resolve())
         self.home = Path(self.git("rev-parse", "--path-format=absolute", "--git-common-dir")) / "autoresearch"
         start = self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
@@ -350,13 +350,15 @@ def _nothing_committed(git: Git) -> str:
     return "nothing is committed yet: type `git add -A && git commit -m baseline` first"
 
 
-def _no_repository(root: Path, said: str) -> str:
+def _no_repository(root: Path, said: str) -> UserError:
     """What is wrong, out of what git said in the C locale: it has one exit status for everything."""
     if distrusted := re.search(r"dubious ownership in repository at '(.*)'", said):
         top = shlex.quote(distrusted[1])
-        return f"git does not trust {root}: type `git config --global --add safe.directory {top}` first"
+        return UserError(f"git does not trust {root}: type `git config --global --add safe.directory {top}` first")
     if "must be run in a work tree" in said:
-        return f"{root} is a bare git repository: run pytest in a checkout of it"
+        return UserError(f"{root} is a bare git repository: run pytest in a checkout of it")
     if "not a git repository" not in said:
-        return f"git cannot work in {root}: {said.splitlines()[0]}: put that right first"
-    return f"{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first"
+        return UserError(f"git cannot work in {root}: {said.splitlines()[0]}: put that right first")
+    return NoRepository(
+        f"{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first"
+    )
