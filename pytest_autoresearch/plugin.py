@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_autoresearch.settings import INI_KEYS, OPTIONS, Option
+from pytest_autoresearch.settings import FLAGS, INI_KEYS, OPTIONS
 
 if TYPE_CHECKING:
     from pytest_autoresearch.session.measured import Measured
@@ -24,22 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run experiments, and nothing else: propose, train, measure, keep or discard (off)",
     )
     for option in OPTIONS:
-        _add(parser, option, option.flag, argparse.SUPPRESS if option.hidden else option.help)
+        option.add(parser, option.flag, argparse.SUPPRESS if option.hidden else option.help)
         if not option.hidden:
             parser.addini(option.key, option.help, type="string", default="")
     for key in INI_KEYS:
         parser.addini(key.key, key.help, type=key.type, default=[] if key.type == "args" else "")  # type: ignore[arg-type]
-
-
-def _add(parser: pytest.Parser, option: Option, flag: str, text: str) -> None:
-    group = parser.getgroup("autoresearch")
-    if option.switch:
-        group.addoption(flag, dest=option.key, action="store_true", default=None, help=text)
-    else:
-        choices = option.choices or None
-        group.addoption(
-            flag, dest=option.key, metavar=option.metavar, type=option.parse, choices=choices, default=None, help=text
-        )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -54,21 +43,15 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, object, object]:
     known = early_config.known_args_namespace
     typed = {word.partition("=")[0] for word in args}
-    if not (known.autoresearch or known.help or "--max" in typed or any(word.startswith("--auto") for word in typed)):
+    misspelt = any(word.startswith("--auto") for word in typed - FLAGS)
+    if not (known.autoresearch or known.help or misspelt or "--max" in typed):
         return (yield)
     from pytest_autoresearch.session import arguments
 
     if known.autoresearch:
         arguments.prepare(early_config, args)
     result = yield
-    maximum = next(option for option in OPTIONS if option.name == "max")
-    if arguments.is_free("--max", parser):  # of the conftests and of every other plugin
-        _add(parser, maximum, "--max", f"the same as {maximum.flag}")
-    elif known.autoresearch and "--max" in typed and known.autoresearch_max is None:
-        raise pytest.UsageError(
-            f"--max is an option of this repository's conftest.py or of another plugin: type {maximum.flag} N"
-        )
-    arguments.check(early_config, parser, args)
+    arguments.complete(early_config, parser, args)
     return result
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_autoresearch.core.artifacts import Artifacts
     from pytest_autoresearch.core.experiment import Direction, Experiment
     from pytest_autoresearch.keeprule.rule import Rule
@@ -114,6 +116,17 @@ class Option(NamedTuple):
         """Whether it is given without a value."""
         return self.parse is _switch
 
+    def add(self, parser: pytest.Parser, flag: str, text: str) -> None:
+        """Let argparse know it by a flag."""
+        group = parser.getgroup("autoresearch")
+        if self.switch:
+            group.addoption(flag, dest=self.key, action="store_true", default=None, help=text)
+        else:
+            group.addoption(
+                flag, dest=self.key, metavar=self.metavar, type=self.parse, choices=self.choices or None, default=None,
+                help=text,
+            )  # fmt: skip
+
     def read(self, given: str) -> Any:
         """The value of an ini key."""
         return self.parse(_choice(given, self.choices) if self.choices else given)
@@ -165,6 +178,7 @@ OPTIONS = (
     Option("json", "", "one line of JSON for each experiment, too (off)", False, _switch),
     Option("lanes", "N", "experiments at a time (1)", 1, _count(1, "1 or more"), hidden=True),
 )  # fmt: skip
+FLAGS = frozenset(("--autoresearch", *(option.flag for option in OPTIONS)))
 
 
 class IniKey(NamedTuple):

@@ -92,7 +92,7 @@ def script_for(shell: str) -> str:
     return str(shtab.complete(whole, shell, preamble=_PREAMBLE[shell]))
 
 
-def _mark(parser: argparse.ArgumentParser, completed: Mapping[str, Mapping[str, str]]) -> None:
+def _mark(parser: argparse.ArgumentParser, completed: Mapping[str, object]) -> None:
     """Say of each argument what it is completed with, by what `--help` calls it."""
     for action in parser._actions:  # argparse has no other way to look at them; shtab takes it too
         if isinstance(action, argparse._SubParsersAction):

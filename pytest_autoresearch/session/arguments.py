@@ -3,15 +3,16 @@ collected."""
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import pytest
 
 from pytest_autoresearch.core.artifacts import rule_files
 from pytest_autoresearch.session.slots import BUNDLED
-from pytest_autoresearch.settings import OPTIONS, nearest
+from pytest_autoresearch.settings import FLAGS, OPTIONS, nearest
 
 _REFUSED = {
     "numprocesses": "-n: experiments run on lanes of their own, not on xdist's workers: leave it out",
@@ -45,7 +46,7 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
     if (known.autoresearch_proposer or config.getini("autoresearch_proposer")) == "checkout" and not looking:
         args += ["-q", "--disable-warnings"]  # an agent reads it all; a -v of its own takes the -q back
-    # What is not ours may be the value of an option that a conftest will add: `check` knows.
+    # What is not ours may be the value of an option that a conftest will add: `complete` knows.
     own = _experiments(config)
     known.file_or_dir = [word for word in known.file_or_dir if word and _is_ours(word, config.rootpath, own)]
     if not known.file_or_dir:
@@ -56,16 +57,17 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
         known.file_or_dir = [str(path), *([str(conftest)] if path is BUNDLED and conftest.is_file() else [])]
 
 
-def check(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+def complete(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """Look at the whole command line, now that every plugin and conftest has added its options.
 
     Raises:
-        pytest.UsageError: An option is misspelt, or `--autoresearch` came with a path that is not ours.
+        pytest.UsageError: An option is misspelt or somebody else's, or a path is not ours.
     """
+    _add_max(parser, {word.partition("=")[0] for word in args}, config.known_args_namespace)
     namespace, unknown = parser.parse_known_and_unknown_args(args)
     for word in unknown:
         flag = word.partition("=")[0]
-        if meant := nearest(flag, [option.flag for option in OPTIONS]) or nearest(flag, ["--autoresearch"]):
+        if meant := nearest(flag, FLAGS - {"--autoresearch"}) or nearest(flag, ["--autoresearch"]):
             raise pytest.UsageError(f"there is no option {flag}: did you mean {meant}?")
     if not namespace.autoresearch:
         return
@@ -80,12 +82,19 @@ def check(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None
         args.append(str(_collected(config)))
 
 
-def is_free(flag: str, parser: pytest.Parser) -> bool:
-    """Whether nobody has added an option of that name."""
+def _add_max(parser: pytest.Parser, typed: Container[str], known: argparse.Namespace) -> None:
+    """`--max` may be an option of a conftest or of another plugin: it is ours only where nobody else adds it."""
+    maximum = next(option for option in OPTIONS if option.name == "max")
     try:
-        return flag in parser.parse_known_and_unknown_args([flag])[1]
+        free = "--max" in parser.parse_known_and_unknown_args(["--max"])[1]
     except pytest.UsageError:  # somebody's, and it takes a value
-        return False
+        free = False
+    if free:
+        maximum.add(parser, "--max", f"the same as {maximum.flag}")
+    elif known.autoresearch and "--max" in typed and known.autoresearch_max is None:
+        raise pytest.UsageError(
+            f"--max is an option of this repository's conftest.py or of another plugin: type {maximum.flag} N"
+        )
 
 
 def _experiments(config: pytest.Config) -> Path:
