@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_autoresearch.campaign.digest import curve, looked_at
 from pytest_autoresearch.campaign.in_flight import InFlight
-from pytest_autoresearch.campaign.proposer_session import MOST_NOTES_BYTES, SessionDesk
+from pytest_autoresearch.campaign.proposer_session import MOST_NOTES_BYTES, ExperimentSession
 from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Usage, Verdict
 from pytest_autoresearch.core.failure import Stage
@@ -27,13 +27,13 @@ def record(number: int, **changes: object) -> Experiment:
 
 
 class Heard:
-    """A desk whose session listens."""
+    """An experiment and its session."""
 
     def __init__(self, folder: Path, *records: Experiment) -> None:
         self.spent: list[Usage] = []
         self.said: list[str] = []
         self.flight = InFlight(7, lane=0)
-        self.desk = SessionDesk(
+        self.session = ExperimentSession(
             self.flight,
             records,
             lambda record: f"diff of {record.number}",
@@ -75,14 +75,14 @@ def test_a_curve_is_drawn_from_few_points_with_the_first_and_the_last() -> None:
 
 def test_a_crash_shows_its_log_where_the_file_is_gone(tmp_path: Path) -> None:
     crashed = record(2, runs=(Run(42, None, crash=Crash(CrashClass.EXIT, "no", 1), log="Traceback: no"),))
-    assert "Traceback: no" in Heard(tmp_path, crashed).desk.look(2)
+    assert "Traceback: no" in Heard(tmp_path, crashed).session.look(2)
 
 
 def test_nothing_that_the_scorer_said_is_shown(tmp_path: Path) -> None:
     (tmp_path / "0003").mkdir()
     log = "step 1 loss: 2\n--- scoring ---\nvalidation text\n--- scoring ---\nmore of it\n"
     (tmp_path / "0003" / "train.log").write_text(log)
-    said = Heard(tmp_path, record(3)).desk.look(3)
+    said = Heard(tmp_path, record(3)).session.look(3)
     assert "step 1 loss: 2" in said
     assert "diff of 3" in said
     assert "validation text" not in said
@@ -90,16 +90,18 @@ def test_nothing_that_the_scorer_said_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_none_is_answered_with_those_that_are(tmp_path: Path) -> None:
-    assert Heard(tmp_path, record(0), record(3)).desk.look(9) == "there is no experiment 0009: there are 0000 to 0003"
-    assert Heard(tmp_path).desk.look(1) == "there is no experiment 0001: there are none yet"
+    assert (
+        Heard(tmp_path, record(0), record(3)).session.look(9) == "there is no experiment 0009: there are 0000 to 0003"
+    )
+    assert Heard(tmp_path).session.look(1) == "there is no experiment 0001: there are none yet"
 
 
 def test_notes_are_rewritten_cut_and_known_to_the_next(tmp_path: Path) -> None:
     first = Heard(tmp_path, record(0))
-    first.desk.note("x" * 10)
-    first.desk.note("ä" * MOST_NOTES_BYTES)
+    first.session.note("x" * 10)
+    first.session.note("ä" * MOST_NOTES_BYTES)
     assert first.flight.notes == "ä" * (MOST_NOTES_BYTES // 2)
-    assert Heard(tmp_path, record(0)).desk.known_notes == first.flight.notes
+    assert Heard(tmp_path, record(0)).session.known_notes == first.flight.notes
     assert Heard(tmp_path, record(0)).flight.notes == ""
 
 
@@ -107,22 +109,22 @@ def test_notes_come_from_the_records_where_the_file_is_gone_and_from_a_person_wh
     tmp_path: Path,
 ) -> None:
     records = record(0), record(1, notes="depth does not pay"), record(2, notes="")
-    assert Heard(tmp_path, *records).desk.known_notes == "depth does not pay"
+    assert Heard(tmp_path, *records).session.known_notes == "depth does not pay"
     (tmp_path / "notes.md").write_text("by hand\n")
-    assert Heard(tmp_path, *records).desk.known_notes == "by hand"
+    assert Heard(tmp_path, *records).session.known_notes == "by hand"
 
 
 def test_usage_adds_up_and_is_told_at_once(tmp_path: Path) -> None:
     heard = Heard(tmp_path)
-    heard.desk.spent(Usage("m", 1, 100, 10, 5, 0, 0.25))
-    heard.desk.spent(Usage("m", 1, 100, 10, 5, 7, 0.5))
+    heard.session.spent(Usage("m", 1, 100, 10, 5, 0, 0.25))
+    heard.session.spent(Usage("m", 1, 100, 10, 5, 7, 0.5))
     assert heard.flight.usage == Usage("m", 2, 200, 20, 10, 7, 0.75)
     assert heard.flight.usage.tokens == 237
     assert len(heard.spent) == 2
-    heard.desk.spent(Usage("n", 1, 1, cost_usd=None))
+    heard.session.spent(Usage("n", 1, 1, cost_usd=None))
     assert heard.flight.usage.cost_usd is None
 
 
 def test_what_is_left_for_people_lies_with_the_experiment(tmp_path: Path) -> None:
-    Heard(tmp_path).desk.keep("agent.log", "it said\ud800 this")
+    Heard(tmp_path).session.keep("agent.log", "it said\ud800 this")
     assert (tmp_path / "0007" / "agent.log").read_text() == "it said? this"

@@ -30,13 +30,14 @@ EDIT = "open('train.py', 'a').write('RATE = 2\\n')\n"
 
 
 class Heard:
-    """A desk that remembers."""
+    """A session that remembers."""
 
     def __init__(self) -> None:
         self.usage: list[Usage] = []
         self.said: list[str] = []
         self.notes: list[str] = []
         self.kept: dict[str, str] = {}
+        self.memory: Any = None
 
     def spent(self, usage: Usage) -> None:
         self.usage.append(usage)
@@ -66,7 +67,7 @@ class Lane:
         self.tree = self.place.ratchet().worktree(0)
         self.tree.reset(self.base)
         self.agent = path / "agent"
-        self.desk = Heard()
+        self.session = Heard()
         self.runner = AgentRunner()
         self.editable: tuple[str, ...] = ("train.py", "layers/**")
         self.prompts: list[str] = []
@@ -96,7 +97,7 @@ class Lane:
     def context(self, number: int = 1) -> Context:
         return Context(
             number, self.tree.folder, self.editable, "Lower it.", (), (), self.place.path, self.place.path,
-            desk=self.desk,
+            session=self.session,
         )  # fmt: skip
 
     def propose(self, script: str, number: int = 1) -> Proposal | None:
@@ -162,9 +163,9 @@ def test_an_edit_in_the_tree_is_the_proposal_and_the_file_describes_it(either: L
         "twice the rate", "it learns faster", "command", "agent", expected="-0.1", area="optimizer"
     )  # fmt: skip
     assert either.changed() == {"train.py": "M"}
-    assert either.desk.usage == [Usage("agent", requests=1, cost_usd=0.25)]
-    assert either.desk.notes == ["rate was low"]
-    assert either.desk.said == []
+    assert either.session.usage == [Usage("agent", requests=1, cost_usd=0.25)]
+    assert either.session.notes == ["rate was low"]
+    assert either.session.said == []
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_without_a_file_the_last_line_describes_the_edit(lane: Lane, printed: st
     proposal = lane.propose(EDIT + printed, number=7)
     assert proposal is not None
     assert proposal.description == description
-    assert lane.desk.usage == [Usage("agent", requests=1, cost_usd=None)]
+    assert lane.session.usage == [Usage("agent", requests=1, cost_usd=None)]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_a_description_that_is_none_is_passed_over(lane: Lane, answer: str) -> N
     proposal = lane.propose(f"{EDIT}{answer}\nprint('said so')")
     assert proposal == Proposal("said so", "", "command", "agent")
     assert lane.changed() == {"train.py": "M"}
-    assert lane.desk.usage[0].cost_usd is None
+    assert lane.session.usage[0].cost_usd is None
     assert not os.path.lexists(lane.tree.folder / "proposal.json")
 
 
@@ -294,10 +295,10 @@ def test_in_a_subfolder_of_a_repository_the_tree_outside_it_counts_as_well(lane:
 
 def test_an_edit_counts_however_the_agent_ended(lane: Lane) -> None:
     assert lane.propose(EDIT + "print('ran out of tokens'); sys.exit(3)") is not None
-    assert lane.desk.said == ["`agent` ended with status 3; what it had edited by then is the proposal"]
+    assert lane.session.said == ["`agent` ended with status 3; what it had edited by then is the proposal"]
     lane.proposer = lane.made(seconds=0.4)
     assert lane.propose(EDIT + "time.sleep(60)") is not None
-    assert lane.desk.said[1] == "`agent` was ended after 0.4 s; what it had edited by then is the proposal"
+    assert lane.session.said[1] == "`agent` was ended after 0.4 s; what it had edited by then is the proposal"
 
 
 @pytest.mark.parametrize(
@@ -350,13 +351,13 @@ def test_an_agent_that_fails_at_once_is_started_again_after_longer_and_longer_pa
     assert lane.pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert len(lane.prompts) == 10
     assert set(lane.prompts) == {lane.prompts[0]}
-    assert lane.desk.said[1] == (
+    assert lane.session.said[1] == (
         "`agent` ended with status 1 and changed nothing; it said last: API Error: 529 overloaded; starting it again "
         "in 2 s"
     )
     assert refused.crash == "no-proposal"
-    assert list(lane.desk.kept)[:3] == ["agent.log", "agent-2.log", "agent-3.log"]
-    assert sum(usage.requests for usage in lane.desk.usage) == 10
+    assert list(lane.session.kept)[:3] == ["agent.log", "agent-2.log", "agent-3.log"]
+    assert sum(usage.requests for usage in lane.session.usage) == 10
 
 
 def test_an_agent_that_recovers_has_lost_nothing(lane: Lane) -> None:
@@ -425,10 +426,9 @@ def test_the_log_of_every_start_is_kept(lane: Lane) -> None:
     lane.propose(EDIT + "print('first')")
     lane.repair(EDIT + "print('second')", "crashed")
     lane.repair(EDIT + "print('third')", "crashed")
-    lane.proposer.settled(1)
-    assert lane.desk.kept == {"agent.log": "first\n", "agent-2.log": "second\n", "agent-3.log": "third\n"}
+    assert lane.session.kept == {"agent.log": "first\n", "agent-2.log": "second\n", "agent-3.log": "third\n"}
     lane.propose(EDIT + "print('fourth')", number=2)
-    assert lane.desk.kept["agent.log"] == "fourth\n"
+    assert lane.session.kept["agent.log"] == "fourth\n"
 
 
 def test_a_repair_begins_with_the_edit_that_failed_and_knows_why_it_did(lane: Lane) -> None:
@@ -474,8 +474,7 @@ def test_a_repair_of_what_somebody_else_proposed_starts_from_the_head(lane: Lane
     look = "print('RATE = 2' in open('train.py').read())\n"
     assert lane.repair(look + EDIT, "it does not apply", number=5) is not None
     assert lane.repair(look, "and now?", number=5) is None
-    lane.proposer.settled(5)
-    lane.proposer.settled(6)
+    lane.session.memory = None
     assert lane.repair(look, "later", number=5) is None
     assert [came.output for came in lane.came] == ["False", "True", "False"]
 

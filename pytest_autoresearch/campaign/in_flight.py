@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Usage
 from pytest_autoresearch.core.run import Progress
@@ -28,6 +29,7 @@ class InFlight:
         repairs: The failures that went back to the proposer and got another proposal.
         usage: What the proposer has used for this experiment.
         notes: The proposer's notes, as it rewrote them for this experiment; empty if it left them alone.
+        memory: What the proposer keeps until it repairs the proposal, such as a conversation.
         timings: Seconds by stage.
     """
 
@@ -40,6 +42,7 @@ class InFlight:
     repairs: list[Repair] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     notes: str = ""
+    memory: Any = None
     timings: dict[str, float] = field(default_factory=dict)
 
     @property

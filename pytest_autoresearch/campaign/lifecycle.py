@@ -16,7 +16,7 @@ from pytest_autoresearch.campaign import candidate
 from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.dialogue import Dialogue
 from pytest_autoresearch.campaign.in_flight import InFlight
-from pytest_autoresearch.campaign.proposer_session import SessionDesk
+from pytest_autoresearch.campaign.proposer_session import ExperimentSession
 from pytest_autoresearch.campaign.work_queue import WorkQueue
 from pytest_autoresearch.core.errors import ProposerError, Refused, Spent
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal
@@ -140,17 +140,19 @@ class Lifecycle:
             self._watcher.say(f"{flight.number:04d}: {text}")
 
         self._artifacts.make()
-        desk = SessionDesk(
+        session = ExperimentSession(
             flight, common.ledger.records, lambda record: _diff(record, tree), self._artifacts,
             self._queue.spend, say,
         )  # fmt: skip
 
         def look() -> tuple[str, Context]:
-            return common.ledger.base(), self._context(common, flight, tree, program, desk)
+            return common.ledger.base(), self._context(common, flight, tree, program, session)
 
         return Dialogue(common, flight, self._queue, tree, look, say)
 
-    def _context(self, common: Common, flight: InFlight, tree: Worktree, program: str, desk: SessionDesk) -> Context:
+    def _context(
+        self, common: Common, flight: InFlight, tree: Worktree, program: str, session: ExperimentSession
+    ) -> Context:
         """What a proposer is shown now."""
         settings, harness, ledger = common.settings, common.harness, common.ledger
         terms = Terms(
@@ -167,8 +169,8 @@ class Lifecycle:
             root=settings.root,
             experiments=settings.experiments_folder,
             terms=terms,
-            notes=desk.known_notes,
-            desk=desk,
+            notes=session.known_notes,
+            session=session,
             resolution=resolution(ledger.baseline, harness.prior(settings.metric)),
         )
 

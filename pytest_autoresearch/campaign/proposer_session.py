@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from pytest_autoresearch.campaign.digest import looked_at
 from pytest_autoresearch.campaign.in_flight import InFlight
@@ -14,8 +15,8 @@ _MOST_LOG_BYTES = 1024 * 1024
 _SCORING = b"--- scoring ---"
 
 
-class SessionDesk:
-    """See `proposers.base.Desk`.
+class ExperimentSession:
+    """See `proposers.base.ProposerSession`.
 
     Args:
         flight: The experiment that the proposer works on.
@@ -36,6 +37,14 @@ class SessionDesk:
         self._artifacts = artifacts
         self._spend = spend
         self._tell = say
+
+    @property
+    def memory(self) -> Any:
+        return self._flight.memory
+
+    @memory.setter
+    def memory(self, kept: Any) -> None:
+        self._flight.memory = kept
 
     def spent(self, usage: Usage) -> None:
         self._flight.usage += usage

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import anthropic
 import httpx2
@@ -100,8 +101,21 @@ def check(model: str) -> str:
     return f"anthropic, {model}{said}"
 
 
+@dataclass(slots=True)
+class _Memory:
+    """What the session keeps of one experiment.
+
+    Attributes:
+        talk: The conversation about it; None before the first, and after the model has given it up.
+        faults: What was wrong with the replies about it.
+    """
+
+    talk: Conversation | None = None
+    faults: list[str] = field(default_factory=list)
+
+
 class AnthropicProposer:
-    """One model, asked anew for every experiment; it remembers an experiment's conversation until that is settled.
+    """One model. Every experiment has a conversation of its own, which goes on after a failure.
 
     Args:
         repairs: How many replies about one experiment may be of no use before it is given up.
@@ -128,13 +142,12 @@ class AnthropicProposer:
         self._repairs = repairs
         self._long_cache = long_cache
         self._service = Service(model, Purse(model, prices, cap_usd, long_cache), patience_seconds, pause)
-        self._talks: dict[int, Conversation] = {}
-        self._faults: dict[int, list[str]] = {}  # of all replies about an experiment, whichever call they answer
         self._fruitless: set[int] = set()
 
     def propose(self, context: Context) -> Proposal | None:
         """Ask for an experiment; raises as `Proposer` says, and there is always something left to try."""
-        with self._service.line(context.desk) as line:
+        context.session.memory = _Memory()
+        with self._service.line(context.session) as line:
             return self._converse(line, context, self._begin(context))
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
@@ -142,24 +155,21 @@ class AnthropicProposer:
 
         It is begun anew where there is none, or where the branch has moved and the files are not what they were.
         """
-        if len(self._faults.get(context.number, ())) > self._repairs:
+        memory: _Memory = context.session.memory or _Memory()
+        context.session.memory = memory
+        if len(memory.faults) > self._repairs:
             return None
         untold = prompt.failed(context, proposal, failure, EDIT_GONE)  # for a conversation that knows nothing of it
         if proposal.hypothesis:
             untold += f"\n\nWhy it should have helped: {proposal.hypothesis}"
-        talk, fresh = self._talks.get(context.number), self._begin(context, failure=untold)
+        talk, fresh = memory.talk, self._begin(context, failure=untold)
         if talk is None or talk.seldom[0] != fresh.seldom[0]:
             talk = fresh
         else:
             reply = EDIT_STANDS if talk.open_call else EDIT_GONE
             talk.answer(prompt.failed(context, proposal, failure, reply))
-        with self._service.line(context.desk) as line:
+        with self._service.line(context.session) as line:
             return self._converse(line, context, talk, proposal, untold)
-
-    def settled(self, number: int) -> None:
-        """Its conversation is forgotten."""
-        self._talks.pop(number, None)
-        self._faults.pop(number, None)
 
     def _begin(self, context: Context, *more: str, failure: str = "") -> Conversation:
         """A conversation in which the task was said, and what failed.
@@ -183,9 +193,10 @@ class AnthropicProposer:
         """
         meant: Proposal | None = None
         looks = 0
-        faults = self._faults.setdefault(context.number, [])
+        memory: _Memory = context.session.memory
+        faults = memory.faults
         while len(faults) <= self._repairs:
-            self._talks[context.number] = talk
+            memory.talk = talk
             try:
                 reply = line.ask(talk)
             except NotTaken as error:
@@ -206,7 +217,7 @@ class AnthropicProposer:
                 write_texts(context.folder, talk.texts)
                 return meant
             if outcome.given_up:
-                self.settled(context.number)
+                context.session.memory = None
                 return None
             if outcome.fault:
                 faults.append(outcome.fault)

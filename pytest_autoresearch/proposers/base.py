@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
@@ -34,8 +34,15 @@ class Terms:
     scored: bool = False
 
 
-class Desk(Protocol):
-    """What a proposer may ask of its session, and tell it, while it works on one experiment."""
+class ProposerSession(Protocol):
+    """What a proposer may ask of its session, and tell it, while it works on one experiment.
+
+    Attributes:
+        memory: What the proposer keeps until it repairs the proposal, such as a conversation. None at first; gone with
+            the experiment.
+    """
+
+    memory: Any
 
     def spent(self, usage: Usage) -> None:
         """This much was used just now: told at once, so that no end of the session loses it."""
@@ -61,8 +68,11 @@ class Desk(Protocol):
         ...
 
 
-class NoDesk:
-    """Nobody listens and nobody answers: for tests, and for whoever uses a proposer by itself."""
+class NoSession:
+    """Nobody listens or answers: for tests, and for a proposer that is used by itself."""
+
+    def __init__(self) -> None:
+        self.memory: Any = None
 
     def spent(self, usage: Usage) -> None: ...
 
@@ -91,7 +101,7 @@ class Context:
         experiments: The folder of acceptance rules and of the queue, inside `root`.
         terms: What holds for every experiment.
         notes: What a proposer wrote down for later ones.
-        desk: To ask and to tell.
+        session: To ask and to tell.
         resolution: The steps in which it is fair to show a metric to whoever learns from it; 0 for as it is. What is
             finer is noise.
     """
@@ -106,7 +116,7 @@ class Context:
     experiments: Path
     terms: Terms = field(default_factory=Terms)
     notes: str = ""
-    desk: Desk = field(default_factory=NoDesk)
+    session: ProposerSession = field(default_factory=NoSession)
     resolution: float = 0.0
 
 
@@ -136,8 +146,4 @@ class Proposer(Protocol):
 
         None gives the idea up, which makes it a crash. Raises as `propose` does.
         """
-        ...
-
-    def settled(self, number: int) -> None:
-        """The experiment of this number needs no more of it: what was kept to repair it can go."""
         ...

@@ -86,6 +86,3 @@ class CheckoutProposer:
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """None: whoever made the edit makes the next one."""
         return None
-
-    def settled(self, number: int) -> None:
-        """Nothing is kept."""

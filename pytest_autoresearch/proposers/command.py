@@ -91,6 +91,21 @@ class _Came:
         return " / ".join(line(each, _LAST_LINE_BYTES) for each in said) or "nothing"
 
 
+@dataclass(slots=True)
+class _Memory:
+    """What the session keeps of one experiment.
+
+    Attributes:
+        proposed: Whether the agent was asked for a proposal, or has repaired one.
+        edits: Its last edit; None if it made none.
+        starts: How often the agent was started.
+    """
+
+    proposed: bool = False
+    edits: Edits | None = None
+    starts: int = 0
+
+
 class CommandProposer:
     """See `Proposer`.
 
@@ -129,8 +144,6 @@ class CommandProposer:
         self._variables = (*self._agent.variables, *variables)
         self._patience = self._left = patience_seconds
         self._pause = pause
-        self._edits: dict[int, Edits | None] = {}  # the last of each number; None where there was none
-        self._starts: dict[int, int] = {}  # by number
         self._idle = 0
 
     def propose(self, context: Context) -> Proposal | None:
@@ -142,8 +155,9 @@ class CommandProposer:
             Stopped: The session ended meanwhile.
         """
         tree = Workspace(context.folder, context.editable)
+        context.session.memory = memory = _Memory()
         came = self._send(context, tree, _words(context))
-        self._edits[context.number] = came.edits
+        memory.edits, memory.proposed = came.edits, True
         if came.edits is not None:
             self._idle = 0
             return _taken(context, came)
@@ -160,8 +174,9 @@ class CommandProposer:
         An agent that has done nothing is not started once more for the same experiment.
         """
         tree = Workspace(context.folder, context.editable)
-        failing, meant = self._edits.get(context.number), failure.near_duplicate
-        if failing is None and context.number in self._edits:
+        context.session.memory = memory = context.session.memory or _Memory()
+        failing, meant = memory.edits, failure.near_duplicate
+        if failing is None and memory.proposed:
             return None
         if failing is not None:  # else it was somebody else's proposal
             tree.write(failing.texts)
@@ -171,13 +186,8 @@ class CommandProposer:
         # An agent that failed has meant nothing by leaving it as it was.
         if came.edits is None or (came.edits == failing and (came.fault or not meant)):
             return None
-        self._edits[context.number] = came.edits
+        memory.edits, memory.proposed = came.edits, True
         return _taken(context, came)
-
-    def settled(self, number: int) -> None:
-        """Its edit is forgotten."""
-        self._edits.pop(number, None)
-        self._starts.pop(number, None)
 
     def _send(self, context: Context, tree: Workspace, text: str) -> _Came:
         """Start the agent, and again where it could not work and patience lasts; what it brings back."""
@@ -191,7 +201,7 @@ class CommandProposer:
             if self._left < 0:
                 return came
             said = f"`{came.agent}` {came.fault} and changed nothing; it said last: {came.last(1)}"
-            context.desk.say(f"{said}; starting it again in {seconds:.0f} s")
+            context.session.say(f"{said}; starting it again in {seconds:.0f} s")
             self._pause(seconds)
             seconds = min(_LONGEST_WAIT, 2 * seconds)
 
@@ -207,8 +217,9 @@ class CommandProposer:
                 environment={**self._agent.environment, "AUTORESEARCH_NUMBER": str(context.number)},
             )
         )  # fmt: skip
-        start = self._starts[context.number] = self._starts.get(context.number, 0) + 1
-        context.desk.keep(f"agent-{start}.log" if start > 1 else "agent.log", f"{finished.output}\n")
+        memory: _Memory = context.session.memory
+        start = memory.starts = memory.starts + 1
+        context.session.keep(f"agent-{start}.log" if start > 1 else "agent.log", f"{finished.output}\n")
         answer = _Answer.read(tree.take(ANSWER, _MOST_ANSWER_BYTES + 1))
         tree.tidy()
         lines = _lines(finished.output)
@@ -218,9 +229,9 @@ class CommandProposer:
             expected=answer.expected, area=answer.area,
         )  # fmt: skip
         came = _Came(self._agent.name, finished, proposal, tree.edits())
-        context.desk.spent(Usage(self._agent.name, requests=1, cost_usd=answer.cost_usd))
+        context.session.spent(Usage(self._agent.name, requests=1, cost_usd=answer.cost_usd))
         if answer.notes:
-            context.desk.note(answer.notes)
+            context.session.note(answer.notes)
         return came
 
     def _check_alive(self, came: _Came) -> None:
@@ -321,7 +332,7 @@ def shared(given: Sequence[str], root: Path) -> tuple[Path, ...]:
 def _taken(context: Context, came: _Came) -> Proposal:
     """The proposal; the person who watches is told where its agent ended badly."""
     if came.fault:
-        context.desk.say(f"`{came.agent}` {came.fault}; what it had edited by then is the proposal")
+        context.session.say(f"`{came.agent}` {came.fault}; what it had edited by then is the proposal")
     return came.proposal
 
 

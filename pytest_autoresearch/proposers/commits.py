@@ -105,9 +105,6 @@ class CommitsProposer:
         """None: somebody else's commit is not ours to change."""
         return None
 
-    def settled(self, number: int) -> None:
-        """Nothing is kept."""
-
 
 def _find(given: str, name: str, git: Git) -> str:
     # A name that begins with a dash would be an option.

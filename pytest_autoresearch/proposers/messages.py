@@ -37,7 +37,7 @@ import anthropic
 import httpx2
 
 from pytest_autoresearch.core.errors import ProposerError
-from pytest_autoresearch.proposers.base import Desk
+from pytest_autoresearch.proposers.base import ProposerSession
 from pytest_autoresearch.proposers.conversation import Block, Conversation
 from pytest_autoresearch.proposers.quoting import line
 from pytest_autoresearch.proposers.spending import BYTES_A_TOKEN, Purse, Tally
@@ -115,7 +115,7 @@ class Service:
         self.answered = False  # in this session, so that key, model and address are right
 
     @contextmanager
-    def line(self, desk: Desk) -> Iterator[Line]:
+    def line(self, session: ProposerSession) -> Iterator[Line]:
         """A connection for one proposal: between two of them a connection would be dropped, and a login run out.
 
         Raises:
@@ -126,16 +126,16 @@ class Service:
         except anthropic.AnthropicError as error:
             raise ProposerError(f"{error}; {_GO_ON}") from None
         with client:
-            yield Line(self, client, desk)
+            yield Line(self, client, session)
 
 
 class Line:
     """One connection to the API, and how much longer it is waited for."""
 
-    def __init__(self, service: Service, client: anthropic.Anthropic, desk: Desk) -> None:
+    def __init__(self, service: Service, client: anthropic.Anthropic, session: ProposerSession) -> None:
         self._service = service
         self._client = client
-        self._desk = desk
+        self._desk = session
         self._left = service.patience_seconds
         self._failures = 0
 

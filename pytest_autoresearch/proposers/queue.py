@@ -58,9 +58,6 @@ class QueueProposer:
         """None: a queued patch is not ours to change."""
         return None
 
-    def settled(self, number: int) -> None:
-        """Nothing is kept."""
-
 
 def described(patch: bytes, stem: str) -> tuple[str, str]:
     """The description and the hypothesis of a patch: the subject and the message of `git format-patch`.

@@ -100,9 +100,9 @@ def _answer(
                 raise CallError(f"at most {MOST_LOOKS} looks at a time")
             case Look(number):
                 outcome.looks += 1
-                talk.owe(call["id"], fenced(f"experiment {number:04d}", context.desk.look(number)))
+                talk.owe(call["id"], fenced(f"experiment {number:04d}", context.session.look(number)))
             case WriteNotes(text):
-                context.desk.note(text)
+                context.session.note(text)
                 talk.owe(call["id"], "they are kept")
     except (CallError, EditError) as error:
         talk.owe(call["id"], str(error), failed=True)

@@ -144,9 +144,6 @@ class SearchProposer:
         self._tried.add(frozenset(proposal.parameters.items()))
         return self.propose(context)
 
-    def settled(self, number: int) -> None:
-        """Nothing is kept."""
-
     def _learn(self, records: Iterable[Experiment]) -> None:
         """Take in what was judged since the last proposal: a long campaign is not read again each time."""
         for record in records:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_autoresearch.core.errors import Spent
 from pytest_autoresearch.core.experiment import Usage
-from pytest_autoresearch.proposers.base import Desk
+from pytest_autoresearch.proposers.base import ProposerSession
 from pytest_autoresearch.proposers.prices import Prices, check_cap
 
 MOST_TOKENS = 32_000  # of one reply
@@ -55,7 +55,7 @@ class Purse:
             )
         return min(longest, MOST_TOKENS)
 
-    def pay(self, tally: Tally, limit: int, desk: Desk) -> None:
+    def pay(self, tally: Tally, limit: int, session: ProposerSession) -> None:
         """Count what a request has used, and tell the session.
 
         Args:
@@ -75,7 +75,7 @@ class Purse:
                 kept_long = tally.written if self._long_cache else 0
             cost = self._prices.cost_usd(tally.fresh, tally.read, tally.written - kept_long, kept_long, output)
             self._spent_usd += cost
-        desk.spent(Usage(tally.model or self._model, 1, tally.fresh, output, tally.read, tally.written, cost))
+        session.spent(Usage(tally.model or self._model, 1, tally.fresh, output, tally.read, tally.written, cost))
 
 
 class Tally:
