@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 from repo import Repo
 
@@ -181,6 +185,65 @@ def test_an_ini_key_does_what_its_option_does(repo: Repo) -> None:
     assert record.limits.budget_seconds == 11
     assert record.limits.memory_limit_mb == 3072
     assert record.proposal.description == "ini action 1: 1.5"
+
+
+# -------------------------------------------------------------------------------------------------- the public face
+
+
+def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
+    code = """if True:
+        import sys
+        import pytest_autoresearch
+        assert not [name for name in sys.modules if name.startswith("pytest_autoresearch.")]
+        assert set(pytest_autoresearch.__all__) <= set(dir(pytest_autoresearch))
+        from pytest_autoresearch import *
+        assert issubclass(Refused, Exception)
+        assert Verdict(Status.KEEP, "", "") and Proposal("") and Context and Experiment
+        assert not {"git", "psutil", "pytest"} & set(sys.modules)
+        try:
+            pytest_autoresearch.Campaign
+        except AttributeError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "module 'pytest_autoresearch' has no attribute 'Campaign'\n", done.stderr
+
+
+def test_hooks_are_shown_the_campaign_and_cannot_change_it(repo: Repo) -> None:
+    repo.hooks(
+        """
+        import dataclasses
+        SEEN = []
+
+        def pytest_autoresearch_guard(campaign, context, proposal):
+            SEEN.append(campaign)
+
+        def pytest_autoresearch_verdict(campaign, experiment):
+            SEEN.append(campaign)
+
+        def pytest_autoresearch_record(campaign, experiment):
+            SEEN.append(campaign)
+            for name in ("tag", "best", "records", "settings"):
+                try:
+                    setattr(campaign, name, None)
+                except dataclasses.FrozenInstanceError:
+                    continue
+                raise AssertionError(name)
+            assert isinstance(campaign.records, tuple)
+
+        def pytest_unconfigure(config):
+            seen = [[one.tag, one.best and one.best.number, len(one.records), one.settings.metric] for one in SEEN]
+            (config.rootpath / ".git" / "seen").write_text(json.dumps(seen))
+        """
+    )
+    repo.plan(0.9, 1.5)
+    result = repo.run("--max", "2")
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*raised on*")
+    seen = json.loads((repo.path / ".git" / "seen").read_text())
+    rest = [[best, records] for tag, best, records, metric in seen if (tag, metric) == ("t", "val_bpb")]
+    # The baseline's verdict and record, then guard, verdict and record of 0001 and of 0002.
+    assert sorted(rest, key=str) == sorted([[None, 0], [0, 1], [0, 1], [0, 1], [1, 2], [1, 2], [1, 2], [1, 3]], key=str)
 
 
 def test_two_lanes_run_at_once_and_results_arrive_out_of_order(repo: Repo) -> None:
