@@ -20,7 +20,7 @@ from runner_bench import SCORER, Bench, crash, runs
 
 from pytest_autoresearch.core.run import Progress
 from pytest_autoresearch.runners.local import LocalRunner
-from pytest_autoresearch.runners.marks import MARK, new_mark, sweep
+from pytest_autoresearch.runners.orphans import MARK, new_mark, sweep
 from pytest_autoresearch.runners.plain import PlainTree
 from pytest_autoresearch.runners.supervised import SupervisedTree
 

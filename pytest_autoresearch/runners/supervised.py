@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_autoresearch.runners import supervisor
-from pytest_autoresearch.runners.marks import MARK, marked, new_mark
+from pytest_autoresearch.runners.orphans import MARK, marked, new_mark
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.supervisor import Family, Process, look
 

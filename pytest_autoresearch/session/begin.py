@@ -23,7 +23,7 @@ from pytest_autoresearch.proposers.choice import Surroundings, choose
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.agent import AgentRunner
-from pytest_autoresearch.runners.marks import sweep
+from pytest_autoresearch.runners.orphans import sweep
 from pytest_autoresearch.session.github import GitHub
 from pytest_autoresearch.session.junit import Junit
 from pytest_autoresearch.session.loop import Loop
