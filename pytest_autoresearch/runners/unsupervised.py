@@ -21,7 +21,7 @@ from pytest_autoresearch.runners.supervisor import Process
 REAP_SECONDS = 0.1
 
 
-class PlainTree(ProcessTree):
+class UnsupervisedTree(ProcessTree):
     """See `ProcessTree`. The leader is reaped last, so that its process number is not reused before.
 
     Raises:
