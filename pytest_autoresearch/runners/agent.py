@@ -26,7 +26,7 @@ from pytest_autoresearch.runners.fences import Fence
 from pytest_autoresearch.runners.local import GROUP_MB, GROUP_SHARE
 from pytest_autoresearch.runners.memory import MIB, Resident
 from pytest_autoresearch.runners.output import Output
-from pytest_autoresearch.runners.trees import Trees
+from pytest_autoresearch.runners.process_trees import ProcessTrees
 from pytest_autoresearch.runners.watch import Bounds, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Unconfined, View
 from pytest_autoresearch.sandboxes.machine import installation
@@ -58,7 +58,7 @@ class AgentRunner:
     def __init__(self, sandbox: Backend | None = None, covered: Iterable[Path] = ()) -> None:
         self._sandbox = sandbox or Unconfined()
         self._covered = tuple(covered)
-        self._trees = Trees()
+        self._trees = ProcessTrees()
         self._closed = threading.Event()
 
     @property

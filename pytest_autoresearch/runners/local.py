@@ -25,7 +25,7 @@ from pytest_autoresearch.runners.fences import Fence, has_left, scoring_fence, t
 from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import Said, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
-from pytest_autoresearch.runners.trees import Trees
+from pytest_autoresearch.runners.process_trees import ProcessTrees
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
@@ -53,7 +53,7 @@ class LocalRunner:
         self._gpu = gpu
         self._sandbox = sandbox or Unconfined()
         self._process_limit = process_limit
-        self._trees = Trees()
+        self._trees = ProcessTrees()
 
     def run(self, job: Job, on_progress: Callable[[Progress], str | None]) -> Run:
         """Train and score; see `Runner`.

@@ -18,7 +18,7 @@ CLOSE_SECONDS = 1.0
 TREE = SupervisedTree if sys.platform == "linux" else UnsupervisedTree
 
 
-class Trees:
+class ProcessTrees:
     """The running trees; thread-safe."""
 
     def __init__(self) -> None:
