@@ -18,7 +18,7 @@ from pytest_autoresearch.core.errors import SandboxError
 from pytest_autoresearch.core.loss_curve import Smoothed
 from pytest_autoresearch.core.run import Crash, Limits, Progress, Run
 from pytest_autoresearch.hardware.gpu import Gpu
-from pytest_autoresearch.runners import compiled
+from pytest_autoresearch.runners import compile_cache
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment
 from pytest_autoresearch.runners.fences import Fence, has_left, scoring_fence, training_fence
@@ -73,7 +73,7 @@ class LocalRunner:
             )
             disk = [Written(job.out, OUT_LIMIT_MB)]
             if job.cache:  # twice the size, because the copied cache counts too
-                disk.append(Written(job.cache, 2 * compiled.MOST_MB, CACHE_FILES, every_seconds=5.0))
+                disk.append(Written(job.cache, 2 * compile_cache.MOST_MB, CACHE_FILES, every_seconds=5.0))
             try:
                 tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
@@ -159,7 +159,7 @@ class LocalRunner:
         return View(
             folder=job.folder,
             environment=training_environment(os.environ, job, clock.child_fd)
-            | (compiled.variables(job.cache) if job.cache else {}),
+            | (compile_cache.variables(job.cache) if job.cache else {}),
             readable=(job.folder, *job.readable),
             covered=job.covered,
             writable=(job.out, *((job.cache,) if job.cache else ())),
@@ -270,7 +270,7 @@ class _TrainingProgress:
 
 def _keep(job: Job) -> None:
     if job.cache and job.keep_cache:
-        compiled.copy(job.cache, job.keep_cache)
+        compile_cache.copy(job.cache, job.keep_cache)
 
 
 def _not_started(command: Sequence[str], error: OSError) -> Crash:
