@@ -22,11 +22,11 @@ from pytest_autoresearch.core.errors import SandboxError, Stopped
 from pytest_autoresearch.core.run import Crash
 from pytest_autoresearch.runners import private_home
 from pytest_autoresearch.runners.environment import passed
-from pytest_autoresearch.runners.fences import Fence
 from pytest_autoresearch.runners.local import GROUP_MB, GROUP_SHARE
 from pytest_autoresearch.runners.memory import MIB, Resident
 from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.process_trees import ProcessTrees
+from pytest_autoresearch.runners.time_limits import TimeLimit
 from pytest_autoresearch.runners.watch import Bounds, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Unconfined, View
 from pytest_autoresearch.sandboxes.machine import installation
@@ -131,7 +131,7 @@ class AgentRunner:
                 tree = self._trees.start(whole, errand.folder, prepared.environment, prepared.pass_fds)
             except OSError as error:
                 raise SandboxError(f"{errand.command[0]} could not be started: {error.strerror or error}") from None
-            bounds = Bounds(said.fence, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
+            bounds = Bounds(said.time_limit, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
             try:
                 ended = watch(tree, bounds, hear=said.hear, tick=lambda seconds, memory_mb: None)
             finally:
@@ -149,8 +149,8 @@ class _Said:
     def __init__(self, errand: Errand) -> None:
         self.output = Output()
         self._limit_bytes = errand.output_limit_mb * MIB
-        self._fence = Fence(errand.seconds, Crash("timeout", f"after {errand.seconds:g} s"))
-        self._over = Fence(0.0, Crash("over-output", f"printed more than {errand.output_limit_mb:g} MiB"))
+        self._time_limit = TimeLimit(errand.seconds, Crash("timeout", f"after {errand.seconds:g} s"))
+        self._over = TimeLimit(0.0, Crash("over-output", f"printed more than {errand.output_limit_mb:g} MiB"))
         self._bytes = 0
 
     def hear(self, data: bytes) -> None:
@@ -158,9 +158,9 @@ class _Said:
         self._bytes += len(data)
         self.output.hear(data)
 
-    def fence(self) -> Fence:
+    def time_limit(self) -> TimeLimit:
         """The next limit."""
-        return self._over if self._bytes > self._limit_bytes else self._fence
+        return self._over if self._bytes > self._limit_bytes else self._time_limit
 
 
 class _Grown:

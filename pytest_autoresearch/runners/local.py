@@ -21,11 +21,11 @@ from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.runners import compile_cache
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment
-from pytest_autoresearch.runners.fences import Fence, has_left, scoring_fence, training_fence
 from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import Said, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
+from pytest_autoresearch.runners.time_limits import TimeLimit, has_left, scoring_limit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
@@ -115,7 +115,7 @@ class LocalRunner:
         return self._watch(
             tree,
             said,
-            fence=lambda: training_fence(
+            time_limit=lambda: training_limit(
                 job.limits, scored=job.score is not None, begun=clock.begun, left=has_left(job.out)
             ),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
@@ -148,7 +148,7 @@ class LocalRunner:
             ended = self._watch(
                 tree,
                 said,
-                fence=lambda: scoring_fence(job.limits),
+                time_limit=lambda: scoring_limit(job.limits),
                 tick=scoring,
                 memory=Resident(math.inf),
             )
@@ -204,14 +204,14 @@ class LocalRunner:
         tree: ProcessTree,
         said: Said,
         *,
-        fence: Callable[[], Fence],
+        time_limit: Callable[[], TimeLimit],
         tick: Callable[[float, float], str | None],
         memory: Memory,
         disk: Callable[[Iterable[int]], str] = lambda pids: "",
         clock: Clock | None = None,
         hear: Callable[[bytes], None] | None = None,
     ) -> Ended:
-        bounds = Bounds(fence, memory, self._process_limit, disk)
+        bounds = Bounds(time_limit, memory, self._process_limit, disk)
         try:
             ended = watch(tree, bounds, hear=hear or said.hear, tick=tick, clock=clock)
         finally:

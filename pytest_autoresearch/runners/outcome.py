@@ -14,9 +14,9 @@ from pathlib import Path
 from pytest_autoresearch.core.run import Crash, Run
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
-from pytest_autoresearch.runners.fences import HOPELESS, MODEL, grace_seconds, over_budget
 from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.summary import Summary
+from pytest_autoresearch.runners.time_limits import HOPELESS, MODEL, grace_seconds, over_budget
 from pytest_autoresearch.runners.watch import Clock, Ended
 
 

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Self
 
 from pytest_autoresearch.core.run import Crash
-from pytest_autoresearch.runners.fences import HOPELESS, Fence
 from pytest_autoresearch.runners.memory import Memory, MemoryUse
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
+from pytest_autoresearch.runners.time_limits import HOPELESS, TimeLimit
 
 LOOK_SECONDS = 0.1  # between two looks at the tree's memory
 TICK_SECONDS = 0.2  # between two reports of progress
@@ -117,13 +117,13 @@ class Bounds:
     """The limits of a tree.
 
     Attributes:
-        fence: Returns the next time limit; called repeatedly, because the limit changes when the clock starts.
+        time_limit: Returns the next time limit; called repeatedly, because the limit changes when the clock starts.
         memory: Measures the tree's memory and checks its limit.
         process_limit: The tree is killed if it has more processes than this.
         disk: Called with the tree's process numbers; returns an error message if it wrote too much, else "".
     """
 
-    fence: Callable[[], Fence]
+    time_limit: Callable[[], TimeLimit]
     memory: Memory
     process_limit: int
     disk: Callable[[Iterable[int]], str] = lambda pids: ""
@@ -169,7 +169,7 @@ def _until_exit(
     look_at = tick_at = 0.0
     while not tree.exited():
         now = tree.seconds
-        limit = bounds.fence()
+        limit = bounds.time_limit()
         if now >= limit.at:
             return limit.crash
         if now >= look_at:

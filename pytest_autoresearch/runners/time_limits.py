@@ -14,7 +14,7 @@ SETTLED_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
+class TimeLimit:
     """A time limit.
 
     Attributes:
@@ -39,7 +39,7 @@ def has_left(out: Path) -> bool:
         return False
 
 
-def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: bool = False) -> Fence:
+def training_limit(limits: Limits, *, scored: bool, begun: float | None, left: bool = False) -> TimeLimit:
     """The first time limit that training reaches.
 
     Args:
@@ -49,18 +49,18 @@ def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: b
         left: Whether the model is already there. Then there is no grace: training could only use the time to train on,
             and writes through a memory mapping do not show in the file's times.
     """
-    deadline = Fence(limits.deadline_seconds, Crash("timeout", f"killed after {limits.deadline_seconds:g} s"))
+    deadline = TimeLimit(limits.deadline_seconds, Crash("timeout", f"killed after {limits.deadline_seconds:g} s"))
     startup, budget, grace = limits.startup_seconds, limits.budget_seconds, grace_seconds(limits)
     if not scored:
         total = startup + budget + grace
         parts = f"startup {startup:g} s, budget {budget:g} s, grace {grace:g} s"
-        fence = Fence(total, Crash("over-budget", f"still running after {total:g} s ({parts})"))
+        limit = TimeLimit(total, Crash("over-budget", f"still running after {total:g} s ({parts})"))
     elif begun is None:
         message = f"training did not call harness.begin() within {startup:g} s"
-        fence = Fence(startup, Crash("timeout", message))
+        limit = TimeLimit(startup, Crash("timeout", message))
     else:
-        fence = Fence(begun + budget + (0.0 if left else grace), over_budget(limits))
-    return min(deadline, fence, key=lambda each: each.at)
+        limit = TimeLimit(begun + budget + (0.0 if left else grace), over_budget(limits))
+    return min(deadline, limit, key=lambda each: each.at)
 
 
 def over_budget(limits: Limits) -> Crash:
@@ -70,7 +70,7 @@ def over_budget(limits: Limits) -> Crash:
     return Crash("over-budget", f"no complete {MODEL} {most:g} s after training began; {budget}")
 
 
-def scoring_fence(limits: Limits) -> Fence:
+def scoring_limit(limits: Limits) -> TimeLimit:
     """The scorer's only limit."""
     deadline = limits.deadline_seconds
-    return Fence(deadline, Crash("timeout", f"the scorer was killed after {deadline:g} s"))
+    return TimeLimit(deadline, Crash("timeout", f"the scorer was killed after {deadline:g} s"))
