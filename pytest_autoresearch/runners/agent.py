@@ -123,7 +123,7 @@ class AgentRunner:
         )
 
     def _watch(self, errand: Errand, view: View) -> Finished:
-        said = _Said(errand)
+        output = _AgentOutput(errand)
         with self._sandbox.prepare(view) as prepared:
             memory = Resident(memory_limit_mb(), sandboxed=self.confined)
             whole = [*prepared.argv_prefix, "/bin/sh", "-c", _START, "sh", *errand.command]
@@ -131,23 +131,23 @@ class AgentRunner:
                 tree = self._trees.start(whole, errand.folder, prepared.environment, prepared.pass_fds)
             except OSError as error:
                 raise SandboxError(f"{errand.command[0]} could not be started: {error.strerror or error}") from None
-            bounds = Bounds(said.time_limit, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
+            bounds = Bounds(output.time_limit, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
             try:
-                ended = watch(tree, bounds, hear=said.hear, tick=lambda seconds, memory_mb: None)
+                ended = watch(tree, bounds, hear=output.hear, tick=lambda seconds, memory_mb: None)
             finally:
                 self._trees.forget(tree)
             self._trees.check_open()
             if not prepared.entered and ended.crash is None:
-                raise SandboxError(f"the sandbox did not start the agent: {said.output.tail() or 'no output'}")
+                raise SandboxError(f"the sandbox did not start the agent: {output.text.tail() or 'no output'}")
             status = prepared.exit_status(ended.exit_status)
-        return Finished(status, said.output.tail(), _why(ended.crash), ended.seconds)
+        return Finished(status, output.text.tail(), _why(ended.crash), ended.seconds)
 
 
-class _Said:
+class _AgentOutput:
     """An agent's output, its time limit and its output limit."""
 
     def __init__(self, errand: Errand) -> None:
-        self.output = Output()
+        self.text = Output()
         self._limit_bytes = errand.output_limit_mb * MIB
         self._time_limit = TimeLimit(errand.seconds, Crash("timeout", f"after {errand.seconds:g} s"))
         self._over = TimeLimit(0.0, Crash("over-output", f"printed more than {errand.output_limit_mb:g} MiB"))
@@ -156,7 +156,7 @@ class _Said:
     def hear(self, data: bytes) -> None:
         """Take the next bytes of output."""
         self._bytes += len(data)
-        self.output.hear(data)
+        self.text.hear(data)
 
     def time_limit(self) -> TimeLimit:
         """The next limit."""
