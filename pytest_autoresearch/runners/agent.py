@@ -133,7 +133,7 @@ class AgentRunner:
                 raise SandboxError(f"{errand.command[0]} could not be started: {error.strerror or error}") from None
             bounds = Bounds(output.time_limit, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
             try:
-                ended = watch(tree, bounds, hear=output.hear, tick=lambda seconds, memory_mb: None)
+                ended = watch(tree, bounds, feed=output.feed, tick=lambda seconds, memory_mb: None)
             finally:
                 self._trees.forget(tree)
             self._trees.check_open()
@@ -153,10 +153,10 @@ class _AgentOutput:
         self._over = TimeLimit(0.0, Crash("over-output", f"printed more than {errand.output_limit_mb:g} MiB"))
         self._bytes = 0
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
         self._bytes += len(data)
-        self.text.hear(data)
+        self.text.feed(data)
 
     def time_limit(self) -> TimeLimit:
         """The next limit."""

@@ -122,7 +122,7 @@ class LocalRunner:
             memory=memory,
             disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),
             clock=clock,
-            hear=progress.hear,
+            feed=progress.feed,
         )
 
     def _score(
@@ -214,11 +214,11 @@ class LocalRunner:
         memory: Memory,
         disk: Callable[[Iterable[int]], str] = lambda pids: "",
         clock: Clock | None = None,
-        hear: Callable[[bytes], None] | None = None,
+        feed: Callable[[bytes], None] | None = None,
     ) -> Ended:
         bounds = Bounds(time_limit, memory, self._process_limit, disk)
         try:
-            ended = watch(tree, bounds, hear=hear or output.hear, tick=tick, clock=clock)
+            ended = watch(tree, bounds, feed=feed or output.feed, tick=tick, clock=clock)
         finally:
             self._trees.forget(tree)
         self._trees.check_open()
@@ -245,9 +245,9 @@ class _TrainingProgress:
     curve: Smoothed = field(default_factory=Smoothed)
     losses: tuple[float | None, ...] = ()
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output; the time of a loss is the time at which it is read."""
-        self.output.hear(data)
+        self.output.feed(data)
         losses = self.output.summary.new_losses()
         trained = self._trained(time.monotonic() - self.started)
         if trained is not None:

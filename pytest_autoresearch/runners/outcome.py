@@ -27,10 +27,10 @@ class ProcessOutput:
         self.text = Output()
         self.summary = Summary(metric_name)
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
-        self.text.hear(data)
-        self.summary.hear(data)
+        self.text.feed(data)
+        self.summary.feed(data)
 
     def finish(self) -> None:
         """Take the end of the output."""
