@@ -1,28 +1,28 @@
-"""A small GPT, trained for a fixed number of seconds: the one file that an experiment edits.
+"""A small GPT, trained for a fixed number of seconds: the only file that an experiment edits.
 
 The model is a decoder-only transformer. Tokens are embedded and normalised to x0. Each block first mixes the residual
-stream with x0 by two learned numbers, then adds attention and a ReLU² MLP, each on a normalised input (RMSNorm without
-weights). Queries and keys are normalised and rotated (rotary positions); every other block adds a second embedding of
-its tokens to its values; most blocks see a short window and the last sees all. Logits are soft-capped.
+stream with x0 by two learned weights, then adds attention and a ReLU² MLP, each with a normalised input (RMSNorm
+without weights). Queries and keys are normalised and rotated (rotary positions). Every other block adds a second
+embedding of the tokens to its values. Most blocks see a short window; the last block sees all. Logits are soft-capped.
 
-Matrices inside blocks are trained by Muon: momentum, then the nearest orthogonal matrix. Embeddings, the unembedding
-and the mixing numbers are trained by AdamW. Rates are constant, then fall in a straight line; what the schedules follow
-is the share of the time that is spent, so a faster program trains on more tokens and still ends its schedule.
+Muon (momentum, then the nearest orthogonal matrix) trains the matrices inside blocks. AdamW trains the embeddings, the
+unembedding and the mixing weights. Learning rates are constant at first and then decay linearly. The schedules follow
+the elapsed share of the budget, so a faster program trains on more tokens and still completes its schedule.
 
-The harness gives rows of tokens, the seed and the seconds, and its clock starts when it hands over the rows: everything
-is built, compiled and warmed up on made-up tokens before. Training ends by itself so that `model.pt` is complete before
-the seconds are over; the scorer restores it with `load_model`. Sizes in comments: B batch rows, T tokens of a row, D
-width, H heads, S head size, V vocabulary.
+The harness provides rows of tokens, the seed and the budget. Its clock starts when it hands over the rows, so the model
+is built, compiled and warmed up on made-up tokens before. Training ends early enough that `model.pt` is complete within
+the budget; the scorer restores it with `load_model`. Dimensions in comments: B batch rows, T tokens in a row, D width,
+H heads, S head size, V vocabulary.
 """
 
 import ctypes
 import os
 import sys
 
-# GNU OpenMP's threads spin while they wait. Beside another busy process that makes a step many times slower; a short
-# spin costs nothing on an idle machine. Read once, when torch loads the library.
+# GNU OpenMP's threads spin while they wait. With another busy process, long spins make a step many times slower; short
+# spins cost nothing on an idle machine. Set before torch is imported, because the library reads this once.
 os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
-# Memory that goes back to the system is zeroed before it comes again, a third of a step on a CPU: keep it.
+# Keep freed memory: the system zeroes returned memory before reuse, which takes a third of a step on a CPU.
 if sys.platform == "linux":
     for option, value in ((-1, -1), (-4, 0)):  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h: never
         ctypes.CDLL(None).mallopt(option, value)
@@ -46,9 +46,9 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 import harness
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Hyperparameters: plain numbers, so that a search can change any of them in place. They hold for every profile.
+# Hyperparameters: plain numbers, so that a search can change each of them in place. They apply to every profile.
 
-# Sizes, by profile: a model and a step that the budget suits, and as many tokens at once as the memory holds easily.
+# Sizes for each profile: the model and the step fit the budget, and the tokens at once fit easily into memory.
 #             depth  width  head size  tokens at once  tokens a step
 SIZES = {
     "h200":     (9,   512,   128,       131_072,        262_144),
@@ -61,16 +61,16 @@ SIZES = {
     "cpu":      (2,    96,    48,         1_024,          1_024),
 }  # fmt: skip
 
-DEPTH_SCALE = 1.0  # blocks, in those of the table; the result is rounded up above 1 and down below
-WIDTH_SCALE = 1.0  # heads, in those of the table, rounded in the same way; their size stays
-BATCH_SCALE = 1.0  # rows of a step, in those of the table, rounded in the same way to whole batches
+DEPTH_SCALE = 1.0  # times the blocks in the table; above 1 the result is rounded up, below 1 down
+WIDTH_SCALE = 1.0  # times the heads in the table, rounded in the same way; the head size stays
+BATCH_SCALE = 1.0  # times the rows of a step in the table, rounded in the same way to whole batches
 
 # Model
 WINDOW_PATTERN = "SSSL"  # windows of the blocks, repeated: S short, L the whole row; the last block is always L
-WINDOW_DIVISOR = 8  # a short window is the row's tokens divided by this
+WINDOW_DIVISOR = 8  # a short window is the sequence length divided by this
 MLP_RATIO = 4.0  # width of the MLP, in widths of the model
-VALUE_EVERY = 2  # a block in so many has a value embedding, counted from the last block
-ROPE_BASE = 200_000.0  # rotary positions: the slowest pair turns by about one radian in so many tokens
+VALUE_EVERY = 2  # one block in this many has a value embedding, counted from the last block
+ROPE_BASE = 200_000.0  # rotary positions: the slowest pair turns by about one radian in this many tokens
 LOGIT_CAP = 15.0  # logits stay between minus and plus this, in nats
 INIT_SCALE = 0.68  # standard deviation of a matrix, in units of 1 / sqrt(width)
 UNEMBEDDING_STD = 0.001  # standard deviation of the unembedding
@@ -79,21 +79,21 @@ SKIP_INIT = 0.05  # weight of x0 in each block, at the start
 # Optimizers
 EMBEDDING_LR = 1.0  # AdamW, token and value embeddings; times width_factor
 UNEMBEDDING_LR = 0.0073  # AdamW; times width_factor
-RESIDUAL_LR = 0.005  # AdamW, the weight of the stream in each block
+RESIDUAL_LR = 0.005  # AdamW, the weight of the residual stream in each block
 SKIP_LR = 0.5  # AdamW, the weight of x0 in each block
 ADAM_BETA1 = 0.8
 ADAM_BETA2 = 0.95
 VALUE_DECAY = 0.003  # weight decay of the value embeddings, per unit of rate
 MATRIX_LR = 0.04  # Muon; the spectral norm of a square matrix's change
-MATRIX_DECAY = 0.2  # weight decay of matrices, per unit of rate; falls to 0 with the time left
+MATRIX_DECAY = 0.2  # weight decay of matrices, per unit of rate; decays to 0 linearly over the budget
 MOMENTUM = 0.95  # Muon, after its ramp
 MOMENTUM_START = 0.85  # Muon, at the first step
-MOMENTUM_RAMP_FRACTION = 0.3  # share of the time until MOMENTUM is reached
+MOMENTUM_RAMP_FRACTION = 0.3  # share of the budget until MOMENTUM is reached
 
-# Schedule of all rates, in shares of the time
+# Schedule of all learning rates, in shares of the budget
 WARMUP_FRACTION = 0.0  # rise from 0 during this share at the start
 WARMDOWN_FRACTION = 0.7  # fall to LR_FLOOR during this share at the end
-LR_FLOOR = 0.05  # rate at the end, as a share of the full rate
+LR_FLOOR = 0.05  # learning rate at the end, as a share of the full rate
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Model
@@ -101,13 +101,13 @@ LR_FLOOR = 0.05  # rate at the end, as a share of the full rate
 
 @dataclass(frozen=True)
 class Shape:
-    """What rebuilds a model; saved with its weights.
+    """The dimensions of a model; saved with its weights.
 
     Attributes:
-        sequence_length: Tokens of a row.
-        depth: Blocks.
-        width: Numbers for one token in the residual stream.
-        head_size: Numbers for one token in one attention head.
+        sequence_length: Tokens in a row.
+        depth: Number of blocks.
+        width: Width of the residual stream.
+        head_size: Width of one attention head.
     """
 
     vocab_size: int
@@ -118,14 +118,14 @@ class Shape:
 
     @property
     def windows(self) -> list[int]:
-        """Tokens that each block sees, itself included."""
+        """For each block, how many tokens a token sees, including itself."""
         short = max(1, int(self.sequence_length / WINDOW_DIVISOR))
         pattern = [WINDOW_PATTERN[block % len(WINDOW_PATTERN)] for block in range(self.depth - 1)] + ["L"]
         return [self.sequence_length if letter == "L" else min(short, self.sequence_length) for letter in pattern]
 
 
 def scaled(count: int, scale: float, what: str) -> int:
-    """A count of the table, scaled to a whole number away from it: only a scale of 1 leaves it as it is."""
+    """A scaled count, rounded away from the original count, so that only a scale of 1 leaves it unchanged."""
     result = round(count * scale, 6) if 0 < scale < math.inf else 0.0
     if result < 1:
         raise ValueError(f"a scale of {scale} leaves none of {count} {what}")
@@ -133,20 +133,20 @@ def scaled(count: int, scale: float, what: str) -> int:
 
 
 def sizes_of(profile: harness.Profile) -> tuple[Shape, int, int]:
-    """The profile's model, the rows on the device at once, and the rows of a step: a multiple of those at once."""
+    """The profile's model, the rows on the device at once, and the rows of a step (a multiple of the rows at once)."""
     depth, width, head_size, tokens_at_once, tokens_per_step = SIZES[profile.name]
     length = profile.sequence_length
     depth = scaled(depth, DEPTH_SCALE, "blocks")
     width = scaled(width // head_size, WIDTH_SCALE, "heads") * head_size
     rows = max(1, tokens_per_step // length)
-    grain = 2 ** max(0, rows.bit_length() - 4)  # 8 to 15 grains: batches can be halved, and halved again
+    grain = 2 ** max(0, rows.bit_length() - 4)  # 8 to 15 grains a step, so that a batch can be halved twice
     step_rows = scaled(rows // grain, BATCH_SCALE, "parts of a step") * grain
     at_once = harness.device_batch(tokens_at_once // length, step_rows)
     return Shape(profile.vocab_size, length, depth, width, head_size), at_once, step_rows
 
 
 def is_fast(device: torch.device | str) -> bool:
-    """Whether to compute in bfloat16 with compiled kernels: a CUDA device of the Ampere generation or later."""
+    """Whether to compute in bfloat16 with compiled kernels: on a CUDA device of the Ampere generation or later."""
     return torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
@@ -165,9 +165,9 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def window_mask(window: int, length: int, device: torch.device) -> Mask:
-    """What a token may see: itself and the window - 1 tokens before it. None is every token before it.
+    """The attention mask: a token sees itself and the window - 1 tokens before it. None means all earlier tokens.
 
-    A block mask for the compiled kernel, whose work is then in proportion to the window; else a boolean [T, T].
+    A block mask for the compiled kernel, whose work is then proportional to the window; else a boolean [T, T].
     """
     if is_fast(device):
 
@@ -192,12 +192,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
 
 
 def project(x: Tensor, matrix: Tensor) -> Tensor:
-    """Product with a matrix [outputs, inputs]; weights are float32, the product is computed in the type of x."""
+    """Product with a matrix [outputs, inputs]; float32 weights are converted to the type of x."""
     return F.linear(x, matrix.to(x.dtype))
 
 
 class Block(nn.Module):
-    """Attention, then an MLP with ReLU² between its matrices; each reads the normalised stream and adds to it."""
+    """Attention, then an MLP with ReLU²; each reads the normalised residual stream and adds its output to it."""
 
     def __init__(self, shape: Shape, has_value_embedding: bool) -> None:
         super().__init__()
@@ -214,9 +214,9 @@ class Block(nn.Module):
         return x + project(F.relu(project(norm(x), self.up)).square(), self.down)
 
     def attention(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
-        """What each token takes from those it sees, [B, T, D], before `out` mixes the heads."""
+        """The attention output before the projection `out`: [B, T, D]."""
         batch, length, width = x.shape
-        # One product for three matrices reads x once; Muon still sees three.
+        # One product for all three matrices reads x once; Muon still trains three matrices.
         mixed = project(x, self.qkv.flatten(0, 1)).view(batch, length, 3, -1, self.head_size)
         query, key, value = mixed.transpose(1, 3).unbind(2)  # [B, H, T, S]
         if self.value_embedding is not None:
@@ -231,10 +231,10 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The model: from tokens, int64 [B, T], the logits of each next token, float32 [B, T, V].
+    """The model: from tokens int64 [B, T] to logits of the next token, float32 [B, T, V].
 
-    Weights are float32, drawn on the CPU, the same for every device, then moved to it. On a fast device the computation
-    between them is bfloat16, and T is the shape's sequence length; elsewhere T is at most that.
+    Weights are float32. They are drawn on the CPU, so that they are the same for every device. On a fast device, the
+    model computes in bfloat16 and T must be the shape's sequence length; elsewhere T may be smaller.
     """
 
     cosine: Tensor
@@ -271,10 +271,10 @@ class GPT(nn.Module):
         return [matrix for block in self.layers for matrix in block.matrices()]
 
     def _draw_weights(self) -> None:
-        """Matrices that write to the stream start at zero, so that every block starts as the identity."""
+        """Matrices that write to the residual stream start at zero, so that every block starts as the identity."""
         nn.init.normal_(self.embedding.weight)
         nn.init.normal_(self.unembedding, std=UNEMBEDDING_STD)
-        # A uniform distribution has no tail to draw an outlier from; the factor makes its deviation the same.
+        # A uniform distribution has no outliers; the factor sqrt(3) gives it the standard deviation of INIT_SCALE.
         bound = INIT_SCALE * math.sqrt(3 / self.shape.width)
         for block in self.layers:
             nn.init.uniform_(block.qkv, -bound, bound)
@@ -294,20 +294,20 @@ class GPT(nn.Module):
         return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
 
     def flops_per_token(self) -> float:
-        """Floating-point operations of a training step for one token: 6 for each weight of a product, and attention's
-        12 · width for each token in the window (without a discount for the causal half)."""
+        """Floating-point operations of a training step for one token: 6 for each weight of a matrix product, and
+        12 · width for each token in the attention window (causality is not subtracted)."""
         weights = sum(p.numel() for p in [*self.matrices(), self.unembedding])
         return 6 * weights + 12 * self.shape.width * sum(self.shape.windows)
 
 
 def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.Module:
-    """The trained model of a `model.pt`, for the scorer: tokens int64 [B, T] to logits float32 [B, T, V]."""
+    """Restore a trained model for the scorer: from tokens int64 [B, T] to logits float32 [B, T, V]."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model = GPT(Shape(**saved["shape"]), device)
     model.load_state_dict(saved["weights"])
     model.eval()
     if is_fast(device):
-        # Without compilation the attention kernel holds all T by T scores for every head.
+        # Without compilation, the attention kernel stores all T by T scores of every head.
         model.compile(dynamic=False)
     return model
 
@@ -317,14 +317,14 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.M
 
 
 def number(value: float, like: Tensor) -> Tensor:
-    """A number on the device of a tensor: data for compiled code, into which a plain one would be compiled."""
+    """A number as a tensor on the device of `like`; torch.compile would recompile for each new Python number."""
     return torch.full((), value, device=like.device)
 
 
 def adam_update(
     weights: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, keep: Tensor, step_size: Tensor, root: Tensor
 ) -> None:
-    """One update of weights, of the running mean of their gradient and of that of its square, all in place."""
+    """One update in place: of the weights, the running mean of the gradient, and that of the squared gradient."""
     mean.lerp_(gradient, 1 - ADAM_BETA1)
     square.lerp_(gradient.square(), 1 - ADAM_BETA2)
     weights.mul_(keep).sub_(step_size * mean / (square.sqrt() / root + 1e-10))
@@ -355,9 +355,9 @@ class AdamW:
             self._update(parameter.detach(), gradient_of(parameter), mean, square, *numbers)
 
 
-# Odd quintics a·s + b·s³ + c·s⁵ that, one after another, bring every s of [0.003, 1] to within 0.015 of 1. Each has the
-# least largest error on the interval that the one before it leaves, taken 5% longer: beyond its interval a quintic
-# explodes, and rounding to bfloat16 leads there.
+# Odd quintics a·s + b·s³ + c·s⁵. Applied one after another, they map every s in [0.003, 1] to within 0.015 of 1. Each
+# minimises the maximum error on the image of the previous interval, widened by 5%: outside its interval a quintic
+# diverges, and rounding to bfloat16 can lead outside.
 _QUINTICS = (
     (7.9903, -21.4146, 14.3983),
     (3.8710, -2.6172, 0.4487),
@@ -368,13 +368,13 @@ _QUINTICS = (
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest matrices whose singular values are all 1, nearly; [N, rows, columns].
+    """Approximately the nearest matrices whose singular values are all 1: [N, rows, columns].
 
-    Polynomials of a matrix and its transpose act on its singular values alone (Newton-Schulz iterations).
+    Odd polynomials of a matrix change only its singular values (Newton-Schulz iterations).
     """
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices
-    x = x / (1.02 * x.norm(dim=(-2, -1), keepdim=True) + 1e-12)  # no singular value may be above 1
+    x = x / (1.02 * x.norm(dim=(-2, -1), keepdim=True) + 1e-12)  # so that no singular value is above 1
     for a, b, c in _QUINTICS:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
@@ -384,17 +384,17 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 def muon_change(
     weights: Tensor, gradient: Tensor, mean: Tensor, momentum: Tensor, decay: Tensor, compute_type: torch.dtype
 ) -> Tensor:
-    """What a step at rate 1 takes from matrices [N, rows, columns]; moves the running mean of their gradient on."""
+    """The change of matrices [N, rows, columns] at learning rate 1; updates the running mean of their gradient."""
     mean.lerp_(gradient, 1 - momentum)
     change = orthogonalise(gradient.lerp(mean, momentum).to(compute_type)).float()  # Nesterov
-    # Decay only what the step shrinks too: a weight that is still growing keeps its size.
+    # Decay only weights that the step shrinks as well; growing weights are not decayed.
     change = change + decay * weights * (change * weights > 0)
-    # A tall matrix has few columns for its many outputs: a longer step moves each output as far.
+    # A tall matrix has more outputs than inputs, so it needs a longer step to change each output equally.
     return change * math.sqrt(max(1.0, weights.size(-2) / weights.size(-1)))
 
 
 class Muon:
-    """Momentum whose step is orthogonalised (Jordan and others, 2024), for matrices [rows, columns] and stacks of
+    """Momentum with orthogonalised steps (Jordan and others, 2024), for matrices [rows, columns] and stacks of
     matrices [N, rows, columns]. All matrices of one size are updated together."""
 
     def __init__(self, parameters: Sequence[Tensor], rate: float, compute_type: torch.dtype) -> None:
@@ -423,19 +423,19 @@ class Muon:
 
 
 def _stack(tensors: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Matrices and stacks of matrices of one size as one stack [N, rows, columns], copied."""
+    """Copy matrices and stacks of matrices of one size into one stack [N, rows, columns]."""
     return torch.cat([tensor.detach().view(-1, *size) for tensor in tensors])
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter that took part in the loss."""
+    """The gradient of a parameter, which must not be None."""
     assert parameter.grad is not None
     return parameter.grad
 
 
 def adam_groups(model: GPT) -> list[AdamW]:
-    """The parameters that AdamW trains, with the rates of each group."""
-    # Rows of an embedding meet few gradients, each of a length that grows with the width.
+    """One AdamW optimizer for each group of parameters that Muon does not train."""
+    # Each row of an embedding gets few gradients, and their length grows with the width.
     width_factor = math.sqrt(512 / model.shape.width)
     tables = [block.value_embedding.weight for block in model.layers if block.value_embedding is not None]
     return [
@@ -448,7 +448,7 @@ def adam_groups(model: GPT) -> list[AdamW]:
 
 
 def rate_share_at(progress: float) -> float:
-    """Share of the full rate, when this share of the time is spent."""
+    """The learning rate as a share of the full rate, after this share of the budget."""
     rise = progress / WARMUP_FRACTION if progress < WARMUP_FRACTION else 1.0
     left = (1 - progress) / WARMDOWN_FRACTION if progress > 1 - WARMDOWN_FRACTION else 1.0
     return min(rise, LR_FLOOR + (1 - LR_FLOOR) * left)
@@ -461,7 +461,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean nats for a target."""
+    """Mean loss of a target, in nats."""
     return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
 
@@ -470,9 +470,9 @@ class Trainer:
 
     Attributes:
         batch_rows: Rows on the device at once.
-        batches_per_step: So many batches add their gradients to one step.
+        batches_per_step: Batches whose gradients are added up in one step.
         tokens_per_step: Targets in one step.
-        ahead: Steps to launch before the loss of one is waited for, so that a GPU always has the next at hand.
+        ahead: Steps to launch before waiting for the loss of an earlier step, so that a GPU is never idle.
     """
 
     def __init__(self, profile: harness.Profile, seed: int) -> None:
@@ -490,7 +490,7 @@ class Trainer:
         self._peak = next((peak * 1e12 for part, peak in peaks.items() if part in profile.device_name), math.inf)
 
     def step(self, batches: Sequence[Batch], progress: float) -> Tensor:
-        """One step at this share of the time; returns the mean loss before it, on the device and not waited for."""
+        """One step after this share of the budget; returns the mean loss before the step, without waiting for it."""
         total = torch.zeros((), device=self.device)
         for inputs, targets in batches:
             loss = self._loss(self.model, inputs, targets)
@@ -505,9 +505,9 @@ class Trainer:
         return total
 
     def warm_up(self, steps: int) -> float:
-        """Take steps on made-up tokens at the run's own sizes, then restore everything; seconds of the last step.
+        """Take steps on made-up tokens of the run's sizes, then restore the weights; returns the last step's seconds.
 
-        Kernels are compiled and memory is taken here, outside the clock, and nothing is learned.
+        This compiles kernels and allocates memory before the clock starts.
         """
         generator = torch.Generator().manual_seed(0)
         size = (self.batch_rows, self.model.shape.sequence_length + 1)
@@ -525,11 +525,11 @@ class Trainer:
         return seconds
 
     def mfu_percent(self, steps: int, seconds: float) -> float:
-        """Operations that so many steps need, in percent of the device's bfloat16 peak; 0 where that is not known."""
+        """Model FLOPs utilisation of these steps, in percent of the device's bfloat16 peak; 0 if that is unknown."""
         return 100 * steps * self.tokens_per_step * self.model.flops_per_token() / (seconds * self._peak)
 
     def save(self, path: Path) -> float:
-        """Write the model so that `path` is complete whenever it exists; returns the seconds that took."""
+        """Write the model atomically: if `path` exists, it is complete. Returns the seconds that this took."""
         start = time.monotonic()
         partial = path.with_name(path.name + ".partial")
         torch.save({"shape": asdict(self.model.shape), "weights": self.model.state_dict()}, partial)
@@ -538,7 +538,7 @@ class Trainer:
 
 
 def later(value: Tensor) -> Callable[[], float]:
-    """A number on the device, fetched behind the work that is queued there now: waits for that and for no more."""
+    """Start to fetch a number from the device; the result waits only for work that is queued on the device now."""
     fetched = value.to("cpu", non_blocking=True)
     event = torch.get_device_module(value.device).Event()
     event.record()
@@ -553,20 +553,20 @@ def later(value: Tensor) -> Callable[[], float]:
 def train(trainer: Trainer, budget: float, path: Path) -> tuple[int, float, float]:
     """Warm up, start the clock, train and save, so that `path` is complete before the budget (seconds) is over.
 
-    Returns the steps, the seconds from the start of the clock until the model was saved, and the MFU of the steps in
-    percent. Exits with status 1 where the loss is no number, or hopelessly large.
+    Returns the number of steps, the seconds from the start of the clock until the model was saved, and the MFU of the
+    steps in percent. Exits with status 1 if the loss is NaN or above 100.
     """
-    recent = deque([trainer.warm_up(steps=3 if is_fast(trainer.device) else 1)], maxlen=20)  # seconds of a step
+    recent = deque([trainer.warm_up(steps=3 if is_fast(trainer.device) else 1)], maxlen=20)  # seconds of the last steps
     rehearsal = path.with_name("rehearsal.pt")
-    # The parent's clock starts a little earlier than ours, and a disk can be slower than it was at the rehearsal.
+    # The parent's clock starts slightly earlier than ours, and saving may be slower than in the rehearsal.
     reserve = 0.1 + 3 * trainer.save(rehearsal)
     rehearsal.unlink()
-    # A garbage collection in the middle of a step is noise in the number of steps.
+    # Garbage collection would make the number of steps noisy.
     gc.collect()
     gc.freeze()
     gc.disable()
 
-    launched = deque[tuple[float, Callable[[], float]]]()  # progress, and what waits for the step and gives its loss
+    launched = deque[tuple[float, Callable[[], float]]]()  # progress, and a function that returns the loss
     batches = harness.batches(harness.begin(), trainer.batch_rows, trainer.device, harness.seed())
     start = time.monotonic()
     waiting = list(islice(batches, trainer.batches_per_step))
@@ -574,7 +574,7 @@ def train(trainer: Trainer, budget: float, path: Path) -> tuple[int, float, floa
     steps = 0
     while True:
         begun = time.monotonic() - start
-        # A step on its way may take as long as the longest of late, and the one after it half as long again.
+        # Reserve the longest recent time for each launched step, and one and a half times as much for the next step.
         usable = budget - reserve - (len(launched) + 1.5) * max(recent)
         if begun < usable or steps + len(launched) == 0:
             progress = min(1.0, begun / usable) if usable > 0 else 1.0
@@ -606,7 +606,7 @@ def train(trainer: Trainer, budget: float, path: Path) -> tuple[int, float, floa
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory held so far, in MiB: allocated on a CUDA device, else resident."""
+    """Peak memory so far, in MiB: allocated memory on a CUDA device, else resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,12 +1,13 @@
-"""The trusted part of this repository: data, batches, the clock and the metric, the same for every experiment. Knows
-nothing of pytest or of the plugin: they meet at command lines, files and environment variables. This page is all that a
-training script may use.
+"""The trusted part of this repository: data, batches, the clock and the metric. It is the same for every experiment.
+
+Knows nothing of pytest or the plugin: they communicate through command lines, files and environment variables. A
+training script may use only the names on this page.
 
     import harness
 
     profile = harness.profile()                # sequence length, vocabulary, device, budget
     model = compile_and_warm_up(profile)       # on made-up tokens
-    rows = harness.begin()                     # the clock starts here
+    rows = harness.begin()                     # starts the clock
     for inputs, targets in harness.batches(rows, 32, profile.device, harness.seed()):
         ...
 """

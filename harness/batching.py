@@ -1,6 +1,8 @@
-"""Batches of training rows as tensors. On a CPU a batch is gathered when it is asked for, since a thread would take a
-core from training; for a GPU a thread gathers ahead and copies while the device computes. May not know where rows come
-from, or of validation."""
+"""Batches of training rows as tensors.
+
+On a CPU, a batch is gathered on request, because a thread would take a core from training. For a GPU, a thread gathers
+batches ahead and copies them while the device computes. Knows nothing of validation or of the source of the rows.
+"""
 
 import atexit
 import threading
@@ -19,18 +21,18 @@ if TYPE_CHECKING:
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
-# One that the device reads, one on its way there, one that is being filled.
+# One slot is read by the device, one is being copied, one is being filled.
 _SLOTS = 3
 
 
 def batches(rows: Rows, batch_rows: int, device: "str | torch.device", seed: int) -> Iterator["Batch"]:
-    """Inputs and targets for ever, each int64 [batch_rows, sequence_length] on the device.
+    """Endless batches of inputs and targets, each int64 [batch_rows, sequence_length] on the device.
 
-    Each epoch goes through all rows once, in an order that depends on the seed and the epoch alone; a batch may
-    span two epochs. On CUDA nothing waits for the copy to the device but the kernels that read it.
+    Each epoch uses every row once, in an order that depends only on the seed and the epoch. A batch may span two
+    epochs. On CUDA, only the kernels that read a batch wait for its copy to the device.
 
     Args:
-        rows: uint16 [rows, sequence_length + 1], as `begin` gives them.
+        rows: uint16 [rows, sequence_length + 1], as returned by `begin`.
     """
     if batch_rows < 1:
         raise HarnessError(f"a batch of {batch_rows} rows is empty; give harness.batches() at least 1.")
@@ -44,7 +46,7 @@ def batches(rows: Rows, batch_rows: int, device: "str | torch.device", seed: int
 
 
 def _gathered(rows: Rows, orders: Iterator[npt.NDArray[np.intp]], device: "torch.device") -> Iterator["Batch"]:
-    """Batches as they are asked for."""
+    """Batches, gathered on request."""
     import torch
 
     for order in orders:
@@ -55,7 +57,7 @@ def _gathered(rows: Rows, orders: Iterator[npt.NDArray[np.intp]], device: "torch
 def _prefetched(
     rows: Rows, orders: Iterator[npt.NDArray[np.intp]], batch_rows: int, device: "torch.device"
 ) -> Iterator["Batch"]:
-    """Batches that a thread has ready. The thread ends with this iterator, or before the interpreter does."""
+    """Batches, gathered ahead by a thread. The thread ends with this iterator, or before the interpreter exits."""
     free: SimpleQueue[_Slot | None] = SimpleQueue()
     ready: SimpleQueue[_Slot | BaseException] = SimpleQueue()
     slots = [_Slot(batch_rows, rows.shape[1], device) for _ in range(_SLOTS)]
@@ -67,10 +69,10 @@ def _prefetched(
         free.put(None)
         thread.join()
         for slot in slots:
-            slot.copied.synchronize()  # the memory may be another's from now on
+            slot.copied.synchronize()  # afterwards PyTorch may reuse the memory
 
     thread.start()
-    # A daemon that is inside CUDA when the interpreter goes away takes the process down with it.
+    # If the interpreter exited while a daemon thread is inside CUDA, the process would crash.
     atexit.register(stop)
     try:
         while True:
@@ -91,7 +93,7 @@ def _fill(
     free: "SimpleQueue[_Slot | None]",
     ready: "SimpleQueue[_Slot | BaseException]",
 ) -> None:
-    """The thread: fill one slot after another, until it is given None; an error goes to whoever wants the batch."""
+    """The thread: fill slots until it receives None. An error is passed on to the reader of the batches."""
     try:
         while (slot := free.get()) is not None:
             slot.fill(rows, next(orders))
@@ -101,19 +103,19 @@ def _fill(
 
 
 class _Slot:
-    """Room for one batch of rows, here in page-locked memory and on the device; taken once, used in turn.
+    """Reusable buffers for one batch of rows, in page-locked host memory and on the device.
 
-    Rows cross as they lie on disk, two bytes a token, and become int64 there. They are held as int16, since not every
-    kernel knows uint16.
+    Rows are copied with two bytes a token, as on disk, and become int64 on the device. The buffers are int16, because
+    not every kernel supports uint16.
 
     Attributes:
-        copied: The device has the rows, and the memory here may be written again.
+        copied: Set when the device has the rows, so that the host buffer may be written again.
     """
 
     def __init__(self, batch_rows: int, row_length: int, device: "torch.device") -> None:
         import torch
 
-        # The module of the device's kind has streams and events; the CPU's are always done.
+        # Works on a CPU too, whose events are always complete.
         self._streams = torch.get_device_module(device)
         self._stream = self._streams.Stream(device)
         self.copied = self._streams.Event()
@@ -123,9 +125,9 @@ class _Slot:
         self._there = torch.empty(size, dtype=torch.int16, device=device)
 
     def fill(self, rows: Rows, order: npt.NDArray[np.intp]) -> None:
-        """Gather these rows and send them off."""
+        """Gather these rows and start their copy to the device."""
         self.copied.synchronize()
-        # Any other mode gathers into memory of its own first.
+        # Other modes would gather into a temporary buffer first.
         np.take(rows, order, axis=0, out=self._here.numpy().view(np.uint16), mode="clip")
         with self._streams.stream(self._stream):
             self._stream.wait_event(self._read)
@@ -133,7 +135,7 @@ class _Slot:
             self.copied.record(self._stream)
 
     def read(self) -> "Batch":
-        """Inputs and targets, behind the copy in the device's queue; the slot may be filled again at once."""
+        """Inputs and targets, computed on the device after the copy. The slot may be filled again at once."""
         import torch
 
         current = self._streams.current_stream(self._there.device)
@@ -147,7 +149,7 @@ class _Slot:
 
 
 def _orders(rows: int, batch_rows: int, seed: int) -> Iterator[npt.NDArray[np.intp]]:
-    """Row numbers of one batch after another: intp [batch_rows]."""
+    """The row numbers of each batch: intp [batch_rows]."""
     waiting = np.empty(0, dtype=np.intp)
     epoch = 0
     while True:

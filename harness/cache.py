@@ -1,6 +1,8 @@
-"""Where prepared data live and how they are found again: the user's cache folder, never the tree. One folder holds all
-that belongs to one source, profile and format version; its manifest is written last, so a folder without one is
-unfinished. May not know how data are made."""
+"""Stores prepared data in the user's cache folder, and finds them again.
+
+One folder contains the data of one source, profile and format version. Its manifest is written last, so a folder
+without a manifest is unfinished. Does not know how data are made.
+"""
 
 import fcntl
 import hashlib
@@ -20,7 +22,7 @@ from harness.errors import HarnessError
 from harness.profiles import Profile
 
 FORMAT_VERSION = 4
-"""Raised when the same text would give other rows, or the manifest says more; data of another version are not read."""
+"""Increased when the same text gives different rows, or the manifest changes. Data of other versions are not read."""
 
 Rows = npt.NDArray[np.uint16]
 """Packed token rows, uint16 [rows, sequence_length + 1]."""
@@ -32,19 +34,19 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Prepared data, as their manifest describes them.
+    """Prepared data, as described by their manifest.
 
     Attributes:
-        folder: Where they are.
-        source: What text they were made from; a dataset with the commit it was at.
-        command: What to type to make them; with `--force` it makes them anew.
+        folder: The data folder.
+        source: The text source; for a dataset, with its commit.
+        command: The command that makes the data; with `--force` it makes them again.
         vocab_size: Entries of the token-bytes table; every token id is smaller.
-        sequence_length: Tokens of a row, less one.
-        evaluation_tokens: Targets of the metric; fewer than the profile asks for where the text held no more.
-        audit_tokens: Targets of the final audit, in other rows of the same text; fewer, or none, for the same reason.
+        sequence_length: Tokens in a row minus one.
+        evaluation_tokens: Targets of the metric; fewer than in the profile if there was too little text.
+        audit_tokens: Targets of the final audit, in other rows of the same text; fewer, or 0, for the same reason.
         training_rows: Rows of the training file.
-        sha256: Hash of the contents of each file, by name.
-        taken_from: Files and folders of this machine that hold the validation text, too.
+        sha256: SHA-256 of each file, by name.
+        taken_from: Other files and folders on this machine that contain the validation text.
     """
 
     folder: Path
@@ -60,21 +62,21 @@ class Data:
 
     @property
     def data_hash(self) -> str:
-        """One hash of all that training and scoring read; equal data anywhere have equal hashes."""
+        """One hash of everything that training and scoring read. Equal data on two machines have equal hashes."""
         here = dict.fromkeys(("folder", "source", "command", "taken_from"))
         facts = asdict(self) | here | {"format": FORMAT_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that a campaign reads of it."""
+        """Every file of the data that a campaign reads."""
         return (self.folder / _MANIFEST, *(self.folder / name for name in sorted(self.sha256)))
 
     def check(self) -> None:
-        """Read everything once and compare it with its hashes.
+        """Read every file and compare it with its hash.
 
         Raises:
-            HarnessError: A file is missing or was changed.
+            HarnessError: A file is missing or has changed.
         """
         for name, expected in self.sha256.items():
             path = self.folder / name
@@ -82,7 +84,7 @@ class Data:
                 raise self._damaged(path)
 
     def open_training_rows(self) -> Rows:
-        """The training rows, read-only and mapped from disk: uint16 [rows, sequence_length + 1]."""
+        """The training rows, memory-mapped and read-only: uint16 [rows, sequence_length + 1]."""
         path = self.folder / TRAINING
         try:
             with path.open("rb") as file:
@@ -94,18 +96,18 @@ class Data:
         return rows
 
     def read_evaluation_rows(self) -> Rows:
-        """The rows of the metric, checked against their hash: uint16 [rows, sequence_length + 1]."""
+        """The rows for the metric, checked against their hash: uint16 [rows, sequence_length + 1]."""
         return self._rows(EVALUATION)
 
     def read_audit_rows(self) -> Rows:
-        """The rows that no verdict may use, none of them among those of the metric; checked and shaped alike."""
+        """The rows for the audit, which no verdict uses; checked: uint16 [rows, sequence_length + 1]."""
         return self._rows(AUDIT)
 
     def _rows(self, name: str) -> Rows:
         return np.frombuffer(self._read(name), dtype="<u2").reshape(-1, self.sequence_length + 1)
 
     def read_token_bytes(self) -> npt.NDArray[np.int64]:
-        """Bytes of text that each token stands for, 0 for special tokens: int64 [vocab]."""
+        """Bytes of text of each token, 0 for special tokens: int64 [vocab]."""
         self._read(TOKEN_BYTES)
         table: npt.NDArray[np.int64] = np.load(self.folder / TOKEN_BYTES).astype(np.int64)
         return table
@@ -118,7 +120,7 @@ class Data:
         return content
 
     def _damaged(self, path: Path) -> HarnessError:
-        return HarnessError(f"{path} is damaged; type `{self.command} --force` to make it anew.")
+        return HarnessError(f"{path} is damaged; run `{self.command} --force` to make it again.")
 
 
 def hash_of(path: Path) -> str:
@@ -131,7 +133,7 @@ def rows_from_file(file: BinaryIO, sequence_length: int) -> Rows:
     """Map the training rows of an open file, read-only: uint16 [rows, sequence_length + 1].
 
     Raises:
-        ValueError: The file is empty or holds no whole number of rows.
+        ValueError: The file is empty, or its size is not a whole number of rows.
     """
     rows: Rows = np.memmap(file, dtype="<u2", mode="r")
     return rows.reshape(-1, sequence_length + 1)
@@ -146,12 +148,12 @@ def root() -> Path:
 
 
 def folder_for(source_key: str, profile: Profile) -> Path:
-    """Where data of that source for that profile belong."""
+    """The folder for the data of a source and a profile."""
     return root() / f"{source_key}-{_profile_key(profile)}"
 
 
 def chosen(profile: Profile) -> str | None:
-    """Name of the data to use: what AUTORESEARCH_DATA says, else what was prepared last for this profile."""
+    """Name of the data to use: AUTORESEARCH_DATA, else the data prepared last for this profile; None if neither."""
     return _named_by_environment() or _selected(profile)
 
 
@@ -159,7 +161,7 @@ def find(profile: Profile) -> Data:
     """The data to use: those named by AUTORESEARCH_DATA, else those prepared last for this profile.
 
     Raises:
-        HarnessError: There are none.
+        HarnessError: There are no such data, or they do not fit the profile.
     """
     name = chosen(profile)
     data = load(root() / name) if name else None
@@ -168,13 +170,17 @@ def find(profile: Profile) -> Data:
     if (data.vocab_size, data.sequence_length) != (profile.vocab_size, profile.sequence_length):
         raise HarnessError(
             f"the data {name} do not fit profile {profile.name} with sequence length {profile.sequence_length}; "
-            "unset AUTORESEARCH_DATA or choose the profile they were made for."
+            "unset AUTORESEARCH_DATA or choose the profile that they were made for."
         )
     return data
 
 
 def load(folder: Path) -> Data | None:
-    """The finished data in a folder, or None."""
+    """The finished data in a folder; None if unfinished.
+
+    Raises:
+        HarnessError: The manifest is damaged.
+    """
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         return Data(folder=folder, **(manifest | {"taken_from": tuple(manifest["taken_from"])}))
@@ -182,33 +188,33 @@ def load(folder: Path) -> Data | None:
         return None
     except (ValueError, TypeError, KeyError):
         raise HarnessError(
-            f"{folder / _MANIFEST} is damaged; type `rm -r {folder}` and prepare the data once more."
+            f"{folder / _MANIFEST} is damaged; run `rm -r {folder}` and prepare the data again."
         ) from None
 
 
 def finish(data: Data) -> None:
-    """Write the manifest: from now on the folder counts as finished."""
+    """Write the manifest, which marks the folder as finished."""
     manifest = {name: value for name, value in asdict(data).items() if name != "folder"}
     write_atomically(data.folder / _MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode() + b"\n"))
 
 
 def discard(folder: Path) -> None:
-    """Remove a data folder. It counts as unfinished from the first moment, in case this is interrupted."""
+    """Remove a data folder, the manifest first: if this is interrupted, the folder counts as unfinished."""
     (folder / _MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def select(profile: Profile, data: Data) -> None:
-    """Make these the data that the profile uses from now on."""
+    """Make the profile use these data from now on."""
     path = _selection(profile)
     with locked(path, on_wait=lambda: None):
         write_atomically(path, lambda file: file.write(f"{data.folder.name}\n{data.command}\n".encode()))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that it is there entire or not at all, whenever the process is killed."""
+    """Write a file completely or not at all, even if the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: a process that should have ended long ago must not write into what a later one writes.
+    # A unique name, so that two processes never write to the same file.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
         write(file)
@@ -218,7 +224,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder."""
+    """Remove the unfinished files that killed processes left in a folder."""
     for path in folder.rglob("*.partial"):
         if path.is_file():
             path.unlink(missing_ok=True)
@@ -226,10 +232,10 @@ def remove_partial(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the one right to write a file or folder; the system takes it back when the process ends, however it ends.
+    """Hold the lock of a file or folder; the system releases it when the process ends, even if it is killed.
 
     Args:
-        on_wait: Called once when another process has it, before waiting for that process.
+        on_wait: Called once before waiting for another process that holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("w") as file:
@@ -260,7 +266,7 @@ def _selected(profile: Profile) -> str | None:
 
 
 def _selection_lines(profile: Profile) -> list[str]:
-    """The folder's name and the command that made it; empty when nothing was selected."""
+    """The name of the selected folder and the command that made it; empty if no data are selected."""
     try:
         return _selection(profile).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -268,8 +274,8 @@ def _selection_lines(profile: Profile) -> list[str]:
 
 
 def _remedy(profile: Profile) -> str:
-    """What to type where data are missing. Never what would start a download that nobody asked for."""
+    """The command to run when data are missing; never one that starts a download the user did not ask for."""
     options = f"--profile {profile.name} --seq-len {profile.sequence_length}"
     made = _selection_lines(profile)[1:]
     command = made[0] if made else f"python -m harness.prepare --source embedded {options}"
-    return f"unset AUTORESEARCH_DATA and type `{command}`" if _named_by_environment() else f"type `{command}`"
+    return f"unset AUTORESEARCH_DATA and run `{command}`" if _named_by_environment() else f"run `{command}`"

@@ -1,5 +1,7 @@
-"""What a training process is given: seed, budget, output folder, how much to hold on the device, and the training rows
-at the moment its clock starts. May not know of validation data."""
+"""The inputs of a training process: seed, budget, output folder, batch size, and, once the clock starts, training rows.
+
+Knows nothing of validation data.
+"""
 
 import os
 import socket
@@ -13,17 +15,17 @@ _begun = False
 
 
 def begin() -> Rows:
-    """Start the clock and get the training rows: uint16 [rows, sequence_length + 1], read-only.
+    """Start the clock and return the training rows: uint16 [rows, sequence_length + 1], read-only.
 
-    Build, compile and warm up before this call; budgeted seconds run from it. Under a session it tells the parent and
-    returns when the parent has started its clock. By hand it returns at once.
+    Build, compile and warm up before this call: the budget starts with it. In a session it asks the parent process to
+    start its clock and waits until the clock runs. By hand it returns at once.
 
     Raises:
-        HarnessError: It was called before, the parent went away, or there are no data.
+        HarnessError: It was called before, the parent has ended, or there are no data.
     """
     global _begun
     if _begun:
-        raise HarnessError("harness.begin() was called twice; the clock starts once, so keep the rows it gave.")
+        raise HarnessError("harness.begin() was called twice; call it once and keep the rows that it returns.")
     _begun = True
     profile = profiles.profile()
     number = os.environ.get("AUTORESEARCH_CLOCK_FD")
@@ -35,8 +37,8 @@ def begin() -> Rows:
             return cache.rows_from_file(file, profile.sequence_length)
     except ValueError:
         raise HarnessError(
-            f"the rows that the session handed over do not fit a sequence length of {profile.sequence_length}; "
-            "start the session again so that it asks the harness anew."
+            f"the session's training rows do not fit a sequence length of {profile.sequence_length}; "
+            "restart the session so that it reads the profile again."
         ) from None
 
 
@@ -50,7 +52,7 @@ def seed() -> int:
 
 
 def budget_seconds() -> float:
-    """Seconds to train after `begin`: AUTORESEARCH_BUDGET, else the profile's."""
+    """Seconds to train after `begin`: AUTORESEARCH_BUDGET, else the profile's budget."""
     text = os.environ.get("AUTORESEARCH_BUDGET")
     if not text:
         return profiles.profile().budget_seconds
@@ -64,25 +66,25 @@ def budget_seconds() -> float:
 
 
 def device_batch(default_rows: int, step_rows: int) -> int:
-    """Rows to hold on the device at once, of the `step_rows` that one step of training takes.
+    """Rows of one batch on the device, when one training step uses `step_rows` rows.
 
-    At most AUTORESEARCH_DEVICE_BATCH, else at most `default_rows`; with AUTORESEARCH_HALVE_BATCH=1 at most half of what
-    it would be. At least 1, and always a divisor of `step_rows`: whole batches add up to the same step.
+    At most AUTORESEARCH_DEVICE_BATCH if set, else at most `default_rows`. AUTORESEARCH_HALVE_BATCH=1 halves the result.
+    Always a divisor of `step_rows`, so that whole batches add up to one step.
 
     Raises:
-        HarnessError: A step without rows, or a variable that says nothing sensible.
+        HarnessError: `step_rows` is below 1, or a variable has a bad value.
     """
     if step_rows < 1:
         raise HarnessError(f"a step of {step_rows} rows is empty; give harness.device_batch() at least 1.")
     rows = _largest_divisor(step_rows, device_batch_of_environment() or default_rows)
     halved = os.environ.get("AUTORESEARCH_HALVE_BATCH") or "0"
     if halved not in ("0", "1"):
-        raise HarnessError(f"AUTORESEARCH_HALVE_BATCH={halved!r} says neither 1 nor 0; unset it.")
+        raise HarnessError(f"AUTORESEARCH_HALVE_BATCH={halved!r} is neither 1 nor 0; unset it.")
     return _largest_divisor(step_rows, rows // 2) if halved == "1" else rows
 
 
 def device_batch_of_environment() -> int | None:
-    """AUTORESEARCH_DEVICE_BATCH, where it is set."""
+    """The value of AUTORESEARCH_DEVICE_BATCH, or None if it is not set."""
     text = os.environ.get("AUTORESEARCH_DEVICE_BATCH")
     if not text:
         return None
@@ -92,23 +94,23 @@ def device_batch_of_environment() -> int | None:
 
 
 def out_folder() -> Path | None:
-    """Where to leave `model.pt`: AUTORESEARCH_OUT, or None by hand."""
+    """The folder for `model.pt`: AUTORESEARCH_OUT, or None by hand."""
     folder = os.environ.get("AUTORESEARCH_OUT")
     return Path(folder) if folder else None
 
 
 def _largest_divisor(rows: int, most: int) -> int:
-    """The largest divisor that is at most so many; 1 where there is none."""
+    """The largest divisor of `rows` that is at most `most`, at least 1."""
     return next((part for part in range(min(rows, most), 1, -1) if rows % part == 0), 1)
 
 
 def _start_of_parent_clock(number: str) -> int | None:
-    """Ask the parent to start its clock; returns the descriptor of the rows if it passes one along."""
+    """Ask the parent to start its clock; returns the descriptor of the rows if the parent sends one."""
     try:
         parent = socket.socket(fileno=int(number))
     except (ValueError, OSError):
         raise HarnessError(
-            f"AUTORESEARCH_CLOCK_FD={number!r} is no open socket; unset it to run training by hand."
+            f"AUTORESEARCH_CLOCK_FD={number!r} is not an open socket; unset it to run training by hand."
         ) from None
     with parent:
         parent.setblocking(True)
@@ -122,7 +124,7 @@ def _start_of_parent_clock(number: str) -> int | None:
                 answer += received
                 descriptors += passed
         except OSError as error:
-            raise HarnessError(f"the session that started this training went away ({error}).") from None
+            raise HarnessError(f"the session that started this training has ended ({error}).") from None
     if answer != b"go\n":
-        raise HarnessError("the session that started this training went away before it started the clock.")
+        raise HarnessError("the session that started this training ended before it started the clock.")
     return descriptors[0] if descriptors else None

@@ -1,6 +1,8 @@
-"""The embedded corpus: the Python source on this machine, so that research can start without a network. Training text
-is the standard library; validation text comes from whole folders that a training process has no need of, so that a
-sandbox can hide them. May not know of tokens."""
+"""The embedded corpus: the Python source code on this machine. It needs no network.
+
+Training text is the standard library. Validation text comes from whole folders that training does not need, so that a
+sandbox can hide them. Knows nothing of tokens.
+"""
 
 import hashlib
 import json
@@ -15,29 +17,29 @@ from harness.errors import HarnessError
 from harness.shards import shard_name, write_shard
 
 VALIDATION_FOLDERS = ("test", "idlelib", "turtledemo", "pydoc_data")
-"""Folders of the standard library that hold validation text."""
+"""Folders of the standard library with validation text."""
 
 _TEST_FOLDERS = frozenset({"test", "tests"})
 _SITE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _TAKEN_FROM = "taken_from.json"
 _SHARD_BYTES = 4_000_000
-# Characters of validation text for each token of metric and audit. Source code has 2.8 to 4 in a token: the least that
-# holds enough tokens, and the most that is worth tokenising to choose from.
+# Characters of validation text for each token of the metric and the audit. Source code has 2.8 to 4 characters a token,
+# so the least is enough; more than the most would only make tokenising slower.
 _LEAST_PER_TOKEN, _MOST_PER_TOKEN = 4, 16
 
 
 def source_key() -> str:
-    """A name for the text of this interpreter; the same in all its virtual environments."""
+    """A name for this interpreter's text; it is the same in all virtual environments of the interpreter."""
     place = hashlib.sha256(str(_standard_library()).encode()).hexdigest()[:8]
     return f"embedded-python{platform.python_version()}-{place}"
 
 
 def write_shards(folder: Path, validation_tokens: int) -> None:
-    """Write the embedded corpus as parquet shards into a new folder, all of them or none.
+    """Write the embedded corpus as parquet shards into a new folder. The folder appears when it is complete.
 
     Args:
-        validation_tokens: Decides how much validation text is written. Test folders of installed packages are added
-            when the standard library holds too little, as those of Debian and of small container images do.
+        validation_tokens: Tokens that the validation text must suffice for. If the standard library has too little
+            text, as on Debian and in small container images, test folders of installed packages are added.
     """
     sites = sorted({Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))})
     training, validation, folders = texts(_standard_library(), sites, validation_tokens * _LEAST_PER_TOKEN)
@@ -52,19 +54,19 @@ def write_shards(folder: Path, validation_tokens: int) -> None:
 
 
 def read_taken_from(folder: Path) -> tuple[Path, ...]:
-    """The folders of the machine that hold the validation text of these shards."""
+    """The folders on this machine that contain the validation text of these shards."""
     return tuple(Path(path) for path in json.loads((folder / _TAKEN_FROM).read_text(encoding="utf-8")))
 
 
 def texts(library: Path, sites: Iterable[Path], least_validation: int) -> tuple[list[str], list[str], list[Path]]:
-    """Training and validation documents, each once and none in both, in the order of their paths; and the folders that
-    validation documents were taken from.
+    """Training documents, validation documents, and the folders of the validation documents.
+
+    Documents are in the order of their paths. No document occurs twice, or in both lists.
 
     Args:
         library: The standard library.
         sites: Folders of installed packages.
-        least_validation: Wanted characters of validation text; test folders of packages are added until there are
-            as many.
+        least_validation: Characters of validation text. Test folders of packages are added until there are enough.
 
     Raises:
         HarnessError: This Python has no source files.
@@ -83,14 +85,14 @@ def texts(library: Path, sites: Iterable[Path], least_validation: int) -> tuple[
         size += sum(map(len, more))
     if not training or not validation:
         raise HarnessError(
-            f"{library} holds no Python source to learn from; give `python -m harness.prepare --source FOLDER` a "
-            "folder of parquet files with a column `text`."
+            f"{library} has no Python source files; run `python -m harness.prepare --source FOLDER` with a folder of "
+            "parquet files that have a column `text`."
         )
     return training, validation, folders
 
 
 def spread(documents: list[str], characters: int) -> list[str]:
-    """Documents of about that size together, taken evenly from the first to the last; all when they hold no more."""
+    """Documents with about this many characters together, evenly spaced; all documents if they have fewer."""
     share = min(1.0, characters / sum(map(len, documents)))
     return [document for n, document in enumerate(documents) if int((n + 1) * share) > int(n * share)]
 
@@ -100,8 +102,10 @@ def _standard_library() -> Path:
 
 
 def _training_files(library: Path) -> list[Path]:
-    """The standard library without validation folders, installed packages and the test folders inside its packages,
-    which some systems strip: training text should not depend on that."""
+    """The standard library without validation folders, installed packages, and test folders inside its packages.
+
+    Some systems remove these test folders; the training text should not depend on that.
+    """
     return _python_files(
         library,
         lambda folder: (
@@ -131,7 +135,7 @@ def _test_folders(sites: Iterable[Path]) -> Iterator[Path]:
 
 
 def _new(paths: Iterable[Path], seen: set[str]) -> Iterator[str]:
-    """Contents not seen before. Files in other encodings than UTF-8, a few of Python's own tests, are passed over."""
+    """The contents that are not in `seen`. Skips files that are not UTF-8, such as a few of Python's own tests."""
     for path in paths:
         try:
             text = path.read_bytes().decode("utf-8")

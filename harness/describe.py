@@ -1,5 +1,7 @@
-"""What a session must know of this harness, as one JSON object: the command `python -m harness.describe`. Makes the
-embedded data first where the profile has none. May not know what a session does with it."""
+"""Describes this harness for a session, as one JSON object: the command `python -m harness.describe`.
+
+Makes the embedded data first if the profile has no data. Does not know what a session does with the description.
+"""
 
 import inspect
 import json
@@ -11,8 +13,11 @@ from harness.profiles import Profile
 
 
 def describe() -> dict[str, object]:
-    """Profile, limits, hardware key, data hash, the scorer's command, the environment that fixes them, and what to add
-    to it when a run that crashed for want of memory is tried once more."""
+    """Profile, limits, hardware key, data hash, and the scorer's command.
+
+    `environment` fixes these choices for every run. `retry_out_of_memory` is added to it when a run that ran out of
+    memory is tried again.
+    """
     profile = profiles.profile()
     device_batch = clock.device_batch_of_environment()
     data = _data(profile)
@@ -46,7 +51,7 @@ def describe() -> dict[str, object]:
 
 
 def interface() -> str:
-    """What a training script may use, for whoever writes one: the page of the package, then each name of it."""
+    """The documentation of the names that a training script may use: the package's docstring, then each name's."""
     parts = [inspect.getdoc(harness) or ""]
     for name in harness.__all__:
         thing = getattr(harness, name)
@@ -57,18 +62,18 @@ def interface() -> str:
 
 
 def hardware_key(profile: Profile) -> str:
-    """What must be equal for two results to be compared: the device, and on a CPU its cores."""
+    """Results are compared only if their keys are equal: the device, and on a CPU the number of cores."""
     if profile.device == "cpu":
         return f"{profile.device_name}, {profiles.usable_cores()} cores"
     return profile.device_name
 
 
 def _data(profile: Profile) -> cache.Data:
-    """The data to use, made from the embedded corpus if nothing else was ever chosen."""
+    """The data to use; made from the embedded corpus if no data were chosen."""
     name = cache.chosen(profile)
     if name and cache.load(cache.root() / name):
         return cache.find(profile)
-    # Slow to import, and seldom needed.
+    # Imported here, because it is slow to import and rarely needed.
     from harness.prepare import embedded_folder, prepare
 
     return prepare(profile) if name in (None, embedded_folder(profile).name) else cache.find(profile)

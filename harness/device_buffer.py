@@ -1,6 +1,8 @@
-"""Memory of a CUDA device that two processes share: the scorer allocates it and gives a handle of 64 bytes, the server
-opens that. Through the CUDA runtime that PyTorch has loaded, since PyTorch itself shares tensors in other ways alone.
-Where there is no such memory, None, and both sides go through the host. May not know what is kept in it."""
+"""CUDA device memory that two processes share: the scorer allocates it, and the model server opens its 64-byte handle.
+
+Calls the CUDA runtime that PyTorch has loaded, because PyTorch itself has no function for this. If sharing does not
+work, the functions return None, and both processes use host memory. Does not know what is stored in the memory.
+"""
 
 import ctypes
 from contextlib import suppress
@@ -13,23 +15,23 @@ from torch import Tensor
 from harness.exchange import LOGIT_BYTES, Job
 
 _HANDLE_BYTES = 64
-_LAZY_PEER_ACCESS = 1  # cudaIpcMemLazyEnablePeerAccess, the only flag there is
+_LAZY_PEER_ACCESS = 1  # cudaIpcMemLazyEnablePeerAccess, the only flag
 
 
 class _Handle(ctypes.Structure):
-    """cudaIpcMemHandle_t: passed by value, so it has to be a structure."""
+    """cudaIpcMemHandle_t; a structure, because it is passed by value."""
 
     _fields_ = (("reserved", ctypes.c_char * _HANDLE_BYTES),)
 
 
 @dataclass(slots=True)
 class DeviceBuffer:
-    """Memory of the current device, allocated by itself: no other tensor lies in what its handle opens.
+    """Memory of the current device. It is a separate allocation, so its handle gives access to no other tensor.
 
     Attributes:
-        address: On the device.
-        size: In bytes.
-        handle: Hexadecimal, for the other process.
+        address: Its address on the device.
+        size: Its size in bytes.
+        handle: The handle for the other process, in hexadecimal.
     """
 
     address: int
@@ -41,21 +43,21 @@ class DeviceBuffer:
         return _tensor(self.address, self.size)
 
     def close(self) -> None:
-        """Give it back. Tensors that show it may not be used again."""
+        """Free the memory. Tensors that use it are invalid afterwards."""
         torch.cuda.synchronize()
         if runtime := _runtime():
             runtime.cudaFree(ctypes.c_void_p(self.address))
 
 
 def allocate(size: int) -> DeviceBuffer | None:
-    """Memory of the current device that can be shared, if this device and driver have such."""
-    torch.zeros(1, device="cuda")  # loads the runtime and makes the context
+    """Allocate memory that can be shared; None if this device or driver does not support that."""
+    torch.zeros(1, device="cuda")  # loads the runtime and creates the context
     runtime = _runtime()
     if runtime is None:
         return None
     address = ctypes.c_void_p()
     if runtime.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(size)) != 0 or address.value is None:
-        runtime.cudaGetLastError()  # else PyTorch's next call would report it
+        runtime.cudaGetLastError()  # clears the error, which PyTorch's next call would report
         return None
     handle = _Handle()
     if runtime.cudaIpcGetMemHandle(ctypes.byref(handle), address) != 0:
@@ -66,7 +68,7 @@ def allocate(size: int) -> DeviceBuffer | None:
 
 
 def open_device_buffer(job: Job, logit_type: torch.dtype) -> Tensor | None:
-    """The scorer's buffer in this process, as logits [rows, sequence, vocab]; None where it cannot be opened."""
+    """The scorer's buffer in this process, as logits [rows, sequence, vocab]; None if it cannot be opened."""
     if not job.device_buffer or (runtime := _runtime()) is None:
         return None
     handle = _Handle.from_buffer_copy(bytes.fromhex(job.device_buffer))
@@ -80,7 +82,7 @@ def open_device_buffer(job: Job, logit_type: torch.dtype) -> Tensor | None:
 
 
 def pin(memory: Tensor) -> bool:
-    """Page-lock shared host memory for this process, so that copies to the device run at the bus's speed."""
+    """Page-lock shared host memory for this process, so that copies to the device are fast. False on failure."""
     if (runtime := _runtime()) is None:
         return False
     failed = runtime.cudaHostRegister(ctypes.c_void_p(memory.data_ptr()), ctypes.c_size_t(memory.numel()), 0)
@@ -90,7 +92,7 @@ def pin(memory: Tensor) -> bool:
 
 
 class _View:
-    """What `torch.as_tensor` takes for an array on the device."""
+    """Device memory in the form that `torch.as_tensor` accepts."""
 
     def __init__(self, address: int, size: int) -> None:
         self.__cuda_array_interface__ = {"shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3}
@@ -101,7 +103,7 @@ def _tensor(address: int, size: int) -> Tensor:
 
 
 def _runtime() -> ctypes.CDLL | None:
-    """The CUDA runtime of this process: a second one would be another context's."""
+    """The CUDA runtime that this process has loaded; a second copy would use another context."""
     with suppress(OSError):
         for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
             if "libcudart" in line:

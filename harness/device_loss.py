@@ -1,6 +1,8 @@
-"""Losses of logits in device memory that another process can write at any time: a kernel that reads each logit once,
-into registers, and computes the whole loss from those, so that no copy has to be made first. In Triton, which comes
-with PyTorch for CUDA. May not know of models or processes."""
+"""A Triton kernel that computes losses from logits in device memory that another process may write at any time.
+
+It reads each logit exactly once, into registers, and computes the whole loss from them, so no private copy is needed.
+Triton comes with PyTorch for CUDA. Knows nothing of models or processes.
+"""
 
 import torch
 import triton
@@ -11,11 +13,11 @@ _WARPS = 8
 
 
 @triton.jit
-def _losses(logits, targets, nats, vocab, BLOCK: tl.constexpr):  # noqa: N803 - Triton's way to name a constant
+def _losses(logits, targets, nats, vocab, BLOCK: tl.constexpr):  # noqa: N803 - Triton's convention for constants
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     row = logits + token * vocab + column
-    # Volatile: once read, never read again.
+    # Volatile: the compiler must not read a logit twice.
     read = tl.load(row, mask=column < vocab, other=float("-inf"), volatile=True).to(tl.float32)
     largest = tl.max(read, 0)
     total = tl.sum(tl.exp(read - largest), 0)
@@ -24,14 +26,14 @@ def _losses(logits, targets, nats, vocab, BLOCK: tl.constexpr):  # noqa: N803 - 
 
 
 def losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """-ln of the probability of each target, as `F.cross_entropy` has it, in float32: [rows, sequence].
+    """-ln of the probability of each target, as in `F.cross_entropy`: float32 [rows, sequence].
 
-    A logit that is NaN or infinite upwards makes the loss NaN, and so does a row of logits that are all infinite
-    downwards; a target without probability has an infinite loss.
+    The loss is NaN if a logit is NaN or +inf, or if all logits of a token are -inf. It is infinite if the target's
+    logit is -inf and another logit is finite.
 
     Args:
         logits: [rows, sequence, vocab], contiguous, on a CUDA device.
-        targets: int64 [rows, sequence], there too.
+        targets: int64 [rows, sequence], on the same device.
     """
     nats = torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
     vocab = logits.shape[-1]

@@ -1,6 +1,9 @@
-"""Files of a hub's dataset, brought to this machine: several at once by plain HTTP, each going on where a kill or a
-broken transfer stopped it, and checked against the size and hash that the hub states before it counts. They lie in the
-hub library's own cache (HF_HOME), where other programs look for them too. May not know what is in the files."""
+"""Downloads the files of a dataset from a hub, several at once by plain HTTP.
+
+A download that was killed or interrupted continues where it stopped. A file counts only if its size and hash are those
+that the hub states. The files are stored in the hub library's own cache (HF_HOME), where other programs find them too.
+Does not know what is in the files.
+"""
 
 import hashlib
 import os
@@ -25,29 +28,29 @@ _FILES_AT_ONCE = 8
 
 
 def fetch(listing: Listing, files: Sequence[RemoteFile], *, check: bool = False) -> list[Path]:
-    """Have files of a dataset on this machine; without a network if they are there already.
+    """Download the files of a dataset that are not on this machine yet.
 
-    Not by the hub library's own download: it keeps nothing of a file that a kill interrupted.
+    The hub library's own download is not used, because it cannot continue a file after a kill.
 
     Args:
-        check: Compare files that are there with their hashes as well, and fetch again what differs.
+        check: Also compare existing files with their hashes, and download those that differ again.
 
     Returns:
-        Their paths in the hub library's cache.
+        The paths of the files in the hub library's cache.
 
     Raises:
-        HarnessError: A file cannot be had; says why and what to type.
+        HarnessError: A file could not be downloaded; the message says why and what to run.
     """
     store = _Store(listing)
     try:
         if check:
             progress.say(f"checking {len(files)} files of {listing.dataset}")
-        # Without the lock first: a cache that several people share may not be theirs to write to.
+        # First without the lock: a shared cache may be read-only for this user.
         missing = [file for file in files if not store.has(file, check=check)]
         if missing:
             waiting = f"waiting for another download of {listing.dataset}"
             with cache.locked(store.lock, on_wait=lambda: progress.say(waiting)):
-                # Files with equal content have it once.
+                # Files with equal content are downloaded once.
                 _fetch(
                     store, list({file.digest: file for file in missing if not store.has(file, check=check)}.values())
                 )
@@ -79,8 +82,10 @@ def _fetch(store: "_Store", files: list[RemoteFile]) -> None:
 
 
 class _Store:
-    """One dataset's folder in the hub library's cache: contents by their hash, and a link to each from its path at a
-    commit, as the library's documentation describes."""
+    """One dataset's folder in the hub library's cache.
+
+    As in the library's documentation: contents by hash, and for each commit a tree of links to them.
+    """
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
@@ -99,7 +104,7 @@ class _Store:
         return f"{constants.ENDPOINT}/datasets/{self.listing.dataset}/resolve/{self.listing.commit}/{quote(file.path)}"
 
     def has(self, file: RemoteFile, *, check: bool) -> bool:
-        """Whether the file is there whole; what is there and is not whole is removed."""
+        """Whether the complete file is there; an incomplete file is removed."""
         listing = self.listing
         found = try_to_load_from_cache(listing.dataset, file.path, revision=listing.commit, repo_type="dataset")
         for path in (Path(found) if isinstance(found, str) else None, self.blob(file)):
@@ -124,13 +129,13 @@ class _Store:
         free = shutil.disk_usage(self._folder).free
         if free < size - started:
             raise HarnessError(
-                f"{constants.HF_HUB_CACHE} has room for {progress.size(free)} and {progress.size(size - started)} are "
-                "still to come; set HF_HOME to a folder on a larger disk, or ask for less with --num-shards."
+                f"{constants.HF_HUB_CACHE} has {progress.size(free)} free, but {progress.size(size - started)} are "
+                "needed; set HF_HOME to a folder on a larger disk, or take less data with --num-shards."
             )
 
 
 class _Transfer:
-    """One file on its way."""
+    """The download of one file."""
 
     def __init__(
         self, store: _Store, file: RemoteFile, advance: Callable[[int], object], stop: threading.Event
@@ -159,9 +164,9 @@ class _Transfer:
         partial.replace(blob)
 
     def _receive(self, content: BinaryIO) -> None:
-        """Ask for what is missing, and take it."""
+        """Request the missing bytes and write them."""
         have = content.tell()
-        # Compressed on the way, a file could not be asked for from a position on.
+        # Without compression, because a range of a compressed transfer has other positions.
         headers = {"User-Agent": PROGRAM, "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
@@ -171,10 +176,10 @@ class _Transfer:
             "GET", self._store.url(self._file), headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
         ) as response:
             if response.status_code == 416 or (have and response.status_code == 200):
-                # The hub has less than is here already, or gives the whole file whatever it is asked for.
+                # The hub's file is shorter than ours, or the hub ignores ranges and sends the whole file.
                 self._restart(content)
             if response.status_code == 416:
-                raise Incomplete(f"{have:,} bytes of {self._file.size:,} came, and the hub has no more")
+                raise Incomplete(f"{have:,} of {self._file.size:,} bytes arrived, and the hub has no more")
             hf_raise_for_status(response)
             for block in response.iter_bytes():
                 if self._stop.is_set():
@@ -193,11 +198,11 @@ class _Transfer:
         self._restart(content)
         if self._spoilt:
             raise HarnessError(
-                f"{self._file.path} of {self._store.listing.dataset} came twice with other content than "
-                f"{constants.ENDPOINT} states; try again later, {WAYS_OUT}."
+                f"{self._file.path} of {self._store.listing.dataset} arrived twice with a wrong hash; try again "
+                f"later, {WAYS_OUT}."
             )
         self._spoilt = True
-        progress.say(f"{self._file.path} came with other content than the hub states; fetching it again")
+        progress.say(f"{self._file.path} arrived with a wrong hash; downloading it again")
         return False
 
     def _restart(self, content: BinaryIO) -> None:
@@ -214,7 +219,7 @@ class _Transfer:
 
 
 def _is_content(path: Path, file: RemoteFile) -> bool:
-    """Whether a file holds what the hub says it does."""
+    """Whether a file has the hash that the hub states."""
     with path.open("rb") as content:
         if len(file.digest) == 64:
             return hashlib.file_digest(content, "sha256").hexdigest() == file.digest

@@ -1,5 +1,7 @@
-"""The one error of the harness. Its message is a sentence for the person who typed the command: what happened and
-what to type next. This module may not know anything else of the harness."""
+"""The only exception of the harness. Its message tells the user what happened and what to run next.
+
+This module imports nothing else of the harness.
+"""
 
 import sys
 from collections.abc import Callable
@@ -9,20 +11,20 @@ _LIBRARIES = ("httpx2", "huggingface_hub", "numpy", "pyarrow", "tokenizers", "to
 
 
 class HarnessError(Exception):
-    """Something that the user can put right; the message says how."""
+    """An error that the user can fix; the message says how."""
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command-line program, turning what a user can put right into one sentence on stderr and exit code 1."""
+    """Run a command-line program; errors that the user can fix become one sentence on stderr and exit code 1."""
     try:
         main()
     except HarnessError as error:
         sys.exit(f"harness: {error}")
     except OSError as error:
-        # A full disk or a folder that may not be written: the system's own words name the file.
+        # For example a full disk or a read-only folder; the system's message names the file.
         sys.exit(f"harness: {error}. The data folder can be moved with AUTORESEARCH_CACHE=FOLDER.")
     except KeyboardInterrupt:
-        sys.exit("harness: interrupted; type the same command again to continue.")
+        sys.exit("harness: interrupted; rerun the same command to continue.")
 
 
 def say_what_is_missing(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,12 +1,15 @@
-"""What the scorer and a model server share: memory for tokens and logits, and what goes over the socket between them.
-The scorer writes tokens and the server logits; neither can change the memory's size, and the server cannot write
-tokens. Both ends are described here, so that they agree. May not know of torch, of models or of the metric.
+"""The protocol between the scorer and a model server: shared memory for tokens and logits, and messages over a socket.
 
-The server says `UP` when it can take a job, before it has anything of the candidate's. Then the scorer sends one line,
-a `Job`, with the descriptors of both memories, and the server answers with one line: `ready` and what it answers with,
-or `failed`, where, and its own words, which are safe to show since it has seen no text yet. From then on each side
-sends one byte a batch: the scorer its number, the server the same number when the logits are there, or one of
-`Failure`."""
+The scorer writes tokens and the server writes logits. Neither can change the size of the memory, and the server cannot
+write tokens. Knows nothing of torch, models or the metric.
+
+1. The server sends `UP` when it can take a job, before it loads any of the candidate's code.
+2. The scorer sends one line, a `Job`, with the descriptors of both memories.
+3. The server answers with one line: `ready` and how it returns logits; or `failed`, the stage, and an error message.
+   The message is safe to show, because the server has seen no text yet.
+4. For each batch, the scorer sends one byte, the batch's number. The server answers with the same number when the
+   logits are in memory, or with a `Failure`.
+"""
 
 import json
 import mmap
@@ -21,19 +24,19 @@ import numpy.typing as npt
 
 TOKEN = np.dtype("<i4")
 LOGIT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""The types that logits may have; on a CPU always the first."""
+"""The types that logits may have, with their size in bytes; on a CPU always float32."""
 UP = b"up\n"
 LINE_BYTES = 4096
-"""The longest line that either side reads."""
+"""The longest line that either side accepts."""
 BATCH_NUMBERS = 128
-"""Batches are numbered from 0, and from 0 again after so many; the bytes above are failures."""
+"""Batch numbers go from 0 to 127 and start again at 0; larger bytes are failures."""
 
-# Linux 5.1, in linux/fcntl.h; Python names the older seals alone.
+# From linux/fcntl.h since Linux 5.1; Python's fcntl only has the older seals.
 _F_SEAL_FUTURE_WRITE = 0x0010
 
 
 class Failure(IntEnum):
-    """What a server may say of a batch in place of the batch's number."""
+    """A server's answers for a batch that failed."""
 
     RAISED = 128
     OUT_OF_MEMORY = 129
@@ -41,7 +44,7 @@ class Failure(IntEnum):
 
 
 class Stage(StrEnum):
-    """Where a server failed before it was ready."""
+    """The stage at which a server failed before it was ready."""
 
     IMPORT = "import"
     LOAD = "load"
@@ -50,21 +53,21 @@ class Stage(StrEnum):
 
 
 class BrokenExchange(Exception):
-    """The other side said something that is not in the protocol, or went away."""
+    """The other side broke the protocol or has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a server is to answer.
+    """A model server's job.
 
     Attributes:
         train: Path of the candidate's training script.
-        model: Path of the model that it left behind.
+        model: Path of the model that training wrote.
         device: `cpu` or `cuda`.
-        rows: Rows of every batch.
-        sequence_length: Tokens of a row.
-        vocab_size: Logits of a token.
-        device_buffer: Hexadecimal handle of memory on the device for the logits; empty where there is none.
+        rows: Rows in a batch.
+        sequence_length: Tokens in a row.
+        vocab_size: Logits for a token.
+        device_buffer: Handle of device memory for the logits, in hexadecimal; empty if there is none.
     """
 
     train: str
@@ -77,17 +80,17 @@ class Job:
 
     @property
     def logits(self) -> int:
-        """How many logits a batch has."""
+        """The number of logits in a batch."""
         return self.rows * self.sequence_length * self.vocab_size
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """How a server answers.
+    """How a server returns logits.
 
     Attributes:
         logit_type: A key of `LOGIT_BYTES`.
-        on_device: Whether logits are in the device's buffer and not in the shared memory.
+        on_device: Whether logits are in the device buffer; else they are in shared host memory.
     """
 
     logit_type: str
@@ -98,11 +101,11 @@ class Ready:
 
 
 class Memory:
-    """Memory of a fixed size that another process can map too.
+    """Shared memory of a fixed size.
 
     Attributes:
-        descriptor: What the other process is given.
-        array: This process's view of it, writable: uint8 [size].
+        descriptor: The file descriptor for the other process.
+        array: This process's writable view: uint8 [size].
     """
 
     def __init__(self, size: int, *, read_only_elsewhere: bool) -> None:
@@ -113,7 +116,7 @@ class Memory:
         _seal(self.descriptor, read_only_elsewhere)
 
     def close(self) -> None:
-        """Give the descriptor back; the memory goes with the last array that shows it."""
+        """Close the descriptor; the memory is freed with the last array that uses it."""
         os.close(self.descriptor)
 
 
@@ -125,18 +128,18 @@ def map_tokens(descriptor: int, job: Job) -> npt.NDArray[np.int32]:
 
 
 def map_logits(descriptor: int, job: Job) -> mmap.mmap:
-    """The server's view of the memory for logits, as large as float32 needs."""
+    """The server's view of the memory for logits, large enough for float32."""
     return mmap.mmap(descriptor, job.logits * LOGIT_BYTES["float32"])
 
 
 def send_job(end: socket.socket, job: Job, tokens: Memory, logits: Memory) -> None:
-    """The scorer's first line, with both memories."""
+    """Send the scorer's first line with the descriptors of both memories."""
     line = json.dumps(asdict(job)).encode() + b"\n"
     socket.send_fds(end, [line], [tokens.descriptor, logits.descriptor])
 
 
 def receive_job(end: socket.socket) -> tuple[Job, int, int]:
-    """The job, and the descriptors of the tokens and of the logits."""
+    """Receive the job, the descriptor of the tokens, and the descriptor of the logits."""
     line, descriptors, _, _ = socket.recv_fds(end, 2 * LINE_BYTES, 2)
     while line and not line.endswith(b"\n"):
         more = end.recv(2 * LINE_BYTES)
@@ -147,15 +150,15 @@ def receive_job(end: socket.socket) -> tuple[Job, int, int]:
 
 
 def failed_line(stage: Stage, words: str) -> bytes:
-    """What a server says that will not be ready; the words on one line and not too long."""
+    """A server's first line if it failed; the error message is put on one line and shortened."""
     return f"failed {stage} {' '.join(words.split())}".encode(errors="replace")[: LINE_BYTES - 1] + b"\n"
 
 
 def read_start(line: bytes) -> Ready | tuple[Stage, str]:
-    """A server's first line: how it answers, or where it failed and what it says of that.
+    """Parse a server's first line: how it returns logits, or the stage at which it failed and its error message.
 
     Raises:
-        BrokenExchange: It is no such line.
+        BrokenExchange: The line is not valid.
     """
     text = line.decode(errors="replace").rstrip("\n")
     for logit_type in LOGIT_BYTES:
@@ -164,7 +167,7 @@ def read_start(line: bytes) -> Ready | tuple[Stage, str]:
                 return ready
     for stage in Stage:
         if text.startswith(start := f"failed {stage} "):
-            # Whatever a terminal or a report would take for more than text is left out.
+            # Without control characters, which a terminal or a report could interpret.
             words = text.removeprefix(start).partition("\n")[0]
             return stage, "".join(character for character in words if character.isprintable())
     raise BrokenExchange("not a first line")
@@ -173,13 +176,13 @@ def read_start(line: bytes) -> Ready | tuple[Stage, str]:
 def _anonymous_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("autoresearch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    # Elsewhere than on Linux a server can cut the memory short. That ends the scorer, without a score.
+    # On systems other than Linux, a server can shrink the memory. That kills the scorer, without a score.
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
 
 def _seal(descriptor: int, read_only_elsewhere: bool) -> None:
-    """Keep every process, this one too, from changing the size and, on request, from mapping it to write once more."""
+    """Forbid every process to change the size and, on request, to map the memory writable from now on."""
     if not hasattr(os, "memfd_create"):
         return
     import fcntl

@@ -1,6 +1,8 @@
-"""What a hub of datasets (HF_ENDPOINT) says: the parquet files of a dataset at one commit, and, in a sentence, why it
-gives none. Decides what is worth another try, and after how long. May not know where files are kept or what is in
-them."""
+"""Asks a dataset hub (HF_ENDPOINT) for the parquet files of a dataset at one commit.
+
+Turns the hub's errors into sentences, and decides which requests are retried, and when. Does not know where files are
+stored or what is in them.
+"""
 
 import re
 import threading
@@ -22,14 +24,14 @@ from harness import progress
 from harness.errors import HarnessError
 
 PROGRAM = "pytest-autoresearch"
-"""What requests say who is asking."""
+"""The user agent of requests."""
 
 WAYS_OUT = "or give --source a folder of parquet files, or `--source embedded`, which needs no network"
 
 _TRIES = 5
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 600.0
-# A listing of thousands of files takes the hub some seconds.
+# The hub needs some seconds to list thousands of files.
 _LISTING_TIMEOUT_SECONDS = 30.0
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -39,9 +41,9 @@ class RemoteFile:
     """A file of a dataset.
 
     Attributes:
-        path: Its place in the dataset.
-        size: In bytes.
-        digest: Of its content: SHA-256, or for a file that is in git itself, git's own name of it.
+        path: Its path in the dataset.
+        size: Its size in bytes.
+        digest: SHA-256 of its content, or for a small file that is stored in git, its git blob hash.
     """
 
     path: str
@@ -59,19 +61,19 @@ class Listing:
 
 
 class Incomplete(Exception):
-    """A file did not arrive as the hub describes it; another try may bring it."""
+    """A file did not arrive completely; a retry may succeed."""
 
 
 class Stopped(Exception):
-    """Somebody else's failure ended this."""
+    """Ended because another download failed."""
 
 
 class Patience:
-    """How long to go on trying one thing.
+    """Decides how often and after how long one request is retried.
 
     Args:
-        dataset: Whose files are asked for.
-        what: What is tried, for sentences.
+        dataset: The dataset.
+        what: What is requested, for messages.
         stop: Ends every wait when set.
     """
 
@@ -82,23 +84,23 @@ class Patience:
         self._failures = 0
 
     def renew(self) -> None:
-        """Something was achieved."""
+        """Reset the number of failures, after progress."""
         self._failures = 0
 
     def after(self, error: Exception) -> None:
-        """Wait until another try may do better.
+        """Wait before the next try.
 
         Raises:
-            HarnessError: It cannot, or this was the last.
-            Stopped: While it waited.
+            HarnessError: A retry cannot help, or this was the last try.
+            Stopped: `stop` was set during the wait.
         """
         if fault := _fault(error, self._dataset):
             raise HarnessError(fault) from error
         self._failures += 1
         if self._failures == _TRIES:
             raise HarnessError(
-                f"gave up on {self._what} after {_TRIES} tries ({_reason(error)}); type the same command again to go "
-                f"on where it stopped, {WAYS_OUT}."
+                f"gave up on {self._what} after {_TRIES} tries ({_reason(error)}); rerun the same command to continue "
+                f"where it stopped, {WAYS_OUT}."
             ) from error
         wait = _asked_wait(error)
         if wait is None:
@@ -109,32 +111,32 @@ class Patience:
 
 
 def list_files(dataset: str, revision: str | None) -> Listing:
-    """Ask for the parquet files of a dataset.
+    """List the parquet files of a dataset.
 
-    One request, and not the pages of the tree: a mirror's pages may link to the hub that it mirrors.
+    Uses one request instead of the paged file list, because the pages of a mirror may link to the original hub.
 
     Args:
-        revision: A branch, tag or commit; None: the main branch.
+        revision: A branch, tag or commit; None for the main branch.
 
     Raises:
-        HarnessError: There is no such dataset or revision, it is not open to this user, or the hub cannot be reached.
+        HarnessError: The dataset or revision does not exist, this user may not read it, or the hub is unreachable.
     """
     patience = Patience(dataset, f"the list of files of {dataset}", threading.Event())
     while True:
         try:
             return _listed(dataset, revision)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            # Nothing worked before this, so most likely there is no network, and that does not mend in a minute.
+            # No retry: this is the first request, so most likely there is no network.
             raise HarnessError(
                 f"cannot reach {constants.ENDPOINT} ({_reason(error)}); try again, {WAYS_OUT}."
             ) from error
         except (httpx2.HTTPError, OfflineModeIsEnabled) as error:
             patience.after(error)
         except HFValidationError as error:
-            raise HarnessError(f"{dataset} cannot be the name of a dataset ({_reason(error)}).") from error
+            raise HarnessError(f"{dataset} is not a valid name of a dataset ({_reason(error)}).") from error
         except (ValueError, TypeError, KeyError, httpx2.InvalidURL) as error:
             raise HarnessError(
-                f"{constants.ENDPOINT} does not answer for {dataset} as a hub does ({_reason(error)}); look at "
+                f"{constants.ENDPOINT} gives no valid answer for {dataset} ({_reason(error)}); check "
                 f"HF_ENDPOINT, {WAYS_OUT}."
             ) from error
 
@@ -147,7 +149,7 @@ def _listed(dataset: str, revision: str | None) -> Listing:
     for sibling in info.siblings or ():
         path = PurePosixPath(sibling.rfilename)
         digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-        # Paths and digests become names of files.
+        # Checked, because paths and digests become names of files.
         if path.suffix != ".parquet" or path.is_absolute() or ".." in path.parts:
             continue
         if sibling.size is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest or ""):
@@ -159,36 +161,35 @@ def _listed(dataset: str, revision: str | None) -> Listing:
 
 
 def _fault(error: Exception, dataset: str) -> str | None:
-    """What to say of an error that another try would only repeat; None for any other."""
+    """The message for an error that a retry cannot fix; None for other errors."""
     hub = constants.ENDPOINT
-    login = "set HF_TOKEN to a token of yours, or type `hf auth login`"
+    login = "set HF_TOKEN to your token, or run `hf auth login`"
     if isinstance(error, OfflineModeIsEnabled):
-        return f"{dataset} is not all on this machine and HF_HUB_OFFLINE is set; unset it, {WAYS_OUT}."
+        return f"{dataset} is not completely on this machine and HF_HUB_OFFLINE is set; unset it, {WAYS_OUT}."
     if isinstance(error, httpx2.UnsupportedProtocol):
-        return f"{hub} is no address of a hub; set HF_ENDPOINT to one that begins with https://, or unset it."
+        return f"{hub} is not the address of a hub; set HF_ENDPOINT to a URL with https://, or unset it."
     if not isinstance(error, HfHubHTTPError) or error.response.status_code in _BUSY:
         return None
     if isinstance(error, GatedRepoError):
         return (
-            f"{dataset} is gated: ask for access at {hub}/datasets/{dataset}, then {login}, and type the same command "
-            "again."
+            f"{dataset} is gated: ask for access at {hub}/datasets/{dataset}, then {login}, and rerun the same command."
         )
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"{hub} has no dataset {dataset}, or it is private, and there is no such folder here; check the name, or "
-            f"{login}."
+            f"{hub} has no dataset {dataset}, or the dataset is private, and there is no such folder here; check the "
+            f"name, or {login}."
         )
     if isinstance(error, RevisionNotFoundError):
-        return f"{dataset} has no such revision at {hub}; `@main` after its name takes it as it is now."
+        return f"{dataset} has no such revision at {hub}; `@main` after its name selects the newest version."
     status = error.response.status_code
     if status in (401, 403):
-        return f"{hub} refuses {dataset} to you (status {status}); {login}, and type the same command again."
+        return f"{hub} denies you access to {dataset} (status {status}); {login}, and rerun the same command."
     if status == 404:
         return (
-            f"{hub} has no {error.response.url.path}; where {dataset} was rewritten, `@main` after its name takes it "
-            "as it is now."
+            f"{hub} has no {error.response.url.path}; if {dataset} was rewritten, `@main` after its name selects the "
+            "newest version."
         )
-    return f"{hub} answers {_reason(error)} for {dataset}; try again later, {WAYS_OUT}."
+    return f"{hub} answers with {_reason(error)} for {dataset}; try again later, {WAYS_OUT}."
 
 
 def _asked_wait(error: Exception) -> float | None:
@@ -196,7 +197,7 @@ def _asked_wait(error: Exception) -> float | None:
     if not isinstance(error, HfHubHTTPError):
         return None
     headers = error.response.headers
-    # The hub's own limits come as `ratelimit: "resolvers";r=0;t=55`: none remains, more in 55 s.
+    # The hub's rate limit looks like `ratelimit: "resolvers";r=0;t=55`: 0 requests remain, new ones in 55 s.
     asked = re.search(r";\s*r=0\s*;\s*t=(\d+)", headers.get("ratelimit", ""))
     seconds = asked[1] if asked else headers.get("retry-after", "").strip()
     return min(float(seconds), _LONGEST_WAIT_SECONDS) if seconds.isdecimal() else None

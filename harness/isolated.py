@@ -1,7 +1,8 @@
-"""A candidate's model as the scorer sees it: a process that was asked for logits, of which losses are computed here.
-Logits lie in memory that the other process can write at any time, so each is read once alone, on a CPU into a private
-copy of some rows; where the other wrote nothing a NaN is left. May not know of the metric's sums, of files or of the
-probe."""
+"""The scorer's view of a candidate's model: asks the model server for logits, and computes the losses here.
+
+The server can write the shared logits at any time, so each logit is read only once: on a GPU by a kernel, on a CPU by a
+copy of some rows. Logits that the server did not write are NaN. Knows nothing of the metric's sums, files or the probe.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,28 +18,28 @@ from harness.profiles import Profile
 from harness.server_process import NoAnswer, Reason, ServerProcess
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Logits that are copied at once: on a CPU they stay in its cache, on a GPU they keep it busy for a while.
+# Logits in one private copy: on a CPU few enough for its cache, on a GPU enough to keep it busy.
 _PRIVATE_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 
 Losses = Callable[[Tensor, Tensor], Tensor]
-"""Logits [rows, sequence, vocab] and targets int64 [rows, sequence] to the loss of each target, float32."""
+"""From logits [rows, sequence, vocab] and targets int64 [rows, sequence] to losses float32 [rows, sequence]."""
 
 
 class IsolatedModel:
-    """A model behind a server that was started; waits until it is ready. `close` ends the server.
+    """A model in a server process. The constructor waits until the server is ready; `close` ends the server.
 
     Args:
-        process: The server.
+        process: The server process.
         token_bytes: int64 [vocab], 0 for special tokens.
-        batch_rows: Rows of every batch that the server sees.
+        batch_rows: Rows in every batch that the server sees.
 
     Attributes:
-        transport: How logits come: `memory` of the host, `cuda-ipc` (a buffer on the device that both processes have
-            open), or on a device without such `pinned-memory` or `memory`.
+        transport: How logits are transferred. On a CPU: `memory`, the host's shared memory. On a GPU: `cuda-ipc`, a
+            buffer on the device that both processes use; without that, `pinned-memory` or `memory`.
 
     Raises:
-        NotReady: The server cannot load the model or call it.
-        NoAnswer: It did not get ready otherwise.
+        NotReady: The server could not load or call the model.
+        NoAnswer: The server did not become ready for another reason.
     """
 
     def __init__(
@@ -81,16 +82,16 @@ class IsolatedModel:
         """Loss of each target, 0 for special tokens: float32 [rows, sequence] on the CPU, finite.
 
         Args:
-            inputs: int64 [rows, sequence]; at most `batch_rows`, and made up to so many with the last of them.
+            inputs: int64 [rows, sequence], at most `batch_rows`; the last row is repeated to fill the batch.
             targets: int64 [rows, sequence].
 
         Raises:
-            NoAnswer: The server gave none, or none that makes a metric.
+            NoAnswer: The server gave no logits, or logits without finite losses.
         """
         rows = len(inputs)
         self._tokens[:rows] = inputs
         self._tokens[rows:] = inputs[-1]
-        # One logit of a token is enough: its loss is NaN as long as that is.
+        # One NaN for each token is enough: its loss is NaN until the server overwrites that logit.
         self._logits[..., 0] = float("nan")
         if self._logits.is_cuda:
             torch.cuda.synchronize()
@@ -104,7 +105,7 @@ class IsolatedModel:
         return nats
 
     def _copied(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Losses from private copies of some rows at a time."""
+        """Losses, computed from private copies of some rows at a time."""
         if not len(self._private):
             self._private = self._private.new_empty((self._part, *logits.shape[1:]))
         found = []
@@ -120,7 +121,7 @@ class IsolatedModel:
         self.close()
 
     def close(self) -> None:
-        """End the server, then give the memory back: a device's may not be freed while another process has it open."""
+        """End the server, then free the memory: device memory must not be freed while another process has it open."""
         self._process.close()
         self._token_memory.close()
         self._logit_memory.close()
@@ -129,11 +130,11 @@ class IsolatedModel:
 
 
 def _read_once(logits: Tensor) -> Losses | None:
-    """A kernel that needs no copy, compiled for these logits; None where it cannot be."""
+    """The kernel that needs no copy, compiled for these logits; None if it cannot be compiled."""
     try:
         from harness.device_loss import losses
 
         losses(logits[:1, :1], torch.zeros((1, 1), dtype=torch.int64, device=logits.device))
-    except Exception:  # Triton is missing, or the compiler that it calls: what it raises is its own
+    except Exception:  # Triton or its compiler is missing; it may raise any exception
         return None
     return losses

@@ -1,5 +1,7 @@
-"""The metric, bits per byte: how many bits a model needs for a byte of text it has not seen. Computes every loss itself
-from logits. Pure functions of tensors; may not know of files, models or processes."""
+"""The metric, bits per byte: how many bits a model needs to encode one byte of unseen text.
+
+Pure functions of tensors; the losses are computed here from logits. Knows nothing of files, models or processes.
+"""
 
 import math
 
@@ -9,14 +11,14 @@ from torch import Tensor
 
 
 class MetricError(Exception):
-    """Losses that give no metric; the message says what is wrong with them."""
+    """The losses do not give a metric; the message says why."""
 
 
 def target_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss of each target, -ln of the probability it was given: float32 [tokens].
+    """Loss of each target, -ln of its probability: float32 [tokens].
 
-    A logit that is NaN or infinite upwards makes the loss of its target NaN; so does a row of logits that are all
-    infinite downwards. A target that was given no probability has an infinite loss.
+    The loss is NaN if a logit is NaN or +inf, or if all logits of a token are -inf. It is infinite if the target's
+    logit is -inf and another logit is finite.
 
     Args:
         logits: [tokens, vocab], any floating type.
@@ -26,7 +28,7 @@ def target_nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def of_text(nats: Tensor, sizes: Tensor) -> Tensor:
-    """The losses with those of special tokens set to 0, in place; one that is NaN stays so.
+    """Set the losses of special tokens to 0, in place; NaN stays NaN.
 
     Args:
         sizes: Bytes of text of each target, 0 for special tokens: int64, of the same shape.
@@ -38,7 +40,7 @@ def bits_per_byte(nats: Tensor, sizes: Tensor) -> float:
     """sum(nats) / (ln 2 * sum(bytes)), summed in float64.
 
     Args:
-        nats: Losses as `of_text` gives them, of any shape.
+        nats: Losses as returned by `of_text`, of any shape.
         sizes: Bytes of text of each target, of the same shape.
 
     Raises:
@@ -48,5 +50,5 @@ def bits_per_byte(nats: Tensor, sizes: Tensor) -> float:
     if not math.isfinite(total):
         raise MetricError(f"the model's logits give a loss of {total}")
     if text_bytes <= 0:
-        raise MetricError("the targets hold no text")
+        raise MetricError("the targets contain no text")
     return total / (math.log(2) * text_bytes)

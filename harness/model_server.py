@@ -1,7 +1,8 @@
-"""The process in which a candidate's code runs while it is scored: restores `model.pt` through the candidate's own
-`train.py` and answers batches of tokens with logits. Not trusted, and given nothing to be trusted with: it sees inputs,
-never which rows, losses or targets, and what it prints goes nowhere. The program that `harness.scorer` starts, in a
-sandbox of its own where there is one."""
+"""The model server: restores `model.pt` with the candidate's own `train.py`, and answers tokens with logits.
+
+`harness.scorer` starts this program, in a sandbox if there is one. It runs the candidate's code, so it is untrusted. It
+sees inputs, but no targets, losses or row numbers, and its output is discarded.
+"""
 
 import importlib.util
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-# This harness and no other, whatever is installed; the candidate's folder is no place to import from.
+# Import this harness, not an installed one and not the candidate's.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
@@ -25,11 +26,11 @@ from harness.exchange import BrokenExchange, Failure, Job, Ready, Stage
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 Model = Callable[[Tensor], Tensor]
-"""Tokens int64 [rows, sequence] to logits [rows, sequence, vocab]."""
+"""From tokens int64 [rows, sequence] to logits [rows, sequence, vocab]."""
 
 
 class NotReady(Exception):
-    """The candidate cannot be asked; where, and what went wrong."""
+    """The model cannot be used; has the stage that failed and an error message."""
 
     def __init__(self, stage: Stage, words: str) -> None:
         super().__init__(words)
@@ -37,7 +38,7 @@ class NotReady(Exception):
 
 
 def main() -> None:
-    """Serve the scorer at the other end of the socket whose descriptor is the one argument."""
+    """Serve the scorer over a socket; the only command-line argument is its file descriptor."""
     with socket.socket(fileno=int(sys.argv[1])) as end:
         end.sendall(exchange.UP)
         job, tokens, memory = exchange.receive_job(end)
@@ -53,10 +54,10 @@ def main() -> None:
 
 
 def load(job: Job) -> Model:
-    """The candidate's model, as its own `load_model` restores it."""
+    """Restore the candidate's model with its own `load_model`."""
     spec = importlib.util.spec_from_file_location("candidate_train", job.train)
     if spec is None or spec.loader is None:
-        raise NotReady(Stage.IMPORT, "it is no Python file")
+        raise NotReady(Stage.IMPORT, "it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
@@ -64,21 +65,21 @@ def load(job: Job) -> Model:
     except (Exception, SystemExit) as error:
         raise NotReady(Stage.IMPORT, in_words(error)) from error
     if not hasattr(module, "load_model"):
-        raise NotReady(Stage.IMPORT, "it has no function load_model(path, device) that gives the trained model back")
+        raise NotReady(Stage.IMPORT, "it has no function load_model(path, device) that returns the trained model")
     try:
         model = module.load_model(Path(job.model), job.device)
     except (Exception, SystemExit) as error:
         raise NotReady(Stage.LOAD, in_words(error)) from error
     if not isinstance(model, torch.nn.Module):
-        raise NotReady(Stage.LOAD, f"load_model gave {type(model).__name__} and not a torch Module")
+        raise NotReady(Stage.LOAD, f"load_model returned {type(model).__name__}, not a torch Module")
     return model.eval()
 
 
 def rehearse(model: Model, job: Job) -> torch.dtype:
-    """Answer one made-up batch: compiles what is to be compiled, and says what is wrong while words may still be used.
+    """Run the model on one made-up batch. This compiles it, and finds errors before the server has seen any text.
 
     Returns:
-        The type of the logits to send.
+        The type of the logits to return.
     """
     tokens = torch.zeros((job.rows, job.sequence_length), dtype=torch.int64, device=job.device)
     try:
@@ -89,19 +90,19 @@ def rehearse(model: Model, job: Job) -> torch.dtype:
         raise NotReady(Stage.CALL, in_words(error)) from error
     shape = (job.rows, job.sequence_length, job.vocab_size)
     if not isinstance(logits, Tensor):
-        raise NotReady(Stage.ANSWER, f"{type(logits).__name__} and not a tensor of logits")
+        raise NotReady(Stage.ANSWER, f"{type(logits).__name__}, not a tensor of logits")
     if tuple(logits.shape) != shape:
-        raise NotReady(Stage.ANSWER, f"logits of shape {list(logits.shape)} and not {list(shape)}")
+        raise NotReady(Stage.ANSWER, f"logits of shape {list(logits.shape)}, not {list(shape)}")
     if not logits.is_floating_point():
         raise NotReady(Stage.ANSWER, f"logits of type {logits.dtype}")
-    # On a CPU the scorer reads float32 alone: it costs no transfer there.
+    # On a CPU the scorer only reads float32, because there is no transfer to save.
     return logits.dtype if job.device == "cuda" and logits.dtype in _NAMES else torch.float32
 
 
 def serve(
     end: socket.socket, job: Job, tokens_descriptor: int, memory_descriptor: int, model: Model, logit_type: torch.dtype
 ) -> None:
-    """Say that the server is ready, then answer batch after batch until the scorer goes away."""
+    """Report that the server is ready, then answer batches until the scorer closes the socket."""
     tokens = exchange.map_tokens(tokens_descriptor, job)
     buffer = open_device_buffer(job, logit_type)
     on_device = buffer is not None
@@ -116,7 +117,7 @@ def serve(
 
 
 def answer(model: Model, tokens: npt.NDArray[np.int32], device: str, buffer: Tensor) -> Failure | None:
-    """Put the logits of the tokens that are in memory now into the buffer; what failed, if anything did."""
+    """Write the logits of the tokens in shared memory to the buffer; returns a failure, or None on success."""
     try:
         logits = model(torch.from_numpy(tokens.astype("int64")).to(device))
         if not isinstance(logits, Tensor) or logits.shape != buffer.shape or not logits.is_floating_point():
@@ -132,12 +133,12 @@ def answer(model: Model, tokens: npt.NDArray[np.int32], device: str, buffer: Ten
 
 
 def in_words(error: BaseException) -> str:
-    """An error of the candidate's."""
+    """An exception of the candidate's code, as text."""
     return f"{type(error).__name__}: {error}"
 
 
 def run() -> NoReturn:
-    """Serve, and end without a word when the scorer is gone."""
+    """Serve; exit silently if the scorer is gone."""
     try:
         main()
     except (BrokenExchange, BrokenPipeError, ConnectionResetError):

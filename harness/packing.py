@@ -1,5 +1,8 @@
-"""Packing documents into rows of one length: every row begins with BOS, so does every document inside a row, and no
-position is padding. Pure; may not know of files or text."""
+"""Packs documents into rows of one length.
+
+Every row begins with BOS, and so does every document inside a row. There is no padding. Pure; knows nothing of files or
+text.
+"""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
@@ -16,13 +19,13 @@ _BUFFERED_PIECES = 1024
 
 
 def pack(documents: Iterable[Tokens], sequence_length: int) -> Iterator[Tokens]:
-    """Pack documents into rows, giving blocks of uint16 [rows, sequence_length + 1].
+    """Pack documents into rows; yields blocks of uint16 [rows, sequence_length + 1].
 
-    A document longer than a row is first cut into full rows and a tail, each begun with BOS. Rows are then filled
-    from a buffer of such pieces, always with the largest that fits and does not leave a single position. Where none
-    does, the longest is cut to fill the row, and its rest goes back to the buffer with a BOS of its own, so no token is
-    lost or used twice. One exception: what is left at the very end and cannot fill a row is dropped. Where a single
-    position cannot be avoided, the row ends in a bare BOS.
+    A document longer than a row is first cut into full rows and a tail, each beginning with BOS. Rows are then filled
+    from a buffer of such pieces, always with the largest piece that fits and does not leave a single free position. If
+    no piece fits, the longest piece is cut to fill the row, and its rest goes back to the buffer with a new BOS. So no
+    token is lost or used twice, except that a rest at the very end that cannot fill a row is dropped. If a single free
+    position cannot be avoided, the row ends with a BOS alone.
     """
     buffer = _Pieces(sequence_length + 1)
     for document in documents:
@@ -38,7 +41,7 @@ def pack(documents: Iterable[Tokens], sequence_length: int) -> Iterator[Tokens]:
 
 
 class _Pieces:
-    """Pieces of documents, each begun with BOS, found by length."""
+    """Pieces of documents, each beginning with BOS, indexed by length."""
 
     def __init__(self, row_length: int) -> None:
         self._row_length = row_length
@@ -56,7 +59,7 @@ class _Pieces:
         self.tokens += len(piece)
 
     def fill_row(self) -> Tokens:
-        """Take one full row: uint16 [row_length]. The buffer must hold that many tokens."""
+        """Remove and return one full row: uint16 [row_length]. The buffer must contain enough tokens."""
         row = np.empty(self._row_length, dtype=np.uint16)
         filled = 0
         while filled < self._row_length:
@@ -68,7 +71,7 @@ class _Pieces:
     def _take_at_most(self, space: int) -> Tokens:
         choice = bisect_right(self._lengths, space) - 1
         if choice >= 0 and self._lengths[choice] == space - 1:
-            # It would leave one position, and nothing but a bare BOS fits there.
+            # This piece would leave a single position, where only a BOS fits.
             choice -= 1
         if choice >= 0:
             return self._take(self._lengths[choice])

@@ -1,7 +1,8 @@
-"""Make the data: shards of text, a tokenizer trained on the training shards alone, packed rows. The command
-`python -m harness.prepare`. Each stage writes its files under temporary names and renames them when they are whole, so
-that an interrupted preparation goes on with the stage and the part of a shard it was in. May not know of training or
-scoring."""
+"""Makes the data: shards of text, a tokenizer, packed rows. The command `python -m harness.prepare`.
+
+The tokenizer is trained on the training shards alone. Each stage writes its files under temporary names and renames
+complete files, so an interrupted preparation continues where it stopped. Knows nothing of training or scoring.
+"""
 
 import argparse
 import shlex
@@ -20,9 +21,9 @@ from harness.shards import Shard, read_documents
 from harness.sources import EMBEDDED, Source
 
 _PARTS = "parts"
-# Enough for a vocabulary of 8192; more text takes longer and changes little. Its words take near 1 GB of memory.
+# Enough for a vocabulary of 8192; more text takes longer and changes little. Training needs about 1 GB of memory.
 _TOKENIZER_CHARACTERS = 200_000_000
-# More processes than that outrun the disk, and their memory together would no longer be small.
+# More processes would wait for the disk and need much memory.
 _MOST_WORKERS = 32
 
 
@@ -35,17 +36,17 @@ def prepare(
     processes: int | None = None,
     force: bool = False,
 ) -> cache.Data:
-    """Make the data of a source for a profile, or find them made, and select them for the profile.
+    """Make the data of a source for a profile, unless they exist, and select them for the profile.
 
     Args:
         source: `embedded`, a folder of parquet files, or a dataset of the hub; see `sources.named`.
-        num_shards: Training shards to take; None: the source's default.
-        text_column: The column of documents; None: found by itself.
-        processes: How many may share the work; None: one for each usable core. The data do not depend on it.
-        force: Make them anew, even if they are there.
+        num_shards: Number of training shards; None for the source's default.
+        text_column: The column of documents; None to detect it.
+        processes: Number of processes; None for one for each usable core. The data do not depend on it.
+        force: Make the data again, even if they exist.
 
     Raises:
-        HarnessError: The source cannot be had or read, or holds too little text.
+        HarnessError: The source cannot be found or read, or has too little text.
     """
     chosen = sources.named(source, num_shards=num_shards, text_column=text_column, anew=force)
     folder = cache.folder_for(chosen.key, profile)
@@ -55,14 +56,14 @@ def prepare(
         data = cache.load(folder)
         if data is None:
             data = _make(folder, chosen, profile, processes or min(profiles.usable_cores(), _MOST_WORKERS))
-        # Not before the data are finished, and once more should that have been interrupted.
+        # Also when the data already exist, in case an earlier removal was interrupted.
         shutil.rmtree(folder / _PARTS, ignore_errors=True)
         cache.select(profile, data)
     return data
 
 
 def embedded_folder(profile: Profile) -> Path:
-    """Where the embedded corpus of this interpreter belongs."""
+    """The data folder for the embedded corpus of this interpreter."""
     return cache.folder_for(corpus.source_key(), profile)
 
 
@@ -98,7 +99,7 @@ def _make(folder: Path, source: Source, profile: Profile, processes: int) -> cac
 def _tokenizer(path: Path, shards: tuple[Shard, ...], vocab_size: int, processes: int) -> Tokenizer:
     if not path.exists():
         text_bytes = min(_TOKENIZER_CHARACTERS, sum(shard.text_bytes for shard in shards))
-        # In a process of its own, so that its memory is free again for those that tokenise.
+        # In a separate process, so that its memory is free again before tokenising.
         workers.each(
             partial(_learn, path, vocab_size, text_bytes),
             [shards],
@@ -119,7 +120,7 @@ def _learn(path: Path, vocab_size: int, text_bytes: int, shards: tuple[Shard, ..
                 done = min(left, sum(map(len, found)))
                 advance(done)
                 left -= done
-            # Characters are fewer than bytes.
+            # There are fewer characters than bytes.
             advance(left)
 
         words = tokenizer.train(documents(), vocab_size)
@@ -127,7 +128,7 @@ def _learn(path: Path, vocab_size: int, text_bytes: int, shards: tuple[Shard, ..
 
 
 def _sample(shards: tuple[Shard, ...]) -> Iterator[list[str]]:
-    """Training documents, as many as the tokenizer needs and as evenly from all shards as they hold them."""
+    """Enough training documents for the tokenizer, taken as evenly as possible from all shards."""
     left = _TOKENIZER_CHARACTERS
     for number, shard in enumerate(shards):
         share = left // (len(shards) - number)
@@ -145,19 +146,19 @@ BPE tokenizer trained on the training shards alone, and packed rows of tokens.
 
 Sources (the last parquet file by name is for validation, the others for training):
   climbmix      karpathy/climbmix-400b-shuffle, upstream's dataset: 10 shards and the
-                pinned last one, near 1 GB to download
-  fineweb-edu   HuggingFaceFW/fineweb-edu/sample/10BT, near 4 GB to download
+                pinned last shard, about 1 GB to download
+  fineweb-edu   HuggingFaceFW/fineweb-edu/sample/10BT, about 4 GB to download
   OWNER/DATASET[@REVISION][/FOLDER]
-                parquet files of any dataset on the Hugging Face Hub, as many from the
-                first on as hold 1 GB; stays at the commit that it was first seen at
-  FOLDER        parquet files on this machine, all of them, read where they are
+                parquet files of any dataset on the Hugging Face Hub: the first 1 GB
+                of files, always from the same commit after the first download
+  FOLDER        all parquet files of a folder on this machine; they are not copied
   embedded      the Python source on this machine; needs no network, takes about 20 s
 
-Everything is written to a folder of its own, one for each source, profile and sequence
-length, in $AUTORESEARCH_CACHE, else $XDG_CACHE_HOME/autoresearch, else
-~/.cache/autoresearch; downloads go to $HF_HOME, else ~/.cache/huggingface, from
-$HF_ENDPOINT. The data prepared last for a profile are the ones it trains on.
-What was interrupted continues when the same command is typed again."""
+Each source, profile and sequence length has its own data folder, in
+$AUTORESEARCH_CACHE, else $XDG_CACHE_HOME/autoresearch, else ~/.cache/autoresearch.
+Downloads come from $HF_ENDPOINT and go to $HF_HOME, else ~/.cache/huggingface.
+A profile trains on the data that were prepared for it last.
+If this is interrupted, rerun the same command to continue."""
 
 _EXAMPLES = """\
 examples:
@@ -172,7 +173,7 @@ def main() -> None:
     arguments = _arguments()
     profile = profiles.named(arguments.profile, arguments.seq_len)
     if arguments.workers is not None and arguments.workers < 1:
-        raise HarnessError(f"--workers {arguments.workers} leaves nobody to do the work; give at least 1.")
+        raise HarnessError(f"--workers {arguments.workers} is too small; give at least 1.")
     data = prepare(
         profile,
         arguments.source,
@@ -204,8 +205,8 @@ def _arguments() -> argparse.Namespace:
         "--num-shards",
         type=int,
         metavar="N",
-        help="training shards to take, from the first on (default: climbmix 10, another dataset as many as hold 1 GB, "
-        "a folder all)",
+        help="number of training shards, from the first (default: 10 of climbmix, 1 GB of another dataset, all of a "
+        "folder)",
     )
     parser.add_argument(
         "--text-column",
@@ -215,8 +216,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--profile",
         metavar="NAME",
-        help=f"hardware profile: {', '.join(profiles.names())} (default: $AUTORESEARCH_PROFILE, else the one of the "
-        "device found)",
+        help=f"hardware profile: {', '.join(profiles.names())} (default: $AUTORESEARCH_PROFILE, else by the device)",
     )
     parser.add_argument(
         "--seq-len",
@@ -228,13 +228,12 @@ def _arguments() -> argparse.Namespace:
         "--workers",
         type=int,
         metavar="N",
-        help=f"processes that share the work (default: one for each core, at most {_MOST_WORKERS}); the data are the "
-        "same for any number",
+        help=f"number of processes (default: one for each core, at most {_MOST_WORKERS}); the data do not depend on it",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="make the data anew, even if they are there; a dataset is taken at its newest commit and its files are "
+        help="make the data again, even if they exist; a dataset is taken at its newest commit, and its files are "
         "compared with the hub's hashes (default: no)",
     )
     return parser.parse_args()

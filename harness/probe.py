@@ -1,7 +1,12 @@
-"""Whether a model's losses are what they seem: those of a model that sees only what came before, in this row. Asks for
-rows again, among other neighbours and in another order (*replay*), and with everything after a cut replaced (*cut*),
-and compares loss by loss with what was scored: a loss before the cut may not change. Position by position, since a leak
-at a few positions is lost in a mean. Pure, but for the model that it asks; may not know of processes or files."""
+"""The causality probe: checks that each loss depends only on the earlier tokens of its own row.
+
+It asks the model again and compares each loss with the scored loss:
+- *replay*: the same rows in another order, next to other rows. No loss may change.
+- *cut*: rows whose tokens after a cut are replaced. No loss before the cut may change.
+
+Losses are compared one by one, because a mean would hide a leak at a few positions. Pure except for the calls of the
+model; knows nothing of processes or files.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +17,19 @@ import torch
 from torch import Tensor
 
 Nats = Callable[[Tensor, Tensor], Tensor]
-"""Inputs and targets, int64 [rows, sequence], to each target's loss, 0 for special tokens: float32 of that shape."""
+"""From inputs and targets, int64 [rows, sequence], to losses, 0 for special tokens: float32 of the same shape."""
 
 REPLAY_SHARE = 0.25
 CUTS_ALLOWED = 2
-"""Cuts before which a loss may change all the same."""
+"""The number of cuts with a changed loss that an honest model may have."""
 DRIFT_ALLOWED = 0.1
-"""Of the threshold: a mean that finds a leak into every loss that is too small at each. With 1,000 cuts, noise such as
-that of the trusted model makes 0.02, and 0.08 where the gain is nothing else, so that noise chooses the cuts."""
+"""The largest mean change, in thresholds. The mean finds a leak that is in every loss, but too small to see in each.
+With 1,000 cuts, noise like the trusted model's gives 0.02; it gives 0.08 if the gain is all noise and chooses the cuts.
+"""
 REPLAY_ALLOWED = 0.001
 """Share of replayed losses that may change."""
 SMALLEST_THRESHOLD = 1e-3
-"""In nats. Below this a leak into every loss is worth less than 0.0004 bits per byte of ordinary text."""
+"""In nats. A smaller leak into every loss gains less than 0.0004 bits per byte on ordinary text."""
 
 _QUANTILE, _FACTOR = 0.9999, 5.0
 _DRAWS = 8
@@ -32,13 +38,13 @@ _SMALLEST_GAIN = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to ask; N rows, a whole number of batches, in their order.
+    """The N rows to ask, in order; a whole number of batches.
 
     Attributes:
-        source: The row of the evaluation that each is made of: int64 [N]. It keeps that row's place in its batch.
+        source: The evaluation row that each row is made from: int64 [N]. A row keeps its position in the batch.
         inputs: int64 [N, sequence].
-        cut: Where another row's tokens begin; the length where the row is asked unchanged: int64 [N].
-        judged: Losses that may not change: bool [N, sequence]. Those of special tokens never are.
+        cut: The position where another row's tokens begin, or the row's length for a replay: int64 [N].
+        judged: Losses that must not change: bool [N, sequence]. False for special tokens.
     """
 
     source: Tensor
@@ -48,20 +54,20 @@ class Plan:
 
     @property
     def replay(self) -> Tensor:
-        """Rows that are asked unchanged: bool [N]."""
+        """The rows that are asked unchanged: bool [N]."""
         return self.cut == self.inputs.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a probe found.
+    """The result of a probe.
 
     Attributes:
-        replayed: Losses asked again with nothing before or in their row changed.
-        changed: How many of those moved beyond the threshold.
-        cuts: Rows asked with another end.
-        leaks: How many of those have a loss before the cut that moved beyond the threshold.
-        drift: Mean by which the losses right before the cuts moved, in thresholds, of which none counts more than one.
+        replayed: Number of losses in replayed rows.
+        changed: Number of those that changed by more than the threshold.
+        cuts: Number of rows with a cut.
+        leaks: Number of those in which a loss before the cut changed by more than the threshold.
+        drift: Mean change of the losses right before the cuts, in thresholds; each change is clamped to one threshold.
     """
 
     replayed: int
@@ -72,7 +78,7 @@ class Evidence:
 
     @property
     def keeps_state(self) -> bool:
-        """Whether losses depend on other rows, on earlier batches or on chance."""
+        """Whether losses depend on other rows, earlier batches or randomness."""
         return self.changed > REPLAY_ALLOWED * self.replayed
 
     @property
@@ -93,43 +99,45 @@ def plan(
     seed: int,
     count: int | None = None,
 ) -> Plan:
-    """Draw what to ask, from a seed that the model may not know.
+    """Draw the rows to ask.
 
     Args:
-        rows: The evaluation: int64 [rows, sequence + 1], which was asked in batches of `batch_rows` in this order.
+        rows: The evaluation rows in the order and batches in which they were scored: int64 [rows, sequence + 1].
         sizes: Bytes of text of each target: int64 [rows, sequence].
-        gain: How much less each loss is than the incumbent's, in nats: [rows, sequence]. Most cuts are drawn where
-            it is large, so that a rare leak is looked for where it pays; where it is 0 everywhere, anywhere.
-        count: How many rows to ask, rounded down to whole batches; as many as the evaluation has where None.
+        gain: The incumbent's loss minus the candidate's, in nats: [rows, sequence]. Most cuts are drawn where the gain
+            is large, because a leak pays there. If the gain is 0 everywhere, cuts are drawn uniformly.
+        seed: Must be secret from the model.
+        count: Number of rows to ask, rounded down to whole batches; None for as many as the evaluation has.
     """
     rng = np.random.default_rng(seed)
     slots = min(batch_rows, len(rows))
-    each = max(2, (count or len(rows)) // batch_rows)  # rows of every place in a batch
+    each = max(2, (count or len(rows)) // batch_rows)  # rows for each position in a batch
     replays = max(1, round(REPLAY_SHARE * each))
     length = sizes.shape[1]
     possible = sizes > 0
-    possible[:, -1] = False  # has no later token
+    possible[:, -1] = False  # the last position has no later token
     weights = gain.double().clamp_min(0).masked_fill(~possible, -1.0).numpy()
     source = np.empty((each, batch_rows), np.int64)
     cut = np.empty((each, batch_rows), np.int64)
     for slot in range(batch_rows):
-        # Kernels may compute a row's numbers in another order at another place in the batch: each keeps its place.
+        # A row keeps its position in the batch, because kernels may round differently at another position.
         here = np.arange(slot % slots, len(rows), batch_rows)
         cut_rows, positions = _draw(weights[here], each - replays, rng)
         drawn = np.concatenate([rng.choice(here, replays, replace=replays > len(here)), here[cut_rows]])
         cuts = np.concatenate([np.full(replays, length), positions + 1])
         order = rng.permutation(each)
         source[:, slot], cuts = drawn[order], cuts[order]
-        # No request of a row shows what stands behind the cut of a later one, since a model may remember it.
+        # Cuts of the same row are sorted, so that no request shows tokens that are hidden in a later one: the model may
+        # remember them.
         cut[np.argsort(source[:, slot], kind="stable"), slot] = cuts[np.lexsort((cuts, source[:, slot]))]
     return _made(rows, sizes, source.ravel(), cut.ravel(), rng)
 
 
 def differences(asked: Plan, nats_of: Nats, rows: Tensor, nats: Tensor, batch_rows: int) -> Tensor:
-    """By how much each loss moved, in nats: float32 [N, sequence].
+    """The change of each loss, in nats: float32 [N, sequence].
 
     Args:
-        nats: The losses that were scored: float32 [rows, sequence].
+        nats: The scored losses: float32 [rows, sequence].
     """
     targets = rows[asked.source, 1:]
     blocks = zip(torch.split(asked.inputs, batch_rows), torch.split(targets, batch_rows), strict=True)
@@ -137,7 +145,7 @@ def differences(asked: Plan, nats_of: Nats, rows: Tensor, nats: Tensor, batch_ro
 
 
 def judge(asked: Plan, moved: Tensor, threshold: float) -> Evidence:
-    """Weigh the differences of a plan, in nats."""
+    """Judge the changes `moved` of a plan; they and the threshold are in nats."""
     far = (moved.abs() > threshold) & asked.judged
     before = moved[~asked.replay].gather(1, asked.cut[~asked.replay, None] - 1)
     return Evidence(
@@ -150,18 +158,17 @@ def judge(asked: Plan, moved: Tensor, threshold: float) -> Evidence:
 
 
 def threshold_of(asked: Plan, moved: Tensor) -> float:
-    """Beyond which difference a loss counts as another, in nats, from a model that is trusted."""
+    """The threshold above which a loss counts as changed, in nats; measured with a trusted model."""
     return max(SMALLEST_THRESHOLD, _FACTOR * float(np.quantile(moved.abs()[asked.judged].numpy(), _QUANTILE)))
 
 
 def _draw(
     gain: npt.NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows and positions, no two alike: a third anywhere, others in proportion to the gain or to its sixth power.
+    """Draw `count` different rows and positions: a third uniformly, a third by gain, a third by gain to the sixth.
 
-    The last finds a leak that is rare and large among many honest gains that are small; the first one that hides where
-    the model would be worse than the incumbent. Drawn by the largest of noisy logarithms (Gumbel's trick), which
-    repeats none.
+    The sixth power finds a rare large leak among many small honest gains. The uniform draw finds a leak that hides
+    where the model would otherwise be worse than the incumbent. Without replacement, by the Gumbel top-k trick.
     """
     gains = gain.ravel()
     left = gains >= 0
@@ -182,15 +189,15 @@ def _made(
     cut: npt.NDArray[np.int64],
     rng: np.random.Generator,
 ) -> Plan:
-    """The plan that asks for these rows, each with another row's end from its cut on."""
+    """The plan for these rows; from its cut on, each row has the tokens of another row."""
     inputs = rows[:, :-1]
     length = inputs.shape[1]
     first = np.minimum(cut, length - 1)
-    # Ends of rows that are cut nowhere, which tell a model that remembers them nothing; of any where each is cut.
+    # The other rows are rows without a cut if possible, so that a model that remembers them learns nothing.
     ends = np.setdiff1d(np.arange(len(rows)), source[cut < length])
     ends = ends if len(ends) else np.arange(len(rows))
     other = rng.choice(ends, len(source))
-    for _ in range(_DRAWS):  # the first token behind the cut should be another
+    for _ in range(_DRAWS):  # the first token after the cut should differ
         same = (inputs[other, first] == inputs[source, first]).numpy()
         other[same] = rng.choice(ends, int(same.sum()))
     before = torch.arange(length) < torch.from_numpy(cut)[:, None]

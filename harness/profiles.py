@@ -1,6 +1,8 @@
-"""Hardware profiles: how long a sequence, how much evaluation and how much time a class of machine gets. Finds the
-device and chooses the profile. May not know of data, training or scoring, and imports torch only when there are signs
-of a GPU, so that a machine without one answers at once."""
+"""Hardware profiles: the sequence length, evaluation tokens and budget for each class of machine.
+
+Detects the device and chooses the profile. Imports torch only if the machine seems to have a GPU, so that it is fast on
+others. Knows nothing of data, training or scoring.
+"""
 
 import os
 import platform
@@ -14,18 +16,18 @@ _GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a campaign on this machine works with; fixed for the whole campaign.
+    """The settings for this class of machine; fixed for the whole campaign.
 
     Attributes:
         name: A name from the table of profiles, such as `cpu` or `h100`.
         device: `cpu` or `cuda`.
-        device_name: The processor's or the GPU's own name; empty for a GPU profile where no GPU was found.
-        memory_gb: Memory of that device in GiB (the machine's own memory on a CPU).
-        sequence_length: Tokens the model sees at once; a packed row holds one more.
-        vocab_size: Entries of the tokenizer, BOS included.
-        evaluation_tokens: Targets that the metric is taken over, a whole number of rows.
+        device_name: The name of the processor or GPU; empty for a GPU profile on a machine without a GPU.
+        memory_gb: Memory of the device in GiB; on a CPU, the machine's memory.
+        sequence_length: Tokens that the model sees at once; a packed row has one more.
+        vocab_size: Size of the vocabulary, including BOS.
+        evaluation_tokens: Targets for the metric, a whole number of rows.
         budget_seconds: Training seconds of one run.
-        memory_limit_mb: What one run may hold, in MiB: device memory on a GPU, resident memory on a CPU.
+        memory_limit_mb: Memory limit of one run, in MiB: device memory on a GPU, resident memory on a CPU.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """One row of the table: a class of hardware. Memory in GB as it is sold."""
+    """One row of the table: a class of hardware, with its nominal memory in GB."""
 
     memory_gb: int
     sequence_length: int
@@ -50,9 +52,8 @@ class _Class:
     vocab_size: int = 8192
 
 
-# A CPU run is PyTorch (near 300 MB resident), a model of a few million parameters and its optimizer state and
-# activations, well under 2 GB together. 4 GB stops a runaway before it harms the other programs of an 8 GB laptop or CI
-# machine, and leaves a proposal room to double everything.
+# A CPU run needs well under 2 GB: PyTorch (about 300 MB) and a model of a few million parameters with its optimizer and
+# activations. With 4 GB, a proposal can double everything, and other programs of an 8 GB machine are safe.
 _CPU_MEMORY_GB = 4
 
 _TABLE = {
@@ -66,13 +67,13 @@ _TABLE = {
     "cpu": _Class(_CPU_MEMORY_GB, 256, 65_536, 15.0, vocab_size=2048),
 }
 
-# Cards report a little less than they are sold with: error correction and the driver keep some.
+# GPUs report a little less than their nominal memory: error correction and the driver use some.
 _USABLE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that was found.
+    """A detected device.
 
     Attributes:
         kind: `cpu` or `cuda`.
@@ -86,7 +87,7 @@ class Device:
 
 
 def profile() -> Profile:
-    """The profile of this process: AUTORESEARCH_PROFILE and AUTORESEARCH_SEQ_LEN where set, else the device's.
+    """The profile of this process: from AUTORESEARCH_PROFILE and AUTORESEARCH_SEQ_LEN if set, else by the device.
 
     Raises:
         HarnessError: An unknown profile, a bad sequence length, or a GPU profile on a machine without a GPU.
@@ -100,9 +101,9 @@ def profile() -> Profile:
 
 
 def named(name: str | None, sequence_length: int | None) -> Profile:
-    """The profile of that name and sequence length, each from the environment or the device where None.
+    """The profile with this name and sequence length; None means from the environment, else by the device.
 
-    Unlike `profile` it needs no GPU for a GPU profile, so data can be prepared on another machine than trains on it.
+    Unlike `profile`, this works for a GPU profile without a GPU, so that data can be prepared on another machine.
     """
     name = name or os.environ.get("AUTORESEARCH_PROFILE") or None
     device = cpu() if name == "cpu" else find_device()
@@ -145,7 +146,7 @@ def find_device() -> Device:
     """The first CUDA device that PyTorch may use, else the CPU.
 
     Raises:
-        HarnessError: The installed PyTorch was built without code for that device.
+        HarnessError: The installed PyTorch does not support this GPU.
     """
     if not _signs_of_a_gpu():
         return cpu()
@@ -156,9 +157,9 @@ def find_device() -> Device:
     properties = torch.cuda.get_device_properties(0)
     if not runs_on(torch.cuda.get_arch_list(), properties.major, properties.minor):
         raise HarnessError(
-            f"PyTorch {torch.__version__} was built without code for the {properties.name} (compute capability "
-            f"{properties.major}.{properties.minor}); install a build that has it (for cards older than the RTX 20 "
-            "series the one for CUDA 12.6), or set AUTORESEARCH_PROFILE=cpu."
+            f"PyTorch {torch.__version__} does not support the {properties.name} (compute capability "
+            f"{properties.major}.{properties.minor}); install a build that does (for GPUs older than the RTX 20 "
+            "series: the build for CUDA 12.6), or set AUTORESEARCH_PROFILE=cpu."
         )
     return Device("cuda", properties.name, round(properties.total_memory / _GIB, 1))
 
@@ -204,7 +205,7 @@ def usable_cores() -> int:
 
 
 def _signs_of_a_gpu() -> bool:
-    """Whether importing PyTorch to look for a CUDA device can be worth its seconds."""
+    """Whether there may be a GPU; if not, the slow import of PyTorch is skipped."""
     return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd"))
 
 

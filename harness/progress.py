@@ -1,5 +1,4 @@
-"""What a preparation tells the person waiting for it, on stderr: a bar on a terminal, plain lines elsewhere. May not
-know what is being prepared."""
+"""Shows progress on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import os
 import sys
@@ -12,18 +11,18 @@ from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
 
-# By itself tqdm makes a lock for several processes, and Python reports that lock as lost when one of them is killed.
+# tqdm's default lock is shared between processes; Python reports it as leaked when one of them is killed.
 tqdm.set_lock(threading.RLock())
 
 
 def say(sentence: str) -> None:
-    """Tell one thing, above the bar where there is one."""
+    """Print one message, above the bar if there is one."""
     tqdm.write(f"harness: {sentence}", file=sys.stderr)
     sys.stderr.flush()
 
 
 def size(count: float) -> str:
-    """Bytes as a person reads them, such as `2.1 GB`."""
+    """A number of bytes as text, such as `2.1 GB`."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:,.1f} {unit}"
@@ -32,15 +31,15 @@ def size(count: float) -> str:
 
 @contextmanager
 def counted(name: str, total: int, unit: str = "documents") -> Iterator[Callable[[int], object]]:
-    """Show a stage of work; call what it gives with how much is done since the last call, from any thread.
+    """Show the progress of a stage. Yields a thread-safe function; call it with the amount done since the last call.
 
     Args:
-        unit: What is counted: `documents` or `bytes`.
+        unit: `documents` or `bytes`.
     """
     counts_bytes = unit == "bytes"
     if sys.stderr.isatty():
-        # Asked of stderr, since stdout may be a pipe. A terminal inside a container may claim to be 0 columns wide, and
-        # by itself tqdm then draws nothing.
+        # The size of stderr's terminal, because stdout may be a pipe. In a container it may be 0 columns, and then
+        # tqdm would draw nothing.
         terminal = os.get_terminal_size(sys.stderr.fileno())
         columns, lines = terminal.columns or 80, terminal.lines or 24
         unit = "B" if counts_bytes else f" {unit}"

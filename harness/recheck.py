@@ -1,5 +1,7 @@
-"""A scored model, asked again, each time in a fresh process that knows nothing of the last: what a probe finds in it,
-or how far a trusted one moves. Draws the secret seeds. May not know what a session makes of it."""
+"""Asks a scored model again in fresh processes: runs the causality probe, or calibrates its threshold.
+
+Draws the secret seeds. Does not know how a session uses the results.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -23,11 +25,11 @@ class Again:
     """A model that was scored.
 
     Attributes:
-        start: Starts it anew.
-        rows: The evaluation: int64 [rows, sequence + 1].
+        start: Starts the model in a fresh process.
+        rows: The evaluation rows: int64 [rows, sequence + 1].
         sizes: Bytes of text of each target: int64 [rows, sequence].
-        nats: The losses that were scored: float32 [rows, sequence].
-        batch_rows: Rows of every batch.
+        nats: The scored losses: float32 [rows, sequence].
+        batch_rows: Rows in every batch.
     """
 
     start: Callable[[], IsolatedModel]
@@ -37,15 +39,15 @@ class Again:
     batch_rows: int
 
     def threshold(self) -> float:
-        """By how much the losses of this model, which is trusted, move, as a threshold in nats."""
+        """The probe's threshold in nats, measured with this model, which must be trusted."""
         return probe.threshold_of(*self._ask(torch.zeros_like(self.nats)))
 
     def probe(self, incumbent_nats: Path | None, threshold: float) -> Evidence:
-        """What a probe finds; one that rejects the model has to do so twice, with other secret seeds.
+        """Probe the model. It is rejected only if two probes with different secret seeds reject it.
 
         Args:
-            incumbent_nats: The losses of the best model so far, as the scorer wrote them.
-            threshold: Beyond which difference a loss is another, in nats.
+            incumbent_nats: The losses of the best model so far, as written by the scorer.
+            threshold: A loss counts as changed if it differs by more than this, in nats.
 
         Raises:
             HarnessError: The model is rejected.
@@ -68,20 +70,20 @@ class Again:
         try:
             nats = np.load(path, allow_pickle=False)
         except (OSError, ValueError):
-            raise HarnessError(f"{path} holds no losses of an incumbent; unset AUTORESEARCH_INCUMBENT_NATS.") from None
+            raise HarnessError(f"{path} is not a file of losses; unset AUTORESEARCH_INCUMBENT_NATS.") from None
         if nats.shape != tuple(self.nats.shape):
-            raise HarnessError(f"{path} holds losses of other data; unset AUTORESEARCH_INCUMBENT_NATS.")
+            raise HarnessError(f"{path} has losses of other data; unset AUTORESEARCH_INCUMBENT_NATS.")
         return torch.from_numpy(nats.astype(np.float32))
 
 
 def _sentence(evidence: Evidence) -> str:
     if evidence.keeps_state:
         return (
-            f"keeps state: {evidence.changed} of {evidence.replayed} losses changed when the same rows were asked in "
-            "another order beside other rows; a loss may depend on its own row alone."
+            f"keeps state: {evidence.changed} of {evidence.replayed} losses changed when the same rows came in "
+            "another order next to other rows; a loss may depend only on its own row."
         )
     found = f"at {evidence.leaks} of {evidence.cuts} cuts an earlier loss changed"
     if evidence.leaks <= probe.CUTS_ALLOWED:
-        found = f"the losses before {evidence.cuts} cuts moved together, by {evidence.drift:+.2f} of the threshold,"
-    why = "when only later tokens were replaced; a loss may depend on the tokens before it alone."
+        found = f"the losses before {evidence.cuts} cuts changed together, by {evidence.drift:+.2f} of the threshold,"
+    why = "when only later tokens were replaced; a loss may depend only on the tokens before it."
     return f"looks ahead: {found} {why}"

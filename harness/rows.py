@@ -1,6 +1,8 @@
-"""Packed rows on disk: cuts shards into parts, has every part tokenised and packed by whichever process is free, and
-puts the parts together in their order, so that the rows do not depend on how many processes there were. May not know
-where shards come from, or what becomes of the rows."""
+"""Makes packed rows on disk: cuts shards into parts, tokenises and packs the parts in parallel, and joins them.
+
+The parts keep their order, so the rows do not depend on the number of processes. Does not know where shards come from
+or how rows are used.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,23 +22,23 @@ from harness.packing import Tokens, pack
 from harness.profiles import Profile
 from harness.shards import Shard, Shards, read_documents
 
-# Some 8 million tokens and a few seconds of work. A part leaves less than one row over, a hundredth of a percent.
+# About 8 million tokens and a few seconds of work. Each part drops less than one row: 0.01% of it.
 _PART_BYTES = 2**25
-# Validation text is taken from that many places, as evenly spread over the shard as the rows are chosen afterwards.
+# Validation text is taken from this many places, evenly spread over the shard.
 _PLACES = 32
 # More than any language needs, so that there are rows to choose from.
 _BYTES_PER_TOKEN = 8
-# Of a validation shard that holds too little for metric and audit, what the audit gets.
+# If a validation shard is too small for both the metric and the audit, the audit gets one row in this many.
 _AUDIT_SHARE = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Documents of one shard that become a file of rows by themselves.
+    """Documents of one shard that become one file of rows.
 
     Attributes:
-        path: Where the rows are to be; a file there is finished.
-        rows: Which documents, as ascending ranges of the shard's rows.
+        path: The file of rows; if it exists, it is complete.
+        rows: The documents, as ascending ranges of the shard's rows.
     """
 
     path: Path
@@ -54,8 +56,8 @@ def make(
     """Tokenise and pack all training text and as much of the validation text as the metric and the audit need.
 
     Args:
-        folder: For the parts, which are files of uint16 rows; those that are there already are not made again.
-        processes: How many may share the work.
+        folder: For the parts, which are files of uint16 rows. Existing parts are not made again.
+        processes: Number of processes.
 
     Returns:
         The training parts and the validation parts, both in order.
@@ -75,7 +77,7 @@ def make(
 
 
 def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]:
-    """Join training parts to one file; returns its rows and its hash."""
+    """Join training parts into one file; returns the number of rows and the SHA-256."""
     digest = hashlib.sha256()
 
     def write(file: BinaryIO) -> None:
@@ -88,14 +90,14 @@ def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]
     count = sum(_rows(part, profile) for part in parts)
     if count == 0:
         raise HarnessError(
-            f"the training shards hold too little text for one row of {profile.sequence_length + 1} tokens."
+            f"the training shards have too little text for one row of {profile.sequence_length + 1} tokens."
         )
     cache.write_atomically(path, write)
     return count, digest.hexdigest()
 
 
 def choose(metric: Path, audit: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, int]:
-    """Write the rows of the metric and, to another file, those of the audit; returns how many there are of each.
+    """Write the rows for the metric and the rows for the audit to two files; returns both numbers of rows.
 
     Both are spread evenly over the validation parts, and no row is in both.
     """
@@ -104,12 +106,12 @@ def choose(metric: Path, audit: Path, parts: Sequence[Path], profile: Profile) -
     wanted = profile.evaluation_tokens // profile.sequence_length
     count = min(wanted, len(rows) - len(rows) // _AUDIT_SHARE)
     if count == 0:
-        raise HarnessError(f"the validation shard holds too little text for one row of {rows.shape[1]} tokens.")
+        raise HarnessError(f"the validation shard has too little text for one row of {rows.shape[1]} tokens.")
     if count < wanted:
         progress.say(
-            f"the validation shard holds {len(rows) * profile.sequence_length:,} tokens, too few for the "
-            f"{profile.evaluation_tokens:,} of profile {profile.name} and as many for the audit; the metric is taken "
-            f"over {count * profile.sequence_length:,}"
+            f"the validation shard has only {len(rows) * profile.sequence_length:,} tokens; profile {profile.name} "
+            f"needs {profile.evaluation_tokens:,} for the metric and as many for the audit; the metric now uses "
+            f"{count * profile.sequence_length:,}"
         )
     chosen = _evenly(count, len(rows))
     left = np.delete(np.arange(len(rows)), chosen)
@@ -120,7 +122,7 @@ def choose(metric: Path, audit: Path, parts: Sequence[Path], profile: Profile) -
 
 
 def _evenly(count: int, of: int) -> npt.NDArray[np.int64]:
-    """So many of the numbers from 0 on, ascending."""
+    """`count` evenly spaced numbers from 0 up to, but not including, `of`: int64 [count]."""
     return np.arange(count) * of // max(1, count)
 
 
@@ -144,7 +146,7 @@ def _make(parts: list[_Part], words: Tokenizer, profile: Profile, processes: int
     missing = [part for part in parts if not part.path.exists()]
     if not missing:
         return
-    # What a part is of its shard, it is of the shard's bytes, near enough to say how much work there is.
+    # An estimate: a part's share of the documents is about its share of the bytes.
     text_bytes = sum(part.shard.text_bytes * part.documents // max(1, part.shard.documents) for part in missing)
     with progress.counted("tokenising and packing", sum(part.documents for part in missing)) as advance:
         workers.each(
@@ -156,7 +158,7 @@ def _make(parts: list[_Part], words: Tokenizer, profile: Profile, processes: int
 
 
 def _make_part(words: Tokenizer, sequence_length: int, part: _Part) -> int:
-    """Write the rows of a part; returns its documents."""
+    """Write the rows of a part; returns the number of its documents."""
 
     def tokens() -> Iterator[Tokens]:
         for documents in read_documents(part.shard, part.rows):

@@ -1,6 +1,7 @@
-"""The trusted scorer: a process of its own that measures what a training run left behind. The command
-`python -m harness.scorer`. It holds the validation rows and computes every loss itself; the candidate's code runs in
-another process, the model server, which gives logits and nothing else. May not know of sessions, git or the keep rule.
+"""The trusted scorer: measures the model that a training run wrote. The command `python -m harness.scorer`.
+
+It has the validation rows and computes every loss itself. The candidate's code runs in another process, the model
+server, which returns only logits. Knows nothing of sessions, git or the keep rule.
 """
 
 import argparse
@@ -28,27 +29,27 @@ _NOT_READY = {
     Stage.IMPORT: "{train} cannot be imported: {words}.",
     Stage.LOAD: "{train} cannot load {model}: {words}.",
     Stage.CALL: "the model of {train} fails when called: {words}.",
-    Stage.ANSWER: "the model of {train} gave {words}.",
+    Stage.ANSWER: "the model of {train} returned {words}.",
 }
 _WORDS = 300
 
 LOAD_FACTOR, EVALUATION_FACTOR = 2.0, 3.0
 LEAST_SPARE_SECONDS, SPARE_SHARE = 5.0, 0.02
-"""What comes on top, since a machine has other work: seconds at least, and a share of the budget."""
+"""Extra time for a busy machine: at least this many seconds, and at least this share of the budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What was measured.
+    """The result of scoring.
 
     Attributes:
         val_bpb: Bits per byte.
-        evaluation_tokens: Targets that it was taken over.
-        load_seconds: What it took to restore the model.
-        evaluation_seconds: What it took to ask it.
-        transport: How logits came from the model server, as `IsolatedModel` names it.
-        probe_threshold: In nats, of a model that was called trusted.
-        probe: What the probe found, where there was one and it let the model pass.
+        evaluation_tokens: Number of targets.
+        load_seconds: Time to restore the model.
+        evaluation_seconds: Time to evaluate the model.
+        transport: How logits were transferred; see `IsolatedModel`.
+        probe_threshold: The calibrated threshold in nats; None without calibration.
+        probe: The probe's result; None if the model was not probed.
     """
 
     val_bpb: float
@@ -62,14 +63,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a session wants beside the metric; nothing by hand.
+    """What a session requests in addition to the metric; by hand, nothing.
 
     Attributes:
-        nats: Where to write the loss of every target, float32 [rows, sequence] as `.npy`. No candidate may read it.
-        incumbent_nats: Such a file of the best model so far, which tells the probe where to look.
-        probe_below: A metric below this is believed after a probe alone.
-        probe_threshold: Beyond which difference the probe takes a loss for another, in nats.
-        calibrate: Whether the model is trusted, and its own differences are to give that threshold.
+        nats: File for the loss of every target: float32 [rows, sequence] as `.npy`. Candidates must not read it.
+        incumbent_nats: The same file of the best model so far; the probe looks where the new model gains most.
+        probe_below: A model with a metric below this is probed.
+        probe_threshold: In the probe, a loss counts as changed if it differs by more than this, in nats.
+        calibrate: Whether to measure that threshold with this model, which must be trusted.
     """
 
     nats: Path | None = None
@@ -102,10 +103,10 @@ def main() -> None:
 def measure(
     model_path: Path, train_path: Path, wishes: Wishes | None = None, deadlines: Deadlines | None = None
 ) -> Score:
-    """Bits per byte of a model, as the training script beside it restores it.
+    """Score the model at `model_path`; the training script at `train_path` restores it.
 
     Raises:
-        HarnessError: Something is missing, cannot be loaded, gives no score, or does not pass the probe.
+        HarnessError: A file is missing, the model cannot be loaded or gives no score, or the probe rejects it.
     """
     wishes, deadlines = wishes or Wishes(), deadlines or Deadlines()
     for path in (train_path, model_path):
@@ -115,9 +116,9 @@ def measure(
     data = cache.find(profile)
     rows = rows_of_environment(data)
     launch = launch_of_environment()
-    # The server imports torch while this process does: each takes seconds.
+    # Started first, so that both processes import torch at the same time: it takes seconds.
     with ServerProcess(launch, deadlines) as process:
-        # Read once, when torch loads the library: its threads would spin while the server works.
+        # Before torch is imported: OpenMP's threads would spin while the server works.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         import torch
 
@@ -148,7 +149,7 @@ def measure(
                 )
                 if wishes.calibrate:
                     score = replace(score, probe_threshold=again.threshold())
-                # Compared as it is printed: that is what it counts as.
+                # Rounded as in the output, because the session uses the printed value.
                 if wishes.probe_below is not None and round(score.val_bpb, 6) < wishes.probe_below:
                     score = replace(score, probe=again.probe(wishes.incumbent_nats, wishes.probe_threshold))
                 if wishes.nats:
@@ -165,7 +166,7 @@ def evaluate(model: "IsolatedModel", rows: "Tensor", batch_rows: int) -> "Tensor
     """Loss of every target: float32 [rows, sequence].
 
     Args:
-        rows: int64 [rows, sequence + 1]: each position but the last is an input, each but the first a target.
+        rows: int64 [rows, sequence + 1]. All tokens but the last are inputs, all but the first are targets.
     """
     import torch
 
@@ -174,15 +175,15 @@ def evaluate(model: "IsolatedModel", rows: "Tensor", batch_rows: int) -> "Tensor
 
 
 def batch_rows_of(profile: profiles.Profile) -> int:
-    """Rows of every batch that a model server is asked."""
+    """Rows in every batch for the model server."""
     return max(1, _logits_at_once(profile) // (profile.sequence_length * profile.vocab_size))
 
 
 def _logits_at_once(profile: profiles.Profile) -> int:
-    """Logits of one batch, which are the scorer's memory."""
+    """Logits in one batch; they determine the scorer's memory."""
     if profile.device == "cpu":
-        return 2**22  # 16 MB in float32, which stay near the cache
-    # A twentieth of the device, since a model that is not compiled holds several copies, and at most 1 GB.
+        return 2**22  # 16 MB in float32, small enough for the cache
+    # At most a twentieth of the device, because a model that is not compiled makes several copies, and at most 1 GB.
     return min(2**28, profile.memory_limit_mb * 2**20 // 4 // 20)
 
 
@@ -194,7 +195,7 @@ def _sentence(error: NotReady, model_path: Path, train_path: Path) -> str:
 def _arguments() -> tuple[Path, Path]:
     parser = argparse.ArgumentParser(
         prog="python -m harness.scorer",
-        description="Measure val_bpb, the bits a model needs for a byte of the validation text.",
+        description="Measure val_bpb: the bits that a model needs to encode a byte of the validation text.",
     )
     parser.add_argument("--model", type=Path, metavar="PATH", help="default: $AUTORESEARCH_OUT/model.pt")
     parser.add_argument("--train", type=Path, metavar="PATH", help="default: $AUTORESEARCH_CANDIDATE/train.py")
@@ -207,19 +208,17 @@ def _arguments() -> tuple[Path, Path]:
 def _below(variable: str, name: str, option: str) -> Path:
     if folder := os.environ.get(variable):
         return Path(folder) / name
-    raise HarnessError(f"nothing says which {name} to score; give {option} PATH or set {variable}.")
+    raise HarnessError(f"there is no {name} to score; give {option} PATH or set {variable}.")
 
 
 def rows_of_environment(data: cache.Data) -> cache.Rows:
-    """The rows to score on: those of the metric, or with AUTORESEARCH_ROWS=audit those that no verdict may use."""
+    """The rows to score on: those for the metric, or with AUTORESEARCH_ROWS=audit those that no verdict uses."""
     wanted = os.environ.get("AUTORESEARCH_ROWS") or "metric"
     if wanted not in ("metric", "audit"):
-        raise HarnessError(
-            f"AUTORESEARCH_ROWS={wanted!r} names no rows; set it to `audit`, or unset it for the metric."
-        )
+        raise HarnessError(f"AUTORESEARCH_ROWS={wanted!r} is not valid; set it to `audit`, or unset it for the metric.")
     rows = data.read_evaluation_rows() if wanted == "metric" else data.read_audit_rows()
     if not len(rows):
-        raise HarnessError("the validation shard held too little text for audit rows; unset AUTORESEARCH_ROWS.")
+        raise HarnessError("the validation shard has too little text for audit rows; unset AUTORESEARCH_ROWS.")
     return rows
 
 
@@ -242,10 +241,10 @@ def wishes_of_environment() -> Wishes:
 
 
 def deadlines_of_environment() -> Deadlines:
-    """From AUTORESEARCH_BASELINE_LOAD_SECONDS and _EVALUATION_SECONDS: what it took with a model that is trusted.
+    """Deadlines from AUTORESEARCH_BASELINE_LOAD_SECONDS and _EVALUATION_SECONDS, measured with the trusted baseline.
 
-    A model can train on while it is restored and while it is asked, on rows that it has brought along, so that neither
-    may take much longer than with the baseline. Twice is what a model of twice the depth takes to compile.
+    A model could train on during loading and evaluation, on rows that it has saved. So neither may take much longer
+    than with the baseline. Loading may take twice as long: a model of twice the depth needs that to compile.
     """
     usual = Deadlines()
     load, evaluation = (_number(f"AUTORESEARCH_BASELINE_{name}_SECONDS") for name in ("LOAD", "EVALUATION"))
@@ -267,7 +266,7 @@ def _number(name: str) -> float | None:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise HarnessError(f"{name}={text!r} is no number; unset it or set it to, say, 0.5.")
+        raise HarnessError(f"{name}={text!r} is not a number; unset it or set it to, say, 0.5.")
     return number
 
 

@@ -1,5 +1,4 @@
-"""Scoring for a training script that is run by hand: starts the trusted scorer as a process of its own, as a session
-does, and reads what it prints. May not compute anything itself."""
+"""Scores a training script that is run by hand: starts the trusted scorer as a session does, and reads its output."""
 
 import os
 import shlex
@@ -14,13 +13,13 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def score(model_path: str | os.PathLike[str], train_path: str | os.PathLike[str]) -> dict[str, float]:
-    """Score a model in a process of its own, as a session does; for a training script run by hand.
+    """Score a model in a separate process, as a session does; for a training script that is run by hand.
 
     Returns:
-        What the scorer printed: `val_bpb`, `score_seconds`, `evaluation_tokens`.
+        `val_bpb`, `score_seconds` and `evaluation_tokens`.
 
     Raises:
-        HarnessError: The scorer's own sentence.
+        HarnessError: The scorer failed; the message is the scorer's.
     """
     paths = ["--model", os.path.abspath(model_path), "--train", os.path.abspath(train_path)]
     command = [sys.executable, "-m", "harness.scorer", *paths]
@@ -33,7 +32,7 @@ def score(model_path: str | os.PathLike[str], train_path: str | os.PathLike[str]
         raise HarnessError(
             said[-1].removeprefix("harness: ")
             if said
-            else f"the scorer ended with exit code {done.returncode}; type `{shlex.join(command)}` to see why."
+            else f"the scorer ended with exit code {done.returncode}; run `{shlex.join(command)}` to see why."
         )
     printed = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     return {name: float(printed[name]) for name in ("val_bpb", "score_seconds", "evaluation_tokens")}

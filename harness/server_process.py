@@ -1,6 +1,9 @@
-"""The scorer's end of a model server: starts the process, asks it batch by batch, ends it. Whatever the server does,
-these calls come back in time, with an answer or with one of a fixed list of reasons: a server that has seen validation
-text has no words of its own. May not know of torch, of losses or of the sandbox, which is a prefix to the command."""
+"""The scorer's side of a model server: starts the process, sends batches, ends it.
+
+Whatever the server does, each call returns in time, with an answer or with a reason from a fixed list: a server that
+has seen validation text must not be able to write messages. Knows nothing of torch or losses; a sandbox is only a
+prefix of the command.
+"""
 
 import contextlib
 import json
@@ -36,7 +39,7 @@ _Item = TypeVar("_Item", str, int)
 
 _PROGRAM = Path(__file__).resolve().with_name("model_server.py")
 
-# What a server may see of the environment: nothing that says where the data are.
+# The variables that a server may see; none of them says where the data are.
 _ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX", "CC", "CXX"),
     *("LD_LIBRARY_PATH", "CUDA_*", "NVIDIA_*", "PYTORCH_*", "TORCH*", "TRITON_*"),
@@ -47,19 +50,19 @@ _SECRET = ("*KEY*", "*TOKEN*", "*SECRET*", "*PASSWORD*", "*PASSWD*", "*CREDENTIA
 
 
 class Reason(StrEnum):
-    """Why a server gave no losses: all that is ever said of one that has seen validation text."""
+    """Why a server gave no losses. A server that has seen validation text can only choose from this list."""
 
     ENDED = "its model server ended before it answered"
     LATE_START = "its model server did not start in time"
     LATE_LOAD = "its model was not restored in time"
     LATE = "its model server did not answer a batch in time"
     OVERTIME = "the evaluation as a whole took too long"
-    OUT_OF_TURN = "its model server answered out of turn"
+    OUT_OF_TURN = "its model server broke the protocol"
     RAISED = "the model raises an exception when called"
     OUT_OF_MEMORY = "the model runs out of memory when called"
     OTHER_SHAPE = "the model's logits change their shape or type from batch to batch"
     NOT_FINITE = "the model's logits are not finite"
-    IMPOSSIBLE = "the model gives a token of the text no probability, an infinite loss"
+    IMPOSSIBLE = "the model gives a token of the text probability 0, an infinite loss"
 
 
 _FAILURES = {
@@ -73,7 +76,7 @@ class NoAnswer(Exception):
     """A server gave no losses.
 
     Attributes:
-        reason: Why.
+        reason: The reason.
     """
 
     def __init__(self, reason: Reason) -> None:
@@ -85,8 +88,8 @@ class NotReady(Exception):
     """A server failed before it saw any text.
 
     Attributes:
-        stage: Where.
-        words: What the server says of it, on one line; the candidate may have chosen them.
+        stage: The stage that failed.
+        words: The server's error message, on one line; it may come from the candidate.
     """
 
     def __init__(self, stage: Stage, words: str) -> None:
@@ -96,14 +99,14 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long a server may take.
+    """Time limits for a server.
 
     Attributes:
-        start_seconds: Until it is up, before it has anything of the candidate's.
-        load_seconds: From the job to the first answer: the model is restored, and compiled for a GPU. What it does in
-            that time nobody sees; it may be training.
+        start_seconds: Until the server can take a job, before it loads any of the candidate's code.
+        load_seconds: From the job to the first answer: to restore the model and, for a GPU, to compile it. Limited,
+            because the candidate could train on in this time.
         batch_seconds: For one batch.
-        total_seconds: For all batches of a server.
+        total_seconds: For all batches of one server.
     """
 
     start_seconds: float = 300.0
@@ -117,9 +120,9 @@ class Launch:
     """How a server is started.
 
     Attributes:
-        prefix: Words before the command, such as those of a sandbox; none by hand.
+        prefix: Words before the command, for a sandbox; empty by hand.
         descriptors: Open files that the prefix reads, each from its beginning.
-        variables: What its environment has beside ours: a home folder of the sandbox's.
+        variables: Additional environment variables, such as the sandbox's HOME.
     """
 
     prefix: tuple[str, ...] = ()
@@ -128,10 +131,10 @@ class Launch:
 
 
 class ServerProcess:
-    """A model server, from its start on; `close` ends it.
+    """A model server process, started by the constructor and ended by `close`.
 
     Attributes:
-        load_seconds: What it took from the job to the first answer.
+        load_seconds: Time from the job to the first answer.
 
     Raises:
         HarnessError: The command could not be started.
@@ -142,7 +145,7 @@ class ServerProcess:
         self._end, other = socket.socketpair()
         for descriptor in launch.descriptors:
             os.lseek(descriptor, 0, os.SEEK_SET)
-        # -P: neither this folder nor the current one is a place to import from.
+        # -P: modules are imported neither from this folder nor from the current one.
         command = [*launch.prefix, sys.executable, "-P", str(_PROGRAM), str(other.fileno())]
         try:
             self._process = subprocess.Popen(
@@ -165,15 +168,15 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started."""
+        """The process number."""
         return self._process.pid
 
     def begin(self, job: Job, tokens: Memory, logits: Memory) -> Ready:
-        """Hand over the job and wait until the server is ready; the seconds of `total_seconds` run from then on.
+        """Send the job and wait until the server is ready. `total_seconds` starts then.
 
         Raises:
-            NotReady: The server said why not.
-            NoAnswer: It said nothing, or nothing of the protocol.
+            NotReady: The server reported a failure.
+            NoAnswer: The server gave no answer, or a wrong one.
         """
         try:
             if self._line(self._deadlines.start_seconds, len(UP), Reason.LATE_START) != UP:
@@ -195,10 +198,10 @@ class ServerProcess:
         return start
 
     def ask(self) -> None:
-        """Have the batch answered whose tokens are in the memory now; returns when its logits are said to be there.
+        """Ask for the logits of the tokens in shared memory; returns when the server reports that they are there.
 
         Raises:
-            NoAnswer: They will not be.
+            NoAnswer: The server failed.
         """
         number = self._asked % BATCH_NUMBERS
         self._asked += 1
@@ -223,7 +226,7 @@ class ServerProcess:
         self.close()
 
     def close(self) -> None:
-        """End the process and what it started; once is enough."""
+        """Kill the process and its process group; further calls do nothing."""
         self._end.close()
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -231,7 +234,7 @@ class ServerProcess:
             self._process.wait()
 
     def _line(self, seconds: float, longest: int, late: Reason) -> bytes:
-        """What it says until the end of a line, with whatever it has said by then behind that."""
+        """Receive until there is a line end; the result may contain bytes after the line end."""
         until, line = time.monotonic() + seconds, b""
         while b"\n" not in line:
             line += self._receive(until, longest, late)
@@ -240,7 +243,7 @@ class ServerProcess:
         return line
 
     def _receive(self, until: float, size: int, late: Reason) -> bytes:
-        """Some bytes, at most `size`, before a moment of the monotonic clock."""
+        """Receive at most `size` bytes before `until`, a time on the monotonic clock."""
         left = until - time.monotonic()
         if left <= 0:
             raise NoAnswer(late)
@@ -256,7 +259,7 @@ class ServerProcess:
         return received
 
     def _something_waits(self) -> bool:
-        """Whether the server has said more than it was asked for."""
+        """Whether the server has sent bytes without a request."""
         self._end.setblocking(False)
         try:
             return bool(self._end.recv(1))
@@ -265,7 +268,7 @@ class ServerProcess:
 
 
 def launch_of_environment() -> Launch:
-    """AUTORESEARCH_SERVER_PREFIX, a JSON list of words, _FDS, one of descriptors, and _VARIABLES, one of NAME=VALUE."""
+    """From the JSON lists AUTORESEARCH_SERVER_PREFIX (words), _FDS (descriptors) and _VARIABLES (NAME=VALUE)."""
     prefix = _list_of_environment("AUTORESEARCH_SERVER_PREFIX", str)
     variables = (text.partition("=") for text in _list_of_environment("AUTORESEARCH_SERVER_VARIABLES", str))
     return Launch(
@@ -276,9 +279,9 @@ def launch_of_environment() -> Launch:
 
 
 def server_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a server sees: a list of what may pass, so that a key nobody thought of stays here."""
+    """The variables that a server sees; an allow-list, so that an API key with an unexpected name is not passed on."""
     kept = {name: value for name, value in ours.items() if _passes(name)}
-    # GNU OpenMP's threads spin while they wait; two processes that take turns would take the cores from each other.
+    # GNU OpenMP's threads spin while they wait, and would take the cores from the other process.
     return {"GOMP_SPINCOUNT": "1000"} | kept | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -295,5 +298,5 @@ def _list_of_environment(name: str, kind: type[_Item]) -> list[_Item]:
     except ValueError:
         found = None
     if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
-        raise HarnessError(f"{name}={text!r} is no JSON list of that kind; unset it to score by hand.")
+        raise HarnessError(f"{name}={text!r} is not a valid JSON list; unset it to score by hand.")
     return found

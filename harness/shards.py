@@ -1,6 +1,8 @@
-"""Text as parquet shards: one row a document, in a column of strings. Writes them, opens them, reads their documents
-back within a bounded memory, and says in a sentence when one is damaged. May not know where text comes from or goes
-to."""
+"""Reads and writes text as parquet shards: one document in each row, in a column of strings.
+
+Reading needs a bounded amount of memory. A damaged shard is reported in one sentence. Does not know where text comes
+from or how it is used.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,25 +15,25 @@ import pyarrow.parquet as pq
 from harness.errors import HarnessError
 
 TEXT_COLUMN = "text"
-"""The column that is read where nobody names one."""
+"""The default column."""
 
-# What one call of the tokenizer gets. A token costs it near 200 bytes while it works, so this is some 15 MB.
+# For one call of the tokenizer, which needs about 200 bytes a token: about 15 MB.
 _CHARACTERS_AT_ONCE = 2**18
 _DOCUMENTS_AT_ONCE = 64
-# Pages are read as they are needed: some writers put a whole file into one row group.
+# Pages are read when they are needed, because some writers put a whole file into one row group.
 _READ_AHEAD_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A parquet file whose footer was read and holds text.
+    """A parquet file with text; its footer has been checked.
 
     Attributes:
         path: The file.
         column: Its column of documents.
-        documents: Rows.
-        text_bytes: Size of that column, uncompressed.
-        remedy: What to type when the file turns out to be damaged.
+        documents: Number of rows.
+        text_bytes: Uncompressed size of that column, in bytes.
+        remedy: What to do if the file is damaged, for the error message.
     """
 
     path: Path
@@ -47,8 +49,8 @@ class Shards:
 
     Attributes:
         training: Shards to train the tokenizer and the model on, in order.
-        validation: The shard that only the metric may read.
-        taken_from: Where its text lies besides, in files or folders: training may not read there.
+        validation: The shard with validation text.
+        taken_from: Other files and folders that contain the validation text; training must not read them.
     """
 
     training: tuple[Shard, ...]
@@ -57,15 +59,15 @@ class Shards:
 
 
 def shard_name(number: int) -> str:
-    """The file name of a shard; names sort as numbers do."""
+    """The file name of a shard; names sort like their numbers."""
     return f"shard_{number:05d}.parquet"
 
 
 def open_shards(paths: Sequence[Path], column: str | None, remedy: str) -> Shards:
-    """Check the files of a source, the last of them for validation. All have their documents in the same column.
+    """Check the files of a source; the last one is for validation. All files must have the same text column.
 
     Raises:
-        HarnessError: One of them is damaged or has no such column; names it and what to type.
+        HarnessError: A file is damaged or has no such column; the message names the file and the remedy.
     """
     first = open_shard(paths[0], column, remedy)
     *training, validation = (first, *(open_shard(path, first.column, remedy) for path in paths[1:]))
@@ -76,10 +78,10 @@ def open_shard(path: Path, column: str | None, remedy: str) -> Shard:
     """Check a file by its footer.
 
     Args:
-        column: The column of documents; None: `text`, else the only column of strings.
+        column: The column of documents; None for `text` or else the only column of strings.
 
     Raises:
-        HarnessError: The file is damaged or has no such column; names the file and what to type.
+        HarnessError: The file is damaged or has no such column; the message names the file and the remedy.
     """
     with _opened(path, remedy) as file:
         column = _column(path, file.schema_arrow, column, remedy)
@@ -90,7 +92,7 @@ def open_shard(path: Path, column: str | None, remedy: str) -> Shard:
 
 
 def write_shard(path: Path, texts: Iterable[str]) -> None:
-    """Write documents as one shard; not atomically, so write it into a folder that counts once it is renamed."""
+    """Write documents as one shard. Not atomic: write into a temporary folder and rename it."""
     table = pa.table({TEXT_COLUMN: pa.array(texts, type=pa.large_string())})
     pq.write_table(
         table,
@@ -98,20 +100,20 @@ def write_shard(path: Path, texts: Iterable[str]) -> None:
         compression="zstd",
         row_group_size=1024,
         write_page_checksum=True,
-        # No two documents are alike and none is searched for: either would only write text a second time.
+        # All documents are different and none is searched for, so these would only make the file larger.
         use_dictionary=False,
         write_statistics=False,
     )
 
 
 def read_documents(shard: Shard, rows: Sequence[range] | None = None) -> Iterator[list[str]]:
-    """Documents in order, in lists of some 2^18 characters; empty ones are left out, and a longer one comes in pieces.
+    """Documents in order, in lists of about 2^18 characters. Empty documents are skipped, longer ones are split.
 
     Args:
-        rows: Which documents, as ascending ranges that do not overlap; None: all of them.
+        rows: The documents, as ascending ranges that do not overlap; None for all.
 
     Raises:
-        HarnessError: The shard is damaged; names the file and what to type.
+        HarnessError: The shard is damaged; the message names the file and the remedy.
     """
     found: list[str] = []
     characters = 0
@@ -166,7 +168,7 @@ def _column(path: Path, schema: pa.Schema, wanted: str | None, remedy: str) -> s
     if name in strings:
         return name
     if strings:
-        remedy = f"name one of those that it has with --text-column: {', '.join(strings)}"
+        remedy = f"choose one of its columns with --text-column: {', '.join(strings)}"
     raise HarnessError(f"{path} has no column `{name}` of strings; {remedy}.")
 
 

@@ -1,6 +1,8 @@
-"""Where text comes from: turns what a person types as SOURCE into shards on this machine. The embedded corpus, a folder
-of parquet files, or a dataset on the Hugging Face Hub, which is asked once which commit is its newest and then stays at
-that commit. May not know of tokens."""
+"""Text sources: turns the option SOURCE into shards on this machine.
+
+A source is the embedded corpus, a folder of parquet files, or a dataset on the Hugging Face Hub. The hub is asked once
+for the newest commit; later preparations use the same commit. Knows nothing of tokens.
+"""
 
 import hashlib
 import json
@@ -25,7 +27,7 @@ CLIMBMIX = "climbmix"
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """What somebody takes of a dataset: the number of training shards, and the shard held back for validation."""
+    """The default selection from a dataset: the number of training shards, and the shard for validation."""
 
     training_shards: int
     validation: str
@@ -37,21 +39,21 @@ _SHORT_NAMES = {
     CLIMBMIX: "karpathy/climbmix-400b-shuffle",
     "fineweb-edu": "HuggingFaceFW/fineweb-edu/sample/10BT",
 }
-# Parquet files of some 2.5 GB of text: more than one H200 reads in 300 seconds.
+# Parquet files with about 2.5 GB of text: more than an H200 can train on in 300 seconds.
 _ENOUGH_BYTES = 1_000_000_000
-# A branch may have slashes in its name; of those only the hub's own are of use here.
+# Revisions with slashes in their names are not supported, except the hub's own.
 _DATASET = re.compile(
     r"(?P<dataset>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(convert/[\w-]+|pr/\d+)|[^/@]+))?(/(?P<folder>.+?))?/?"
 )
 
 
 class Source(Protocol):
-    """Text that shards can be had of.
+    """A source of text.
 
     Attributes:
-        name: What it is, for the manifest.
-        key: A name for the folder of the data; other text has another.
-        options: What to type for exactly this source.
+        name: Its name in the manifest.
+        key: Its part of the data folder's name; different text has a different key.
+        options: Command-line options that select exactly this source.
     """
 
     @property
@@ -62,21 +64,21 @@ class Source(Protocol):
     def options(self) -> tuple[str, ...]: ...
 
     def shards(self, folder: Path, profile: Profile, command: str) -> Shards:
-        """Have the shards on this machine, checked.
+        """Make the shards available on this machine, and check them.
 
         Args:
-            folder: The data folder, for a source that must write them.
-            command: What to type to prepare them, for the sentence that says that one is damaged.
+            folder: The data folder, for a source that writes its shards.
+            command: The command that prepares the data, for error messages.
         """
 
 
 def named(text: str, *, num_shards: int | None = None, text_column: str | None = None, anew: bool = False) -> Source:
-    """The source that a person means.
+    """The source that the option `text` means.
 
     Args:
-        num_shards: Training shards to take, from the first on; None: the source's default.
-        text_column: The column of documents; None: found by itself.
-        anew: Ask the hub for the newest commit, and compare files fetched before with their hashes.
+        num_shards: Number of training shards, from the first; None for the source's default.
+        text_column: The column of documents; None to detect it.
+        anew: Ask the hub for the newest commit, and compare existing files with their hashes.
 
     Raises:
         HarnessError: There is no such source, or it has too few files.
@@ -85,7 +87,7 @@ def named(text: str, *, num_shards: int | None = None, text_column: str | None =
         raise HarnessError(f"--num-shards {num_shards} leaves nothing to train on; give at least 1.")
     if text == EMBEDDED:
         if num_shards or text_column:
-            raise HarnessError("the embedded corpus has no shards or columns to choose; leave those options out.")
+            raise HarnessError("the embedded corpus has no shards or columns to choose; remove these options.")
         return _Embedded()
     path = Path(text).expanduser()
     if text not in _SHORT_NAMES and (path.is_dir() or path.is_absolute() or text.startswith(".")):
@@ -93,7 +95,7 @@ def named(text: str, *, num_shards: int | None = None, text_column: str | None =
     match = _DATASET.fullmatch(_SHORT_NAMES.get(text, text))
     if not match:
         raise HarnessError(
-            f"there is no folder {text}, and it is no source either; give --source a folder of parquet files, "
+            f"there is no folder {text}, and no source of this name; give --source a folder of parquet files, "
             f"OWNER/DATASET for a dataset on the Hugging Face Hub, {', '.join(_SHORT_NAMES)}, or `{EMBEDDED}`."
         )
     listing = _listing(match["dataset"], match["revision"], anew)
@@ -102,7 +104,7 @@ def named(text: str, *, num_shards: int | None = None, text_column: str | None =
 
 @dataclass(frozen=True, slots=True)
 class _Embedded:
-    """The Python source on this machine, written as shards on first use."""
+    """The Python source code on this machine, written as shards on first use."""
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ class _Embedded:
         if not written.exists():
             progress.say("reading the Python source on this machine")
             corpus.write_shards(written, 2 * profile.evaluation_tokens)
-        found = open_shards(sorted(written.glob("*.parquet")), None, f"type `{command} --force` to make it anew")
+        found = open_shards(sorted(written.glob("*.parquet")), None, f"run `{command} --force` to make it again")
         return replace(found, taken_from=corpus.read_taken_from(written))
 
 
@@ -140,12 +142,12 @@ class _Folder:
 
     @property
     def key(self) -> str:
-        """Other files in the folder, or files of other sizes, give another."""
+        """Changes when the names or the sizes of the files change."""
         listing = [f"{path.name} {path.stat().st_size}" for path in self.files]
         return f"{self.folder.name}-{_digest(str(self.folder), self.text_column, listing)}"
 
     def shards(self, folder: Path, profile: Profile, command: str) -> Shards:
-        return open_shards(self.files, self.text_column, f"put a whole copy in its place and type `{command}`")
+        return open_shards(self.files, self.text_column, f"replace it by an undamaged copy and run `{command}`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class _Dataset:
         from harness.download import fetch
 
         paths = fetch(self.listing, self.files, check=self.check)
-        return open_shards(paths, self.text_column, f"type `{command} --force` to fetch it again")
+        return open_shards(paths, self.text_column, f"run `{command} --force` to download it again")
 
 
 def _folder(folder: Path, num_shards: int | None, text_column: str | None) -> _Folder:
@@ -202,7 +204,7 @@ def _dataset(listing: "Listing", folder: str, num_shards: int | None, text_colum
 
 
 def _listing(dataset: str, revision: str | None, anew: bool) -> "Listing":
-    """The files of a dataset: as the hub said before, so that a night needs no network and the text stays the same."""
+    """The files of a dataset: the stored list if there is one, so that the text stays the same without a network."""
     from harness.hub import Listing, RemoteFile, list_files
 
     def memory(revision: str) -> Path:
@@ -217,7 +219,7 @@ def _listing(dataset: str, revision: str | None, anew: bool) -> "Listing":
             pass
     listing = list_files(dataset, revision)
     content = json.dumps({"commit": listing.commit, "files": [asdict(file) for file in listing.files]}).encode()
-    # Under its commit as well, since that is what the manifest tells people to type.
+    # Also stored under the commit, which the command in the manifest names.
     for name in (listing.commit, *(() if revision else ("",))):
         cache.write_atomically(memory(name), lambda file: file.write(content))
     return listing
@@ -225,15 +227,15 @@ def _listing(dataset: str, revision: str | None, anew: bool) -> "Listing":
 
 def _check_number(num_shards: int | None, files: int, name: str) -> None:
     if files < 2:
-        raise HarnessError(f"{name} holds {files} parquet files and at least 2 are needed: the last is for validation.")
+        raise HarnessError(f"{name} has {files} parquet files; at least 2 are needed: the last is for validation.")
     if num_shards and num_shards >= files:
         raise HarnessError(
-            f"{name} holds {files} parquet files, one of them for validation; lower --num-shards to {files - 1}."
+            f"{name} has {files} parquet files, one of them for validation; lower --num-shards to {files - 1}."
         )
 
 
 def _enough(files: "Sequence[RemoteFile]") -> int:
-    """How many files from the first on hold enough text."""
+    """The number of files, from the first, that together have enough text."""
     size = 0
     for count, file in enumerate(files, 1):
         size += file.size
@@ -250,8 +252,8 @@ def _no_files(listing: "Listing", name: str) -> str:
     if listing.files:
         return f"{name} has no parquet files; give `--source {listing.dataset}`."
     return (
-        f"{name} has no parquet files; where the hub has converted the dataset, "
-        f"`--source {listing.dataset}@refs/convert/parquet` gives them."
+        f"{name} has no parquet files; if the hub has converted the dataset, "
+        f"`--source {listing.dataset}@refs/convert/parquet` finds them."
     )
 
 

@@ -1,5 +1,7 @@
-"""The tokenizer: byte-level BPE, trained on training text alone, and the table of how many bytes each token stands for.
-May not know of files or rows."""
+"""The tokenizer: byte-level BPE, trained on training text alone, and the table of bytes for each token.
+
+Knows nothing of files or rows.
+"""
 
 from collections.abc import Iterable
 
@@ -11,8 +13,10 @@ BOS_TEXT = "<|bos|>"
 
 
 def train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn at most `vocab_size` tokens from documents; the first, id 0, is BOS. Equal documents give equal tokens, on
-    any number of cores."""
+    """Learn at most `vocab_size` tokens from documents; the first, id 0, is BOS.
+
+    Equal documents give equal tokens, on any number of cores.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -28,7 +32,7 @@ def train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, documents: list[str]) -> list[npt.NDArray[np.uint16]]:
     """The tokens of each document, without BOS: uint16 [tokens] each."""
-    # A document that spells out the special token is text like any other: it must not end a document.
+    # If a document contains the text of the special token, it is encoded as ordinary text.
     tokenizer.encode_special_tokens = True
     return [
         np.array(encoding.ids, dtype=np.uint16)
@@ -37,10 +41,10 @@ def encode(tokenizer: Tokenizer, documents: list[str]) -> list[npt.NDArray[np.ui
 
 
 def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> npt.NDArray[np.int32]:
-    """Bytes of text that each token stands for, 0 for BOS and for ids that were not learned: int32 [vocab_size]."""
+    """Bytes of text of each token, 0 for BOS and for ids that were not learned: int32 [vocab_size]."""
     table = np.zeros(vocab_size, dtype=np.int32)
     for text, number in tokenizer.get_vocab().items():
         if text != BOS_TEXT:
-            # The byte-level alphabet writes each byte as one character.
+            # In the byte-level alphabet, each byte is one character.
             table[number] = len(text)
     return table

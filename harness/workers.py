@@ -1,4 +1,4 @@
-"""Work shared out to processes that end when their parent does, however it ends. May not know what the work is."""
+"""Distributes tasks to worker processes, which end when their parent ends, even if it is killed."""
 
 import multiprocessing
 import os
@@ -16,12 +16,12 @@ from harness.errors import HarnessError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# A process takes a fifth of a second to start, and so much text about one second to tokenise.
+# A process takes 0.2 s to start; this much text takes about 1 s to tokenise.
 _TEXT_BYTES_OF_A_PROCESS = 2**22
 
 
 def worth(text_bytes: int, workers: int) -> int:
-    """How many processes so much text is worth, at most `workers`; 0 where this one does it sooner by itself."""
+    """How many processes to use for this much text, at most `workers`; 0 if this process alone is faster."""
     return min(workers, text_bytes // _TEXT_BYTES_OF_A_PROCESS)
 
 
@@ -33,18 +33,17 @@ def each(
     processes: int,
     threads: int = 1,
 ) -> None:
-    """Do each task. Whatever goes wrong, no process is left behind.
+    """Do each task. No process is left behind, even after an error.
 
-    The standard library's pools are not for this: one waits for ever for a process that was killed, the other, until
-    something else happens, for one that was killed early.
+    The standard library's pools are not used, because they may wait for ever for a worker that was killed.
 
     Args:
-        on_result: Called here with each result as it is ready, in any order.
-        processes: How many share the work; 0: this process does it.
-        threads: How many threads the tokenizer's library may use in each of them.
+        on_result: Called in this process with each result as it arrives, in any order.
+        processes: Number of worker processes; 0 to do the work in this process.
+        threads: Number of threads that the tokenizer's library may use in each process.
 
     Raises:
-        HarnessError: A process ended before its work was done. What a task raises is raised here.
+        HarnessError: A worker ended before its work was done. Exceptions of a task are raised here too.
     """
     if not processes:
         for task in tasks:
@@ -55,8 +54,8 @@ def each(
             _share(tasks, connections, on_result)
     except (EOFError, ConnectionError):
         raise HarnessError(
-            "a worker process ended before its work was done, as when Linux takes memory back; type the same command "
-            "again to continue, with fewer --workers."
+            "a worker process ended unexpectedly, perhaps because memory ran out; rerun the same command with "
+            "fewer --workers to continue."
         ) from None
 
 
@@ -79,7 +78,7 @@ def _share(tasks: Sequence[Task], connections: Sequence[Connection], on_result: 
 
 @contextmanager
 def _started(function: Callable[[Task], Result], count: int, threads: int) -> Iterator[list[Connection]]:
-    """Processes that wait for tasks, as the connections to them."""
+    """Start worker processes; yields the connections to them."""
     context = multiprocessing.get_context("spawn")
     connections: list[Connection] = []
     members: list[SpawnProcess] = []
@@ -102,8 +101,7 @@ def _started(function: Callable[[Task], Result], count: int, threads: int) -> It
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal, and the parent decides what it means: processes that are started here
-    never see it, and this one sees it afterwards."""
+    """Block SIGINT: processes that are started meanwhile ignore Ctrl-C, and this process handles it afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -112,8 +110,8 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _work(function: Callable[[Task], Result], connection: Connection, threads: int) -> None:
-    """Do tasks as they come, in a process of its own."""
-    # Read when the tokenizer's library first needs them.
+    """The worker process: do tasks as they arrive."""
+    # The tokenizer's library reads these on first use.
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -133,5 +131,5 @@ def _listen(connection: Connection, tasks: "queue.SimpleQueue[Task]") -> None:
         try:
             tasks.put(connection.recv())
         except (EOFError, OSError):
-            # The parent is gone, and nobody is left to work for.
+            # The parent has ended.
             os._exit(1)

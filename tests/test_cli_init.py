@@ -225,7 +225,7 @@ def test_a_metric_may_be_called_what_can_be_read_and_nothing_else(
 ) -> None:
     for name in ("a b", "f1@10", "../../x", "1st", "größe", "x" * 101, "f1/macro-top_5.0", "x" * 100):
         printed = Summary(name)
-        printed.hear(f"METRIC {name}=1.5\n".encode())
+        printed.feed(f"METRIC {name}=1.5\n".encode())
         printed.finish()
         assert (command(folder, *OPTIONS, "--metric", name) == 0) == (printed.metric() == 1.5), name
 

@@ -115,7 +115,7 @@ def test_data_that_were_changed_are_not_described(embedded: cache.Data, cache_fo
     (copied / cache.TRAINING).write_bytes(rows)
     done = run("harness.describe", env=environment(tmp_path, AUTORESEARCH_DATA=embedded.folder.name))
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"{copied / cache.TRAINING} is damaged; type `" in done.stderr
+    assert f"{copied / cache.TRAINING} is damaged; run `" in done.stderr
 
 
 def test_no_document_is_in_both_training_and_validation(embedded: cache.Data) -> None:
@@ -138,7 +138,7 @@ def test_data_of_another_source_that_were_removed_are_a_sentence_and_not_replace
     done = run("harness.describe", env=environment(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
     command = f"python -m harness.prepare --source {source} --profile cpu --seq-len 256"
-    assert done.stderr.endswith(f"type `{command}`.\n")
+    assert done.stderr.endswith(f"run `{command}`.\n")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -96,7 +96,7 @@ def test_a_hub_that_is_busy_is_asked_again_after_the_time_it_names(
 def test_a_hub_that_stays_busy_is_given_up_in_a_sentence(server: Hub) -> None:
     server.troubles["shard_00000.parquet"] = [Trouble(503) for _ in range(99)]
     with pytest.raises(
-        HarnessError, match=r"gave up on shard_00000.parquet after 5 tries \(status 503 .*type the same"
+        HarnessError, match=r"gave up on shard_00000.parquet after 5 tries \(status 503 .*rerun the same"
     ):
         fetched()
     assert len(server.ranges("shard_00000")) == 5
@@ -122,7 +122,7 @@ def test_content_other_than_the_hub_states_is_fetched_once_more(server: Hub) -> 
     for name in ("shard_00000.parquet", "shard_00001.parquet"):
         server.troubles[name] = [Trouble(sends=bytes(len(server.datasets[DATASET][name])))]
     server.troubles["shard_00001.parquet"] *= 2
-    with pytest.raises(HarnessError, match=r"shard_00001.parquet of ada/notes came twice with other content"):
+    with pytest.raises(HarnessError, match=r"shard_00001.parquet of ada/notes arrived twice with a wrong hash"):
         fetched()
     assert fetched() == shards(server)
     assert server.ranges("shard_00001") == [None, None, None]
@@ -154,8 +154,8 @@ def test_small_files_that_git_itself_holds_and_equal_files_are_fetched_too(serve
             Trouble(401, {"X-Error-Code": "GatedRepo"}),
             r"ada/notes is gated: ask for access at .* HF_TOKEN .*hf auth login",
         ),
-        (Trouble(403), r"refuses ada/notes to you \(status 403\); set HF_TOKEN"),
-        (Trouble(418), r"answers status 418 I'm a Teapot for ada/notes; try again later"),
+        (Trouble(403), r"denies you access to ada/notes \(status 403\); set HF_TOKEN"),
+        (Trouble(418), r"answers with status 418 I'm a Teapot for ada/notes; try again later"),
     ],
 )
 def test_what_another_try_would_only_repeat_is_a_sentence_at_once(server: Hub, trouble: Trouble, words: str) -> None:
@@ -168,9 +168,9 @@ def test_what_another_try_would_only_repeat_is_a_sentence_at_once(server: Hub, t
 @pytest.mark.parametrize(
     ("dataset", "revision", "words"),
     [
-        ("ada/nothing", None, "has no dataset ada/nothing, or it is private, .* check the name"),
+        ("ada/nothing", None, "has no dataset ada/nothing, or the dataset is private, .* check the name"),
         (DATASET, "v2", "ada/notes has no such revision"),
-        ("ada/-no-", None, "ada/-no- cannot be the name of a dataset"),
+        ("ada/-no-", None, "ada/-no- is not a valid name of a dataset"),
     ],
 )
 def test_a_dataset_that_is_not_there_is_a_sentence(server: Hub, dataset: str, revision: str | None, words: str) -> None:
@@ -181,7 +181,7 @@ def test_a_dataset_that_is_not_there_is_a_sentence(server: Hub, dataset: str, re
 
 def test_something_else_that_answers_for_the_hub_is_a_sentence(server: Hub) -> None:
     server.troubles[DATASET] = [Trouble(sends=b"<html>Log in to this network</html>")]
-    with pytest.raises(HarnessError, match=r"does not answer for ada/notes as a hub does .*; look at HF_ENDPOINT"):
+    with pytest.raises(HarnessError, match=r"gives no valid answer for ada/notes .*; check HF_ENDPOINT"):
         list_files(DATASET, None)
 
 
@@ -201,14 +201,14 @@ def test_without_a_network_a_sentence_names_the_ways_out(server: Hub, monkeypatc
         list_files(DATASET, None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "hub.example")
-    with pytest.raises(HarnessError, match=r"hub.example is no address of a hub; set HF_ENDPOINT"):
+    with pytest.raises(HarnessError, match=r"hub.example is not the address of a hub; set HF_ENDPOINT"):
         list_files(DATASET, None)
 
 
 def test_a_disk_without_room_is_a_sentence_before_anything_is_fetched(server: Hub) -> None:
     listing = list_files(DATASET, None)
     huge = [replace(file, size=10**18) for file in listing.files]
-    with pytest.raises(HarnessError, match=r"has room for .* and 3,000,000,000.0 GB are still to come; set HF_HOME"):
+    with pytest.raises(HarnessError, match=r"has .* free, but 3,000,000,000.0 GB are needed; set HF_HOME"):
         download.fetch(listing, huge)
     assert server.ranges("shard") == []
 
@@ -315,14 +315,12 @@ def test_a_folder_of_a_dataset_and_a_number_of_shards_can_be_chosen(server: Hub)
     assert chosen.options[1] == f"{DATASET}@{server.commit(DATASET)}/en"
     assert sources.named(chosen.options[1], num_shards=2) == chosen
     assert len({chosen.key, *(sources.named(f"{DATASET}/{n}", num_shards=2).key for n in ("de", "english"))}) == 3
-    with pytest.raises(
-        HarnessError, match=r"ada/notes/en holds 4 parquet files, one of them .* lower --num-shards to 3"
-    ):
+    with pytest.raises(HarnessError, match=r"ada/notes/en has 4 parquet files, one of them .* lower --num-shards to 3"):
         sources.named(f"{DATASET}/en", num_shards=4)
     with pytest.raises(HarnessError, match=r"ada/notes/fr has no parquet files; give --source one of `ada/notes/de`, "):
         sources.named(f"{DATASET}/fr")
     server.datasets[DATASET] = {"data.json": b"{}"}
-    with pytest.raises(HarnessError, match="`--source ada/notes@refs/convert/parquet` gives them"):
+    with pytest.raises(HarnessError, match="`--source ada/notes@refs/convert/parquet` finds them"):
         sources.named(DATASET, anew=True)
 
 

@@ -69,7 +69,7 @@ def test_progress_is_plain_lines_without_a_terminal(prepared: dict[str, str]) ->
 def test_a_validation_shard_with_too_little_text_is_said(prepared: dict[str, str]) -> None:
     assert int(prepared["evaluation_tokens"]) < 65_536
     both = int(prepared["evaluation_tokens"]) + int(prepared["audit_tokens"])
-    assert f"holds {both:,} tokens, too few for the 65,536 of profile cpu and as many for the audit" in prepared["said"]
+    assert f"has only {both:,} tokens; profile cpu needs 65,536 for the metric and as many" in prepared["said"]
     assert both // 32 // 5 == int(prepared["audit_tokens"]) // 32
 
 
@@ -214,7 +214,7 @@ def test_a_damaged_shard_is_one_sentence_that_names_it_and_what_to_type(
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith(f"harness: {source / 'shard_00001.parquet'} ")
     assert words in sentence
-    assert f"type `python -m harness.prepare --source {source} --profile cpu --seq-len 32`" in sentence
+    assert f"run `python -m harness.prepare --source {source} --profile cpu --seq-len 32`" in sentence
     assert "Traceback" not in done.stderr
 
 
@@ -222,8 +222,8 @@ def test_a_damaged_shard_is_one_sentence_that_names_it_and_what_to_type(
     ("make", "words"),
     [
         (lambda folder: folder / "none", "there is no folder"),
-        (lambda folder: write_folder(folder / "one", 100), "holds 1 parquet files and at least 2 are needed"),
-        (lambda folder: write_folder(folder / "small", 5000, 1), "validation shard holds too little text"),
+        (lambda folder: write_folder(folder / "one", 100), "has 1 parquet files; at least 2 are needed"),
+        (lambda folder: write_folder(folder / "small", 5000, 1), "validation shard has too little text"),
     ],
 )
 def test_a_source_that_cannot_work_is_one_sentence(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
@@ -285,7 +285,7 @@ def test_damaged_rows_are_one_sentence_with_the_command_that_makes_them_anew(sou
     folder = Path(values(prepare(source, tmp_path).stdout)["folder"])
     data = cache.load(folder)
     assert data is not None
-    command = f"type `python -m harness.prepare --source {source} --profile cpu --seq-len 32 --force`"
+    command = f"run `python -m harness.prepare --source {source} --profile cpu --seq-len 32 --force`"
     cut_short(folder / cache.TRAINING)
     flip_a_byte(folder / cache.EVALUATION)
     (folder / cache.TOKEN_BYTES).unlink()
@@ -294,7 +294,7 @@ def test_damaged_rows_are_one_sentence_with_the_command_that_makes_them_anew(sou
             read()
         assert command in str(caught.value)
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(cache.HarnessError, match=f"type `rm -r {folder}`"):
+    with pytest.raises(cache.HarnessError, match=f"run `rm -r {folder}`"):
         cache.load(folder)
 
 
@@ -323,7 +323,7 @@ def test_the_data_prepared_last_are_used_unless_the_environment_names_others(
     prepare(source, tmp_path / "cache")
     assert cache.find(profile).folder == first
     monkeypatch.setenv("AUTORESEARCH_DATA", "nowhere")
-    with pytest.raises(cache.HarnessError, match=r"there is no nowhere in .*; unset AUTORESEARCH_DATA and type"):
+    with pytest.raises(cache.HarnessError, match=r"there is no nowhere in .*; unset AUTORESEARCH_DATA and run"):
         cache.find(profile)
     monkeypatch.setenv("AUTORESEARCH_DATA", second.name)
     with pytest.raises(cache.HarnessError, match="do not fit profile cpu with sequence length 64"):

@@ -197,6 +197,6 @@ def test_what_was_found_is_said_in_a_sentence() -> None:
     one = probe.Evidence(replayed=1000, changed=0, cuts=300, leaks=7, drift=0.02)
     assert recheck._sentence(one).startswith("looks ahead: at 7 of 300 cuts an earlier loss changed when only later")
     small = probe.Evidence(replayed=1000, changed=0, cuts=300, leaks=0, drift=-0.41)
-    assert "the losses before 300 cuts moved together, by -0.41 of the threshold, when only" in recheck._sentence(small)
+    assert "the losses before 300 cuts changed together, by -0.41 of the threshold" in recheck._sentence(small)
     state = probe.Evidence(replayed=1000, changed=2, cuts=300, leaks=7, drift=0.0)
     assert recheck._sentence(state).startswith("keeps state: 2 of 1000 losses changed")

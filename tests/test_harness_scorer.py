@@ -133,7 +133,7 @@ def test_rows_that_there_are_not_are_a_sentence(data: cache.Data, monkeypatch: p
     assert not metric & audit
     assert len(rows_of_environment(data)) == len(data.read_evaluation_rows())
     monkeypatch.setenv("AUTORESEARCH_ROWS", "all")
-    with pytest.raises(harness.HarnessError, match="AUTORESEARCH_ROWS='all' names no rows; set it to `audit`"):
+    with pytest.raises(harness.HarnessError, match="AUTORESEARCH_ROWS='all' is not valid; set it to `audit`"):
         rows_of_environment(data)
     monkeypatch.setenv("AUTORESEARCH_ROWS", "audit")
     monkeypatch.setattr(cache.Data, "read_audit_rows", lambda self: np.empty((0, SEQUENCE + 1), np.uint16))
@@ -179,14 +179,14 @@ LOAD = "\n\n\ndef load_model(path, device):\n    return M()\n"
         ("raise SystemExit(0)\n", "import", "SystemExit: 0"),
         ("x = 1\n", "import", r"no function load_model\(path, device\)"),
         ("def load_model(path, device):\n    return torch.load('nowhere')\n", "load", "FileNotFoundError"),
-        ("def load_model(path, device):\n    return 3\n", "load", "gave int and not a torch Module"),
+        ("def load_model(path, device):\n    return 3\n", "load", "returned int, not a torch Module"),
         (
             FORWARD + "return torch.zeros(*tokens.shape, 5)" + LOAD,
             "answer",
-            r"shape \[2, 32, 5\] and not \[2, 32, 2048\]",
+            r"shape \[2, 32, 5\], not \[2, 32, 2048\]",
         ),
         (FORWARD + "return torch.zeros(2, 32, 2048, dtype=int)" + LOAD, "answer", "logits of type torch.int64"),
-        (FORWARD + "return (tokens, None)" + LOAD, "answer", "tuple and not a tensor"),
+        (FORWARD + "return (tokens, None)" + LOAD, "answer", "tuple, not a tensor"),
         (FORWARD + "return tokens @ tokens" + LOAD, "call", "RuntimeError"),
     ],
 )
@@ -325,5 +325,5 @@ def test_a_session_s_wishes_come_from_the_environment(monkeypatch: pytest.Monkey
     expected = Wishes(Path("/nats.npy"), Path("/best.npy"), probe_below=0.98, probe_threshold=0.002)
     assert wishes_of_environment() == expected
     monkeypatch.setenv("AUTORESEARCH_PROBE_BELOW", "nan")
-    with pytest.raises(harness.HarnessError, match="AUTORESEARCH_PROBE_BELOW='nan' is no number"):
+    with pytest.raises(harness.HarnessError, match="AUTORESEARCH_PROBE_BELOW='nan' is not a number"):
         wishes_of_environment()

@@ -104,7 +104,7 @@ def test_a_server_that_misbehaves_gives_its_reason_and_no_losses(name: str, reas
 def test_a_server_that_answers_twice_is_found_out_at_the_next_batch() -> None:
     with start("answers twice") as model:
         ask_twice(model)
-        with pytest.raises(NoAnswer, match="out of turn"):
+        with pytest.raises(NoAnswer, match="broke the protocol"):
             model.nats(*batch(3))
 
 

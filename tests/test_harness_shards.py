@@ -61,8 +61,8 @@ def test_the_column_of_documents_is_found(
 @pytest.mark.parametrize(
     ("columns", "wanted", "words"),
     [
-        ({"url": ["u"], "body": ["b"]}, None, "no column `text` of strings; name one .* with --text-column: url, body"),
-        ({"text": ["t"]}, "body", "no column `body` of strings; name one .* with --text-column: text"),
+        ({"url": ["u"], "body": ["b"]}, None, "no column `text` of strings; .* with --text-column: url, body"),
+        ({"text": ["t"]}, "body", "no column `body` of strings; choose one .* with --text-column: text"),
         ({"text": [1]}, None, "no column `text` of strings; type the same command again"),
     ],
 )

@@ -51,7 +51,7 @@ def test_every_task_is_done_once_by_one_of_the_processes() -> None:
 
 @pytest.mark.parametrize(
     ("first", "words"),
-    [(0, "a shard is damaged"), (1, "ended before its work was done.* continue, with fewer --workers")],
+    [(0, "a shard is damaged"), (1, "ended unexpectedly.* with fewer --workers to continue")],
 )
 def test_what_goes_wrong_in_one_process_ends_the_others(tmp_path: Path, first: int, words: str) -> None:
     with pytest.raises(HarnessError, match=words):
@@ -78,7 +78,7 @@ def test_the_processes_end_with_their_parent(tmp_path: Path, how: signal.Signals
     _, said = process.communicate(timeout=60)
     assert process.returncode == status
     if how == signal.SIGINT:
-        assert said == b"harness: interrupted; type the same command again to continue.\n"
+        assert said == b"harness: interrupted; rerun the same command to continue.\n"
     for _ in range(1000):
         if all_gone(tmp_path):
             return

@@ -20,9 +20,9 @@ from runner_bench import SCORER, Bench, crash, runs
 
 from pytest_autoresearch.core.run import Progress
 from pytest_autoresearch.runners.local import LocalRunner
-from pytest_autoresearch.runners.marks import MARK, new_mark, sweep
-from pytest_autoresearch.runners.plain import PlainTree
+from pytest_autoresearch.runners.orphans import MARK, new_mark, sweep
 from pytest_autoresearch.runners.supervised import SupervisedTree
+from pytest_autoresearch.runners.unsupervised import UnsupervisedTree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no supervisor")
 
@@ -277,7 +277,7 @@ def test_a_sweep_leaves_alone_what_lives_and_what_is_not_its_own(bench: Bench) -
 
 
 def test_without_a_supervisor_runs_are_measured_and_ended_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_autoresearch.runners.trees.TREE", PlainTree)
+    monkeypatch.setattr("pytest_autoresearch.runners.process_trees.TREE", UnsupervisedTree)
     run = bench.run("from contract import *; begin(); leave('1.5'); time.sleep(0.2)", scorer=SCORER)
     assert (run.metric, run.exit_status) == (1.5, 0)
     assert run.peak_memory_mb > 1.0

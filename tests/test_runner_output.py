@@ -14,7 +14,7 @@ from pytest_autoresearch.runners.output import CUT_BYTES, Output, sanitise
 def heard(*chunks: bytes, head_bytes: int = 10_000, tail_bytes: int = 10_000) -> Output:
     output = Output(head_bytes, tail_bytes)
     for chunk in chunks:
-        output.hear(chunk)
+        output.feed(chunk)
     return output
 
 

@@ -28,7 +28,7 @@ def read(*lines: str, metric_name: str = "val_bpb") -> Summary:
 def heard(*chunks: bytes, summary: Summary | None = None) -> Summary:
     summary = summary or Summary("val_bpb")
     for chunk in chunks:
-        summary.hear(chunk)
+        summary.feed(chunk)
     summary.finish()
     return summary
 
@@ -212,7 +212,7 @@ def test_an_exception_is_found_above_hundreds_of_lines_of_its_message() -> None:
         "    x",
     ]
     said = Output()
-    said.hear(
+    said.feed(
         "\n".join([*TRACEBACK[:-1], "E: no compiler", *message, *found_from, "", "Set VERBOSE=1 for more"]).encode()
     )
     assert exit_crash(1, said.lines) == Crash(CrashClass.EXIT, "E: no compiler", 1)

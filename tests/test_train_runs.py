@@ -151,7 +151,7 @@ def test_a_loss_that_is_no_number_fails_at_once(small_data: Path, tmp_path: Path
 def test_without_data_a_sentence_says_what_to_type(tmp_path: Path, start: Start) -> None:
     done = finish(start(TRAIN, tmp_path / "empty", AUTORESEARCH_OUT=str(tmp_path / "out")))
     assert done.status == 1
-    assert re.fullmatch(r"train\.py: .* no data .*; type `python -m harness\.prepare .*`\.\n", done.err)
+    assert re.fullmatch(r"train\.py: .* no data .*; run `python -m harness\.prepare .*`\.\n", done.err)
 
 
 def test_by_hand_it_learns_the_embedded_corpus_and_scores_itself(tmp_path: Path, start: Start) -> None:

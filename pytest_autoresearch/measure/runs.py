@@ -26,7 +26,7 @@ from pytest_autoresearch.measure.job import make_job
 from pytest_autoresearch.measure.scorer_files import ScorerFiles, bounds
 from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
 from pytest_autoresearch.runners.base import Job, Runner
-from pytest_autoresearch.runners.compiled import fill
+from pytest_autoresearch.runners.compile_cache import fill
 from pytest_autoresearch.settings import Settings
 
 

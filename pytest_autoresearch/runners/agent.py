@@ -22,11 +22,11 @@ from pytest_autoresearch.core.errors import SandboxError, Stopped
 from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.runners import private_home
 from pytest_autoresearch.runners.environment import passed
-from pytest_autoresearch.runners.fences import Fence
 from pytest_autoresearch.runners.local import GROUP_MB, GROUP_SHARE
 from pytest_autoresearch.runners.memory import MIB, Resident
 from pytest_autoresearch.runners.output import Output
-from pytest_autoresearch.runners.trees import Trees
+from pytest_autoresearch.runners.process_trees import ProcessTrees
+from pytest_autoresearch.runners.time_limits import TimeLimit
 from pytest_autoresearch.runners.watch import Bounds, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Unconfined, View
 from pytest_autoresearch.sandboxes.machine import installation
@@ -58,7 +58,7 @@ class AgentRunner:
     def __init__(self, sandbox: Backend | None = None, covered: Iterable[Path] = ()) -> None:
         self._sandbox = sandbox or Unconfined()
         self._covered = tuple(covered)
-        self._trees = Trees()
+        self._trees = ProcessTrees()
         self._closed = threading.Event()
 
     @property
@@ -123,7 +123,7 @@ class AgentRunner:
         )
 
     def _watch(self, errand: Errand, view: View) -> Finished:
-        said = _Said(errand)
+        output = _AgentOutput(errand)
         with self._sandbox.prepare(view) as prepared:
             memory = Resident(memory_limit_mb(), sandboxed=self.confined)
             whole = [*prepared.argv_prefix, "/bin/sh", "-c", _START, "sh", *errand.command]
@@ -131,36 +131,36 @@ class AgentRunner:
                 tree = self._trees.start(whole, errand.folder, prepared.environment, prepared.pass_fds)
             except OSError as error:
                 raise SandboxError(f"{errand.command[0]} could not be started: {error.strerror or error}") from None
-            bounds = Bounds(said.fence, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
+            bounds = Bounds(output.time_limit, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
             try:
-                ended = watch(tree, bounds, hear=said.hear, tick=lambda seconds, memory_mb: None)
+                ended = watch(tree, bounds, feed=output.feed, tick=lambda seconds, memory_mb: None)
             finally:
                 self._trees.forget(tree)
             self._trees.check_open()
             if not prepared.entered and ended.crash is None:
-                raise SandboxError(f"the sandbox did not start the agent: {said.output.tail() or 'no output'}")
+                raise SandboxError(f"the sandbox did not start the agent: {output.text.tail() or 'no output'}")
             status = prepared.exit_status(ended.exit_status)
-        return Finished(status, said.output.tail(), _why(ended.crash), ended.seconds)
+        return Finished(status, output.text.tail(), _why(ended.crash), ended.seconds)
 
 
-class _Said:
+class _AgentOutput:
     """An agent's output, its time limit and its output limit."""
 
     def __init__(self, errand: Errand) -> None:
-        self.output = Output()
+        self.text = Output()
         self._limit_bytes = errand.output_limit_mb * MIB
-        self._fence = Fence(errand.seconds, Crash(CrashClass.TIMEOUT, f"after {errand.seconds:g} s"))
-        self._over = Fence(0.0, Crash(CrashClass.OVER_OUTPUT, f"printed more than {errand.output_limit_mb:g} MiB"))
+        self._time_limit = TimeLimit(errand.seconds, Crash(CrashClass.TIMEOUT, f"after {errand.seconds:g} s"))
+        self._over = TimeLimit(0.0, Crash(CrashClass.OVER_OUTPUT, f"printed more than {errand.output_limit_mb:g} MiB"))
         self._bytes = 0
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
         self._bytes += len(data)
-        self.output.hear(data)
+        self.text.feed(data)
 
-    def fence(self) -> Fence:
+    def time_limit(self) -> TimeLimit:
         """The next limit."""
-        return self._over if self._bytes > self._limit_bytes else self._fence
+        return self._over if self._bytes > self._limit_bytes else self._time_limit
 
 
 class _Grown:

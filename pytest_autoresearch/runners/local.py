@@ -18,14 +18,14 @@ from pytest_autoresearch.core.errors import SandboxError
 from pytest_autoresearch.core.loss_curve import Smoothed
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Run
 from pytest_autoresearch.hardware.gpu import Gpu
-from pytest_autoresearch.runners import compiled
+from pytest_autoresearch.runners import compile_cache
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import scoring_environment, training_environment
-from pytest_autoresearch.runners.fences import Fence, has_left, scoring_fence, training_fence
 from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
-from pytest_autoresearch.runners.outcome import Said, reported_run, scored_run, with_score
+from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
-from pytest_autoresearch.runners.trees import Trees
+from pytest_autoresearch.runners.process_trees import ProcessTrees
+from pytest_autoresearch.runners.time_limits import TimeLimit, has_left, scoring_limit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
@@ -53,7 +53,7 @@ class LocalRunner:
         self._gpu = gpu
         self._sandbox = sandbox or Unconfined()
         self._process_limit = process_limit
-        self._trees = Trees()
+        self._trees = ProcessTrees()
 
     def run(self, job: Job, on_progress: Callable[[Progress], str | None]) -> Run:
         """Train and score; see `Runner`.
@@ -62,7 +62,7 @@ class LocalRunner:
             Stopped: `close` was called before there was a result.
             SandboxError: The sandbox did not start the run.
         """
-        said = Said(job.metric_name)
+        output = ProcessOutput(job.metric_name)
         rows = self._sandbox.open_read_only(job.rows) if job.rows else None
         with Clock(rows, lambda: _keep(job)) as clock, self._sandbox.prepare(self._view(job, clock)) as prepared:
             limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
@@ -73,25 +73,25 @@ class LocalRunner:
             )
             disk = [Written(job.out, OUT_LIMIT_MB)]
             if job.cache:  # twice the size, because the copied cache counts too
-                disk.append(Written(job.cache, 2 * compiled.MOST_MB, CACHE_FILES, every_seconds=5.0))
+                disk.append(Written(job.cache, 2 * compile_cache.MOST_MB, CACHE_FILES, every_seconds=5.0))
             try:
                 tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
                 return Run(job.seed, None, lane=job.lane, crash=_not_started(job.command, error))
-            progress = _TrainingProgress(job, clock, said)
+            progress = _TrainingProgress(job, clock, output)
             ended = self._train(job, tree, (memory, disk), progress, on_progress)
             if not prepared.entered and ended.crash is None:
-                raise SandboxError(f"the sandbox did not start the run: {said.output.tail() or 'no output'}")
+                raise SandboxError(f"the sandbox did not start the run: {output.text.tail() or 'no output'}")
             ended = replace(ended, exit_status=prepared.exit_status(ended.exit_status))
         settle = reported_run if job.score is None else scored_run
         progress.at(ended.seconds, 0.0)
-        run = replace(settle(job, clock, ended, said), losses=progress.losses)
-        log = said.output.log()
+        run = replace(settle(job, clock, ended, output), losses=progress.losses)
+        log = output.text.log()
         if job.score is not None and run.crash is None and not run.hopeless:
-            scorer_said = Said(job.metric_name)
-            run = self._score(job, job.score, run, scorer_said, on_progress)
+            scorer_output = ProcessOutput(job.metric_name)
+            run = self._score(job, job.score, run, scorer_output, on_progress)
             # Only into the log file, for the user. `Run.log` may reach a proposer; the scorer has seen validation data.
-            log += b"--- scoring ---\n" + scorer_said.output.log()
+            log += b"--- scoring ---\n" + scorer_output.text.log()
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.log.write_bytes(log)
         return run
@@ -109,24 +109,29 @@ class LocalRunner:
         on_progress: Callable[[Progress], str | None],
     ) -> Ended:
         memory, disk = use
-        clock, said = progress.clock, progress.said
+        clock, output = progress.clock, progress.output
         progress.started = tree.started
         clock.handed_over(tree.started)
         return self._watch(
             tree,
-            said,
-            fence=lambda: training_fence(
+            output,
+            time_limit=lambda: training_limit(
                 job.limits, scored=job.score is not None, begun=clock.begun, left=has_left(job.out)
             ),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
             memory=memory,
             disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),
             clock=clock,
-            hear=progress.hear,
+            feed=progress.feed,
         )
 
     def _score(
-        self, job: Job, command: Sequence[str], run: Run, said: Said, on_progress: Callable[[Progress], str | None]
+        self,
+        job: Job,
+        command: Sequence[str],
+        run: Run,
+        output: ProcessOutput,
+        on_progress: Callable[[Progress], str | None],
     ) -> Run:
         environment = scoring_environment(os.environ, job)
 
@@ -147,19 +152,19 @@ class LocalRunner:
                 return replace(run, crash=_not_started(command, error))
             ended = self._watch(
                 tree,
-                said,
-                fence=lambda: scoring_fence(job.limits),
+                output,
+                time_limit=lambda: scoring_limit(job.limits),
                 tick=scoring,
                 memory=Resident(math.inf),
             )
-        return with_score(run, ended, said)
+        return with_score(run, ended, output)
 
     def _view(self, job: Job, clock: Clock) -> View:
         """The files and variables that training sees."""
         return View(
             folder=job.folder,
             environment=training_environment(os.environ, job, clock.child_fd)
-            | (compiled.variables(job.cache) if job.cache else {}),
+            | (compile_cache.variables(job.cache) if job.cache else {}),
             readable=(job.folder, *job.readable),
             covered=job.covered,
             writable=(job.out, *((job.cache,) if job.cache else ())),
@@ -202,22 +207,22 @@ class LocalRunner:
     def _watch(
         self,
         tree: ProcessTree,
-        said: Said,
+        output: ProcessOutput,
         *,
-        fence: Callable[[], Fence],
+        time_limit: Callable[[], TimeLimit],
         tick: Callable[[float, float], str | None],
         memory: Memory,
         disk: Callable[[Iterable[int]], str] = lambda pids: "",
         clock: Clock | None = None,
-        hear: Callable[[bytes], None] | None = None,
+        feed: Callable[[bytes], None] | None = None,
     ) -> Ended:
-        bounds = Bounds(fence, memory, self._process_limit, disk)
+        bounds = Bounds(time_limit, memory, self._process_limit, disk)
         try:
-            ended = watch(tree, bounds, hear=hear or said.hear, tick=tick, clock=clock)
+            ended = watch(tree, bounds, feed=feed or output.feed, tick=tick, clock=clock)
         finally:
             self._trees.forget(tree)
         self._trees.check_open()
-        said.finish()
+        output.finish()
         return ended
 
 
@@ -234,16 +239,16 @@ class _TrainingProgress:
 
     job: Job
     clock: Clock
-    said: Said
+    output: ProcessOutput
     started: float = 0.0
     first_step: float | None = None
     curve: Smoothed = field(default_factory=Smoothed)
     losses: tuple[float | None, ...] = ()
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output; the time of a loss is the time at which it is read."""
-        self.said.hear(data)
-        losses = self.said.summary.new_losses()
+        self.output.feed(data)
+        losses = self.output.summary.new_losses()
         trained = self._trained(time.monotonic() - self.started)
         if trained is not None:
             for loss in losses:
@@ -251,7 +256,7 @@ class _TrainingProgress:
 
     def at(self, seconds: float, memory_mb: float) -> Progress:
         """The progress this many seconds after the start of the process."""
-        step, loss, trained = self.said.summary.step, self.said.summary.loss, self._trained(seconds)
+        step, loss, trained = self.output.summary.step, self.output.summary.loss, self._trained(seconds)
         if trained is None:
             return Progress("preflight", step, loss, seconds, None, memory_mb)
         budget = self.job.limits.budget_seconds
@@ -260,7 +265,7 @@ class _TrainingProgress:
 
     def _trained(self, seconds: float) -> float | None:
         """Seconds of training so far; None before training has begun."""
-        if self.first_step is None and self.said.summary.step is not None:
+        if self.first_step is None and self.output.summary.step is not None:
             self.first_step = seconds
         if self.job.score is not None:
             return None if self.clock.begun is None else max(0.0, seconds - self.clock.begun)
@@ -270,7 +275,7 @@ class _TrainingProgress:
 
 def _keep(job: Job) -> None:
     if job.cache and job.keep_cache:
-        compiled.copy(job.cache, job.keep_cache)
+        compile_cache.copy(job.cache, job.keep_cache)
 
 
 def _not_started(command: Sequence[str], error: OSError) -> Crash:

@@ -14,7 +14,7 @@ import psutil
 from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.hardware.gpu_watch import GpuWatch
 from pytest_autoresearch.runners.supervisor import Process
-from pytest_autoresearch.runners.unheld import unheld_bytes
+from pytest_autoresearch.runners.unmapped_memory import unmapped_bytes
 
 MIB = 1024 * 1024
 MACHINE_SHARE = 0.9  # upper bound of every limit: above it the kernel may kill any process of the machine
@@ -89,7 +89,7 @@ class Resident:
             self._exact, self._sum_then = sum(map(_proportional_bytes, processes)), held
             now = time.monotonic()
             self._next = now + max(WEIGHING_SECONDS, (now - begun) / WEIGHING_SHARE)
-        self._held = self._exact + (unheld_bytes(processes) if self._sandboxed else 0)
+        self._held = self._exact + (unmapped_bytes(processes) if self._sandboxed else 0)
         self._peak = max(self._peak, self._held)
         return self._held / MIB
 

@@ -14,37 +14,37 @@ from pathlib import Path
 from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
-from pytest_autoresearch.runners.fences import MODEL, grace_seconds, over_budget
 from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.summary import Summary
+from pytest_autoresearch.runners.time_limits import MODEL, grace_seconds, over_budget
 from pytest_autoresearch.runners.watch import Clock, Ended
 
 
-class Said:
+class ProcessOutput:
     """The output of one process, as text and as numbers."""
 
     def __init__(self, metric_name: str) -> None:
-        self.output = Output()
+        self.text = Output()
         self.summary = Summary(metric_name)
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
-        self.output.hear(data)
-        self.summary.hear(data)
+        self.text.feed(data)
+        self.summary.feed(data)
 
     def finish(self) -> None:
         """Take the end of the output."""
         self.summary.finish()
 
 
-def reported_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
+def reported_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> Run:
     """The run of a process that reports the metric itself."""
     crash, metric = ended.crash, None
     if crash is None and ended.exit_status != 0:
-        crash = exit_crash(ended.exit_status, said.output.lines)
+        crash = exit_crash(ended.exit_status, output.text.lines)
     elif crash is None:
-        crash, metric = _metric_or_crash(said)
-    numbers = said.summary.numbers()
+        crash, metric = _metric_or_crash(output)
+    numbers = output.summary.numbers()
     clocked = ended.seconds - (clock.begun or 0.0)
     training_seconds = min(max(0.0, numbers.get("training_seconds", clocked)), ended.seconds)
     # Upstream checks its clock between steps, so it ends up to one step late and prints 300.1. The last step began
@@ -53,10 +53,10 @@ def reported_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
     if budget < training_seconds <= budget + grace_seconds(job.limits):
         training_seconds = budget
     startup_seconds = ended.seconds - training_seconds
-    return _run(job, ended, said, numbers, (startup_seconds, training_seconds), crash, metric)
+    return _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash, metric)
 
 
-def scored_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
+def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> Run:
     """The run of a process that writes a model: with a crash, or without a metric until the model is scored."""
     startup_seconds, training_seconds, model = ended.seconds, 0.0, None
     if clock.begun is not None:
@@ -64,7 +64,7 @@ def scored_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
         model = _model_seconds(job.out / MODEL, clock, training_seconds)
     crash = ended.crash
     if crash is None and ended.exit_status != 0:
-        crash = exit_crash(ended.exit_status, said.output.lines)
+        crash = exit_crash(ended.exit_status, output.text.lines)
     elif crash is None and clock.begun is None:
         crash = Crash(
             CrashClass.NO_METRIC, "training never called harness.begin(): call it once, before the first step"
@@ -76,23 +76,23 @@ def scored_run(job: Job, clock: Clock, ended: Ended, said: Said) -> Run:
         crash = None if model <= most else over_budget(job.limits)
         training_seconds = model
     # The metric that training itself prints decides nothing, so only `reported` holds it.
-    numbers = {name: value for name, value in said.summary.numbers().items() if name != job.metric_name}
-    return _run(job, ended, said, numbers, (startup_seconds, training_seconds), crash)
+    numbers = {name: value for name, value in output.summary.numbers().items() if name != job.metric_name}
+    return _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
 
 
-def with_score(run: Run, ended: Ended, said: Said) -> Run:
+def with_score(run: Run, ended: Ended, output: ProcessOutput) -> Run:
     """`run` with the trusted scorer's numbers, and with the metric or the scorer's crash."""
     crash, metric = ended.crash, None
     if crash is None and ended.exit_status != 0:
-        crash = score_crash(ended.exit_status, said.output.lines)
+        crash = score_crash(ended.exit_status, output.text.lines)
     elif crash is None:
-        crash, metric = _metric_or_crash(said)
+        crash, metric = _metric_or_crash(output)
     return replace(
         run,
         metric=metric,
-        metrics={**run.metrics, **said.summary.numbers()},
+        metrics={**run.metrics, **output.summary.numbers()},
         score_seconds=ended.seconds,
-        score_transport=_transport(said),
+        score_transport=_transport(output),
         total_seconds=run.total_seconds + ended.seconds,
         crash=crash,
     )
@@ -101,13 +101,13 @@ def with_score(run: Run, ended: Ended, said: Said) -> Run:
 def _run(
     job: Job,
     ended: Ended,
-    said: Said,
+    output: ProcessOutput,
     numbers: Mapping[str, float],
     seconds: tuple[float, float],
     crash: Crash | None,
     metric: float | None = None,
 ) -> Run:
-    printed = said.summary.numbers()
+    printed = output.summary.numbers()
     startup_seconds, training_seconds = seconds
     hopeless = ""
     if crash is not None and crash.kind is CrashClass.HOPELESS:
@@ -131,17 +131,17 @@ def _run(
         exit_status=ended.exit_status,
         crash=crash,
         hopeless=hopeless,
-        log=said.output.tail(),
+        log=output.text.tail(),
     )
 
 
-def _transport(said: Said) -> str:
-    words = (line.partition(": ") for line in said.output.lines)
+def _transport(output: ProcessOutput) -> str:
+    words = (line.partition(": ") for line in output.text.lines)
     return next((value for name, _, value in words if name == "score_transport"), "")
 
 
-def _metric_or_crash(said: Said) -> tuple[Crash | None, float | None]:
-    metric = said.summary.metric()
+def _metric_or_crash(output: ProcessOutput) -> tuple[Crash | None, float | None]:
+    metric = output.summary.metric()
     return (metric, None) if isinstance(metric, Crash) else (None, metric)
 
 

@@ -50,7 +50,7 @@ class Output:
         self._tail = bytearray()
         self._total = 0
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
         self._total += len(data)
         if room := self._head_bytes - len(self._head):

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import IO
 
-from pytest_autoresearch.runners.supervisor import Process, fell, send
+from pytest_autoresearch.runners.supervisor import Process, kill_all, send
 
 TERM_SECONDS = 1.5
 KILL_SECONDS = 10.0  # a process inside a device driver dies when the driver lets it
@@ -24,14 +24,14 @@ class ProcessTree(ABC):
     Attributes:
         started: The start time, on the monotonic clock.
         pipe: The tree's stdout and stderr, as one stream.
-        bell: A file descriptor that becomes readable when the leader has ended; None if the platform has none.
+        exit_fd: A file descriptor that becomes readable when the leader has ended; None if the platform has none.
         gone: Set when no process is left, or the processes left cannot be ended.
         exit_status: The leader's exit status, negative for a signal; None while unknown.
         lost: Whether the supervisor was killed; then the leader's exit status may stay unknown.
     """
 
     pipe: IO[bytes]
-    bell: int | None = None
+    exit_fd: int | None = None
 
     def __init__(self) -> None:
         self.started = 0.0
@@ -49,8 +49,8 @@ class ProcessTree(ABC):
     def exited(self) -> bool:
         """Whether the leader has ended."""
 
-    def answer_bell(self) -> bool:
-        """Called when `bell` is readable; false if it will not become readable again."""
+    def handle_exit_fd(self) -> bool:
+        """Called when `exit_fd` is readable; false if it will not become readable again."""
         return not self.exited()
 
     def look(self) -> Collection[Process]:
@@ -87,7 +87,7 @@ class ProcessTree(ABC):
         while not self._over() and time.monotonic() < until:
             with self._lock:
                 self._look_afresh()
-                fell(self._find)
+                kill_all(self._find)
             meanwhile(0.005)
         with self._lock:
             self._close()

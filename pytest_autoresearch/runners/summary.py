@@ -84,7 +84,7 @@ class Summary:
         self._block: dict[str, list[float]] = {}
         self._lines: dict[str, list[float]] = {}
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
         self._unread += data.replace(b"\r", b"\n")
         end = self._unread.rfind(b"\n")

@@ -21,9 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_autoresearch.runners import supervisor
-from pytest_autoresearch.runners.marks import MARK, marked, new_mark
+from pytest_autoresearch.runners.orphans import MARK, marked, new_mark
 from pytest_autoresearch.runners.process import ProcessTree
-from pytest_autoresearch.runners.supervisor import Family, Process, look
+from pytest_autoresearch.runners.supervisor import Descendants, Process, look
 
 PIPE_BYTES = 1024 * 1024
 START_SECONDS = 60.0
@@ -67,8 +67,8 @@ class SupervisedTree(ProcessTree):
             raise
         assert self._process.stdout is not None
         self.pipe = self._process.stdout
-        self._family = Family({self._process.pid})
-        self.bell = self._socket.fileno()
+        self._descendants = Descendants({self._process.pid})
+        self.exit_fd = self._socket.fileno()
         self._socket.setblocking(False)
         self._await_start(command[0])
         with suppress(OSError):  # fails when this user's pipes have reached their size limit
@@ -76,19 +76,19 @@ class SupervisedTree(ProcessTree):
 
     def exited(self) -> bool:
         with self._lock:
-            self._hear()
+            self._read_messages()
             return self.exit_status is not None or self.lost
 
-    def answer_bell(self) -> bool:
+    def handle_exit_fd(self) -> bool:
         with self._lock:
-            self._hear()
+            self._read_messages()
             return not (self._all_gone or self.lost)
 
     def _await_start(self, program: str) -> None:
         until = time.monotonic() + START_SECONDS
         while not (self.started or self._failed or self.lost) and (left := until - time.monotonic()) > 0:
             select.select([self._socket], [], [], left)
-            self._hear()
+            self._read_messages()
         if not self.started:
             self._process.kill()
             self._close()
@@ -99,7 +99,7 @@ class SupervisedTree(ProcessTree):
                 raise OSError(self._failed, os.strerror(self._failed), program)
             raise OSError(errno.ECHILD, f"its supervisor did not start: {said or 'no output'}", program)
 
-    def _hear(self) -> None:
+    def _read_messages(self) -> None:
         """Read the supervisor's messages."""
         with suppress(BlockingIOError):
             while not (self._all_gone or self.lost):
@@ -117,7 +117,7 @@ class SupervisedTree(ProcessTree):
                         self._all_gone = True
 
     def _find(self) -> dict[int, Process]:
-        self._hear()
+        self._read_messages()
         if self._all_gone:
             self._seen = {}
         elif self.lost:
@@ -125,18 +125,18 @@ class SupervisedTree(ProcessTree):
             now = ((each, look(each.pid)) for each in self._seen.values())
             known = {process.pid: process for then, process in now if process and process.started == then.started}
             known |= marked(self._mark)
-            self._seen = known | Family(known).find()
+            self._seen = known | Descendants(known).find()
         else:
-            self._seen = self._family.find()
+            self._seen = self._descendants.find()
         return self._seen
 
     def _look_afresh(self) -> None:
-        self._family = Family({self._process.pid})
+        self._descendants = Descendants({self._process.pid})
         self._process.send_signal(signal.SIGCONT)  # the candidate may have stopped the supervisor
 
     def _over(self) -> bool:
         with self._lock:
-            self._hear()
+            self._read_messages()
             return self._all_gone or (self.lost and not any(process.runs for process in self._find().values()))
 
     def _close(self) -> None:

@@ -2,8 +2,8 @@
 
 The supervisor is a subreaper: orphans of the command become its children, even daemons in their own session. So every
 descendant can be found by ancestry. It reports over a socket how the command ended and when no process is left. If the
-process that started it dies, it ends all descendants and then itself. The plugin imports `Family` and `fell` from here,
-so that both sides find and kill processes in the same way.
+process that started it dies, it ends all descendants and then itself. The plugin imports `Descendants` and `kill_all`
+from here, so that both sides find and kill processes in the same way.
 
 The script is started for every run. So it imports only modules of the standard library that load fast; `typing`,
 `dataclasses` and `contextlib` do not.
@@ -62,7 +62,7 @@ def look(pid: int) -> Process | None:
     return Process(pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), int(fields[21]) * _PAGE_BYTES)
 
 
-class Family:
+class Descendants:
     """The descendants of some processes. Each look reads only processes that are new since the last look.
 
     Args:
@@ -72,7 +72,7 @@ class Family:
     def __init__(self, roots: Collection[int]) -> None:
         self._roots = frozenset(roots)
         self._found: dict[int, Process] = {}
-        self._strangers: set[int] = set()  # can never become descendants
+        self._unrelated: set[int] = set()  # can never become descendants
         self._newest = b""
         self._glances = 0  # how many more looks may skip the list of all processes
 
@@ -84,14 +84,14 @@ class Family:
             self._found = {pid: process for pid in self._found if (process := look(pid))}
             return self._found
         pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
-        self._strangers &= pids
-        unknown = {pid: process for pid in sorted(pids - self._strangers) if (process := look(pid))}
+        self._unrelated &= pids
+        unknown = {pid: process for pid in sorted(pids - self._unrelated) if (process := look(pid))}
         found = self._found = {}
         while kin := [each for each in unknown.values() if each.parent in self._roots or each.parent in found]:
             for process in kin:
                 found[process.pid] = unknown.pop(process.pid)
-        while others := [one.pid for one in unknown.values() if one.parent == 0 or one.parent in self._strangers]:
-            self._strangers.update(others)
+        while others := [one.pid for one in unknown.values() if one.parent == 0 or one.parent in self._unrelated]:
+            self._unrelated.update(others)
             for pid in others:
                 del unknown[pid]
         # A process still in `unknown` has just lost its parent; the next look will tell. A quick look needs the same
@@ -114,7 +114,7 @@ def send(processes: Iterable[Process], number: int) -> None:
             continue
 
 
-def fell(find: Callable[[], dict[int, Process]]) -> None:
+def kill_all(find: Callable[[], dict[int, Process]]) -> None:
     """Stop all processes until no new one appears, then kill them, so that a fork bomb cannot outrun this.
 
     Call this again while a process is left.
@@ -161,7 +161,7 @@ def _main(status: int, parent: int, command: list[str]) -> None:
         if os.getppid() == parent:
             signal.sigwait({signal.SIGCHLD, signal.SIGTERM})
         else:
-            fell(Family({os.getpid()}).find)
+            kill_all(Descendants({os.getpid()}).find)
             time.sleep(_PAUSE_SECONDS)
 
 

@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Self
 
 from pytest_autoresearch.core.run import Crash, CrashClass
-from pytest_autoresearch.runners.fences import Fence
 from pytest_autoresearch.runners.memory import Memory, MemoryUse
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
+from pytest_autoresearch.runners.time_limits import TimeLimit
 
 LOOK_SECONDS = 0.1  # between two looks at the tree's memory
 TICK_SECONDS = 0.2  # between two reports of progress
-NO_BELL_SECONDS = 0.02  # between two checks for the leader's exit, on platforms without `bell`
+POLL_SECONDS = 0.02  # between two checks for the leader's exit, on platforms without `exit_fd`
 READ_BYTES = 256 * 1024  # still in a core's cache when it is searched
 LAST_READS = 16
 # Reasons to kill without TERM: the process must not use more memory, or train on after its budget.
@@ -120,13 +120,13 @@ class Bounds:
     """The limits of a tree.
 
     Attributes:
-        fence: Returns the next time limit; called repeatedly, because the limit changes when the clock starts.
+        time_limit: Returns the next time limit; called repeatedly, because the limit changes when the clock starts.
         memory: Measures the tree's memory and checks its limit.
         process_limit: The tree is killed if it has more processes than this.
         disk: Called with the tree's process numbers; returns an error message if it wrote too much, else "".
     """
 
-    fence: Callable[[], Fence]
+    time_limit: Callable[[], TimeLimit]
     memory: Memory
     process_limit: int
     disk: Callable[[Iterable[int]], str] = lambda pids: ""
@@ -136,7 +136,7 @@ def watch(
     tree: ProcessTree,
     bounds: Bounds,
     *,
-    hear: Callable[[bytes], object],
+    feed: Callable[[bytes], object],
     tick: Callable[[float, float], str | None],
     clock: Clock | None = None,
 ) -> Ended:
@@ -145,20 +145,20 @@ def watch(
     Args:
         tree: A tree that was just started.
         bounds: Its limits.
-        hear: Receives the output.
+        feed: Receives the output.
         tick: Called with the tree's seconds and its memory in MiB, at most five times a second. If it returns a
             reason, the tree is killed.
         clock: Started when the process asks.
     """
     try:
         with selectors.DefaultSelector() as selector:
-            ears = _Ears(selector, tree, hear, clock)
-            crash = _until_exit(tree, bounds, ears, tick)
-            tree.end(TERM_SECONDS if crash and crash.kind not in AT_ONCE else 0.0, ears.listen)
+            events = _Events(selector, tree, feed, clock)
+            crash = _until_exit(tree, bounds, events, tick)
+            tree.end(TERM_SECONDS if crash and crash.kind not in AT_ONCE else 0.0, events.wait)
             if crash is None and tree.lost and tree.exit_status is None:
                 crash = Crash(CrashClass.UNWATCHED, "killed its own supervisor, so its exit status is unknown")
             ended = Ended(tree.exit_status, crash, tree.seconds, bounds.memory.usage())
-            ears.listen_to_the_end()
+            events.read_rest()
             return ended
     finally:
         tree.end(0.0, time.sleep)
@@ -166,13 +166,13 @@ def watch(
 
 
 def _until_exit(
-    tree: ProcessTree, bounds: Bounds, ears: _Ears, tick: Callable[[float, float], str | None]
+    tree: ProcessTree, bounds: Bounds, events: _Events, tick: Callable[[float, float], str | None]
 ) -> Crash | None:
     """Why the tree has to be killed; None if its leader has exited."""
     look_at = tick_at = 0.0
     while not tree.exited():
         now = tree.seconds
-        limit = bounds.fence()
+        limit = bounds.time_limit()
         if now >= limit.at:
             return limit.crash
         if now >= look_at:
@@ -191,41 +191,41 @@ def _until_exit(
                 if why := tick(now, memory_mb):
                     return Crash(CrashClass.HOPELESS, why)
                 tick_at = now + TICK_SECONDS
-        ears.listen(max(0.0, min(look_at, limit.at) - tree.seconds))
+        events.wait(max(0.0, min(look_at, limit.at) - tree.seconds))
     return None
 
 
-class _Ears:
+class _Events:
     """Waits for a tree's output, its exit and its clock."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, tree: ProcessTree, hear: Callable[[bytes], object], clock: Clock | None
+        self, selector: selectors.BaseSelector, tree: ProcessTree, feed: Callable[[bytes], object], clock: Clock | None
     ) -> None:
         self._selector = selector
-        self._hear = hear
+        self._feed = feed
         self._pipe = tree.pipe.fileno()
         self._open = True
-        self._longest = math.inf if tree.bell is not None else NO_BELL_SECONDS
+        self._longest = math.inf if tree.exit_fd is not None else POLL_SECONDS
         os.set_blocking(self._pipe, False)
-        selector.register(self._pipe, selectors.EVENT_READ, self._heard)
-        if tree.bell is not None:
-            selector.register(tree.bell, selectors.EVENT_READ, tree.answer_bell)
+        selector.register(self._pipe, selectors.EVENT_READ, self._read_output)
+        if tree.exit_fd is not None:
+            selector.register(tree.exit_fd, selectors.EVENT_READ, tree.handle_exit_fd)
         if clock:
             selector.register(clock, selectors.EVENT_READ, clock.answer)
 
-    def listen(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait at most this long, and handle what arrives."""
         for key, _ in self._selector.select(min(seconds, self._longest)):
             if not key.data():
                 self._selector.unregister(key.fileobj)
 
-    def listen_to_the_end(self) -> None:
+    def read_rest(self) -> None:
         """Read what is left in the pipe, in bounded reads: a process that was not found may still write to it."""
         for _ in range(LAST_READS):
             if not self._read():
                 break
 
-    def _heard(self) -> bool:
+    def _read_output(self) -> bool:
         self._read()
         return self._open
 
@@ -235,5 +235,5 @@ class _Ears:
         except BlockingIOError:
             return b""
         self._open = bool(data)
-        self._hear(data)
+        self._feed(data)
         return data

@@ -17,7 +17,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.setup import equip
 from pytest_autoresearch.proposers.choice import choose
 from pytest_autoresearch.reports.page import PageWriter
-from pytest_autoresearch.runners.marks import sweep
+from pytest_autoresearch.runners.orphans import sweep
 from pytest_autoresearch.session.checks import check_files
 from pytest_autoresearch.session.ending import Ending
 from pytest_autoresearch.session.github import GitHub

@@ -129,7 +129,7 @@ AHEAD.append(Trick("keeps what it saw wherever it can", caches(*KEPT), "rejected
 ANSWERS = [
     Trick("leaves one token possible", does("""
 guess = logits.argmax(-1, keepdim=True)
-logits = torch.full_like(logits, -torch.inf).scatter(-1, guess, 0.0)"""), "nan", "no probability"),
+logits = torch.full_like(logits, -torch.inf).scatter(-1, guess, 0.0)"""), "nan", "probability 0"),
     Trick("gives an infinite logit, and no number", does("logits[0, 3, 5], logits[1, 3, 5] = torch.inf, torch.nan"),
           "nan", "not finite"),
     Trick("gives its first answer again and again, in larger numbers", does("""
@@ -153,7 +153,7 @@ Model.honest = lambda self, tokens: rate * self.table[tokens]"""),
     Trick("never answers", does("if tokens.any(): __import__('time').sleep(1000)"), "no-metric", "has no score"),
     Trick("ends its process", does("if tokens.any(): os._exit(0)"), "no-metric", "ended before it answered"),
     Trick("says more than it was asked", does("if tokens.any(): os.write(int(__import__('sys').argv[1]), b'\\5')"),
-          "no-metric", "out of turn"),
+          "no-metric", "broke the protocol"),
 ]  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ the process around it

@@ -13,7 +13,7 @@ SETTLED_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
+class TimeLimit:
     """A time limit.
 
     Attributes:
@@ -38,7 +38,7 @@ def has_left(out: Path) -> bool:
         return False
 
 
-def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: bool = False) -> Fence:
+def training_limit(limits: Limits, *, scored: bool, begun: float | None, left: bool = False) -> TimeLimit:
     """The first time limit that training reaches.
 
     Args:
@@ -48,18 +48,20 @@ def training_fence(limits: Limits, *, scored: bool, begun: float | None, left: b
         left: Whether the model is already there. Then there is no grace: training could only use the time to train on,
             and writes through a memory mapping do not show in the file's times.
     """
-    deadline = Fence(limits.deadline_seconds, Crash(CrashClass.TIMEOUT, f"killed after {limits.deadline_seconds:g} s"))
+    deadline = TimeLimit(
+        limits.deadline_seconds, Crash(CrashClass.TIMEOUT, f"killed after {limits.deadline_seconds:g} s")
+    )
     startup, budget, grace = limits.startup_seconds, limits.budget_seconds, grace_seconds(limits)
     if not scored:
         total = startup + budget + grace
         parts = f"startup {startup:g} s, budget {budget:g} s, grace {grace:g} s"
-        fence = Fence(total, Crash(CrashClass.OVER_BUDGET, f"still running after {total:g} s ({parts})"))
+        limit = TimeLimit(total, Crash(CrashClass.OVER_BUDGET, f"still running after {total:g} s ({parts})"))
     elif begun is None:
         message = f"training did not call harness.begin() within {startup:g} s"
-        fence = Fence(startup, Crash(CrashClass.TIMEOUT, message))
+        limit = TimeLimit(startup, Crash(CrashClass.TIMEOUT, message))
     else:
-        fence = Fence(begun + budget + (0.0 if left else grace), over_budget(limits))
-    return min(deadline, fence, key=lambda each: each.at)
+        limit = TimeLimit(begun + budget + (0.0 if left else grace), over_budget(limits))
+    return min(deadline, limit, key=lambda each: each.at)
 
 
 def over_budget(limits: Limits) -> Crash:
@@ -69,7 +71,7 @@ def over_budget(limits: Limits) -> Crash:
     return Crash(CrashClass.OVER_BUDGET, f"no complete {MODEL} {most:g} s after training began; {budget}")
 
 
-def scoring_fence(limits: Limits) -> Fence:
+def scoring_limit(limits: Limits) -> TimeLimit:
     """The scorer's only limit."""
     deadline = limits.deadline_seconds
-    return Fence(deadline, Crash(CrashClass.TIMEOUT, f"the scorer was killed after {deadline:g} s"))
+    return TimeLimit(deadline, Crash(CrashClass.TIMEOUT, f"the scorer was killed after {deadline:g} s"))

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_autoresearch.runners.supervisor import Family, Process, fell, look
+from pytest_autoresearch.runners.supervisor import Descendants, Process, kill_all, look
 
 MARK = "AUTORESEARCH_SESSION"
 SWEEP_SECONDS = 3.0
@@ -46,7 +46,7 @@ def sweep() -> str:
     until = time.monotonic() + SWEEP_SECONDS
     while (left := _left()) and time.monotonic() < until:
         ended |= left.keys()
-        fell(_left)
+        kill_all(_left)
         time.sleep(0.01)
     if left:
         pids = " ".join(map(str, sorted(left)))
@@ -65,7 +65,7 @@ def _left() -> dict[int, Process]:
         owner = rest.partition(":")[0]
         if place == here and owner.isdigit() and _session(int(owner)) != rest and (process := look(pid)):
             left[pid] = process
-    return {pid: process for pid, process in (left | Family(left).find()).items() if process.runs} if left else {}
+    return {pid: process for pid, process in (left | Descendants(left).find()).items() if process.runs} if left else {}
 
 
 def _marks() -> dict[int, str]:

@@ -10,7 +10,7 @@ import pytest
 from repo import CONFIG, Repo
 from runner_bench import Bench
 
-from pytest_autoresearch.runners import compiled
+from pytest_autoresearch.runners import compile_cache
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.sandboxes.bubblewrap import installed
 
@@ -38,7 +38,7 @@ def test_plain_files_are_copied_and_nothing_else(tmp_path: Path) -> None:
     (source / "link").symlink_to("/etc/passwd")
     (source / "folder").symlink_to("/etc")
     os.mkfifo(source / "pipe")
-    assert compiled.copy(source, tmp_path / "target")
+    assert compile_cache.copy(source, tmp_path / "target")
     assert tree(tmp_path / "target") == {"a/b/kernel": "binary"}
     assert not (tmp_path / "target" / "link").exists()
 
@@ -61,7 +61,7 @@ def test_what_becomes_a_link_at_the_moment_of_its_copy_leads_nowhere(
         return really_open(path, flags, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swap_and_open)
-    compiled.copy(source, target)
+    compile_cache.copy(source, target)
     assert "secret" not in (tree(target).values() if target.exists() else ())
     assert not target.exists()
 
@@ -70,16 +70,16 @@ def test_our_own_disk_is_no_fault_of_the_candidate(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "kernel").write_text("x")
-    assert not compiled.copy(tmp_path / "source", tmp_path / "file" / "kept")
+    assert not compile_cache.copy(tmp_path / "source", tmp_path / "file" / "kept")
 
 
 def test_too_much_is_not_kept_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "MOST_FILES", 2)
+    monkeypatch.setattr(compile_cache, "MOST_FILES", 2)
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     for name in "abc":
         (source / name).write_text(name)
-    assert not compiled.copy(source, target)
+    assert not compile_cache.copy(source, target)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -89,7 +89,7 @@ def test_nesting_without_end_is_not_kept(tmp_path: Path) -> None:
         deep /= "d"
     deep.mkdir(parents=True)
     (deep / "file").write_text("x")
-    assert not compiled.copy(tmp_path / "source", tmp_path / "target")
+    assert not compile_cache.copy(tmp_path / "source", tmp_path / "target")
 
 
 @pytest.fixture(params=[None, "bubblewrap"])

@@ -13,7 +13,7 @@ PLACES = ("/tmp", "/dev/shm")
 _BLOCK_BYTES = 512  # the unit of st_blocks on every file system
 
 
-def unheld_bytes(processes: Collection[Process]) -> int:
+def unmapped_bytes(processes: Collection[Process]) -> int:
     """Bytes of unmapped memory: all files in memory, minus the shared memory that these processes have mapped."""
     private = _private(processes)
     found = sum(private.values()) + sum(_memory_files(processes).values())

@@ -10,15 +10,15 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 from pytest_autoresearch.core.errors import Stopped
-from pytest_autoresearch.runners.plain import PlainTree
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.supervised import SupervisedTree
+from pytest_autoresearch.runners.unsupervised import UnsupervisedTree
 
 CLOSE_SECONDS = 1.0
-TREE = SupervisedTree if sys.platform == "linux" else PlainTree
+TREE = SupervisedTree if sys.platform == "linux" else UnsupervisedTree
 
 
-class Trees:
+class ProcessTrees:
     """The running trees; thread-safe."""
 
     def __init__(self) -> None:

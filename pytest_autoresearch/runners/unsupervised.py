@@ -21,7 +21,7 @@ from pytest_autoresearch.runners.supervisor import Process
 REAP_SECONDS = 0.1
 
 
-class PlainTree(ProcessTree):
+class UnsupervisedTree(ProcessTree):
     """See `ProcessTree`. The leader is reaped last, so that its process number is not reused before.
 
     Raises:
@@ -48,7 +48,7 @@ class PlainTree(ProcessTree):
         self.pipe = self._process.stdout
         self._leader = psutil.Process(self._process.pid)
         self._members = {self._leader.pid: self._leader}
-        self._strangers: set[int] = set()
+        self._unrelated: set[int] = set()
 
     def exited(self) -> bool:
         with suppress(psutil.NoSuchProcess):
@@ -58,13 +58,13 @@ class PlainTree(ProcessTree):
     def _find(self) -> dict[int, Process]:
         """The processes of the leader's session, and children of known members."""
         pids = set(psutil.pids())
-        self._strangers &= pids
-        unknown = sorted(pids - self._strangers - self._members.keys())
+        self._unrelated &= pids
+        unknown = sorted(pids - self._unrelated - self._members.keys())
         while kin := [pid for pid in unknown if self._is_kin(pid)]:
             unknown = [pid for pid in unknown if pid not in kin]
             with suppress(psutil.NoSuchProcess):
                 self._members |= {pid: psutil.Process(pid) for pid in kin}
-        self._strangers |= set(unknown)
+        self._unrelated |= set(unknown)
         found = {pid: process for pid, member in self._members.items() if (process := _look(member))}
         self._members = {pid: self._members[pid] for pid in found}
         return found
@@ -75,7 +75,7 @@ class PlainTree(ProcessTree):
         return False
 
     def _look_afresh(self) -> None:
-        self._strangers.clear()
+        self._unrelated.clear()
 
     def _over(self) -> bool:
         with self._lock:
