@@ -136,7 +136,7 @@ def test_upstreams_rule_is_one_run_each(noisy: Repo) -> None:
     noisy.plan(0.9, 0.95)
     noisy.run("--max", "2")  # the helper's own default is off
     assert [len(record.runs) for record in noisy.records()] == [1, 1, 1]
-    assert all(record.decision.decided == record.decision.evidence == "" for record in noisy.records())
+    assert all(record.decision.decided is None and not record.decision.evidence for record in noisy.records())
 
 
 def test_the_log_says_which_run_it_is(noisy: Repo) -> None:
