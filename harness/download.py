@@ -22,7 +22,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from harness import cache, progress
 from harness.errors import HarnessError
-from harness.hub import PROGRAM, WAYS_OUT, Incomplete, Listing, Patience, RemoteFile, Stopped
+from harness.hub import PROGRAM, WAYS_OUT, Incomplete, Listing, RemoteFile, Retries, Stopped
 
 _FILES_AT_ONCE = 8
 
@@ -144,7 +144,7 @@ class _Transfer:
         self._file = file
         self._advance = advance
         self._stop = stop
-        self._patience = Patience(store.listing.dataset, file.path, stop)
+        self._retries = Retries(store.listing.dataset, file.path, stop)
         self._shown = 0
         self._furthest = 0
         self._spoilt = False
@@ -159,7 +159,7 @@ class _Transfer:
                 try:
                     self._receive(content)
                 except (httpx2.HTTPError, OfflineModeIsEnabled, Incomplete) as error:
-                    self._patience.after(error)
+                    self._retries.wait_after(error)
             os.fsync(content.fileno())
         partial.replace(blob)
 
@@ -215,7 +215,7 @@ class _Transfer:
         self._shown = position
         if position > self._furthest:
             self._furthest = position
-            self._patience.renew()
+            self._retries.reset()
 
 
 def _is_content(path: Path, file: RemoteFile) -> bool:

@@ -68,7 +68,7 @@ class Stopped(Exception):
     """Ended because another download failed."""
 
 
-class Patience:
+class Retries:
     """Decides how often and after how long one request is retried.
 
     Args:
@@ -83,11 +83,11 @@ class Patience:
         self._stop = stop
         self._failures = 0
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """Reset the number of failures, after progress."""
         self._failures = 0
 
-    def after(self, error: Exception) -> None:
+    def wait_after(self, error: Exception) -> None:
         """Wait before the next try.
 
         Raises:
@@ -121,7 +121,7 @@ def list_files(dataset: str, revision: str | None) -> Listing:
     Raises:
         HarnessError: The dataset or revision does not exist, this user may not read it, or the hub is unreachable.
     """
-    patience = Patience(dataset, f"the list of files of {dataset}", threading.Event())
+    retries = Retries(dataset, f"the list of files of {dataset}", threading.Event())
     while True:
         try:
             return _listed(dataset, revision)
@@ -131,7 +131,7 @@ def list_files(dataset: str, revision: str | None) -> Listing:
                 f"cannot reach {constants.ENDPOINT} ({_reason(error)}); try again, {WAYS_OUT}."
             ) from error
         except (httpx2.HTTPError, OfflineModeIsEnabled) as error:
-            patience.after(error)
+            retries.wait_after(error)
         except HFValidationError as error:
             raise HarnessError(f"{dataset} is not a valid name of a dataset ({_reason(error)}).") from error
         except (ValueError, TypeError, KeyError, httpx2.InvalidURL) as error:

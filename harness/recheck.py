@@ -21,7 +21,7 @@ _PROBES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class ScoredModel:
     """A model that was scored.
 
     Attributes:

@@ -62,7 +62,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ScorerOptions:
     """What a session requests in addition to the metric; by hand, nothing.
 
     Attributes:
@@ -83,7 +83,7 @@ class Wishes:
 def main() -> None:
     """The command line."""
     start = time.monotonic()
-    score = measure(*_arguments(), wishes=wishes_of_environment(), deadlines=deadlines_of_environment())
+    score = measure(*_arguments(), options=options_of_environment(), deadlines=deadlines_of_environment())
     print(f"val_bpb: {score.val_bpb:.6f}")
     print(f"score_seconds: {time.monotonic() - start:.1f}")
     print(f"load_seconds: {score.load_seconds:.2f}")
@@ -101,14 +101,14 @@ def main() -> None:
 
 
 def measure(
-    model_path: Path, train_path: Path, wishes: Wishes | None = None, deadlines: Deadlines | None = None
+    model_path: Path, train_path: Path, options: ScorerOptions | None = None, deadlines: Deadlines | None = None
 ) -> Score:
     """Score the model at `model_path`; the training script at `train_path` restores it.
 
     Raises:
         HarnessError: A file is missing, the model cannot be loaded or gives no score, or the probe rejects it.
     """
-    wishes, deadlines = wishes or Wishes(), deadlines or Deadlines()
+    options, deadlines = options or ScorerOptions(), deadlines or Deadlines()
     for path in (train_path, model_path):
         if not path.is_file():
             raise HarnessError(f"there is no {path} to score.")
@@ -124,7 +124,7 @@ def measure(
 
         from harness.isolated import IsolatedModel
         from harness.metric import MetricError, bits_per_byte
-        from harness.recheck import Again
+        from harness.recheck import ScoredModel
 
         token_bytes = torch.from_numpy(data.read_token_bytes())
         evaluation_rows = torch.from_numpy(rows.astype("int64"))
@@ -140,21 +140,21 @@ def measure(
                     nats = evaluate(model, evaluation_rows, batch_rows_of(profile))
                     seconds = process.load_seconds, time.monotonic() - begun
                 score = Score(bits_per_byte(nats, sizes), sizes.numel(), *seconds, model.transport)
-                again = Again(
+                scored = ScoredModel(
                     lambda: open_model(ServerProcess(launch, deadlines)),
                     evaluation_rows,
                     sizes,
                     nats,
                     batch_rows_of(profile),
                 )
-                if wishes.calibrate:
-                    score = replace(score, probe_threshold=again.threshold())
+                if options.calibrate:
+                    score = replace(score, probe_threshold=scored.threshold())
                 # Rounded as in the output, because the session uses the printed value.
-                if wishes.probe_below is not None and round(score.val_bpb, 6) < wishes.probe_below:
-                    score = replace(score, probe=again.probe(wishes.incumbent_nats, wishes.probe_threshold))
-                if wishes.nats:
+                if options.probe_below is not None and round(score.val_bpb, 6) < options.probe_below:
+                    score = replace(score, probe=scored.probe(options.incumbent_nats, options.probe_threshold))
+                if options.nats:
                     content = nats.numpy()
-                    cache.write_atomically(wishes.nats, lambda file: np.save(file, content))
+                    cache.write_atomically(options.nats, lambda file: np.save(file, content))
                 return score
         except NotReady as error:
             raise HarnessError(_sentence(error, model_path, train_path)) from None
@@ -222,7 +222,7 @@ def rows_of_environment(data: cache.Data) -> cache.Rows:
     return rows
 
 
-def wishes_of_environment() -> Wishes:
+def options_of_environment() -> ScorerOptions:
     """AUTORESEARCH_NATS, _INCUMBENT_NATS, _PROBE_BELOW with _PROBE_THRESHOLD, and _PROBE_CALIBRATE."""
     below, threshold = _number("AUTORESEARCH_PROBE_BELOW"), _number("AUTORESEARCH_PROBE_THRESHOLD")
     if below is not None and (threshold is None or threshold <= 0):
@@ -231,7 +231,7 @@ def wishes_of_environment() -> Wishes:
             "AUTORESEARCH_PROBE_CALIBRATE=1 prints for a trusted model."
         )
     nats, incumbent = (os.environ.get(f"AUTORESEARCH_{name}") for name in ("NATS", "INCUMBENT_NATS"))
-    return Wishes(
+    return ScorerOptions(
         nats=Path(nats).absolute() if nats else None,
         incumbent_nats=Path(incumbent).absolute() if incumbent else None,
         probe_below=below,

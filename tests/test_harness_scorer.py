@@ -14,7 +14,7 @@ from harness_data import environment, run, values, write_folder
 import harness
 from harness import cache, model_server, probe
 from harness.exchange import Job
-from harness.scorer import Wishes, deadlines_of_environment, measure, rows_of_environment, wishes_of_environment
+from harness.scorer import ScorerOptions, deadlines_of_environment, measure, options_of_environment, rows_of_environment
 from harness.server_process import Deadlines
 
 VOCAB = 2048
@@ -262,7 +262,7 @@ def test_a_model_below_the_mark_is_believed_after_a_probe(
 ) -> None:
     served_by("behaves")
     files = candidate / "model.pt", candidate / "train.py"
-    first = measure(*files, Wishes(nats=tmp_path / "nats.npy", calibrate=True, probe_below=0.0))
+    first = measure(*files, ScorerOptions(nats=tmp_path / "nats.npy", calibrate=True, probe_below=0.0))
     assert first.probe_threshold == probe.SMALLEST_THRESHOLD
     assert first.probe is None
     nats = np.load(tmp_path / "nats.npy")
@@ -272,8 +272,8 @@ def test_a_model_below_the_mark_is_believed_after_a_probe(
     assert first.val_bpb == pytest.approx(nats.astype(float).sum() / math.log(2) / sizes.sum(), rel=1e-9)
 
     np.save(tmp_path / "incumbent.npy", nats + 0.1)
-    wishes = Wishes(incumbent_nats=tmp_path / "incumbent.npy", probe_below=math.inf, probe_threshold=1e-3)
-    second = measure(*files, wishes)
+    options = ScorerOptions(incumbent_nats=tmp_path / "incumbent.npy", probe_below=math.inf, probe_threshold=1e-3)
+    second = measure(*files, options)
     assert second.val_bpb == first.val_bpb
     assert second.probe is not None
     assert (second.probe.changed, second.probe.leaks) == (0, 0)
@@ -281,7 +281,7 @@ def test_a_model_below_the_mark_is_believed_after_a_probe(
 
     np.save(tmp_path / "incumbent.npy", nats[1:])
     with pytest.raises(harness.HarnessError, match="losses of other data; unset AUTORESEARCH_INCUMBENT_NATS"):
-        measure(*files, wishes)
+        measure(*files, options)
 
 
 @pytest.mark.parametrize("name", ["looks ahead", "keeps state"])
@@ -289,9 +289,9 @@ def test_a_model_that_the_probe_rejects_has_no_score_and_leaves_nothing(
     candidate: Path, tmp_path: Path, served_by: Callable[[str], None], name: str
 ) -> None:
     served_by(name)
-    wishes = Wishes(nats=tmp_path / "nats.npy", probe_below=math.inf, probe_threshold=1e-3)
+    options = ScorerOptions(nats=tmp_path / "nats.npy", probe_below=math.inf, probe_threshold=1e-3)
     with pytest.raises(harness.HarnessError, match=rf"^rejected: {name}: .*\.$"):
-        measure(candidate / "model.pt", candidate / "train.py", wishes)
+        measure(candidate / "model.pt", candidate / "train.py", options)
     assert not (tmp_path / "nats.npy").exists()
 
 
@@ -315,15 +315,15 @@ def test_a_model_that_is_restored_too_slowly_has_no_score(candidate: Path) -> No
 
 
 def test_a_session_s_wishes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wishes_of_environment() == Wishes()
+    assert options_of_environment() == ScorerOptions()
     monkeypatch.setenv("AUTORESEARCH_PROBE_BELOW", "0.98")
     with pytest.raises(harness.HarnessError, match="set AUTORESEARCH_PROBE_THRESHOLD"):
-        wishes_of_environment()
+        options_of_environment()
     monkeypatch.setenv("AUTORESEARCH_PROBE_THRESHOLD", "0.002")
     monkeypatch.setenv("AUTORESEARCH_NATS", "/nats.npy")
     monkeypatch.setenv("AUTORESEARCH_INCUMBENT_NATS", "/best.npy")
-    expected = Wishes(Path("/nats.npy"), Path("/best.npy"), probe_below=0.98, probe_threshold=0.002)
-    assert wishes_of_environment() == expected
+    expected = ScorerOptions(Path("/nats.npy"), Path("/best.npy"), probe_below=0.98, probe_threshold=0.002)
+    assert options_of_environment() == expected
     monkeypatch.setenv("AUTORESEARCH_PROBE_BELOW", "nan")
     with pytest.raises(harness.HarnessError, match="AUTORESEARCH_PROBE_BELOW='nan' is not a number"):
-        wishes_of_environment()
+        options_of_environment()

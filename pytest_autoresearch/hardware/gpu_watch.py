@@ -63,16 +63,16 @@ class GpuWatch:
 
     def __init__(self, gpu: Gpu) -> None:
         self._device = _Device(gpu.uuid)
-        self._patience = nvml.Patience()
+        self._caller = nvml.TimedCaller()
         self._memory = _Memory()
-        self._neighbours = _Neighbours()
+        self._others = _OtherProcesses()
         self._throttling = _Throttling()
         self._ours: tuple[str, ...] = _LISTS
         self._held_mb = 0.0
-        first = self._patience.ask(lambda: self._device.answer(_LISTS, full=True), FIRST_PATIENCE_SECONDS)
+        first = self._caller.call(lambda: self._device.answer(_LISTS, full=True), FIRST_PATIENCE_SECONDS)
         if first is not None:
             self._memory.grown(first.used_mb)
-            self._neighbours.before = frozenset(first.processes or ())
+            self._others.before = frozenset(first.processes or ())
         self._full_at = time.monotonic()
 
     def look(self, pids: Collection[int]) -> float:
@@ -85,7 +85,7 @@ class GpuWatch:
         """
         full = time.monotonic() >= self._full_at
         lists = _LISTS if full else self._ours
-        answer = self._patience.ask(lambda: self._device.answer(lists, full), PATIENCE_SECONDS)
+        answer = self._caller.call(lambda: self._device.answer(lists, full), PATIENCE_SECONDS)
         if answer is not None:
             self._held_mb = self._memory.held(answer.processes, pids, answer.used_mb)
             if answer.full:
@@ -102,12 +102,12 @@ class GpuWatch:
         if processes is not None:
             computing = {pid for kind, listed in answer.lists.items() if kind != _DRAWS for pid in listed}
             strangers = set(processes).difference(pids)
-            self._neighbours.note(strangers, strangers - computing, self._memory.numbers_are_ours(processes))
+            self._others.note(strangers, strangers - computing, self._memory.numbers_are_ours(processes))
 
     def seen(self) -> Seen:
         """The measurements so far."""
         peak, how = self._memory.peak()
-        return Seen(peak, how, self._neighbours.names(), self._throttling.shares())
+        return Seen(peak, how, self._others.names(), self._throttling.shares())
 
 
 class _Memory:
@@ -169,7 +169,7 @@ class _Memory:
         return memory
 
 
-class _Neighbours:
+class _OtherProcesses:
     """Processes on the device that do not belong to the run.
 
     Attributes:

@@ -43,24 +43,24 @@ def value(name: str) -> int:
     return int(getattr(pynvml, name))
 
 
-class Patience:
-    """Asks on a thread with a timeout, because a GPU that has fallen off the bus may never answer.
+class TimedCaller:
+    """Calls functions on a thread, with a timeout, because a GPU that has fallen off the bus may never answer.
 
-    One question at a time. After a timeout, the old question stays open and is waited for before the next is asked.
+    One call at a time. After a timeout, the old call goes on, and the next call waits for it first.
     """
 
     def __init__(self) -> None:
-        self._asked: threading.Thread | None = None
-        self._answers: list[Any] = []
+        self._running: threading.Thread | None = None
+        self._results: list[Any] = []
 
-    def ask(self, question: Callable[[], T], seconds: float) -> T | None:
-        """The answer, or the answer to an older question that was still open; None after the timeout."""
-        if self._asked is None:
-            answers = self._answers = []
-            self._asked = threading.Thread(target=lambda: answers.append(question()), name="nvml", daemon=True)
-            self._asked.start()
-        self._asked.join(seconds)
-        if self._asked.is_alive():
+    def call(self, function: Callable[[], T], seconds: float) -> T | None:
+        """The result, or the result of an older call that was still running; None after the timeout."""
+        if self._running is None:
+            results = self._results = []
+            self._running = threading.Thread(target=lambda: results.append(function()), name="nvml", daemon=True)
+            self._running.start()
+        self._running.join(seconds)
+        if self._running.is_alive():
             return None
-        self._asked = None
-        return self._answers[0] if self._answers else None
+        self._running = None
+        return self._results[0] if self._results else None

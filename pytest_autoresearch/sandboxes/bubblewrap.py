@@ -60,7 +60,7 @@ class Bubblewrap:
     name = "bubblewrap"
 
     def prepare(self, view: View) -> Prepared:
-        return _Boxed(self, view)
+        return _PreparedSandbox(self, view)
 
     def open_read_only(self, path: Path) -> int:
         # Through /proc, a process can reopen a descriptor for writing, unless its file is on a read-only mount.
@@ -130,7 +130,7 @@ def installed() -> Bubblewrap | None:
     return None
 
 
-class _Boxed(Prepared):
+class _PreparedSandbox(Prepared):
     """A sealed memory file with the options, a memory file that `enter` writes to once inside, and control groups."""
 
     def __init__(self, backend: Bubblewrap, view: View) -> None:
@@ -146,7 +146,7 @@ class _Boxed(Prepared):
             self.close()
             raise
         prefix = [
-            *("/bin/sh", "-c", _JOIN, "sh", *self._group.entrances, "--"),
+            *("/bin/sh", "-c", _JOIN, "sh", *self._group.join_files, "--"),
             *(_guard(view.devices) if backend.guards_devices else ()),
             *(backend.program, "--args", str(self._options), "--"),
             *(sys.executable, "-I", "-S", enter.__file__, str(self._sign), *_limits(view.allowance), "--"),

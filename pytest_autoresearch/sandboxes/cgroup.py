@@ -24,7 +24,7 @@ class Group:
     """One control group, in each hierarchy that its limits need.
 
     Attributes:
-        entrances: A process joins the group by writing 0 to each of these files.
+        join_files: A process joins the group by writing 0 to each of these files.
     """
 
     def __init__(self, allowance: Allowance) -> None:
@@ -41,7 +41,7 @@ class Group:
                     folder.mkdir(exist_ok=True)
                     self._folders.add(folder)
                     (folder / (second if (folder / second).exists() else first)).write_text(str(value))
-        self.entrances = tuple(str(folder / "cgroup.procs") for folder in sorted(self._folders))
+        self.join_files = tuple(str(folder / "cgroup.procs") for folder in sorted(self._folders))
 
     def close(self) -> None:
         """Remove the group; retries, because a process that has just ended may stay in it for a moment."""
