@@ -96,8 +96,8 @@ def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit
             return Choice(f"commits:{given}, {count}", lambda around: CommitsProposer(commits))
         case "queue":
             return Choice(name, _queue)
-    need("search", "optuna", "the proposer search", _OTHERWISE)
-    if not asks_hook:
+    if not asks_hook:  # a hook that always proposes never needs the search
+        _need_optuna()
         _check_constants(settings)
     return Choice("search", _search)
 
@@ -144,7 +144,12 @@ def _queue(around: Surroundings) -> Proposer:
     return QueueProposer()
 
 
+def _need_optuna() -> None:
+    need("search", "optuna", "the proposer search", _OTHERWISE)
+
+
 def _search(around: Surroundings) -> Proposer:
+    _need_optuna()
     from pytest_autoresearch.proposers.search import SearchProposer
 
     return SearchProposer(_SEARCH_SEED)
