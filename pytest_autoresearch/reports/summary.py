@@ -18,6 +18,7 @@ COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  descript
 NOTHING = Usage()
 _PLAIN = ("not-improved", "regression")  # the numbers show these reasons
 _LARGEST = 5
+_REASONS = {"regression": "not better", "not-improved": "not better", "within-noise": "within noise"}
 _RUNS = {"incumbent": "re-running the best", "confirm": "confirming"}  # by the log's name: `confirm-1`
 
 
@@ -77,6 +78,11 @@ def progress_text(now: Progress) -> str:
     if now.memory_mb:
         parts.append(_memory(now.memory_mb))
     return " · ".join(parts)
+
+
+def reason_words(reason: str) -> str:
+    """The recorded reason of a verdict, in words for people."""
+    return _REASONS.get(reason, reason)
 
 
 def _run_text(name: str) -> str:
