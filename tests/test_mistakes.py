@@ -101,11 +101,11 @@ ARGUMENTS = {
     "--autoresearch-proposer claude": "--autoresearch-proposer claude: choose auto, anthropic, command:COMMAND, "
     "queue, commits:A..B, checkout or search",
     "--autoresearch-cost 0": "--autoresearch-cost 0: give a number of US dollars, more than 0",
-    "--autoresearch-cost 5": "--autoresearch-cost caps what the Anthropic API costs, and here the proposer is search: "
+    "--autoresearch-cost 5": "--autoresearch-cost limits the cost of the Anthropic API, but the proposer is search: "
     "leave it out, or type --autoresearch-proposer anthropic",
     "--autoresearch-repairs -1": "--autoresearch-repairs -1: give a whole number, 0 for never",
     "--autoresearch-agent-seconds soon": "--autoresearch-agent-seconds soon: give a number of seconds, more than 0",
-    "--autoresearch-proposer command:": "--autoresearch-proposer command: names no program: type, say, "
+    "--autoresearch-proposer command:": "--autoresearch-proposer command: names no program: type, for example, "
     '"command:claude -p"',
     "--autoresearch-discard pass": "--autoresearch-discard pass: choose fail or xfail",
     "--autoresearch-exit zero": "--autoresearch-exit zero: choose session, progress or strict",

@@ -13,9 +13,9 @@ from pytest_autoresearch.ledger import remotes
 def arguments(parser: argparse.ArgumentParser) -> None:
     push.arguments(parser)
     parser.epilog = (
-        "Uses plain git for the branch autoresearch/TAG and refs/autoresearch/TAG/*. It never replaces a record and never\n"
-        "moves the branch backwards, and changes nothing while a session of the campaign runs here. Without --tag, it\n"
-        "fetches the campaign worked on here last, else the remote's only campaign."
+        "Uses plain git for the branch autoresearch/TAG and refs/autoresearch/TAG/*. It never replaces a record and\n"
+        "never moves the branch backwards. It changes nothing while a session of the campaign runs here. Without\n"
+        "--tag, it fetches the campaign worked on here last, else the remote's only campaign."
     )
 
 

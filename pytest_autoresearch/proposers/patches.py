@@ -1,6 +1,6 @@
-"""A patch merged into the tree of a lane: what a queue of patches and a replayed branch have in common.
+"""Merges a patch into the tree of a lane, for the queue, the replayed commits and the checkout.
 
-Runs git by itself, in the folder that it is told. May not know where a patch comes from, nor the ratchet and its git.
+Runs git itself in a given folder. May not know where a patch comes from, nor the ratchet and its git.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _SETTINGS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=
 
 
 def apply(patch: bytes, folder: Path) -> bool:
-    """Apply a patch to the files of the worktree that the folder is in; false when the branch has all of it already.
+    """Apply a patch to the worktree that contains the folder; false if the branch already has all of it.
 
-    A three-way merge leaves conflict markers where it fails, so it is made in an index of its own, and what it comes
-    to is then applied like any patch, which `git apply` does wholly or not at all.
+    A failed three-way merge leaves conflict markers. So the merge is made in a separate index, and its result is
+    applied as a plain patch, which `git apply` does completely or not at all.
 
     Raises:
-        GitError: It does not apply, to which commit and why; every file is as it was.
+        GitError: The patch does not apply; says to which commit and why. No file is changed.
     """
     where = git(["rev-parse", "--show-toplevel", "HEAD"], folder)
     if where.returncode:
         raise GitError(f"does not apply: {reason(where)}")
     top, _, base = where.stdout.rstrip(b"\n").rpartition(b"\n")
-    root = Path(os.fsdecode(top))  # in a subfolder `git apply` passes over what lies outside it, without a word
+    root = Path(os.fsdecode(top))  # in a subfolder `git apply` silently skips paths outside it
     with tempfile.TemporaryDirectory() as scratch:
         index = str(Path(scratch) / "index")
         git(["read-tree", "HEAD"], root, index=index)
@@ -47,7 +47,7 @@ def apply(patch: bytes, folder: Path) -> bool:
 
 
 def git(command: list[str], folder: Path, given: bytes = b"", index: str = "") -> subprocess.CompletedProcess[bytes]:
-    """Run a git command in a folder, with `given` as its input and on an index of its own where one is named."""
+    """Run a git command in a folder, with `given` as its input and, if named, a separate index."""
     environment = {name: value for name, value in os.environ.items() if name not in REDIRECTIONS}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"} | ({"GIT_INDEX_FILE": index} if index else {})
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
@@ -63,7 +63,7 @@ def git(command: list[str], folder: Path, given: bytes = b"", index: str = "") -
 
 
 def reason(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Why git failed: the first line that says something, without its `error:`."""
+    """Why git failed: the first line with an error, without the prefix `error:`."""
     lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines()]
     wrong = [line for line in lines if line.startswith(("error: ", "fatal: "))]
     return re.sub(r"^(error|fatal): ", "", (wrong or [line for line in lines if line] or ["git gave no reason"])[0])
