@@ -727,7 +727,7 @@ def test_without_a_cap_nothing_is_counted_beforehand(bench: Bench) -> None:
 
 
 def test_a_cap_without_prices_is_a_mistake() -> None:
-    with pytest.raises(UserError, match="the prices of llama are not known"):
+    with pytest.raises(UserError, match="the prices of llama are unknown"):
         AnthropicProposer("llama", None, cap_usd=5.0)
     AnthropicProposer("llama", Prices(0, 0, 0), cap_usd=5.0)
 
