@@ -73,7 +73,7 @@ def test_a_branch_that_only_lags_is_moved_and_one_with_own_commits_left_alone(
     repo.write("mine.txt", "precious")
     mine = repo.commit("Mine")
     text = said(capsys, "best", "--tag", "t", "--checkout")
-    assert "on the branch best/t-2 now\nback: git switch best/t\n" in text
+    assert "now on the branch best/t-2\nto go back: git switch best/t\n" in text
     assert repo.git("rev-parse", "best/t") == mine
     assert repo.git("rev-parse", "HEAD") == repo.head()
 
@@ -94,7 +94,7 @@ def test_on_its_own_branch_it_goes_forward_and_a_second_time_stays(
 def test_a_branch_called_best_is_in_nobodys_way(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     night(repo)
     repo.git("branch", "best")
-    assert "on the branch best-t now" in said(capsys, "best", "--tag", "t", "--checkout")
+    assert "now on the branch best-t" in said(capsys, "best", "--tag", "t", "--checkout")
 
 
 @pytest.mark.parametrize("staged", [False, True])
@@ -131,4 +131,4 @@ def test_while_a_session_runs_the_checkout_is_left_alone(repo: Repo, capsys: pyt
         fcntl.flock(lock, fcntl.LOCK_SH)  # what a session holds
         assert "a session of the campaign u runs here" in refused(capsys, "best", "--tag", "t", "--checkout")
         assert "best of t" in said(capsys, "best", "--tag", "t")
-    assert "on the branch best/t now" in said(capsys, "best", "--tag", "t", "--checkout")
+    assert "now on the branch best/t" in said(capsys, "best", "--tag", "t", "--checkout")

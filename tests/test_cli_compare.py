@@ -71,4 +71,4 @@ def test_campaigns_that_compare_need_no_sentence(repo: Repo, capsys: pytest.Capt
 def test_what_cannot_be_compared_is_refused(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     night(repo)
     assert "no campaign 'x'" in refused(capsys, "compare", "t", "x")
-    assert "not the same" in refused(capsys, "compare", "t", "t")
+    assert "two different campaigns" in refused(capsys, "compare", "t", "t")

@@ -140,7 +140,7 @@ def test_a_git_that_is_too_old_is_not_ready(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     status, _, checks = look(repo.path, capsys)
     assert status == 1
-    assert checks["git"]["said"] == "2.17.1 is too old: 2.31 is the least"
+    assert checks["git"]["said"] == "2.17.1 is too old: 2.31 or newer is needed"
 
 
 def test_a_sandbox_that_is_required_has_to_be_there(

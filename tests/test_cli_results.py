@@ -207,7 +207,7 @@ def test_a_header_alone_is_an_empty_table(in_folder: Path, capsys: pytest.Captur
 
 def test_what_a_file_cannot_answer_is_refused(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (in_folder / "r.tsv").write_text(UPSTREAM)
-    assert "says no times" in refused(capsys, "results", "r.tsv", "--since", "2h")
+    assert "has no times" in refused(capsys, "results", "r.tsv", "--since", "2h")
     assert "leave one of them out" in refused(capsys, "results", "r.tsv", "--tag", "t")
     assert "cannot be read" in refused(capsys, "results", "missing.tsv")
 
