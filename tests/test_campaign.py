@@ -346,7 +346,7 @@ def test_the_header_says_what_takes_no_part(repo: Repo) -> None:
     )
     repo.commit("New")
     result = repo.run("--max", "1", "--timeout", "50")
-    result.stdout.fnmatch_lines(["*ended after 50 s*", "  note:     commits that changed train.py*are ignored*"])
+    result.stdout.fnmatch_lines(["*hard timeout 50 s*", "  note:     commits that changed train.py*are ignored*"])
 
 
 def test_a_checkout_at_a_kept_commit_has_nothing_that_takes_no_part(repo: Repo) -> None:

@@ -95,6 +95,8 @@ def test_the_page_opens_without_an_error_and_answers_first(show: Show, night: Ni
     kept = sum(record.verdict is not None and record.verdict.status is Status.KEEP for record in records) - 1
     assert f"{kept} changes kept of 60 tried" in tab.inner_text("#claim")
     assert "Not audited" in tab.inner_text("#claim")
+    assert "luck" in tab.inner_text("#claim abbr")
+    assert "Chance alone would keep" in (tab.get_attribute("#claim abbr", "title") or "")
     assert tab.locator(".chart canvas").count() == 2
     assert tab.locator("#chain li").count() == min(kept + 1, 13)
     assert numbers(tab)[:3] == ["0060", "0059", "0058"]
@@ -176,7 +178,7 @@ def test_curves_of_several_experiments_lie_over_the_best(show: Show, night: Nigh
     assert "best" in tab.inner_text("#picked")
     tab.click("#curves-axis button:has-text('step')")
     tab.keyboard.press("Escape")
-    tab.locator("#picked li button[aria-label^=Take]").first.click()
+    tab.locator("#picked li button[aria-label^=Remove]").first.click()
     tab.wait_for_function("document.querySelectorAll('#picked li').length === 3")
 
 
@@ -325,13 +327,13 @@ def test_runs_that_do_not_count_say_why(show: Show, night: Night) -> None:
     tab = show([*night[0][:3], stopped], {}, "#0003")
     tab.wait_for_selector("#drawer .verdict")
     measured = tab.inner_text("#drawer .measured")
-    assert "counts for nothing: the clock was held down" in measured
-    assert "ended early: its loss was too far behind" in measured
+    assert "inconclusive, not counted: the clock was held down" in measured
+    assert "stopped early: its loss was too far behind" in measured
     assert "stopped" in measured
     assert tab.locator("#drawer .dots circle.hollow").count() == 1
-    assert "1 run before it had given 0.991" in tab.inner_text("#drawer .verdict")
+    assert "Earlier runs of it gave 0.991" in tab.inner_text("#drawer .verdict")
     assert tab.locator("#rows .row.discard .metric").first.inner_text() == "\u2013"
-    assert "1 experiment without a number" in tab.inner_text("#progress-note")
+    assert "1 experiment without a metric" in tab.inner_text("#progress-note")
     assert "NaN" not in tab.inner_text("body")
 
 
@@ -368,7 +370,7 @@ def test_a_campaign_with_nothing_but_its_baseline_is_a_page_too(show: Show, nigh
     assert tab.inner_text("#headline").endswith("val_bpb: the baseline")
     assert tab.inner_text("#claim") == "The baseline is measured; no experiment has been judged yet."
     assert "of 0" not in tab.inner_text("#tiles")
-    assert "Nothing was kept" in tab.inner_text("#chain")
+    assert "Nothing kept" in tab.inner_text("#chain")
     tab.keyboard.press("j")
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#drawer .verdict")

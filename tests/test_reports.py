@@ -112,7 +112,7 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
     result.stdout.fnmatch_lines(
         [
             "autoresearch: campaign t (new), branch autoresearch/t",
-            "  limits:   3 experiments; 300 s of training, no memory limit, ended after 600 s at the latest",
+            "  limits:   3 experiments; 300 s of training, no memory limit, hard timeout 600 s",
             "  sandbox:  none *",
             "  best:     none yet*",
             "  no.  verdict       val_bpb      change    memory  seconds  description",
@@ -122,7 +122,7 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
             " 0003  keep         0.900000   -0.100000 * action 3: 0.9",
             "*= autoresearch t =*",
             "3 experiments in this session: 1 kept, 1 discarded, 1 crashed; 3 in the campaign",
-            "val_bpb 1.000000 -> 0.900000 (-0.100000) over 1 keep, each measured once*",
+            "val_bpb 1.000000 -> 0.900000 (-0.100000): 1 kept, each measured once*",
             "see the best: *git show autoresearch/t",
         ]
     )

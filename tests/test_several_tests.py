@@ -121,7 +121,7 @@ def test_part_of_a_jury_is_refused(repo: Repo) -> None:
     repo.rule(TWO)
     result = repo.run("--max", "1", "-k", "memory")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*experiment 0000: 1 of its 3 tests are selected*"])
+    result.stderr.fnmatch_lines(["*experiment 0000: only 1 of its 3 tests are selected*"])
     assert repo.records() == []
 
 

@@ -104,7 +104,7 @@ def test_a_whole_night_with_everything_that_the_rule_knows(gpu_repo: Repo) -> No
     assert records[last].simpler
 
     output = result.stdout.str()
-    assert "1 inconclusive and made again" in output
+    assert "1 inconclusive and repeated" in output
     assert "stopped early" in output
     gpu_repo.check_ledger()
 
