@@ -348,11 +348,11 @@ def test_ten_thousand_experiments_open_and_filter_with_two_seconds_of_work(show:
     opened = worked()
     assert 0.01 < opened - began < SECONDS
     tab.fill("#query", "rate")
-    tab.wait_for_function("document.querySelectorAll('#rows .row').length > 10")
+    tab.wait_for_selector("#rows .row >> nth=10", state="attached")
     assert worked() - opened < SECONDS
     tab.fill("#query", "")
     tab.evaluate("window.scrollTo(0, document.body.scrollHeight / 2)")
-    tab.wait_for_function("document.querySelectorAll('#rows .row').length > 10")
+    tab.wait_for_selector("#rows .row >> nth=10", state="attached")
     assert tab.locator("#rows .row").count() < 100  # only what is in sight
     tab.click("[data-key=seconds]")
     assert len(numbers(tab)) > 10

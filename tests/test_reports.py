@@ -167,7 +167,7 @@ def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
 def test_a_log_shows_that_a_long_run_lives(repo: Repo) -> None:
     repo.hooks("import pytest_autoresearch.session.terminal as t; t._HEARTBEAT_SECONDS = 0.5")
     repo.plan("slow:1.5:0.9")
-    repo.run("--max", "1").stdout.fnmatch_lines([" ...   *0001 *action 1*"])
+    repo.spawn("--max", "1").stdout.fnmatch_lines([" ...   *0001 *action 1*"])
 
 
 @pytest.mark.parametrize(
@@ -224,6 +224,6 @@ def test_each_crash_has_its_class_and_its_log(repo: Repo, action: str, reason: s
 def test_training_that_goes_on_past_its_budget_is_over_budget(repo: Repo) -> None:
     repo.plan("do:print('val_bpb: 0.1', flush=True); time.sleep(1000)")
     repo.hooks("import pytest_autoresearch.campaign.campaign as c; c.LEAST_STARTUP_SECONDS = 0.5")
-    repo.run("--max", "1", "--autoresearch-budget", "0.5")
+    repo.spawn("--max", "1", "--autoresearch-budget", "0.5")
     assert repo.reasons()[1] == "over-budget"
     assert repo.training() == []
