@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from repo import UNUSED, Repo
 
+pytestmark = pytest.mark.wheel
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pytest_autoresearch"
 

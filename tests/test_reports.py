@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from repo import RULE, Repo
+from repo import RULE, Repo, with_one_and_two_lanes
 
 
 def message(repo: Repo, number: int, kind: str) -> str:
@@ -18,6 +18,7 @@ def message(repo: Repo, number: int, kind: str) -> str:
     return str(element.get("message"))
 
 
+@with_one_and_two_lanes
 def test_junit_says_the_verdict_first_and_carries_the_numbers(repo: Repo) -> None:
     repo.plan(1.5, "crash", 0.9)
     repo.run("--max", "3")
@@ -52,6 +53,7 @@ def test_a_long_night_of_output_stays_bounded_in_junit(repo: Repo) -> None:
     assert (repo.path / "results.xml").stat().st_size < 100_000
 
 
+@with_one_and_two_lanes
 def test_durations_are_the_experiments_own_and_counted_once(repo: Repo) -> None:
     repo.rule(RULE + "\ndef test_again(experiment): pass\n")
     repo.plan("slow:1:0.9")
