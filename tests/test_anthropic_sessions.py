@@ -79,6 +79,7 @@ def test_ten_experiments_with_all_that_can_happen_to_them(repo: Repo, api: Serve
     assert total.cache_read_tokens > 2 * (total.input_tokens + total.cache_write_tokens)
 
 
+@pytest.mark.night
 @pytest.mark.timeout(300)
 def test_a_night_of_a_hundred_experiments(repo: Repo, api: Server) -> None:
     status, output = run(repo, "--max", "100")

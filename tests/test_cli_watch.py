@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_written_does_not_stop_the_session(repo: Repo) -> 
         """
     )
     repo.plan("0.9")
-    result = repo.run("--max", "1")
+    result = repo.spawn("--max", "1")
     assert result.ret == 0
     assert repo.statuses() == {0: "keep", 1: "keep"}
     assert not file(repo).exists()

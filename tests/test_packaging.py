@@ -18,6 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from repo import UNUSED, Repo
 
+pytestmark = pytest.mark.wheel
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pytest_autoresearch"
 EXTRAS = {"anthropic", "httpx2", "huggingface_hub", "matplotlib", "numpy", "optuna", "pyarrow", "shtab", "tokenizers",

@@ -176,6 +176,7 @@ def test_the_same_records_make_the_same_page() -> None:
 # ------------------------------------------------------------------------------------------------------ how large
 
 
+@pytest.mark.night
 def test_a_thousand_experiments_stay_under_three_megabytes_whatever_they_print() -> None:
     records, artifacts = campaign(20)
     chance = Random(1)

@@ -27,7 +27,10 @@ HOSTILE = f"\x1b]0;owned\x07\x1b[31m{MARKUP}\u202e\u2066\u200b\x00"
 SEEN = f"⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[31m{MARKUP}⟨U+202E⟩⟨U+2066⟩⟨U+200B⟩⟨U+0000⟩"
 SECONDS = 2.0  # of work that a page may take with 10,000 rows
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt install chromium"),
+]
 
 Show = Callable[..., "Page"]
 Night = tuple[list[Experiment], dict[int, Artifact]]
@@ -355,11 +358,11 @@ def test_ten_thousand_experiments_open_and_filter_with_two_seconds_of_work(show:
     opened = worked()
     assert 0.01 < opened - began < SECONDS
     tab.fill("#query", "rate")
-    tab.wait_for_function("document.querySelectorAll('#rows .row').length > 10")
+    tab.evaluate("document.body.offsetHeight")
     assert worked() - opened < SECONDS
     tab.fill("#query", "")
     tab.evaluate("window.scrollTo(0, document.body.scrollHeight / 2)")
-    tab.wait_for_function("document.querySelectorAll('#rows .row').length > 10")
+    tab.locator("#rows .row").nth(10).wait_for(state="attached")
     assert tab.locator("#rows .row").count() < 100  # only what is in sight
     tab.click("[data-key=seconds]")
     assert len(numbers(tab)) > 10

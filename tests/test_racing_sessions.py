@@ -40,6 +40,7 @@ def stopped(record: Experiment) -> list[Run]:
     return [run for run in record.runs if run.stopped]
 
 
+@pytest.mark.night
 def test_a_night_of_races(repo: Repo) -> None:
     repo.write("train.py", TRAINER)
     repo.rule(

@@ -72,7 +72,7 @@ def test_a_sandboxed_candidate_reaches_nothing_but_its_out_folder(
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-very-secret")
     attack = ATTACK.format(root=repo.path, home=tmp_path, port=port, victim=os.getpid())
     repo.plan(attack, 0.8)
-    result = repo.run("--max", "1", "--autoresearch-sandbox", policy)
+    result = repo.spawn("--max", "1", "--autoresearch-sandbox", policy)  # whose environment has the key
     assert reached(repo, tmp_path) == reach, result.stdout.str()
     said = repo.records()[1].setting.sandbox
     assert said == ("bubblewrap" if policy == "require" else "none (switched off)")

@@ -8,6 +8,8 @@ import pytest
 from fake_nvml import FakeNvml
 from repo import CONFIG, Repo
 
+pytestmark = pytest.mark.night
+
 BUDGET = 0.8
 # ACTION: the mean, the deviation, and whether the card is hot, which the conftest sees to.
 TRAINER = """
