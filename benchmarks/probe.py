@@ -136,7 +136,7 @@ def ask(forward: Forward, nats: Tensor, incumbent: Tensor, seed: int) -> tuple[p
 
 
 def report(name: str, makes: list[Make], probes: int, honest_nats: Tensor, incumbent: Tensor, threshold: float) -> None:
-    """Score each model, probe it several times, and print one line. A session rejects after two of two failed probes."""
+    """Score each model, probe it several times, and print one line. A session rejects after two failures of two."""
     found, gains, largest, seconds = list[probe.Evidence](), list[float](), 0.0, 0.0
     for make in makes if probes else []:
         nats = scored(make())
