@@ -32,4 +32,4 @@ def compile_once(root: Path) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first."""
-    items.sort(key=lambda item: "test_train_runs" not in item.nodeid)
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("attack", "night", "training"))))

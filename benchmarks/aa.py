@@ -1,11 +1,10 @@
-"""How often a keep rule keeps nothing, how often the audit then claims something, and what real gains come through.
+"""How often a keep rule keeps changes without effect, how often the audit then claims a gain, and which gains are kept.
 
     python benchmarks/aa.py [--nights 2000] [--processes 2]
 
-Nights of 100 proposals that change nothing, played through the project's own keep rule with made-up runs; then the
-final audit of each, by the project's own arithmetic: first against last commit, 5 fresh runs each, a gain claimed at
-1%, one-sided. A night that kept nothing has nothing to audit. Then gains of known size among the same nothing: how
-often each is kept. About 2 minutes on two cores.
+Simulates nights of 100 proposals without effect through the project's own keep rule. Then audits each night with the
+project's own arithmetic: first against last commit, 5 fresh runs each, a gain claimed at 1%, one-sided. A night without
+keeps has no audit. Then mixes in gains of known size and counts how often each is kept. About 2 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ PROPOSALS = 100
 SD = 0.0004
 BASELINE = 0.998
 GAINS = (0.5, 1.0, 2.0, 4.0)  # in standard deviations of a run
-PLANTED = 10  # one proposal in so many is a gain
+PLANTED = 10  # one proposal in this many is a gain
 
 
 def audited(job: tuple[Played, int]) -> audit.Difference | None:
-    """What the audit of a night finds; None where nothing was kept."""
+    """The result of a night's audit; None if nothing was kept."""
     night, seed = job
     if not night.kept:
         return None

@@ -1,17 +1,17 @@
-"""How a run's loss before the end foretells its metric: real runs on this machine, and a model of them for simulations.
+"""How well a run's loss before its end predicts its metric: real runs on this machine, and a model of them.
 
     python benchmarks/curves.py [--steps 250] [--seeds 2] [--baselines 8] [--again]
     python benchmarks/curves.py --gpus 0 1 --steps 215 --to benchmarks/curves-h100.json
 
-Runs `train.py` as it is and with one constant changed, each on the same seeds, for a fixed number of steps: the clock
-is taken out, since the number of steps that fit in a budget is another noise. About 40 seconds a run on two cores, and
-on GPUs about 80, one run on each at a time. The runs and the model made of them go to `curves.json`; `--again` makes
-the model anew from the runs that are there.
+Runs `train.py` unchanged and with one constant changed, on the same seeds, for a fixed number of steps: a time budget
+would add noise in the number of steps. A run takes about 40 seconds on two cores, and about 80 on a GPU, one run on
+each GPU at a time. The runs and the model fitted to them go to `curves.json`; `--again` fits the model again to the
+existing runs.
 
-The model: at each checkpoint, the standard deviation of what a run's loss, as bits per byte, is further behind the
-others than its metric turned out. `shape` came back on every seed, in units of the median effect of the programs tried;
-`drift` did not, and `data` is the seed's, common to all programs, both in units of the metric's standard deviation
-beside others on its seed. Relative, since no machine's noise is another's.
+The model describes, at each checkpoint, how far a run's loss (as bits per byte) deviates from what its metric predicts,
+as standard deviations. `shape` is the program's part, the same on every seed, in units of the median effect of the
+programs. `drift` is the run's own part, and `data` the seed's part, common to all programs; both are in units of the
+metric's standard deviation on one seed. Units are relative because noise differs between machines.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ PROGRAMS = {
     "MATRIX_DECAY": ("0.1",), "ROPE_BASE": ("10_000.0",), "INIT_SCALE": ("1.0",), "SKIP_INIT": ("0.1",),
     "MLP_RATIO": ("3.0",),
 }  # fmt: skip
-SCHEDULE = ("WARMDOWN_FRACTION", "WARMUP_FRACTION", "LR_FLOOR", "MOMENTUM")  # not raced: their curves bend elsewhere
+SCHEDULE = ("WARMDOWN_FRACTION", "WARMUP_FRACTION", "LR_FLOOR", "MOMENTUM")  # not raced: their curves differ
 
 
 def edited(program: str, steps: int) -> str:
-    """`train.py` with a constant set, and with steps in place of a clock."""
+    """`train.py` with a constant set, and with a number of steps instead of a time budget."""
     source = (ROOT / "train.py").read_text("utf-8")
     for old, new in (
         ("begun = time.monotonic() - start", f"begun = (steps + len(launched)) * budget / {steps}"),
@@ -62,7 +62,7 @@ def edited(program: str, steps: int) -> str:
 
 
 def run(program: str, seed: int, steps: int, gpu: str = "") -> dict[str, object]:
-    """One run: its metric and its smoothed loss at the checkpoints and, last, at the end."""
+    """One run: its metric, and its smoothed loss at the checkpoints and at the end."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "train.py").write_text(edited(program, steps), "utf-8")
         told = {"PYTHONPATH": str(ROOT), "AUTORESEARCH_SEED": str(seed)}
@@ -78,7 +78,7 @@ def run(program: str, seed: int, steps: int, gpu: str = "") -> dict[str, object]
 
 
 def entry(program: str, seed: int, metric: float, losses: list[float]) -> dict[str, object]:
-    """What is kept of a run."""
+    """The stored data of a run."""
     curve = [((step + 1) / len(losses), loss) for step, loss in enumerate(losses)]
     end = statistics.fmean(losses[-len(losses) // 10 :])
     return {
@@ -87,7 +87,7 @@ def entry(program: str, seed: int, metric: float, losses: list[float]) -> dict[s
 
 
 def model(runs: list[dict[str, object]]) -> dict[str, object]:
-    """The parameters of `nights.Curves`, from the programs that were run on every seed that was shared."""
+    """The parameters of `nights.Curves`, from the programs that ran on every shared seed."""
     raced = [one for one in runs if one["program"].split("=")[0] not in SCHEDULE]
     programs = sorted({one["program"] for one in raced if one["program"] != "baseline"})
     seeds = sorted({one["seed"] for one in raced if one["program"] == programs[0]})
@@ -116,7 +116,7 @@ def model(runs: list[dict[str, object]]) -> dict[str, object]:
 
 
 def _variance(values: np.ndarray) -> np.ndarray:
-    """Of a normal variable with this median size: one run that stumbled early on shall not stand for all."""
+    """The standard deviation from the median size, for a normal distribution: robust against single outliers."""
     return (np.median(np.abs(values), axis=(0, 1)) / 0.6745) ** 2
 
 
@@ -139,7 +139,7 @@ def main() -> None:
         left = iter(enumerate(jobs))
 
         def work(gpu: str) -> None:
-            for at, (program, seed) in left:  # which hands each job to one thread
+            for at, (program, seed) in left:  # hands each job to one thread
                 runs[at] = run(program, seed, given.steps, gpu)
                 print(f"{at + 1} of {len(jobs)}: {program} on seed {seed}: {runs[at]['val_bpb']:.4f}", flush=True)
                 given.to.with_suffix(".part").write_text(json.dumps([one for one in runs if one]), "utf-8")

@@ -1,10 +1,10 @@
-"""What a look at a GPU from outside shows, and what it costs.
+"""What NVML shows of a GPU from outside, and what a query costs.
 
     python benchmarks/gpu_look.py [--gb 1 8 32]
 
-A child process takes device memory with PyTorch; the table sets what it says of itself beside what NVML says of it.
-Then: the milliseconds of a look while the GPU is idle and while it works, a second process on the device, and what
-holds the clocks down under load. On a machine without an NVIDIA GPU it says so and ends.
+A child process takes device memory with PyTorch; the table compares its own numbers with NVML's. Then: the milliseconds
+of a query on an idle and on a busy GPU, a second process on the device, and the reasons for throttled clocks under
+load. Without an NVIDIA GPU it says so and exits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import torch
 held = []
 for line in sys.stdin:
     word, number = line.split()
-    if word == "hold":  # GiB in all
+    if word == "hold":  # GiB in total
         while len(held) < int(number):
             held.append(torch.ones(2**30, dtype=torch.uint8, device="cuda"))
     if word == "work":  # seconds
@@ -77,7 +77,7 @@ class Child:
 
 
 def device_mb(gpu: Gpu) -> float:
-    """What the whole device holds, by NVML, in MiB."""
+    """Used memory of the whole device, from NVML, in MiB."""
     handle = nvml.ask("nvmlDeviceGetHandleByUUID", gpu.uuid)
     memory = nvml.ask("nvmlDeviceGetMemoryInfo", handle, nvml.value("nvmlMemory_v2"))
     return float("nan") if memory is None else memory.used / MIB
@@ -101,7 +101,7 @@ def cost(gpu: Gpu, child: Child, what: str) -> None:
     for kind, full_seconds in (("ordinary", 1e6), ("full", 0.0)):
         gpu_watch.FULL_SECONDS = full_seconds
         watch = GpuWatch(gpu)
-        watch.look([child.pid])  # always a full one
+        watch.look([child.pid])  # always a full query
         taken = []
         for _ in range(200):
             began = time.perf_counter()
@@ -112,7 +112,7 @@ def cost(gpu: Gpu, child: Child, what: str) -> None:
 
 
 def watched(watch: GpuWatch, pids: list[int], seconds: float) -> None:
-    """Look ten times a second, as a runner does."""
+    """Query ten times a second, as a runner does."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         watch.look(pids)
@@ -137,7 +137,7 @@ def main() -> None:
 
         print("\none look, in ms        median      p99      max")
         usual = gpu_watch.PATIENCE_SECONDS, gpu_watch.FULL_SECONDS
-        gpu_watch.PATIENCE_SECONDS = 10.0  # to see how long one takes that a session would not wait for
+        gpu_watch.PATIENCE_SECONDS = 10.0  # measures a query for which a session would not wait
         cost(gpu, first, "idle")
         first.tell("work", 8)
         first.answer()

@@ -1,11 +1,11 @@
-"""What each keep rule finds of a night's gains, what it keeps that is none, and what that costs in runs.
+"""How many of a night's gains each keep rule finds, how many keeps are luck, and how many runs it takes.
 
     python benchmarks/keep_rules.py [--nights 480] [--processes 2]
 
-The world is a real night's 125 experiments on an H100: `effects.npz` holds 240 sets of true effects that agree with
-what was reported of them. Each is played through the project's own keep rule, and its racing, with made-up runs. How
-well a curve foretells a metric was measured with `curves.py`: on the CPU profile in runs of 15 seconds, on H200s in
-runs of 40. About 5 minutes on two cores.
+Based on a real night of 125 experiments on an H100: `effects.npz` holds 240 sets of true effects that are consistent
+with its reported results. Each set is simulated through the project's own keep rule and racing. How well a curve
+predicts a metric was measured with `curves.py`: on the CPU profile in runs of 15 seconds, on H200s in runs of 40. About
+5 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nights import HERE, Curves, Played, World, play_all
 
 from pytest_autoresearch.keeprule.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
 
-SEED = 10_000  # not those that the lean rule was chosen on
+SEED = 10_000  # not the seeds on which the lean rule was chosen
 BUDGET = 126  # runs: one for the baseline and one for each proposal
 VARIANTS = (
     replace(STANDARD, name="standard, new head not run again", renew=False),

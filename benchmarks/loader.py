@@ -1,11 +1,9 @@
-"""What the batches cost: steps of `train.py` fed by `harness.batches`, against the same steps fed one batch that is
-always there.
+"""The cost of loading batches: steps of `train.py` with `harness.batches`, against the same steps with a fixed batch.
 
     python benchmarks/loader.py [--rounds N] [--seconds N]
 
-The two take turns, and the first turn of a round goes to one and the other by turns too, so that a machine that warms
-up or has other work favours neither. A ratio of 1 is a training step that never waits for its batch; the goal on a GPU
-is 0.99.
+The two alternate, and so does the first turn of each round, so that a warming machine or other work favours neither. A
+ratio of 1 means that a training step never waits for its batch; the goal on a GPU is 0.99.
 """
 
 import argparse
@@ -24,8 +22,8 @@ import train
 
 Feed = Iterator[train.Batch]
 
-# Seconds of one turn. A GPU has a step on its way when a turn ends and must be filled again; a CPU has not, and its
-# other work comes and goes, so there the turns are short.
+# Seconds of one turn. At the end of a turn, a GPU has steps in flight and must be filled again, so its turns are
+# long. A CPU has none, and its other work varies, so its turns are short.
 TURN = {"cuda": 5.0, "cpu": 0.25}
 
 
@@ -60,7 +58,7 @@ def main() -> None:
 
 
 def turn(trainer: train.Trainer, feed: Feed, limit: float) -> tuple[int, float]:
-    """Steps as `train.train` takes them, with as many ahead, and the seconds until the last was done."""
+    """Steps as in `train.train`, with the same number in flight, and the seconds until the last is done."""
     launched = deque[Callable[[], float]]()
     waiting = list(islice(feed, trainer.batches_per_step))
     steps, start = 0, time.monotonic()

@@ -1,10 +1,11 @@
-"""How much memory one step of `train.py` takes in each profile, without that memory and without a GPU: the step runs on
-tensors that have a shape and no content, and every storage is counted while it lives.
+"""The memory of one step of `train.py` in each profile, computed without a GPU.
+
+The step runs on tensors with a shape but no content, and every storage is counted while it lives.
 
     python benchmarks/memory.py
 
-A step that is not compiled is counted, which holds more than a compiled one. Not counted: what CUDA itself takes (some
-hundred MB), what the allocator cannot use, and the copy of the weights that the warm-up restores.
+The step is not compiled; a compiled step uses less. Not counted: memory of CUDA itself (some hundred MB), memory that
+the allocator cannot use, and the copy of the weights that the warm-up restores.
 """
 
 import dataclasses
@@ -26,11 +27,11 @@ from harness import profiles
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that live.
+    """Counts the bytes of all live tensors.
 
     Attributes:
-        now: Bytes at the moment.
-        peak: The most there were.
+        now: Current bytes.
+        peak: Largest number of bytes.
     """
 
     def __init__(self) -> None:
@@ -65,10 +66,10 @@ class Live(TorchDispatchMode):
 
 
 def step_gib(name: str, compute_type: torch.dtype) -> float:
-    """The most that a step of the profile holds, in GiB, if nothing of it is compiled."""
-    # On the "CPU", whose attention saves what the GPU's does: neither keeps the scores.
+    """The peak memory of an uncompiled step of the profile, in GiB."""
+    # On the "CPU", whose attention saves the same tensors as the GPU's: neither keeps the scores.
     profile = dataclasses.replace(profiles.named(name, None), device="cpu")
-    # Parameters without content cannot be moved, and are where they should be.
+    # Parameters without content cannot be moved, and are already in the right place.
     with FakeTensorMode(), Live() as live, patch.object(train.GPT, "to", lambda model, device: model):
         trainer = train.Trainer(profile, seed=1)
         trainer.model.compute_type = trainer.muon.compute_type = compute_type

@@ -1,7 +1,7 @@
-"""Simulated nights for the benchmarks of the keep rule: made-up metrics and curves, the project's own decisions.
+"""Simulated nights for the benchmarks of the keep rule: simulated metrics and curves, real decisions.
 
-A night is a list of proposals, each with its true effect. Runs are numbers drawn around the truth; everything that
-decides (`rule.next_action`, the noise, the racing) is the code that a campaign runs.
+A night is a list of proposals with true effects. Runs are random numbers around the true metric; all decisions
+(`rule.next_action`, the noise, the racing) are made by the campaign's own code.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """How far a run's loss before the end is from foretelling its metric, at each checkpoint, in the metric's unit.
+    """The errors of predicting a run's metric from its loss at each checkpoint, in the metric's unit.
 
     Attributes:
-        drift: Standard deviation of what is the run's own.
-        shape: The same of what is the program's own and comes back in all its runs.
-        data: The same of what all programs share on one seed.
+        drift: Standard deviation of the run's own error.
+        shape: Standard deviation of the program's error, the same in all its runs.
+        data: Standard deviation of the seed's error, common to all programs.
     """
 
     drift: tuple[float, ...]
@@ -43,7 +43,7 @@ class Curves:
 
     @classmethod
     def load(cls, sd: float, effect: float, path: Path = HERE / "curves.json") -> Curves:
-        """What `curves.py` found, for a world with this standard deviation of a run and this median effect."""
+        """The measurements of `curves.py`, scaled to this standard deviation of a run and this median effect."""
         found = json.loads(path.read_text("utf-8"))["model"]
         units = {"drift": sd, "shape": effect, "data": sd}
         return cls(*(tuple(unit * x for x in found[name]) for name, unit in units.items()))
@@ -51,13 +51,13 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a night is played in.
+    """The settings of a night.
 
     Attributes:
-        rule: The rule.
+        rule: The keep rule.
         sd: The standard deviation of a run.
-        curves: Where runs are raced, how their curves look.
-        prior: What the rule believes of the noise.
+        curves: The curves of runs, if they are raced.
+        prior: The rule's prior of the noise.
     """
 
     rule: Rule
@@ -68,16 +68,16 @@ class World:
 
 @dataclass(slots=True)
 class Played:
-    """What became of a night.
+    """The result of a night.
 
     Attributes:
-        costs: Runs made after the baseline and after each experiment, a stopped one by its share.
+        costs: Runs until after the baseline and after each experiment; a stopped run counts by its share.
         truths: The true metric of the incumbent at these times.
-        kept: The effects of the proposals that were kept.
-        reported: The incumbent's estimate at the end, as the rule has it.
-        gains: How many true gains, of half a standard deviation and more, were tried while racing was on.
-        lost: How many of them were stopped in a run that would have passed.
-        stopped: How many runs were stopped.
+        kept: The effects of the kept proposals.
+        reported: The rule's estimate of the incumbent at the end.
+        gains: True gains of at least half a standard deviation that were tried while racing was on.
+        lost: How many of these gains were stopped in a run that would have passed.
+        stopped: Number of stopped runs.
     """
 
     costs: list[float] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Played:
     stopped: int = 0
 
     def truth_at(self, runs: float) -> float:
-        """The true metric when so many runs have been made."""
+        """The true metric after a number of runs."""
         done = [truth for cost, truth in zip(self.costs, self.truths, strict=True) if cost <= runs + 1e-9]
         return done[-1] if done else self.truths[0]
 
@@ -172,7 +172,7 @@ class Night:
                     self._truth += effect
                     self._shape = shape
                     self.played.kept.append(effect)
-                    # Upstream's rule has nothing but the run by which it chose.
+                    # Upstream's rule has only the run that selected the change.
                     self._sample = own if own.runs or self._world.rule.looks else Sample(1, metric)
                     self._due = self._world.rule.renew
                     self._asked = own.runs + 1
@@ -199,7 +199,7 @@ class Night:
     def _stops(
         self, number: int, seed: int, losses: tuple[float, ...], metric: float, evidence: Evidence, effect: float
     ) -> bool:
-        """Whether the race ends this run; it has been counted as a whole one."""
+        """Whether racing stops this run, which is already counted as a whole run."""
         if not self._world.curves:
             return False
         bar = needed(evidence)
@@ -215,7 +215,7 @@ class Night:
         return False
 
     def _run(self, truth: float, shape: Sequence[float], seed: int) -> tuple[float, tuple[float, ...]]:
-        """A whole run: its metric and its losses at the checkpoints, in the metric's unit."""
+        """A complete run: its metric and its losses at the checkpoints, in the metric's unit."""
         self._cost += 1
         metric, curves = truth + self._world.sd * self._normal(), self._world.curves
         if curves is None:
@@ -226,7 +226,7 @@ class Night:
         return metric, tuple(metric + sum(away) for away in parts)
 
     def _walk(self, deviations: Sequence[float]) -> list[float]:
-        """Numbers of these standard deviations, the neighbours much alike: each is 0.8 of the one before, and new."""
+        """Correlated random numbers with these standard deviations: each is 0.8 of the one before, plus noise."""
         at = self._normal()
         walked = []
         for deviation in deviations:
@@ -247,12 +247,12 @@ def play(job: tuple[World, float, Sequence[float], int]) -> Played:
 
 
 def play_all(jobs: Sequence[tuple[World, float, Sequence[float], int]], processes: int) -> list[Played]:
-    """Many nights, over so many processes."""
+    """Many nights, distributed over processes."""
     return spread(play, jobs, processes)
 
 
 def spread(work: Callable[[_Job], _Done], jobs: Sequence[_Job], processes: int) -> list[_Done]:
-    """The work done on every job, in order."""
+    """The results of all jobs, in order."""
     if processes < 2:
         return [work(job) for job in jobs]
     with Pool(processes) as pool:

@@ -1,9 +1,9 @@
-"""One program, one seed after another: how far apart its metrics and its numbers of steps come out.
+"""One program on several seeds: how much its metric and its number of steps vary.
 
     python benchmarks/one_program.py [--runs 8] [--budget SECONDS] [--first-seed 42] [--logs FOLDER]
 
-What the keep rule has to see through, and the prior of its noise floor. Runs `train.py` by hand, as anybody would, one
-process at a time; leave the machine alone meanwhile. The logs hold the loss curves.
+This is the noise that the keep rule faces, and the prior for it. Runs `train.py` directly, one process at a time; do
+not use the machine meanwhile. The logs hold the loss curves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def run(seed: int, budget: float | None, log: Path) -> dict[str, float]:
     """The numbers of one run.
 
     Raises:
-        SystemExit: It did not come to a metric.
+        SystemExit: The run gave no metric.
     """
     environment = {**os.environ, "AUTORESEARCH_SEED": str(seed)}
     if budget:

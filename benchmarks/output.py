@@ -1,9 +1,10 @@
-"""What the runner takes of a process that prints more than anybody reads: MB/s through it, against the same process
-into /dev/null and into a loop that reads a pipe and does nothing else.
+"""Throughput of the runner for a process with huge output, in MB/s.
+
+Compared with the same process into /dev/null and into a loop that only reads a pipe.
 
     python benchmarks/output.py [--gb N]
 
-Peak memory is the reader's, above what it held before; log is what stands on disk afterwards. Linux alone.
+Peak memory is the reader's increase; log is the size of the log on disk. Linux only.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ def _into_a_loop(command: tuple[str, ...]) -> float:
 
 
 def _into_the_runner(command: tuple[str, ...]) -> tuple[float, float, float]:
-    """Seconds, MB of memory above what was held before, KB of log."""
+    """Seconds, increase of memory in MB, size of the log in KB."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         limits = Limits(budget_seconds=3600.0, startup_seconds=3600.0, deadline_seconds=3600.0)
         job = Job(command, folder, folder, folder / "run.log", 0, 0, limits, "val_bpb", None, folder)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         run = LocalRunner().run(job, lambda progress: None)
         assert run.metric == 0.5, run
@@ -89,7 +90,7 @@ def _into_the_runner(command: tuple[str, ...]) -> tuple[float, float, float]:
 
 
 def _status(field: str) -> float:
-    """Of this process, in kB."""
+    """A memory field of this process, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(field))
 

@@ -1,11 +1,11 @@
-"""What the plugin itself costs an experiment: seconds around a training command that only prints.
+"""The plugin's own time per experiment, with a training command that only prints.
 
     python benchmarks/overhead.py [--records 0 1000 10000] [--experiments 20] [--rounds 3] [--search]
 
-For each number of earlier records a git repository is made that holds so many, and two sessions of different length
-run in it; the seconds of an experiment are the difference of the two, divided. The rounds of all the sizes are
-interleaved, so that a busy minute of the machine meets them all, and the medians are compared. The goals: at most
-0.5 s an experiment, and at 10,000 records at most 1.5 times that at none.
+For each number of earlier records, two sessions of different length run in a git repository with that many records. The
+time per experiment is the difference of the two sessions, divided by the difference in experiments. Rounds of all sizes
+alternate, so that a busy minute affects all of them, and medians are compared. The goals: at most 0.5 s per experiment,
+and with 10,000 records at most 1.5 times the time without records.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CONFIG = """
 [pytest]
 autoresearch_command = python -S train.py
 """
-SHORT = 2  # experiments of the shorter session: what a session costs once is in both
+SHORT = 2  # experiments of the shorter session; the fixed cost of a session is in both and cancels
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def repository(folder: Path, count: int, search: bool) -> Path:
-    """A repository whose campaign holds so many discards after its baseline."""
+    """A repository with a campaign of a baseline and a number of discards."""
     folder.mkdir()
     for name, text in (
         ("train.py", TRAIN.format(rate=1)), ("conftest.py", "" if search else PROPOSE), ("pytest.ini", CONFIG),
@@ -97,7 +97,7 @@ def repository(folder: Path, count: int, search: bool) -> Path:
 
 
 def write_records(folder: Path, count: int) -> None:
-    """Each with a commit and a tree of its own, as a campaign leaves them; in bulk, not one transaction each."""
+    """Records with their own commits and trees, as in a real campaign, written in bulk."""
     baseline = Ratchet(folder).records(TAG)[0]
     stream = []
     for number in range(1, count + 1):
@@ -129,7 +129,7 @@ def write_records(folder: Path, count: int) -> None:
 
 
 def discard(baseline: Experiment, number: int, commit: str, tree: str) -> Experiment:
-    """One that was measured and not better."""
+    """A measured experiment that was not better."""
     random = Random(number)
     changed = random.choice(CONSTANTS)
     values = dict.fromkeys(CONSTANTS, 0.5) | {"RATE": 1, changed: round(random.uniform(0.1, 0.9), 3)}
@@ -156,7 +156,7 @@ def session(folder: Path, experiments: int) -> float:
 
 
 def training_seconds(folder: Path) -> float:
-    """What the training command costs by itself, which no plugin can save."""
+    """The time of the training command alone."""
     train = folder / "train.py"
     train.write_text(TRAIN.format(rate=1))
     began = time.monotonic()

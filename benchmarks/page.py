@@ -1,11 +1,11 @@
-"""The page of a campaign: how large it is, how long it takes to make and to open, at 100, 1,000 and 10,000 experiments.
+"""The page of a campaign: its size, and the time to write and to open it, with 100, 1,000 and 10,000 experiments.
 
     python benchmarks/page.py [--experiments 100 1000 10000] [--images docs/images]
 
-The campaign is made up, on the effects of a real night (`effects.npz`, again and smaller where there are more): each
-proposal is a change of this repository's `train.py`, its runs are drawn around its true effect, and the project's own
-keep rule decides. Seconds are Chromium's: from opening the file to the first picture, and from a word in the search to
-the filtered table. `--images` writes the screenshots of the documents instead.
+The campaign is simulated with the effects of a real night (`effects.npz`, repeated with smaller effects for more
+experiments): each proposal changes this repository's `train.py`, its runs are drawn around its true effect, and the
+project's own keep rule decides. Times are measured in Chromium: from opening the file to the first picture, and from a
+search to the filtered table. `--images` writes the screenshots of the documents instead.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ def source() -> list[str]:
 
 @dataclass(slots=True)
 class World:
-    """What is true of the commits, and chance."""
+    """The true effects of the commits, and the random numbers."""
 
     chance: Random
     truth: dict[str, float]
 
 
 def edit(chance: Random, settings: dict[str, str]) -> tuple[Proposal, str, dict[str, float]]:
-    """A proposal that changes one constant of `train.py`, as it stands by now, and the patch."""
+    """A proposal that changes one constant of the current `train.py`, and its patch."""
     name = chance.choice(list(WHY))
     place, line = next((at, text) for at, text in enumerate(source()) if text.startswith(f"{name} = "))
     old = settings.get(name, re.split(r" = |  #", line)[1].strip())
@@ -109,7 +109,7 @@ def edit(chance: Random, settings: dict[str, str]) -> tuple[Proposal, str, dict[
 
 
 def log_of(chance: Random, metric: float, steps: int, crash: Crash | None = None) -> str:
-    """What a run prints: the lines of this repository's `train.py`."""
+    """The output of a run, in the format of this repository's `train.py`."""
     lines = ["profile h100, 300 s, 12 blocks of width 768, 124.4 M parameters", "compiled in 21.3 s"]
     last = steps if crash is None else chance.randrange(1, max(2, steps // 3))
     wander = 0.0
@@ -130,7 +130,7 @@ def log_of(chance: Random, metric: float, steps: int, crash: Crash | None = None
 
 
 def campaign(count: int, seed: int = 7, tag: str = "nov27") -> tuple[list[Experiment], dict[int, Artifact]]:
-    """A night of so many experiments, and what its runs left behind."""
+    """A night with a number of experiments, and its artifacts."""
     chance = Random(seed)
     effects = np.load(ROOT / "benchmarks" / "effects.npz")["D"]
     night = list(effects[seed % len(effects)])
@@ -142,7 +142,7 @@ def campaign(count: int, seed: int = 7, tag: str = "nov27") -> tuple[list[Experi
     for number in range(count + 1):
         effect = night[(number - 1) % len(night)] / (1 + (number - 1) // len(night)) ** 1.5 if number else 0.0
         if number > len(night) and effect < 0:
-            effect *= 0.3  # what was easy is found
+            effect *= 0.3  # the easy gains are found
         experiment, artifact = one(number, tag, world, records, settings, float(effect))
         now += experiment.seconds
         records.append(replace(experiment, finished_at=now))
@@ -224,7 +224,7 @@ def world_head(records: Sequence[Experiment]) -> Experiment:
 
 
 def made(count: int) -> tuple[str, float]:
-    """The page of so many experiments, and the seconds that making it took."""
+    """The page for a number of experiments, and the seconds that it took to make."""
     records, artifacts = campaign(count)
     began = time.perf_counter()
     text = page(records, artifacts, About(written_at=records[-1].finished_at))
@@ -306,7 +306,7 @@ def images(folder: Path, count: int = 125) -> None:
 
 
 def small(path: Path) -> None:
-    """Leave the picture 256 colours: a third of its size, and nothing that can be seen."""
+    """Reduce the picture to 256 colours: a third of its size, without a visible difference."""
     from PIL import Image
 
     with Image.open(path) as image:

@@ -1,5 +1,6 @@
-"""How fast text becomes rows, and in how much memory: `python -m harness.prepare` on made-up shards, beside what the
-`tokenizers` library does by itself with the same text on the same cores. Prints one table.
+"""Speed and memory of `python -m harness.prepare` on generated shards. Prints one table.
+
+Compared with the `tokenizers` library alone, on the same text and the same cores.
 
     python benchmarks/prepare.py --gigabytes 1
 """
@@ -28,7 +29,7 @@ from harness.progress import size
 from harness.shards import Shards, open_shard, read_documents, shard_name, write_shard
 
 _SHARD_BYTES = 250_000_000
-# Two parts for each worker, so that none is long without work.
+# Two parts for each worker, so that no worker idles for long.
 _RATE_BYTES_OF_A_WORKER = 2 * 2**25
 _SECONDS_BETWEEN_LOOKS = 0.1
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -40,7 +41,7 @@ class Run:
 
     Attributes:
         seconds: By stage, and under `all`.
-        peak_bytes: Most memory of all its processes together: proportional set sizes, so that what they share counts
+        peak_bytes: Peak memory of all its processes together, as proportional set sizes, so that shared memory counts
             once.
         folder: The data.
     """
@@ -74,8 +75,8 @@ def main() -> None:
 
 
 def rates_of(source: Path, tokenizer_file: Path, parts: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Bytes a second of the library and of ours with the same text, ours between two halves of the library's turn, so
-    that a machine with other work favours neither."""
+    """Bytes per second of the library and of ours, with the same text. Ours runs between two halves of the library's
+    turn, so that other work on the machine favours neither."""
     words = Tokenizer.from_file(str(tokenizer_file))
     wanted = _RATE_BYTES_OF_A_WORKER * arguments.workers
     training = []
@@ -125,8 +126,10 @@ def prepare(source: Path, cache: Path, arguments: argparse.Namespace) -> Run:
 
 
 def write_text(folder: Path, text_bytes: int) -> int:
-    """Shards of the lines of this machine's Python source in another order, with a made-up word after every fourth; the
-    last and smaller one is for validation. Returns the bytes of the training text."""
+    """Write shards of shuffled lines of this machine's Python source, with an invented word after every fourth word.
+
+    The last, smaller shard is for validation. Returns the bytes of the training text.
+    """
     folder.mkdir()
     files, _ = corpus.texts(Path(sysconfig.get_path("stdlib")), [], 0)
     lines = [line for text in files for line in text.splitlines() if line.strip()]
@@ -157,7 +160,7 @@ def _write(path: Path, lines: list[str], text_bytes: int, seed: int) -> int:
 
 
 def encode_all(words: Tokenizer, texts: list[str]) -> None:
-    """The library by itself, in batches large enough for all cores."""
+    """The library alone, in batches large enough for all cores."""
     for start in range(0, len(texts), 1000):
         words.encode_batch_fast(texts[start : start + 1000])
 

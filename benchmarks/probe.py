@@ -1,12 +1,12 @@
-"""How often the probe is wrong: honest models that it rejects, and others that it lets pass.
+"""How often the probe is wrong: honest models that it rejects, and cheating models that it accepts.
 
     python benchmarks/probe.py [--honest N] [--seeds N] [--tries N] [--evasions N]
 
-Each honest model is trained from a seed of its own and probed with so many secret seeds, in float32, in bfloat16,
-compiled, and with its attention written out. Each other model is probed so many times, with 1,000 cuts or just above;
-those made to evade the probe too. 0 leaves a part out, so that commands can share the work. The models are small and
-read bytes of the Python source on this machine (`tests/probe_models.py`); gains are taken over another trained model.
-The threshold comes from a model of float32, as a session takes it from its baseline.
+Each honest model is trained from its own seed and probed with several secret seeds, in float32, in bfloat16, compiled,
+and with explicit attention. Each cheating model, including those made to evade the probe, is probed several times, with
+1,000 cuts or slightly more. 0 skips a part, so that several commands can share the work. The models are small and read
+bytes of the Python source on this machine (`tests/probe_models.py`); gains are relative to another trained model. The
+threshold comes from a float32 model, as a session takes it from its baseline.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=300, metavar="N", help="probes of every other model (300)")
     parser.add_argument("--evasions", type=int, default=100, metavar="N", help="probes of each that evades (100)")
     given = parser.parse_args()
-    torch.set_num_threads(1)  # models so small are slower on more
+    torch.set_num_threads(1)  # such small models are slower on more threads
     best = trained(Tiny(), seed=1000, steps=STEPS // 2)
     incumbent = scored(best)
     baseline = trained(Tiny(), seed=1001, steps=STEPS)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def honest(count: int) -> Iterator[tuple[str, list[Make]]]:
-    """Kinds of models that should pass, with so many of each."""
+    """Kinds of models that should pass, with the number of each."""
     models = [trained(Tiny(), seed, STEPS) for seed in range(count)]
     yield "honest, float32", [lambda model=model: model for model in models]
     yield "honest, bfloat16", [lambda model=model: copy_of(model).bfloat16() for model in models]
@@ -106,7 +106,7 @@ def others(model: Tiny) -> Iterator[tuple[str, Make]]:
 
 
 def evasions(model: Tiny, incumbent: Tiny) -> Iterator[tuple[str, Make]]:
-    """Models made to pass and to gain by it all the same."""
+    """Models made to gain by cheating and still pass."""
     yield "bets everywhere, below the threshold", lambda: peek(model, strength=5e-4)
     yield "bets at 1 in 1,000, remembers text", lambda: recalling(model)
     yield "bets at 1 in 100, a little", lambda: peek(model, one_in=100, strength=0.25)
@@ -130,13 +130,13 @@ def scored(forward: Forward) -> Tensor:
 
 
 def ask(forward: Forward, nats: Tensor, incumbent: Tensor, seed: int) -> tuple[probe.Plan, Tensor]:
-    """A plan, and by how much each loss moved from what was scored."""
+    """A plan, and the difference of each loss from the scored one."""
     asked = probe.plan(ROWS, SIZES, incumbent - nats, BATCH_ROWS, seed, count=1344)
     return asked, probe.differences(asked, nats_of(forward), ROWS, nats, BATCH_ROWS)
 
 
 def report(name: str, makes: list[Make], probes: int, honest_nats: Tensor, incumbent: Tensor, threshold: float) -> None:
-    """Score each model, probe it so many times, and print one line. A session rejects after two such probes of two."""
+    """Score each model, probe it several times, and print one line. A session rejects after two failed probes."""
     found, gains, largest, seconds = list[probe.Evidence](), list[float](), 0.0, 0.0
     for make in makes if probes else []:
         nats = scored(make())

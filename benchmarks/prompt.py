@@ -1,10 +1,10 @@
-"""What a prompt costs: its characters and tokens by part, the time to build it, and what a prompt cache saves.
+"""The cost of a prompt: characters and tokens by part, the time to build it, and the savings of a prompt cache.
 
     python benchmarks/prompt.py [--records 10 100 1000]
 
-The records are made up, as a night leaves them: keeps that get rarer, near misses, crashes, and an edit of `train.py`
-with every keep. The page, the program and the harness's text are this repository's. For the cache the prompts of the
-last 50 experiments are built one after the other, and each is compared with the one before it.
+The records are simulated like those of a night: keeps that become rarer, near misses, crashes, and an edit of
+`train.py` with every keep. The charter, the program and the harness's text are this repository's. For the cache, the
+prompts of the last 50 experiments are built in order, and each is compared with the one before it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TOP = Path(__file__).resolve().parent.parent
 VOCABULARY = 8192
 LOOKED_BACK = 50
 PARTS = [field.name for field in fields(Prompt)]
-BREAKPOINTS = ("interface", "files", "sealed", "recent")  # parts that end where a cache may hold what stands before
+BREAKPOINTS = ("interface", "files", "sealed", "recent")  # parts that end in a cache breakpoint
 REPLY = "Answer with the tools that you are given; the last of them is `propose`, once, when all is edited. " * 6
 AREAS = ("speed", "shape", "batch and schedule", "optimizer", "architecture", "numbers", "removal")
 NAMES = ("MATRIX_LR", "EMBEDDING_LR", "WARMDOWN_FRACTION", "ROPE_BASE", "MLP_RATIO", "VALUE_DECAY", "MOMENTUM")
@@ -67,7 +67,7 @@ FAILURES = (
 
 
 def campaign(count: int, random: Random) -> list[Experiment]:
-    """A baseline and so many experiments."""
+    """A baseline and a number of experiments."""
     best, head, records = 0.9979, f"{0:040x}", []
     for number in range(count + 1):
         commit = f"{number:040x}"
@@ -115,7 +115,7 @@ def thought(random: Random) -> Proposal:
 
 
 def contexts(records: list[Experiment], counts: range, folder: Path) -> Iterator[Context]:
-    """What a proposer sees after each of so many records; `train.py` says how often something was kept."""
+    """The proposer's context after each record; `train.py` contains the number of keeps."""
     terms = Terms(
         limits=Limits(300, 120, 600, 76_000), hardware="NVIDIA H100 80GB HBM3", interface=interface(), scored=True,
     )  # fmt: skip
@@ -130,7 +130,7 @@ def contexts(records: list[Experiment], counts: range, folder: Path) -> Iterator
 
 
 def hit(before: Prompt, now: Prompt, tokens: Callable[[str], int]) -> tuple[int, int]:
-    """The tokens up to the last breakpoint that both prompts reach by the same text, and all tokens."""
+    """The tokens up to the last cache breakpoint before which both prompts are equal, and all tokens."""
     sizes = [tokens(getattr(now, part)) for part in PARTS]
     held = 0
     for part, upto in zip(PARTS, accumulate(sizes), strict=True):
@@ -141,7 +141,7 @@ def hit(before: Prompt, now: Prompt, tokens: Callable[[str], int]) -> tuple[int,
 
 
 def counter() -> Callable[[str], int]:
-    """Tokens of a text, each text counted once."""
+    """The tokens of a text, cached by text."""
     texts, _, _ = corpus.texts(Path(sysconfig.get_path("stdlib")), [], 0)
     words: Tokenizer = tokenizer.train(texts, VOCABULARY)
     known: dict[str, int] = {}

@@ -1,11 +1,10 @@
-"""Nights of proposals that change nothing, through pytest itself: how many are kept.
+"""Real sessions of proposals without effect: how many are kept.
 
     python benchmarks/real_nights.py [--nights 3] [--proposals 100] [--rules off standard strict]
 
-Real sessions in a repository of their own: git, processes, the acceptance test. Training takes milliseconds and prints
-0.98 and a normal deviation of 0.0004 that the seed and the text of the program decide; each proposal sets a constant
-that nothing reads. `benchmarks/aa.py` simulates the same with the same rule, and prints what these nights have to agree
-with.
+Sessions run in a new repository with git, processes and the acceptance test. Training takes milliseconds and prints
+0.98 plus normal noise with standard deviation 0.0004, which depends on the seed and the program's text. Each proposal
+sets an unused constant. `benchmarks/aa.py` simulates the same nights with the same rule; the results must agree.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def pytest_autoresearch_propose(context, failure):
 """
 FILES = {
     "conftest.py": HOOK,
-    "describe.py": """print('{"device": "cuda", "budget_seconds": 10}')\n""",  # so that the noise has its prior
+    "describe.py": """print('{"device": "cuda", "budget_seconds": 10}')\n""",  # for the prior of the noise
     "program.md": "Nothing helps.\n",
     "pytest.ini": "[pytest]\nautoresearch_command = python -S train.py\n"
     "autoresearch_describe = python -S describe.py\n",

@@ -1,4 +1,4 @@
-"""What a sandbox costs: starting one, and trying it out. `python benchmarks/sandbox.py [ROUNDS]`."""
+"""The time to start a sandbox, and to test it. `python benchmarks/sandbox.py [ROUNDS]`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(rounds: int) -> None:
         "trying it out": lambda: try_out(backend, view),
     }
     seconds: dict[str, list[float]] = {name: [] for name in measured}
-    for _ in range(rounds):  # in turns, so that a busy moment hits all
+    for _ in range(rounds):  # alternating, so that a busy moment affects all
         for name, call in measured.items():
             begun = time.perf_counter()
             call()

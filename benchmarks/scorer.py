@@ -1,10 +1,10 @@
-"""What isolation costs the scorer: the evaluation through a model server, against the same model in this process.
+"""The cost of isolating the scorer: evaluation through a model server, against the same model in this process.
 
     python benchmarks/scorer.py [--model PATH] [--rounds N]
 
-The two take turns over all evaluation rows in one run, and who goes first changes from round to round. Prints the
-seconds of each, their ratio and the difference of val_bpb; the goals are a ratio of at most 1.15 and a difference of at
-most 1e-6 in float32, 1e-4 in bfloat16. Without `--model` a model is trained for some steps first.
+The two alternate over all evaluation rows, and their order changes in each round. Prints the seconds of each, their
+ratio and the difference of val_bpb. The goals are a ratio of at most 1.15 and a difference of at most 1e-6 in float32,
+1e-4 in bfloat16. Without `--model`, a model is trained for some steps first.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def trained(path: Path) -> Path:
-    """A model that has seen a little text, so that its losses are not all alike."""
+    """A slightly trained model, so that its losses are not all similar."""
     trainer = train.Trainer(harness.profile(), harness.seed())
     feed = harness.batches(harness.begin(), trainer.batch_rows, trainer.device, harness.seed())
     for _ in range(STEPS):
@@ -98,7 +98,7 @@ def compare(path: Path, rounds: int) -> None:
 
 
 def within(model: torch.nn.Module, rows: Tensor, size: int, device: str) -> Tensor:
-    """The evaluation in one process, as it would be written without a thought of trust: nats [rows, sequence]."""
+    """The evaluation in one process, without any isolation: nats [rows, sequence]."""
     losses = []
     for block in torch.split(rows, size):
         inputs, targets = block[:, :-1].contiguous().to(device), block[:, 1:].to(device)

@@ -175,8 +175,8 @@ class Repo:
             return self.pytester.runpytest_inprocess(*self.arguments(*arguments), *UNUSED)
 
     def spawn(self, *arguments: str) -> pytest.RunResult:
-        """The same in a process of its own: for hooks that kill the session or replace a part of the plugin."""
-        return self.pytester.runpytest_subprocess(*self.arguments(*arguments), *UNUSED, timeout=60)
+        """The same in a process of its own: for what ends it, replaces a part of the plugin, or looks at it."""
+        return self.pytester.runpytest_subprocess(*self.arguments(*arguments), *UNUSED)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`pytest --autoresearch …` in the background, for signals."""

@@ -79,6 +79,7 @@ def test_ten_experiments_with_all_that_can_happen_to_them(repo: Repo, api: Serve
     assert total.cache_read_tokens > 2 * (total.input_tokens + total.cache_write_tokens)
 
 
+@pytest.mark.night
 @pytest.mark.timeout(300)
 def test_a_night_of_a_hundred_experiments(repo: Repo, api: Server) -> None:
     status, output = run(repo, "--max", "100")
@@ -95,7 +96,7 @@ def test_a_night_of_a_hundred_experiments(repo: Repo, api: Server) -> None:
 def test_a_cost_cap_is_honoured_to_the_cent(repo: Repo, api: Server) -> None:
     status, output = run(repo, "--max", "0", "--autoresearch-cost", "0.30", "--autoresearch-budget", "10")
     assert status == 0, output
-    assert "of $0.30 is spent and the next request might pass that (--autoresearch-cost)" in output
+    assert "of $0.30 is spent, and the next request could exceed the limit (--autoresearch-cost)" in output
     prices = prices_of("claude-fable-5-2")
     assert prices is not None
     bills = [
@@ -114,10 +115,10 @@ def test_a_cost_cap_is_honoured_to_the_cent(repo: Repo, api: Server) -> None:
 @pytest.mark.parametrize(
     ("variables", "arguments", "sentence"),
     [
-        ({"ANTHROPIC_API_KEY": "sk-wrong"}, (), "): set ANTHROPIC_API_KEY to one that is valid"),
+        ({"ANTHROPIC_API_KEY": "sk-wrong"}, (), "): set ANTHROPIC_API_KEY to a valid key"),
         ({"ANTHROPIC_API_KEY": ""}, (), "there is no key for the API: set ANTHROPIC_API_KEY, or choose another"),
-        ({}, ("--autoresearch-model", "claude-2"), "knows no model claude-2: choose another with --autoresearch-model"),
-        ({}, ("--autoresearch-model", "claude-x", "--autoresearch-cost", "5"), "the prices of claude-x are not known"),
+        ({}, ("--autoresearch-model", "claude-2"), "does not know the model claude-2: choose another with"),
+        ({}, ("--autoresearch-model", "claude-x", "--autoresearch-cost", "5"), "the prices of claude-x are unknown"),
     ],
 )
 def test_a_mistake_ends_the_session_before_anything_is_touched(
@@ -140,7 +141,7 @@ def test_a_key_that_expires_ends_the_session_and_the_same_command_goes_on(repo: 
     api.play([*api.steps, *api.steps, {"error": 401, "message": "invalid x-api-key"}])
     status, output = run(repo, "--max", "5")
     assert status == 3, output
-    assert "set ANTHROPIC_API_KEY to one that is valid and type the same command to go on" in output
+    assert "set ANTHROPIC_API_KEY to a valid key and rerun the same command to continue" in output
     assert len(repo.statuses()) == 3
     repo.check_ledger()
     api.play("night")
@@ -161,7 +162,7 @@ def test_a_model_that_declines_makes_crashes_and_then_an_end(repo: Repo, api: Se
     status, output = run(repo, "--max", "9", "--autoresearch-repairs", "0")
     assert status == 3, output
     assert list(repo.reasons().values())[1:] == ["no-proposal", "no-proposal"]
-    assert "the model has proposed nothing for 3 experiments in a row (last: the model declined" in output
+    assert "the model made no proposal in 3 experiments in a row (last: the model declined" in output
     assert len(api.messages) == 3
     repo.check_ledger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from repo import PROPOSE, Repo
+from repo import PROPOSE, Repo, with_one_and_two_lanes
 
 UPSTREAM = """
 import time
@@ -137,6 +137,7 @@ def test_any_metric_in_either_direction(repo: Repo, metric: str, direction: str,
     assert last.verdict.gain > 0
 
 
+@with_one_and_two_lanes
 def test_a_root_in_a_subfolder_of_the_repository(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     (repo.path / "sub").mkdir()
     for name in ("train.py", "program.md", "conftest.py", "experiments", "pytest.ini", "tests"):
@@ -151,6 +152,7 @@ def test_a_root_in_a_subfolder_of_the_repository(repo: Repo, monkeypatch: pytest
     assert (repo.path / "sub/results.tsv").exists()
 
 
+@with_one_and_two_lanes
 def test_a_rule_is_bundled_where_the_repository_has_none(repo: Repo) -> None:
     (repo.path / "experiments/test_val_bpb.py").unlink()
     repo.write("pytest.ini", "[pytest]\npython_files = check_*.py\nautoresearch_command = python -S train.py\n")

@@ -286,7 +286,7 @@ def test_an_audit_of_what_crashes_says_so_and_ends_when_it_cannot_say_anything(n
     status, out, _ = audited(noisy)
     assert status == 1
     assert "val_bpb cannot be compared, 4 of its runs crashed" in out.splitlines()[-2]
-    assert out.splitlines()[-1].startswith("an earlier audit")
+    assert out.splitlines()[-1].startswith("reports quote the first audit")
     assert len(Ratchet(noisy.path).audits("t")[-1].runs) < 10
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from repo import CONFIG, RULE, Repo
+from repo import CONFIG, RULE, Repo, with_one_and_two_lanes
 
 
+@with_one_and_two_lanes
 def test_each_outcome_is_a_report_a_row_and_a_ref(repo: Repo) -> None:
     repo.plan(1.5, "crash", 0.9)
     result = repo.run("--max", "3")
@@ -31,6 +32,7 @@ def test_a_discarded_commit_stays_reachable_under_its_record(repo: Repo) -> None
     assert "ACTION = '1.5'" in repo.git("show", "refs/autoresearch/t/0001^{commit}:train.py")
 
 
+@with_one_and_two_lanes
 def test_the_next_session_continues_the_numbers_and_the_best(repo: Repo) -> None:
     repo.plan(0.9, 0.95, 0.8)
     repo.run("--max", "1")
@@ -59,6 +61,7 @@ def test_without_a_tag_a_recent_campaign_goes_on(repo: Repo) -> None:
     assert list(repo.statuses()) == [0, 1, 2]
 
 
+@with_one_and_two_lanes
 def test_total_counts_the_whole_campaign(repo: Repo) -> None:
     repo.plan(1.5, 1.6, 1.7, 1.8)
     repo.run("--max", "2")
@@ -77,6 +80,7 @@ def test_a_target_that_is_reached_ends_the_campaign(repo: Repo) -> None:
     assert 3 not in repo.statuses(), "a campaign that has reached it starts nothing"
 
 
+@with_one_and_two_lanes
 def test_after_its_hours_a_session_starts_nothing_more_and_ends_what_runs(repo: Repo) -> None:
     repo.plan(*["slow:1:1.5"] * 9)
     result = repo.run("--max", "9", "--autoresearch-hours", f"{1.5 / 3600:.9f}")
@@ -231,6 +235,7 @@ def test_a_discard_can_be_an_expected_failure(repo: Repo) -> None:
     assert repo.case(1).find("failure") is None
 
 
+@with_one_and_two_lanes
 @pytest.mark.parametrize("action", ["crash", "do:print('hello')", "do:print('val_bpb: nan')"])
 def test_a_baseline_that_does_not_pass_is_said_and_not_recorded(repo: Repo, action: str) -> None:
     repo.write("train.py", (repo.path / "train.py").read_text().replace('"1.0"', repr(action)))
@@ -267,6 +272,7 @@ def test_training_sees_the_contract_and_no_secrets(repo: Repo, monkeypatch: pyte
     assert repo.git("status", "--porcelain", "experiments") == ""
 
 
+@with_one_and_two_lanes
 def test_the_experiment_that_ends_a_session_is_told_too(repo: Repo) -> None:
     repo.hooks("""
         def pytest_autoresearch_record(campaign, experiment):
@@ -311,6 +317,7 @@ def test_a_broken_fixture_breaks_the_rule_whatever_a_hook_decided(repo: Repo) ->
     assert repo.statuses() == {0: "keep"}
 
 
+@with_one_and_two_lanes
 def test_a_verdict_hook_that_returns_something_else_is_said(repo: Repo) -> None:
     repo.hooks("def pytest_autoresearch_verdict(experiment): return True if experiment.number else None")
     repo.plan(0.9)
@@ -346,7 +353,7 @@ def test_the_header_says_what_takes_no_part(repo: Repo) -> None:
     )
     repo.commit("New")
     result = repo.run("--max", "1", "--timeout", "50")
-    result.stdout.fnmatch_lines(["*ended after 50 s*", "  note:     commits that changed train.py*are ignored*"])
+    result.stdout.fnmatch_lines(["*hard timeout 50 s*", "  note:     commits that changed train.py*are ignored*"])
 
 
 def test_a_checkout_at_a_kept_commit_has_nothing_that_takes_no_part(repo: Repo) -> None:

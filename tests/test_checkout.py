@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from places import git
-from repo import Repo
+from repo import Repo, with_one_and_two_lanes
 
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
@@ -193,6 +193,7 @@ def test_a_campaign_leaves_the_checkout_as_it_is(repo: Repo, prepare: Callable[[
     runs_beside(repo)
 
 
+@with_one_and_two_lanes
 def test_no_hook_of_the_user_is_run(repo: Repo) -> None:
     hostile(repo)
     runs_beside(repo)

@@ -178,11 +178,11 @@ def test_a_campaign_is_named_with_tag_or_without(repo: Repo, capsys: pytest.Capt
     for words in (["best", "t"], ["best", "--tag", "t"], ["report", "t"], ["report", "--tag", "t"]):
         assert json.loads(typed(*words, "--json"))["tag"] == "t"
     assert document(capsys, "results", "t", "--json") == document(capsys, "results", "--tag", "t", "--json")
-    assert "of the campaign t runs" in said(capsys, "watch", "t", status=1)
+    assert "of the campaign t is running" in said(capsys, "watch", "t", status=1)
     assert "no campaign 'x'" in refused(capsys, "audit", "--tag", "x")
     with pytest.raises(SystemExit):
         cli.main(["best", "t", "--tag", "u"])
-    assert "the campaign is t or u: name one" in capsys.readouterr().err
+    assert "two campaigns, t and u: name one" in capsys.readouterr().err
 
 
 def test_a_report_tells_of_the_session_that_runs_and_counts_as_the_list_does(repo: Repo) -> None:

@@ -14,14 +14,14 @@ def test_the_best_is_shown_with_the_keeps_that_led_to_it(repo: Repo) -> None:
     first, best = repo.records()[0], repo.records()[4]
     lines = typed("best", "--tag", "t").splitlines()
     assert lines[0] == "best of t: val_bpb 0.850000, -0.150000 since the baseline"
-    assert lines[1] == "not audited: `autoresearch audit t` says what may be quoted"
+    assert lines[1] == "not audited: `autoresearch audit t` measures a gain that may be quoted"
     assert lines[2] == f"commit {best.commit} (0004)"
     assert [line.split()[:3] for line in lines[5:8]] == [
         ["0000", "1.000000", first.commit[:7]],
         ["0001", "0.900000", "-0.100000"],
         ["0004", "0.850000", "-0.050000"],
     ]
-    assert f"all of it  git diff {first.commit[:7]} {best.commit[:7]}" in lines
+    assert f"full diff  git diff {first.commit[:7]} {best.commit[:7]}" in lines
 
 
 def test_the_best_of_a_campaign_that_kept_nothing_is_its_baseline(
@@ -45,7 +45,7 @@ def test_the_checkout_goes_to_a_branch_of_its_own_and_back(repo: Repo) -> None:
     night(repo)
     before, best = repo.checkout_hash(), repo.head()
     text = typed("best", "--tag", "t", "--checkout")
-    assert "this checkout is on the branch best/t now\nback: git switch main\n" in text
+    assert "this checkout is now on the branch best/t\nto go back: git switch main\n" in text
     assert repo.git("symbolic-ref", "HEAD") == "refs/heads/best/t"
     assert repo.git("rev-parse", "HEAD") == best == repo.head()
     assert "ACTION = '0.85'" in (repo.path / "train.py").read_text()
@@ -73,7 +73,7 @@ def test_a_branch_that_only_lags_is_moved_and_one_with_own_commits_left_alone(
     repo.write("mine.txt", "precious")
     mine = repo.commit("Mine")
     text = said(capsys, "best", "--tag", "t", "--checkout")
-    assert "on the branch best/t-2 now\nback: git switch best/t\n" in text
+    assert "now on the branch best/t-2\nto go back: git switch best/t\n" in text
     assert repo.git("rev-parse", "best/t") == mine
     assert repo.git("rev-parse", "HEAD") == repo.head()
 
@@ -94,7 +94,7 @@ def test_on_its_own_branch_it_goes_forward_and_a_second_time_stays(
 def test_a_branch_called_best_is_in_nobodys_way(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     night(repo)
     repo.git("branch", "best")
-    assert "on the branch best-t now" in said(capsys, "best", "--tag", "t", "--checkout")
+    assert "now on the branch best-t" in said(capsys, "best", "--tag", "t", "--checkout")
 
 
 @pytest.mark.parametrize("staged", [False, True])
@@ -120,7 +120,7 @@ def test_a_file_that_git_does_not_know_is_never_overwritten(
         (repo.path / ".git" / "info" / "exclude").write_text("program.md\n")
     repo.write("program.md", "precious")
     before = repo.checkout_hash()
-    assert "git left this checkout as it was" in refused(capsys, "best", "--tag", "t", "--checkout")
+    assert "git did not change this checkout" in refused(capsys, "best", "--tag", "t", "--checkout")
     assert (repo.path / "program.md").read_text() == "precious"
     assert repo.checkout_hash() == before
 
@@ -131,4 +131,4 @@ def test_while_a_session_runs_the_checkout_is_left_alone(repo: Repo, capsys: pyt
         fcntl.flock(lock, fcntl.LOCK_SH)  # what a session holds
         assert "a session of the campaign u runs here" in refused(capsys, "best", "--tag", "t", "--checkout")
         assert "best of t" in said(capsys, "best", "--tag", "t")
-    assert "on the branch best/t now" in said(capsys, "best", "--tag", "t", "--checkout")
+    assert "now on the branch best/t" in said(capsys, "best", "--tag", "t", "--checkout")

@@ -27,7 +27,7 @@ def test_two_campaigns_stand_side_by_side(repo: Repo) -> None:
     assert cells["crashed"] == ["1", "0"]
     assert cells["acceptance"] == ["50.0%", "0.0%"]
     assert cells["cost"] == ["$0.00", "$0.00"]
-    assert lines[-1] == ("The numbers do not compare: the campaigns were made with different budget (300 s and 5 s).")
+    assert lines[-1] == ("The numbers are not comparable: the campaigns have different budget (300 s and 5 s).")
 
 
 def test_json_has_the_same_numbers(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,4 +71,4 @@ def test_campaigns_that_compare_need_no_sentence(repo: Repo, capsys: pytest.Capt
 def test_what_cannot_be_compared_is_refused(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     night(repo)
     assert "no campaign 'x'" in refused(capsys, "compare", "t", "x")
-    assert "not the same" in refused(capsys, "compare", "t", "t")
+    assert "two different campaigns" in refused(capsys, "compare", "t", "t")

@@ -84,7 +84,7 @@ def test_no_gpu_is_no_failure(repo: Repo, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("cuda", "why", "remedy"),
     [
-        (None, "built for CPUs, so that it cannot use the GPU", "pip install --force-reinstall torch"),
+        (None, "built for CPUs, so it cannot use the GPU", "pip install --force-reinstall torch"),
         ("99.9", "built for CUDA 99.9, but it cannot use the GPU", "update the driver"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_pytorch_that_cannot_be_imported_is_told_with_its_error(
     assert status == 1
     assert checks["pytorch"]["said"] == "OSError: libcudart.so.12: cannot open shared object file"
     torch.write_text("import os\nos.abort()\n")
-    assert look(repo.path, capsys)[2]["pytorch"]["said"] == "its import ended Python with exit status -6"
+    assert look(repo.path, capsys)[2]["pytorch"]["said"] == "importing it ended Python with exit status -6"
 
 
 def test_a_repository_that_needs_no_pytorch_does_without(
@@ -140,7 +140,7 @@ def test_a_git_that_is_too_old_is_not_ready(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     status, _, checks = look(repo.path, capsys)
     assert status == 1
-    assert checks["git"]["said"] == "2.17.1 is too old: 2.31 is the least"
+    assert checks["git"]["said"] == "2.17.1 is too old: 2.31 or newer is needed"
 
 
 def test_a_sandbox_that_is_required_has_to_be_there(
@@ -178,7 +178,7 @@ def test_the_profile_is_the_harness_s_own_where_it_has_one(repo: Repo, capsys: p
     repo.write("pytest.ini", f"[pytest]\nautoresearch_describe = {sys.executable} describe.py\n")
     status, said, checks = look(repo.path, capsys)
     assert (status, said["profile"]) == (0, "rtx-24")
-    assert checks["harness"]["said"] == "profile rtx-24, 20 s of training a run"
+    assert checks["harness"]["said"] == "profile rtx-24, 20 s of training per run"
     repo.write("describe.py", "raise SystemExit('the shards are missing')\n")
     status, _, checks = look(repo.path, capsys)
     assert status == 1
@@ -194,7 +194,7 @@ def test_outside_of_a_repository_the_machine_alone_is_looked_at(
     assert (status, said["ready"]) == (0, True)
     assert checks["repository"]["status"] == "note"
     assert main(["doctor"]) == 0
-    assert capsys.readouterr().out.endswith("cd to a repository, and `autoresearch init`\n")
+    assert capsys.readouterr().out.endswith("cd to a repository and type `autoresearch init`\n")
 
 
 def test_a_repository_without_a_commit_or_a_script_is_told_what_to_type(
@@ -203,7 +203,7 @@ def test_a_repository_without_a_commit_or_a_script_is_told_what_to_type(
     (repo.path / "train.py").unlink()
     status, _, checks = look(repo.path, capsys)
     assert status == 1
-    assert checks["repository"]["said"].endswith("has no train.py, which experiments would change")
+    assert checks["repository"]["said"].endswith("has no train.py, the file that experiments change")
     assert checks["repository"]["remedy"].startswith("autoresearch init --command")
     repo.git("update-ref", "-d", "HEAD")
     status, _, checks = look(repo.path, capsys)

@@ -98,7 +98,7 @@ def test_a_second_call_changes_nothing(folder: Path, capsys: pytest.CaptureFixtu
     assert command(folder, *OPTIONS) == 0
     assert command(folder) == 0
     assert contents(folder) == before
-    assert capsys.readouterr().out.count("everything was there already; nothing was changed") == 2
+    assert capsys.readouterr().out.count("everything is already there; nothing was changed") == 2
 
 
 def test_what_is_there_is_left_as_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,16 +192,16 @@ def test_a_train_py_that_lowers_val_bpb_needs_no_configuration(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "there is no train.py here: name the script that is run and measured, such as `autoresearch init "
+        ((), "there is no train.py here: name the script to run and measure, such as `autoresearch init "
              "--command 'python sort.py' --metric score`"),
         (("--editable", "other.py"), "there is no other.py here"),
         ((*OPTIONS, "--metric", "best"), "autoresearch_metric = best: an experiment has something else of that name"),
         ((*OPTIONS, "--metric", "f1@10"), "autoresearch_metric = f1@10: no line of output could name that"),
         (("--command", "python 'sort.py"), "cannot be split into words"),
-        (("--command", "python nosuch.py"), "there is no nosuch.py here, which `python nosuch.py` would run: name one "
-         "that is here, or with --editable FILE"),
-        (("--command", "python -m pkg.train"), "there is no pkg/train.py here"),
-        (("--command", "make train"), "`make train` names no file of this repository: say with --editable FILE"),
+        (("--command", "python nosuch.py"), "`python nosuch.py` runs nosuch.py, which does not exist here: name an "
+         "existing file or name the files"),
+        (("--command", "python -m pkg.train"), "runs pkg/train.py, which does not exist here"),
+        (("--command", "make train"), "`make train` names no file of this repository: name the files"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_nothing_is_written(
@@ -251,7 +251,7 @@ def test_a_folder_of_other_experiments_is_left_alone(folder: Path, capsys: pytes
     (folder / "experiments" / "test_ablation.py").write_text("raise RuntimeError('imported')\n")
     for _ in range(2):
         assert command(folder, *OPTIONS) == 0
-    assert "; experiments/ holds others" in capsys.readouterr().out
+    assert "; experiments/ holds other tests" in capsys.readouterr().out
     assert [path.name for path in (folder / "experiments").iterdir()] == ["test_ablation.py"]
     assert (folder / "research" / "test_score.py").is_file()
     assert "autoresearch_experiments = research\n" in (folder / "pytest.ini").read_text()

@@ -78,7 +78,7 @@ def test_a_campaign_goes_on_in_a_fresh_clone_and_comes_back(
     assert on(other, "pull") == 0
     said = capsys.readouterr().out
     assert "pulled 0000 to 0002 of campaign t" in said
-    assert "go on with: pytest --autoresearch --autoresearch-tag t" in said
+    assert "continue with: pytest --autoresearch --autoresearch-tag t" in said
     assert refs(other.path) == refs(repo.path)
     session(other, 2)
     assert other.statuses() == {0: "keep", 1: "keep", 2: "discard", 3: "keep", 4: "keep"}
@@ -100,9 +100,9 @@ def test_a_second_push_and_pull_have_nothing_to_do(
     capsys.readouterr()
     before = refs(remote)
     assert on(repo, "push") == 0
-    assert capsys.readouterr().out == "origin has all of campaign t already\n"
+    assert capsys.readouterr().out == "origin already has all of campaign t\n"
     assert on(repo, "pull") == 0
-    assert "all of campaign t at origin is here already" in capsys.readouterr().out
+    assert "all of campaign t from origin is already here" in capsys.readouterr().out
     assert refs(remote) == refs(repo.path) == before
 
 
@@ -170,7 +170,7 @@ def test_what_is_ahead_here_is_not_moved_backwards(
     session(repo, 1)
     before = refs(repo.path)
     assert on(repo, "pull") == 0
-    assert "is here already" in capsys.readouterr().out
+    assert "is already here" in capsys.readouterr().out
     assert refs(repo.path) == before
 
 

@@ -207,7 +207,7 @@ def test_a_header_alone_is_an_empty_table(in_folder: Path, capsys: pytest.Captur
 
 def test_what_a_file_cannot_answer_is_refused(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (in_folder / "r.tsv").write_text(UPSTREAM)
-    assert "says no times" in refused(capsys, "results", "r.tsv", "--since", "2h")
+    assert "has no times" in refused(capsys, "results", "r.tsv", "--since", "2h")
     assert "leave one of them out" in refused(capsys, "results", "r.tsv", "--tag", "t")
     assert "cannot be read" in refused(capsys, "results", "missing.tsv")
 
@@ -238,4 +238,4 @@ def test_since_says_what_it_takes(text: str) -> None:
 def test_a_line_that_is_no_experiment_is_counted_apart(in_folder: Path) -> None:
     (in_folder / "results.tsv").write_text(f"{UPSTREAM}half a li\n")
     last = typed("results", "results.tsv").splitlines()[-1]
-    assert last.startswith("4 rows: 2 kept, 1 discarded, 1 crashed; 1 line with neither verdict nor metric; val_bpb")
+    assert last.startswith("4 rows: 2 kept, 1 discarded, 1 crashed; 1 line without verdict and metric; val_bpb")

@@ -173,8 +173,8 @@ def test_prepare_hands_on_to_the_harness(repo: Repo, capfd: pytest.CaptureFixtur
 def test_prepare_without_a_harness_is_one_sentence(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(repo, "prepare") == 2
     assert capsys.readouterr().err == (
-        "autoresearch prepare: this repository has no harness whose data could be prepared (autoresearch_describe "
-        "names none): `python -S train.py` finds its data itself\n"
+        "autoresearch prepare: this repository has no harness with data to prepare (autoresearch_describe "
+        "names none): `python -S train.py` finds its own data\n"
     )
 
 
@@ -187,7 +187,7 @@ def test_a_running_session_is_pointed_out(repo: Repo, capsys: pytest.CaptureFixt
         out, err = capsys.readouterr()
     finally:
         repo.end(process, signal.SIGINT)
-    assert err == "note: a session runs here, and two runs at a time disturb each other's numbers\n"
+    assert err == "note: a session is running here: two runs at a time distort each other's numbers\n"
     assert "lane-0-1-run.log" in out
 
 

@@ -26,7 +26,7 @@ def test_an_experiment_is_shown_with_everything_that_its_record_holds(repo: Repo
         "description  action 1: 0.9",
         "proposer     plan",
         "best before  1.000000",
-        "gain         +0.100000, 0.000000 asked for",
+        "gain         +0.100000 (needed 0.000000)",
         "sandbox      none (switched off)",
         f"commit       {record.commit}",
         f"base         {record.base[:7]} (0000)",
@@ -70,13 +70,13 @@ def test_repairs_usage_and_the_runs_of_others_are_told(repo: Repo, capsys: pytes
     )
     ratchet.record(record)
     text = said(capsys, "show", "7", "--tag", "t")
-    assert f"preflight {like.commit[:7]}  syntax: invalid syntax (train.py, line 3) (went back to its proposer)" in text
-    usage = "claude-fable-5-2: 2 requests, 4,200 tokens (75% of what it read from the cache), $0.0123"
+    assert f"preflight {like.commit[:7]}  syntax: invalid syntax (train.py, line 3) (sent back to the proposer)" in text
+    usage = "claude-fable-5-2: 2 requests, 4,200 tokens (75% of the input from the cache), $0.0123"
     assert usage in " ".join(text.split())
     assert "incumbent of 0001     7  0.910000" in text
-    assert "3: ended early as hopeless: its loss was 3.0 where 2.0 was needed" in text
+    assert "3: stopped early: its loss was 3.0 where 2.0 was needed" in text
     assert "probability  0.310 that it is better" in text
-    assert "gain         -0.050000, 0.000400 asked for" in text
+    assert "gain         -0.050000 (needed 0.000400)" in text
     assert "evidence     0.95 against 0.9 in two runs" in text
     assert "notes        Warmup helps.\n             Width does not.\n" in text
 
@@ -117,7 +117,7 @@ def test_the_change_is_shown_and_can_be_applied(repo: Repo, capsys: pytest.Captu
     (repo.path / "change.patch").write_text(text)
     repo.git("apply", "change.patch")
     assert "ACTION = '0.9'" in (repo.path / "train.py").read_text()
-    assert "none: it is the commit" in said(capsys, "show", "0", "--diff")
+    assert "none: it has no commit of its own" in said(capsys, "show", "0", "--diff")
 
 
 def test_the_change_is_coloured_on_a_terminal(repo: Repo) -> None:
@@ -137,9 +137,9 @@ def test_logs_come_from_the_files_and_of_a_crash_from_the_record_when_those_are_
     assert "val_bpb:          0.9\n" in said(capsys, "show", "1", "--tag", "t", "--log")
     shutil.rmtree(repo.path / "experiments" / "runs")
     text = said(capsys, "show", "2", "--tag", "t", "--log")
-    assert "files        gone, or never made here" in text
-    assert "run 1, the end of it\nTraceback" in text
-    assert "its files are gone" in said(capsys, "show", "1", "--tag", "t", "--log")
+    assert "files        not on this machine" in text
+    assert "run 1, the end\nTraceback" in text
+    assert "the files are gone" in said(capsys, "show", "1", "--tag", "t", "--log")
 
 
 def test_json_is_the_record_with_what_was_asked_for(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:

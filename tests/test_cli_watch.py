@@ -99,12 +99,12 @@ def test_a_session_that_was_killed_is_not_taken_for_one_that_runs(
     repo.end(running, signal.SIGKILL)
     assert file(repo).exists()
     assert command(repo, "--once") == 1
-    assert capsys.readouterr().out.startswith("no session runs here: type `pytest --autoresearch` to begin one.")
+    assert capsys.readouterr().out.startswith("no session is running here: type `pytest --autoresearch` to begin one.")
 
 
 def test_without_a_session_one_sentence_says_so(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(repo) == 1
-    assert capsys.readouterr().out == "no session runs here: type `pytest --autoresearch` to begin one.\n"
+    assert capsys.readouterr().out == "no session is running here: type `pytest --autoresearch` to begin one.\n"
     assert command(repo, "--json") == 1
     assert capsys.readouterr().out == "null\n"
 
@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_written_does_not_stop_the_session(repo: Repo) -> 
         """
     )
     repo.plan("0.9")
-    result = repo.run("--max", "1")
+    result = repo.spawn("--max", "1")
     assert result.ret == 0
     assert repo.statuses() == {0: "keep", 1: "keep"}
     assert not file(repo).exists()

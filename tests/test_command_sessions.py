@@ -191,7 +191,7 @@ def test_an_agent_whose_service_fails_for_a_second_is_started_again(repo: Repo) 
     result = repo.run("--max", "1", *proposing(repo, script))
     assert repo.statuses() == {0: "keep", 1: "keep"}, result.stdout.str()
     result.stdout.fnmatch_lines(
-        ["*0001: `agent` ended with status 1 and changed nothing; it said last: API Error: 529*"]
+        ["*0001: `agent` ended with status 1 and changed nothing; last output: API Error: 529*"]
     )
     folder = repo.path / "experiments" / "runs" / "t" / "0001"
     assert "529" in (folder / "agent.log").read_text()

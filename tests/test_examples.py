@@ -14,6 +14,8 @@ import pytest
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
+pytestmark = pytest.mark.typed
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -103,12 +103,12 @@ ARGUMENTS = {
     "--autoresearch-proposer claude": "argument --autoresearch-proposer: claude: choose auto, anthropic, "
     "command:COMMAND, queue, commits:A..B, checkout or search",
     "--autoresearch-cost 0": "argument --autoresearch-cost: 0: give a number of US dollars, more than 0",
-    "--autoresearch-cost 5": "--autoresearch-cost caps what the Anthropic API costs, and here the proposer is search: "
+    "--autoresearch-cost 5": "--autoresearch-cost limits the cost of the Anthropic API, but the proposer is search: "
     "leave it out, or type --autoresearch-proposer anthropic",
     "--autoresearch-repairs -1": "argument --autoresearch-repairs: -1: give a whole number, 0 for never",
     "--autoresearch-agent-seconds soon": "argument --autoresearch-agent-seconds: soon: give a number of seconds, more "
     "than 0",
-    "--autoresearch-proposer command:": "--autoresearch-proposer command: names no program: type, say, "
+    "--autoresearch-proposer command:": "--autoresearch-proposer command: names no program: type, for example, "
     '"command:claude -p"',
     "--autoresearch-discard pass": "argument --autoresearch-discard: invalid choice: pass (choose from fail, xfail)",
     "--autoresearch-racing no": "argument --autoresearch-racing: invalid choice: no (choose from auto, on, off)",
@@ -117,24 +117,24 @@ ARGUMENTS = {
     "--autoresearch-propser queue": "there is no option --autoresearch-propser: did you mean "
     "--autoresearch-proposer?",
     "--autoresearch_total=3": "there is no option --autoresearch_total: did you mean --autoresearch-total?",
-    "-n 4": "--autoresearch does not go with -n: experiments run on lanes of their own, not on xdist's workers: "
+    "-n 4": "--autoresearch cannot be combined with -n: experiments run on their own lanes, not on xdist's workers: "
     "leave it out",
-    "--reruns 2": "--autoresearch does not go with --reruns: an experiment is judged once: leave it out",
-    "-f": "--autoresearch does not go with -f: a campaign goes on by itself: leave it out",
-    "--tx 2*popen --dist load": "--autoresearch does not go with --tx: experiments run on lanes of their own, not on "
-    "xdist's workers: leave it out",
-    "--lf": "--autoresearch does not go with --lf: a number never recurs, so there is nothing to run again: "
+    "--reruns 2": "--autoresearch cannot be combined with --reruns: an experiment is judged once: leave it out",
+    "-f": "--autoresearch cannot be combined with -f: a campaign continues by itself: leave it out",
+    "--tx 2*popen --dist load": "--autoresearch cannot be combined with --tx: experiments run on their own lanes, not "
+    "on xdist's workers: leave it out",
+    "--lf": "--autoresearch cannot be combined with --lf: a number is never used twice, so there is nothing to rerun: "
     "leave it out",
-    "--ff": "--autoresearch does not go with --ff: a number never recurs, so there is nothing to run first: "
-    "leave it out",
-    "--nf": "--autoresearch does not go with --nf: experiments run by number: leave it out",
-    "--sw": "--autoresearch does not go with --sw: a discard is a result and the next number goes on from it: "
-    "leave it out",
-    "--pdb": "--autoresearch does not go with --pdb: a campaign runs unattended: leave it out",
-    "--trace": "--autoresearch does not go with --trace: a campaign runs unattended: leave it out",
-    "train.py": "--autoresearch runs the rules in experiments/ and no other tests: leave out train.py",
-    "tests": "--autoresearch runs the rules in experiments/ and no other tests: leave out tests",
-    "tests/test_ordinary.py": "--autoresearch runs the rules in experiments/ and no other tests: "
+    "--ff": "--autoresearch cannot be combined with --ff: a number is never used twice, so there is nothing to run "
+    "first: leave it out",
+    "--nf": "--autoresearch cannot be combined with --nf: experiments run by number: leave it out",
+    "--sw": "--autoresearch cannot be combined with --sw: a discard is a result, and the next number continues "
+    "after it: leave it out",
+    "--pdb": "--autoresearch cannot be combined with --pdb: a campaign runs unattended: leave it out",
+    "--trace": "--autoresearch cannot be combined with --trace: a campaign runs unattended: leave it out",
+    "train.py": "--autoresearch runs only the rules in experiments/: leave out train.py",
+    "tests": "--autoresearch runs only the rules in experiments/: leave out tests",
+    "tests/test_ordinary.py": "--autoresearch runs only the rules in experiments/: "
     "leave out tests/test_ordinary.py",
 }  # fmt: skip
 
@@ -160,7 +160,7 @@ def test_part_of_a_jury(repo: Repo) -> None:
     repo.rule("def test_a(experiment): pass\ndef test_b(experiment): pass\n")
     (repo.path / "results.xml").touch()  # pytest's own, which it writes in any case
     said = mistake(repo, "-k", "test_a", "--junitxml=results.xml")
-    assert said.startswith("experiment 0000: 1 of its 2 tests are selected, but they decide together: select by number")
+    assert said.startswith("experiment 0000: only 1 of its 2 tests are selected, but they decide together: select")
 
 
 # -------------------------------------------------------------------------------------------------------- settings

@@ -18,6 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from repo import UNUSED, Repo
 
+pytestmark = pytest.mark.wheel
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pytest_autoresearch"
 EXTRAS = {"anthropic", "httpx2", "huggingface_hub", "matplotlib", "numpy", "optuna", "pyarrow", "shtab", "tokenizers",
@@ -125,6 +127,7 @@ def test_the_wheel_says_who_it_is(built: Path) -> None:
         Requirement(one).name.lower() for one in metadata.get_all("Requires-Dist") or [] if "extra ==" not in one
     }
     assert not required & EXTRAS
+    assert metadata.get_all("Project-URL")
     assert "MIT License" in told["LICENSE"]
     assert "autoresearch = pytest_autoresearch.plugin" in told["entry_points.txt"]
     assert "autoresearch = pytest_autoresearch.cli:main" in told["entry_points.txt"]

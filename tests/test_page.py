@@ -155,7 +155,7 @@ def test_a_run_that_racing_ended_is_counted_as_saved() -> None:
     )
     assert known(text)["head"]["saved"] == 200
     assert known(text)["head"]["stopped"] == 1
-    assert "ended after 100 of 300 training seconds, which saved 200 s" in details(text)[1]["sentence"]
+    assert "stopped after 100 of 300 training seconds, which saved 200 s" in details(text)[1]["sentence"]
 
 
 def test_records_without_a_verdict_are_left_out_and_none_at_all_is_an_error() -> None:
@@ -176,6 +176,7 @@ def test_the_same_records_make_the_same_page() -> None:
 # ------------------------------------------------------------------------------------------------------ how large
 
 
+@pytest.mark.night
 def test_a_thousand_experiments_stay_under_three_megabytes_whatever_they_print() -> None:
     records, artifacts = campaign(20)
     chance = Random(1)
@@ -294,7 +295,7 @@ def test_a_page_of_somebody_else_is_left_alone_and_the_night_goes_on(repo: Repo)
     (repo.path / "report.html").write_text("<p>mine</p>")
     repo.plan(0.9)
     result = repo.run("--max", "1")
-    result.stdout.fnmatch_lines(["note: report.html was there before and no report made it*"])
+    result.stdout.fnmatch_lines(["note: report.html exists and is not a report of ours*"])
     assert result.ret == 0
     assert (repo.path / "report.html").read_text() == "<p>mine</p>"
 
@@ -381,7 +382,7 @@ def test_the_command_leaves_other_peoples_files_alone(
     monkeypatch.chdir(repo.path)
     (repo.path / "progress.png").write_bytes(b"\x89PNG of mine")
     assert main(["report"]) == 2
-    assert "progress.png was there before" in capsys.readouterr().err
+    assert "progress.png exists and is not a report of ours" in capsys.readouterr().err
     assert (repo.path / "progress.png").read_bytes() == b"\x89PNG of mine"
     assert main(["report", "--output", "train.py"]) == 2
     assert "ACTION" in (repo.path / "train.py").read_text()
@@ -403,5 +404,5 @@ def test_about_says_that_the_session_goes_on() -> None:
 def test_nobody_is_told_to_overwrite(tmp_path: Path) -> None:
     check(tmp_path / "new.html")
     (tmp_path / "old.html").write_text("old")
-    with pytest.raises(UserError, match="left as it is"):
+    with pytest.raises(UserError, match="is not replaced"):
         check(tmp_path / "old.html")

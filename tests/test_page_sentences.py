@@ -50,11 +50,11 @@ def test_a_baseline_says_its_spread() -> None:
     said = sentence(baseline(1.0, 1.001, 0.999), 5)
     assert said == (
         "The baseline: val_bpb 1.00000, the mean of 3 runs on different seeds. The standard deviation of one run is "
-        "0.00100, with 2 degrees of freedom."
+        "0.00100 (2 degrees of freedom)."
     )
-    assert "no noise was seen" in sentence(baseline(1.0, 1.0, 1.0), 5)
+    assert "without noise" in sentence(baseline(1.0, 1.0, 1.0), 5)
     once = replace(LIKE, runs=(Run(1, 1.0),), verdict=Verdict(Status.KEEP, "", ""))
-    assert "Its noise was not measured" in sentence(once, 2)
+    assert "The noise was not measured" in sentence(once, 2)
 
 
 def test_a_keep_says_how_sure_it_is_and_that_it_was_selected() -> None:
@@ -63,24 +63,24 @@ def test_a_keep_says_how_sure_it_is_and_that_it_was_selected() -> None:
     assert kept.verdict.status is Status.KEEP
     said = sentence(kept, 4)
     assert said.startswith(
-        "Kept. 2 runs on different seeds (the first at half weight, because it was selected by that run) put val_bpb "
-        "at 0.9913, 0.0087 better than the best so far, 1.0000."
+        "Kept. 2 runs on different seeds (the first has half weight, because that run selected the change) put val_bpb "
+        "at 0.9913, 0.0087 better than the best so far (1.0000)."
     )
     assert f"the probability that it is truly better is {kept.decision.probability:.4f}"[:-2] in said
-    assert f"the rule asked for a gain of more than {kept.margin:.4f}" in said
-    assert "only an audit measures it afresh" in said
+    assert f"the rule required a gain above {kept.margin:.4f}" in said
+    assert "an audit measures it again" in said
 
 
 def test_a_keep_of_one_run_claims_no_probability() -> None:
     said = sentence(tried(baseline(1.0, 1.1, 0.9), 0.5, rule=OFF), 3)
-    assert said.startswith("Kept. One run gave val_bpb 0.500, 0.500 better than the best so far, 1.000.")
-    assert "one run cannot tell a gain from luck" in said
+    assert said.startswith("Kept. One run gave val_bpb 0.500, 0.500 better than the best so far (1.000).")
+    assert "one run cannot tell a gain from a lucky seed" in said
 
 
 def test_a_first_run_that_is_not_better_ends_it() -> None:
     said = sentence(tried(baseline(1.0, 1.0005, 0.9995), 1.01), 3)
-    assert said.startswith("Discarded. One run gave val_bpb 1.010, 0.010 worse than the best so far, 1.000.")
-    assert "no further run was spent on it" in said
+    assert said.startswith("Discarded. One run gave val_bpb 1.010, 0.010 worse than the best so far (1.000).")
+    assert "it was not run again" in said
 
 
 def test_within_noise_is_not_said_to_be_no_effect() -> None:
@@ -98,10 +98,10 @@ def test_a_test_that_said_no_is_quoted() -> None:
 def test_crashes_and_refusals_have_no_number() -> None:
     crash = Crash(CrashClass.OOM, "CUDA out of memory\nat line 3")
     crashed = replace(LIKE, number=1, runs=(Run(1, None, crash=crash),)).judged(verdict.crashed(crash), 1.0)
-    assert sentence(crashed, 4) == "Crashed (oom), so there is no number to judge. CUDA out of memory at line 3."
+    assert sentence(crashed, 4) == "Crashed (oom), so there is no metric to judge. CUDA out of memory at line 3."
     refusal = Crash(CrashClass.REFUSED, "it changes nothing")
     refused = replace(LIKE, number=2, refusal=refusal).judged(verdict.crashed(refusal), 1.0)
-    assert sentence(refused, 4) == "Refused before anything was run (refused). It changes nothing."
+    assert sentence(refused, 4) == "Refused before any run (refused). It changes nothing."
 
 
 def test_a_run_that_was_ended_early_leaves_no_number_but_says_what_runs_before_it_gave() -> None:
@@ -114,8 +114,8 @@ def test_a_run_that_was_ended_early_leaves_no_number_but_says_what_runs_before_i
         )
         said = sentence(record.judged(verdict.stopped(record), 2.0), 3)
         assert said.startswith("Stopped early. Its loss was far behind.")
-        assert f"{seconds:.0f} of 300 training seconds{saved}; there is no final number" in said
-        assert said.endswith("1 run before it had given 0.990.")
+        assert f"{seconds:.0f} of 300 training seconds{saved}. There is no final metric" in said
+        assert said.endswith("Earlier runs of it gave 0.990.")
         assert "nan" not in said
 
 

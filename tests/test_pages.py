@@ -26,6 +26,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return Clone(tmp_path_factory.mktemp("pages"))
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize("page", TYPED, ids=lambda page: str(page.stem))
 def test_the_commands_of_a_page_can_be_typed(page: Path, clone: Clone, tmp_path: Path) -> None:
     Clone(tmp_path, like=clone).type(script(page))

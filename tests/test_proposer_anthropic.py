@@ -213,7 +213,7 @@ def test_an_edit_that_cannot_be_made_goes_back_with_the_reason(bench: Bench) -> 
     assert proposal.description == "wider"
     result = bench.asked[1].body["messages"][-1]["content"][0]
     assert result["is_error"]
-    assert result["content"].startswith("edit 1 of train.py: the old text does not occur; the nearest lines are")
+    assert result["content"].startswith("edit 1 of train.py: the old text does not occur; the most similar lines")
     assert result["content"].endswith("WIDTH = 64")
 
 
@@ -238,11 +238,11 @@ def test_edits_that_fail_again_and_again_are_refused_and_change_nothing(bench: B
         ({"calls": [["look", {"number": "three"}]]}, "number: give the number of an experiment"),
         ({"look": list(range(9))}, "at most 8 looks at a time"),
         ({"calls": [["propose", ["train.py"]]]}, "description: a text is missing"),
-        ({"notes": "é" * 2001}, "the notes have 4,002 bytes and at most 4,000 are kept: write them shorter"),
+        ({"notes": "é" * 2001}, "the notes have 4,002 bytes, but at most 4,000 are kept: shorten them"),
         ({"give_up": "no"}, "only an experiment that failed can be given up: propose something else"),
-        ({"text": "I would rather talk."}, "You called no tool, and nobody reads the text. Call `propose`."),
-        ({"stop": "end_turn"}, "You called no tool, and nobody reads the text. Call `propose`."),
-        ({"propose": WIDER, "broken_json": True}, "the arguments of its call were no JSON"),
+        ({"text": "I would rather talk."}, "You called no tool, and nobody reads other text. Call `propose`."),
+        ({"stop": "end_turn"}, "You called no tool, and nobody reads other text. Call `propose`."),
+        ({"propose": WIDER, "broken_json": True}, "the arguments of its call were not JSON"),
         ({"propose": WIDER, "max_tokens": True, "thinking": "x"}, "it was cut off at 32,000 tokens"),
     ],
 )  # fmt: skip
@@ -303,7 +303,7 @@ def test_what_a_look_shows_is_data_that_cannot_close_its_fence(bench: Bench) -> 
 def test_one_who_only_looks_is_told_to_propose(bench: Bench) -> None:
     assert bench.propose([{"look": 3, "times": 9}, {"propose": WIDER}], repairs=1) is not None
     assert said_last(bench.asked[9]) == "enough; propose now"
-    with pytest.raises(Refused, match="the model proposed nothing: enough; propose now"):
+    with pytest.raises(Refused, match="the model made no proposal: enough; propose now"):
         bench.propose([{"look": 3}], repairs=1)
 
 
@@ -315,10 +315,10 @@ def test_a_pause_goes_on_where_it_was(bench: Bench) -> None:
 def test_one_who_only_pauses_is_told_to_propose(bench: Bench) -> None:
     pause = {"pause": True, "text": "Well.", "times": 9}
     assert bench.propose([pause, {"propose": WIDER}], repairs=1) is not None
-    assert said_last(bench.asked[9]) == "Do not pause any more. Call `propose` now."
+    assert said_last(bench.asked[9]) == "Do not pause again. Call `propose` now."
     for endless in ({"pause": True, "text": "Well."}, {"pause": True}):
         bench.api.asked.clear()
-        with pytest.raises(Refused, match="the model proposed nothing: it paused again and again"):
+        with pytest.raises(Refused, match="the model made no proposal: it paused too often"):
             bench.propose([endless], repairs=1)
         assert len(bench.asked) == 10
 
@@ -350,7 +350,7 @@ def test_a_repair_goes_on_with_the_files_as_they_were_written(bench: Bench) -> N
     assert result["is_error"]
     assert result["tool_use_id"] == bench.asked[1].body["messages"][1]["content"][-1]["id"]
     assert "oom: out of memory" in result["content"]
-    assert "Your edit stands in the files" in result["content"]
+    assert "Your edit is still in the files" in result["content"]
     assert len(bench.asked[2].body["messages"]) == 5
     assert bench.asked[2].usage["cache_read_input_tokens"] > bench.asked[1].usage["cache_read_input_tokens"]
 
@@ -387,7 +387,7 @@ def test_what_another_session_proposed_is_repaired_in_a_new_conversation(bench: 
     assert "much wider" in said
     assert "width pays" in said
     assert "out of memory" in said
-    assert "make the whole edit" in said
+    assert "send the whole edit again" in said
 
 
 def test_all_calls_about_an_experiment_share_its_repairs(bench: Bench) -> None:
@@ -430,7 +430,7 @@ def test_a_refusal_begins_anew_and_asks_for_another_direction(bench: Bench) -> N
     proposal = bench.propose([{"refusal": "frontier_llm", "text": "I"}, {"propose": WIDER}])
     assert proposal is not None
     assert len(bench.asked[1].body["messages"]) == 1
-    assert said_last(bench.asked[1]).endswith("Go for another direction of ordinary model training.")
+    assert said_last(bench.asked[1]).endswith("Choose another direction of ordinary model training.")
     assert bench.session.usage.requests == 2
 
 
@@ -442,14 +442,14 @@ def test_a_refusal_in_a_repair_does_not_forget_what_failed(bench: Bench) -> None
     assert proposer.repair(bench.context(), proposal, OUT_OF_MEMORY) is not None
     assert len(bench.asked[2].body["messages"]) == 1
     said = said_last(bench.asked[2])
-    assert all(words in said for words in ("another direction", "oom: out of memory", "wider", "make the whole edit"))
+    assert all(words in said for words in ("another direction", "oom: out of memory", "wider", "send the whole edit"))
     assert bench.text == TRAIN.replace("DEPTH = 4", "DEPTH = 8")
 
 
 def test_refusals_make_a_crash_and_three_in_a_row_an_end(bench: Bench) -> None:
     proposer = bench.proposer([{"refusal": "frontier_llm"}], repairs=1)
     for number in (1, 2):
-        with pytest.raises(Refused, match=r"the model proposed nothing: the model declined \(frontier_llm\)") as caught:
+        with pytest.raises(Refused, match=r"the model made no proposal: the model declined \(frontier_llm\)") as caught:
             proposer.propose(bench.context(number))
         assert caught.value.crash == "no-proposal"
         assert proposer.repair(bench.context(number), caught.value.proposal, refusal("it proposed nothing")) is None
@@ -523,7 +523,7 @@ def test_a_service_that_stays_away_ends_it_when_patience_does(bench: Bench) -> N
 
 
 def test_an_api_that_asks_for_more_patience_than_there_is_ends_it_at_once(bench: Bench) -> None:
-    with pytest.raises(ProposerError, match=r"asks to wait for 7,200 s .*; type the same command to go on, then"):
+    with pytest.raises(ProposerError, match=r"asks to wait for 7,200 s .*; rerun the same command to continue"):
         bench.propose([{"error": 429, "headers": {"retry-after": "7200"}}])
     assert not bench.pauses
 
@@ -549,13 +549,13 @@ def test_a_port_where_nobody_listens_is_waited_for(bench: Bench, monkeypatch: py
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ({"error": 401, "message": "invalid"}, r"does not take the key in ANTHROPIC_API_KEY \(authentication_error: "
-         r"invalid\): set ANTHROPIC_API_KEY to one that is valid and type the same command to go on"),
+        ({"error": 401, "message": "invalid"}, r"rejects the key in ANTHROPIC_API_KEY \(authentication_error: "
+         r"invalid\): set ANTHROPIC_API_KEY to a valid key and rerun the same command to continue"),
         ({"error": 403, "message": "not for you"}, r"ANTHROPIC_API_KEY \(permission_error: not for you\)"),
         ({"error": 402, "message": "pay"}, "no credit for the API"),
         ({"error": 400, "message": "Your credit balance is too low to access the API"}, "no credit for the API"),
         ({"error": 429, "details": {"error_code": "enforced_spend_limit_reached"}}, "spending limit is reached"),
-        ({"error": 400, "message": "tools.0: bad"}, r"not take the request \(invalid_request_error: tools.0: bad\)"),
+        ({"error": 400, "message": "tools.0: bad"}, r"rejects the request \(invalid_request_error: tools.0: bad\)"),
         ({"error": 404, "message": "model: x"}, "no model claude-fable-5-2: choose another with --autoresearch-model"),
         ({"error": 413, "message": "Request exceeds the maximum size"}, "does not fit into the model's context"),
         ({"error": 400, "message": "prompt is too long: 1 > 0"}, "shorten program.md and the editable files"),
@@ -596,7 +596,7 @@ def test_a_repair_that_begins_again_does_not_forget_what_failed(bench: Bench, tr
     bench.reset()
     assert proposer.repair(bench.context(), proposal, OUT_OF_MEMORY) is not None
     assert [len(asked.body["messages"]) for asked in bench.asked] == [1, 3, 1]
-    assert all(words in said_last(bench.asked[2]) for words in ("oom: out of memory", "make the whole edit"))
+    assert all(words in said_last(bench.asked[2]) for words in ("oom: out of memory", "send the whole edit again"))
     assert bench.text == TRAIN.replace("DEPTH = 4", "DEPTH = 8")
 
 
@@ -608,7 +608,7 @@ def test_a_failure_that_is_too_long_to_tell_is_left_out(bench: Bench, trouble: d
     assert "out of memory" not in said_last(bench.asked[1])
     assert "An earlier proposal for this experiment failed" in said_last(bench.asked[1])
     bench.api.asked.clear()
-    with pytest.raises(ProposerError, match="shorten program.md" if trouble is TOO_LONG else "not take the request"):
+    with pytest.raises(ProposerError, match="shorten program.md" if trouble is TOO_LONG else "rejects the request"):
         bench.proposer([trouble]).repair(*failed)
     assert len(bench.asked) == 2
 
@@ -616,9 +616,9 @@ def test_a_failure_that_is_too_long_to_tell_is_left_out(bench: Bench, trouble: d
 def test_a_conversation_that_is_not_taken_begins_again_and_one_that_never_is_ends_it(bench: Bench) -> None:
     assert bench.propose([{"look": 3}, NOT_TAKEN, {"propose": WIDER}], repairs=1) is not None
     assert [len(asked.body["messages"]) for asked in bench.asked] == [1, 3, 1]
-    with pytest.raises(Refused, match=r"does not take the conversation \(invalid_request_error: messages\.1: no\)"):
+    with pytest.raises(Refused, match=r"rejects the conversation \(invalid_request_error: messages\.1: no\)"):
         bench.propose([{"look": 3}, NOT_TAKEN], repairs=0)
-    with pytest.raises(ProposerError, match=r"does not take the request \(invalid_request_error: messages\.1: no\)"):
+    with pytest.raises(ProposerError, match=r"rejects the request \(invalid_request_error: messages\.1: no\)"):
         bench.propose([{"look": 3}, NOT_TAKEN])
 
 
@@ -639,9 +639,9 @@ def test_what_a_gateway_says_after_the_api_has_answered_is_waited_out(bench: Ben
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ({"error": 401}, "does not take the key"), ({"error": 403}, "does not take the key"),
-        ({"bare": 401}, "does not take the key"), ({"error": 404}, "knows no model"),
-        ({"event_error": "authentication_error", "text": "Well."}, "does not take the key"),
+        ({"error": 401}, "rejects the key"), ({"error": 403}, "rejects the key"),
+        ({"bare": 401}, "rejects the key"), ({"error": 404}, "does not know the model"),
+        ({"event_error": "authentication_error", "text": "Well."}, "rejects the key"),
     ],
 )  # fmt: skip
 def test_what_the_api_itself_says_of_a_key_or_a_model_ends_it_whenever_it_comes(
@@ -655,7 +655,7 @@ def test_what_the_api_itself_says_of_a_key_or_a_model_ends_it_whenever_it_comes(
 
 def test_a_session_without_a_key_is_told_which_variable_to_set(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY")
-    with pytest.raises(ProposerError, match="set ANTHROPIC_API_KEY and type the same command to go on"):
+    with pytest.raises(ProposerError, match="set ANTHROPIC_API_KEY and rerun the same command to continue"):
         bench.propose([{}])
 
 
@@ -672,7 +672,7 @@ def test_a_cap_is_honoured_to_the_cent(bench: Bench) -> None:
             bench.reset()
             proposer.propose(bench.context(number))
 
-    with pytest.raises(Spent, match=r"\$0\.\d\d of \$1\.00 is spent and .* pass that \(--autoresearch-cost\)"):
+    with pytest.raises(Spent, match=r"\$0\.\d\d of \$1\.00 is spent, and .* exceed the limit \(--autoresearch-cost\)"):
         spend()
     assert 5 < len(bench.asked) < 100
     billed = sum(
@@ -734,7 +734,7 @@ def test_without_a_cap_nothing_is_counted_beforehand(bench: Bench) -> None:
 
 
 def test_a_cap_without_prices_is_a_mistake() -> None:
-    with pytest.raises(UserError, match="the prices of llama are not known"):
+    with pytest.raises(UserError, match="the prices of llama are unknown"):
         AnthropicProposer("llama", None, cap_usd=5.0)
     AnthropicProposer("llama", Prices(0, 0, 0), cap_usd=5.0)
 
@@ -746,21 +746,22 @@ def test_the_header_names_the_model_and_an_address_that_is_not_the_usual_one(ben
     assert check(DEFAULT_MODEL) == f"anthropic, {DEFAULT_MODEL} at {bench.api.url}"
     bench.api.models["claude-sonnet-4-5"] = "deprecated"
     assert (
-        check("claude-sonnet-4-5") == f"anthropic, claude-sonnet-4-5 (to be retired on 2027-01-22) at {bench.api.url}"
+        check("claude-sonnet-4-5")
+        == f"anthropic, claude-sonnet-4-5 (deprecated, retires on 2027-01-22) at {bench.api.url}"
     )
 
 
 def test_a_bad_key_is_found_at_the_start_and_asked_with_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-wrong")
     with pytest.raises(
-        UserError, match=r"the key in ANTHROPIC_API_KEY .* set ANTHROPIC_API_KEY to one that is"
+        UserError, match=r"the key in ANTHROPIC_API_KEY .* set ANTHROPIC_API_KEY to a valid key"
     ) as caught:
         check(DEFAULT_MODEL)
     assert len(bench.api.asked) == 1
     assert "sk-wrong" not in str(caught.value)
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "wrong")
-    with pytest.raises(UserError, match="set ANTHROPIC_AUTH_TOKEN to one that is valid"):
+    with pytest.raises(UserError, match="set ANTHROPIC_AUTH_TOKEN to a valid key"):
         check(DEFAULT_MODEL)
 
 
@@ -768,12 +769,10 @@ def test_no_key_a_key_that_cannot_be_sent_and_no_address_are_mistakes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret\n")
-    with pytest.raises(
-        UserError, match="holds a character that no key has, such as a line end: set ANTHROPIC"
-    ) as caught:
+    with pytest.raises(UserError, match="has an invalid character, such as a line break: set ANTHROPIC") as caught:
         check(DEFAULT_MODEL)
     assert "secret" not in str(caught.value)
-    with pytest.raises(ProposerError, match="holds a character that no key has") as ended:
+    with pytest.raises(ProposerError, match="has an invalid character") as ended:
         bench.propose([{}])
     assert "secret" not in str(ended.value)
     monkeypatch.delenv("ANTHROPIC_API_KEY")
@@ -787,7 +786,7 @@ def test_no_key_a_key_that_cannot_be_sent_and_no_address_are_mistakes(
 
 
 def test_a_model_that_is_not_there_is_a_mistake(bench: Bench) -> None:
-    with pytest.raises(UserError, match="the API knows no model claude-2: choose another with --autoresearch-model"):
+    with pytest.raises(UserError, match="does not know the model claude-2: choose another with --autoresearch-model"):
         check("claude-2")
     bench.api.models["claude-2"] = "retired"
     with pytest.raises(UserError, match="claude-2 is retired"):

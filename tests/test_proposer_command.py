@@ -295,20 +295,20 @@ def test_in_a_subfolder_of_a_repository_the_tree_outside_it_counts_as_well(lane:
 
 def test_an_edit_counts_however_the_agent_ended(lane: Lane) -> None:
     assert lane.propose(EDIT + "print('ran out of tokens'); sys.exit(3)") is not None
-    assert lane.session.said == ["`agent` ended with status 3; what it had edited by then is the proposal"]
+    assert lane.session.said == ["`agent` ended with status 3; its edits until then are the proposal"]
     lane.proposer = lane.made(seconds=0.4)
     assert lane.propose(EDIT + "time.sleep(60)") is not None
-    assert lane.session.said[1] == "`agent` was ended after 0.4 s; what it had edited by then is the proposal"
+    assert lane.session.said[1] == "`agent` was stopped after 0.4 s; its edits until then are the proposal"
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("print('What shall I do?')", "`agent` changed nothing; it said last: What shall I do?"),
-        ("open('train.py', 'a').write('')", "`agent` changed nothing; it said last: nothing"),
-        ("open('chat.log', 'w').write('x')", "`agent` changed nothing; it said last: nothing"),
-        ("print('a\\n\\nb'); sys.exit(2)", "`agent` ended with status 2 and changed nothing; it said last: a / b"),
-        ("os.kill(os.getpid(), 9)", "`agent` ended with status -9 and changed nothing; it said last: nothing"),
+        ("print('What shall I do?')", "`agent` changed nothing; last output: What shall I do?"),
+        ("open('train.py', 'a').write('')", "`agent` changed nothing; last output: nothing"),
+        ("open('chat.log', 'w').write('x')", "`agent` changed nothing; last output: nothing"),
+        ("print('a\\n\\nb'); sys.exit(2)", "`agent` ended with status 2 and changed nothing; last output: a / b"),
+        ("os.kill(os.getpid(), 9)", "`agent` ended with status -9 and changed nothing; last output: nothing"),
     ],
     ids=["asks", "touches", "logs", "fails", "dies"],
 )
@@ -352,7 +352,7 @@ def test_an_agent_that_fails_at_once_is_started_again_after_longer_and_longer_pa
     assert len(lane.prompts) == 10
     assert set(lane.prompts) == {lane.prompts[0]}
     assert lane.session.said[1] == (
-        "`agent` ended with status 1 and changed nothing; it said last: API Error: 529 overloaded; starting it again "
+        "`agent` ended with status 1 and changed nothing; last output: API Error: 529 overloaded; starting it again "
         "in 2 s"
     )
     assert refused.crash == "no-proposal"
@@ -493,7 +493,7 @@ def test_large_files_are_not_shown_to_an_agent_that_can_read_them(lane: Lane) ->
     lane.base = git(lane.place.path, "rev-parse", "HEAD")
     lane.propose(EDIT)
     assert "LINE_77" not in lane.prompts[0]
-    assert "They lie in the current folder" in lane.prompts[0]
+    assert "The current versions are in the current folder" in lane.prompts[0]
 
 
 # The command
@@ -538,7 +538,7 @@ def test_what_an_agent_shares_is_there_and_does_not_hold_the_repository(
     root.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     assert shared(["~/.acme"], root) == (home / ".acme",)
-    for given, words in (("~/.other", "not there"), ("~", "home folder lies"), ("..", "lies"), (".", "lies")):
+    for given, words in (("~/.other", "not there"), ("~", "home folder"), ("..", "lies"), (".", "lies")):
         with pytest.raises(UserError, match=words):
             shared([given], root)
 

@@ -71,11 +71,11 @@ def test_occurrences_may_overlap() -> None:
 
 def test_an_error_shows_the_nearest_lines() -> None:
     text = said(("def step(x):\n  y = x + 1\n  return y\n", ""))
-    assert text.startswith("edit 1 of train.py: the old text does not occur; the nearest lines are, from line 5 on:\n")
+    assert text.startswith("edit 1 of train.py: the old text does not occur; the most similar lines, from line 5:\n")
     assert text.endswith("def step(x):\n    y = x + 1\n    return y")
     assert "from line 2 on:\nDEPTH = 4" in said(("DEPTHS = 4", ""))
-    assert said(("§§§", "")).endswith("nothing in the file is like it")
-    assert said(("\n\n\n\n", "")).endswith("nothing in the file is like it")
+    assert said(("§§§", "")).endswith("the file has no similar lines")
+    assert said(("\n\n\n\n", "")).endswith("the file has no similar lines")
 
 
 def test_what_an_error_shows_is_bounded() -> None:
@@ -98,12 +98,12 @@ def test_all_that_is_wrong_is_said_at_once_up_to_a_few() -> None:
 )  # fmt: skip
 def test_nothing_but_editable_files_can_be_changed(path: str) -> None:
     for text in (said(TextEdit(path, "a", "b")), said(files=(WholeFile(path, "b"),))):
-        assert "it is no path inside the folder" in text or "it may not change; train.py, model may" in text
+        assert "it is not a path inside the folder" in text or "it may not change; train.py, model may" in text
 
 
 def test_a_file_is_edited_or_written_anew_and_not_both() -> None:
     text = said(("DEPTH = 4", "DEPTH = 5"), files=(WholeFile("./train.py", "pass\n"),))
-    assert text == "edit 1 of train.py: the file is given as a whole too: do one or the other"
+    assert text == "edit 1 of train.py: the file is also given as a whole: do one or the other"
     assert "given twice" in said(files=(WholeFile("train.py", ""), WholeFile("train.py", "")))
 
 
@@ -111,9 +111,9 @@ def test_edits_that_are_none_are_told_so() -> None:
     assert "neither edits nor files" in said()
     assert "the old text is empty" in said(("", "x"))
     assert "the same" in said(("DEPTH = 4", "DEPTH = 4"))
-    assert "there is no such file; a new one is given as a whole" in said(TextEdit("model/c.py", "a", "b"))
-    assert "a character that no text file holds" in said(("DEPTH = 4", "\ud800"))
-    assert "a character that no text file holds" in said(files=(WholeFile("train.py", "\0"),))
+    assert "there is no such file; give a new file as a whole" in said(TextEdit("model/c.py", "a", "b"))
+    assert "a character that a text file cannot hold" in said(("DEPTH = 4", "\ud800"))
+    assert "a character that a text file cannot hold" in said(files=(WholeFile("train.py", "\0"),))
 
 
 @given(st.text("ab\n", max_size=12), st.text("ab\n", max_size=4), st.text("abc\n", max_size=4))
@@ -154,7 +154,7 @@ def test_no_link_is_followed_and_nothing_but_a_file_is_taken(tmp_path: Path) -> 
     os.mkfifo(folder / "pipe.py")
     for path, why in (
         ("link.py", "link"), ("dangling.py", "link"), ("linked/secret.py", "link"), ("linked/new.py", "link"),
-        ("folder", "no plain file"), ("pipe.py", "no plain file"), ("file.py/x.py", "file.py is no folder"),
+        ("folder", "not a plain file"), ("pipe.py", "not a plain file"), ("file.py/x.py", "file.py is not a folder"),
     ):  # fmt: skip
         with pytest.raises(EditError, match=why):
             read_text(folder, path)

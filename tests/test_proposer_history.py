@@ -86,7 +86,7 @@ def test_the_latest_are_told_with_their_reason_their_crash_and_what_was_mended()
     assert "  area optimizer, 1655 steps, 382 MB\n" in words_of(recent, 2)
     assert "  repaired: preflight, exit 1: NameError: name 'x' is not defined\n" in words_of(recent, 2)
     assert "0003 discard (assertion) 0.900000" in recent
-    assert "  turned down: assert 5 < 4" in words_of(recent, 3)
+    assert "  failed: assert 5 < 4" in words_of(recent, 3)
 
 
 def test_keeps_near_misses_and_crashes_are_told_in_more_words_than_the_rest() -> None:

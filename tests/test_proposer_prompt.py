@@ -163,7 +163,7 @@ def test_the_rules_say_what_the_game_is_in_under_900_words_and_end_with_how_to_a
         assert said in rules
     plainly = build(context, REPLY).rules
     assert "lower is better" in plainly
-    assert "no limit but the machine's own" in plainly
+    assert "no limit except the machine's own" in plainly
     assert "scorer" not in plainly  # without a harness the program's own number decides
     assert "{" not in rules + plainly
 
@@ -214,11 +214,11 @@ def test_every_editable_file_is_shown_whole_and_nothing_else(context: Context) -
     left_out = found.pop("files that are not shown")
     assert found == {"lib/b.py": "B = 2", "lib/deep/a.py": "A = 1", "train.py": "RATE = 1\n\tprint(RATE)"}
     assert left_out.splitlines() == [
-        "lib/data.bin: no text in UTF-8",
+        "lib/data.bin: not UTF-8 text",
         "lib/huge.py: too large, 524,289 bytes",
-        "lib/link.py: no plain file",
+        "lib/link.py: not a plain file",
         "lib/nul.py: no text",
-        "lib/pipe.py: no plain file",
+        "lib/pipe.py: not a plain file",
     ]
 
 
@@ -228,14 +228,14 @@ def test_so_many_files_that_no_model_could_read_them_are_named_and_not_shown(tmp
     _, found = unfenced(sources(tmp_path, ("*.py",)))
     left_out = found.pop("files that are not shown").splitlines()
     assert list(found) == ["00.py", "01.py"]
-    assert (left_out[0], left_out[-1]) == ("02.py: no room for its 200,000 bytes beside the others", "and 8 more")
-    assert sources(tmp_path, ("none.py",)) == "There are none yet: add one."
+    assert (left_out[0], left_out[-1]) == ("02.py: no room left for its 200,000 bytes", "and 8 more")
+    assert sources(tmp_path, ("none.py",)) == "There are no files yet: add one."
 
 
 def test_the_end_says_what_runs_what_was_noted_and_which_experiment_is_asked_for(context: Context) -> None:
     running = tuple((number, Proposal(said)) for number, said in ((9, "wider"), (3, "mine"), (4, "deeper")))
     spoken, found = unfenced(build(replace(context, running=running, notes="do try Lion\n"), REPLY).recent)
-    assert found["experiments under way"] == "0004: deeper\n0009: wider"
+    assert found["running experiments"] == "0004: deeper\n0009: wider"
     assert found["your own notes from earlier"] == "do try Lion"
     assert spoken.endswith("Now make the proposal for experiment 0003: one idea, and why it should help.")
     alone, found = unfenced(build(context, REPLY).recent)
@@ -320,7 +320,7 @@ def test_after_a_failure_it_is_said_which_it_was_and_when_to_give_up(
     assert spoken.startswith(f"Your proposal for experiment 0003 {said}.")
     assert found.pop("your proposal") == "wider model"
     assert list(found.values()) == [str(failure)]
-    assert "put it right" in spoken
+    assert "fix it and keep the" in spoken
     assert "give it up" in spoken
     assert spoken.endswith(REPLY)
 

@@ -150,7 +150,7 @@ def test_what_is_nearly_an_old_idea_is_told_of_it_once_and_runs_when_it_is_meant
     assert [record.constants for record in records[1:]] == [{"DEPTH": 100}, {"DEPTH": 101}, {"DEPTH": 50}]
     asked = prompts(scored)
     assert 'it nearly repeats experiment 0001, "try aaa: 100" (val_bpb 100' in asked[2]
-    assert "Leave it like that if you mean it." in asked[2]
+    assert "Leave it unchanged if you mean it." in asked[2]
     assert "it nearly repeats experiment 0002" in asked[4]
     assert len(asked) == 5
     assert [len(record.repairs) for record in records] == [0, 0, 1, 1]

@@ -11,6 +11,7 @@ from pytest_autoresearch.core.experiment import Decision, Experiment, Reason, St
 from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
+from pytest_autoresearch.reports.summary import kept_text
 
 
 def record(number: int, *runs: Run, **fields: object) -> Experiment:
@@ -60,3 +61,35 @@ def test_luck_is_what_the_keeps_leave_open_and_what_chance_alone_would_keep() ->
     assert known.nothing == pytest.approx(0.1)
     assert (known.chance, known.tried) == (pytest.approx(3.0), 100)
     assert replicates.luck([first]).nothing is None
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "text"),
+    [
+        ((0.99,), "1 kept, probably not by luck"),
+        ((0.99, 0.98), "2 kept; probably none of them is luck"),
+        ((0.8, 0.7, 0.6), "3 kept; about 1 of them is probably luck"),
+        ((0.6,) * 6, "6 kept; about 2 of them are probably luck"),
+        ((None,), "1 kept, each measured once: part of the gain may be luck"),
+    ],
+)
+def test_the_summary_says_how_many_keeps_are_probably_luck(probabilities: tuple[float | None, ...], text: str) -> None:
+    noisy = record(0, Run(42, 0.98, role="baseline"), Run(43, 0.99, role="baseline"))
+    assert kept_text(line_of(noisy, *probabilities)) == text
+
+
+def test_luck_is_no_subject_where_the_metric_has_no_noise() -> None:
+    exact = record(0, *(Run(42 + k, 0.98, role="baseline") for k in range(5)))
+    assert kept_text(line_of(exact, 0.5, 0.5)) == "2 kept"
+
+
+def line_of(first: Experiment, *probabilities: float | None) -> list[Experiment]:
+    """The baseline, and one keep for each probability."""
+    line = [replace(first, verdict=Verdict(Status.KEEP, "baseline", ""))]
+    for n, probability in enumerate(probabilities, 1):
+        keep = record(
+            n, base=line[-1].commit, commit=f"{n:040x}", rule="standard", probability=probability,
+            verdict=Verdict(Status.KEEP, "improved", ""),
+        )  # fmt: skip
+        line.append(keep)
+    return line

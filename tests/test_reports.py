@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from repo import RULE, Repo
+from repo import RULE, Repo, with_one_and_two_lanes
 
 
 def message(repo: Repo, number: int, kind: str) -> str:
@@ -18,6 +18,7 @@ def message(repo: Repo, number: int, kind: str) -> str:
     return str(element.get("message"))
 
 
+@with_one_and_two_lanes
 def test_junit_says_the_verdict_first_and_carries_the_numbers(repo: Repo) -> None:
     repo.plan(1.5, "crash", 0.9)
     repo.run("--max", "3")
@@ -52,6 +53,7 @@ def test_a_long_night_of_output_stays_bounded_in_junit(repo: Repo) -> None:
     assert (repo.path / "results.xml").stat().st_size < 100_000
 
 
+@with_one_and_two_lanes
 def test_durations_are_the_experiments_own_and_counted_once(repo: Repo) -> None:
     repo.rule(RULE + "\ndef test_again(experiment): pass\n")
     repo.plan("slow:1:0.9")
@@ -112,7 +114,7 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
     result.stdout.fnmatch_lines(
         [
             "autoresearch: campaign t (new), branch autoresearch/t",
-            "  limits:   3 experiments; 300 s of training, no memory limit, ended after 600 s at the latest",
+            "  limits:   3 experiments; 300 s of training, no memory limit, hard timeout 600 s",
             "  sandbox:  none *",
             "  best:     none yet*",
             "  no.  verdict       val_bpb      change    memory  seconds  description",
@@ -122,7 +124,7 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
             " 0003  keep         0.900000   -0.100000 * action 3: 0.9",
             "*= autoresearch t =*",
             "3 experiments in this session: 1 kept, 1 discarded, 1 crashed; 3 in the campaign",
-            "val_bpb 1.000000 -> 0.900000 (-0.100000) over 1 keep, each measured once*",
+            "val_bpb 1.000000 -> 0.900000 (-0.100000): 1 kept, each measured once*",
             "see the best: *git show autoresearch/t",
         ]
     )
@@ -167,7 +169,7 @@ def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
 def test_a_log_shows_that_a_long_run_lives(repo: Repo) -> None:
     repo.hooks("import pytest_autoresearch.session.terminal as t; t._HEARTBEAT_SECONDS = 0.5")
     repo.plan("slow:1.5:0.9")
-    repo.run("--max", "1").stdout.fnmatch_lines([" ...   *0001 *action 1*"])
+    repo.spawn("--max", "1").stdout.fnmatch_lines([" ...   *0001 *action 1*"])
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,6 @@ def test_each_crash_has_its_class_and_its_log(repo: Repo, action: str, reason: s
 def test_training_that_goes_on_past_its_budget_is_over_budget(repo: Repo) -> None:
     repo.plan("do:print('val_bpb: 0.1', flush=True); time.sleep(1000)")
     repo.hooks("import pytest_autoresearch.measure.limits as c; c.LEAST_STARTUP_SECONDS = 0.5")
-    repo.run("--max", "1", "--autoresearch-budget", "0.5")
+    repo.spawn("--max", "1", "--autoresearch-budget", "0.5")
     assert repo.reasons()[1] == "over-budget"
     assert repo.training() == []

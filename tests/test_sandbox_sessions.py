@@ -72,7 +72,7 @@ def test_a_sandboxed_candidate_reaches_nothing_but_its_out_folder(
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-very-secret")
     attack = ATTACK.format(root=repo.path, home=tmp_path, port=port, victim=os.getpid())
     repo.plan(attack, 0.8)
-    result = repo.run("--max", "1", "--autoresearch-sandbox", policy)
+    result = repo.spawn("--max", "1", "--autoresearch-sandbox", policy)  # whose environment has the key
     assert reached(repo, tmp_path) == reach, result.stdout.str()
     said = repo.records()[1].setting.sandbox
     assert said == ("bubblewrap" if policy == "require" else "none (switched off)")
@@ -90,13 +90,13 @@ def test_a_baseline_that_needs_what_the_sandbox_hides_is_told_where_to_name_it(r
     repo.write("train.py", (repo.path / "train.py").read_text().replace('"1.0"', repr(action)))
     repo.commit("It reads a file that lies elsewhere")
     result = repo.run("--max", "1", "--autoresearch-sandbox", "require")
-    hint = "it ran in a sandbox: what training needs *belongs into autoresearch_readable*"
+    hint = "training ran in a sandbox: list the other files that it needs in autoresearch_readable*"
     result.stdout.fnmatch_lines([f"crash: exit 1: FileNotFoundError*{corpus}*", hint])
     repo.write("pytest.ini", (repo.path / "pytest.ini").read_text() + f"autoresearch_readable = {corpus}\n")
     repo.commit("It is named")
     result = repo.run("--max", "1", "--autoresearch-sandbox", "require")
     assert repo.statuses()[0] == "keep"
-    result.stdout.no_fnmatch_line("*it ran in a sandbox*")
+    result.stdout.no_fnmatch_line("*training ran in a sandbox*")
 
 
 @pytest.fixture(scope="module")

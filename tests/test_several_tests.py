@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from repo import RULE, Repo
+from repo import RULE, Repo, with_one_and_two_lanes
 
 TWO = """
     import pytest
@@ -49,6 +49,7 @@ def test_a_rule_without_the_metric_keeps_what_is_worse(repo: Repo) -> None:
     assert repo.reasons() == {0: "baseline", 1: "accepted"}
 
 
+@with_one_and_two_lanes
 def test_a_typo_in_the_rule_stops_the_campaign_with_nothing_recorded(repo: Repo) -> None:
     repo.plan(0.9, 0.8)
     repo.run("--max", "1")
@@ -68,6 +69,7 @@ def test_a_typo_in_the_rule_stops_the_campaign_with_nothing_recorded(repo: Repo)
     assert record.verdict.status == "keep"
 
 
+@with_one_and_two_lanes
 @pytest.mark.parametrize("count", ["3", "0"])
 def test_several_tests_give_one_verdict(repo: Repo, count: str) -> None:
     stop = """
@@ -121,7 +123,7 @@ def test_part_of_a_jury_is_refused(repo: Repo) -> None:
     repo.rule(TWO)
     result = repo.run("--max", "1", "-k", "memory")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*experiment 0000: 1 of its 3 tests are selected*"])
+    result.stderr.fnmatch_lines(["*experiment 0000: only 1 of its 3 tests are selected*"])
     assert repo.records() == []
 
 
@@ -172,6 +174,7 @@ def test_any_other_exception_breaks_the_rule(repo: Repo, where: str, error: str)
     assert repo.statuses() == {0: "keep"}
 
 
+@with_one_and_two_lanes
 def test_a_teardown_error_comes_after_the_verdict(repo: Repo) -> None:
     repo.rule("""
         import pytest
@@ -218,6 +221,7 @@ def test_fixtures_marks_and_conftest_wrappers_of_the_user_work(repo: Repo) -> No
     assert "conftest says no" in repo.records()[2].verdict.message  # type: ignore[union-attr]
 
 
+@with_one_and_two_lanes
 @pytest.mark.parametrize("mark", ["skip(reason='closed')", "skipif(True, reason='closed')"])
 def test_a_skipped_rule_trains_nothing(repo: Repo, mark: str) -> None:
     repo.rule(f"import pytest\n@pytest.mark.{mark}\ndef test_it(experiment): pass\n")
@@ -237,6 +241,7 @@ def test_a_mark_that_cannot_be_evaluated_breaks_the_rule(repo: Repo) -> None:
     assert repo.records() == []
 
 
+@with_one_and_two_lanes
 def test_pytest_exit_in_a_body_gives_no_verdict_and_the_number_is_used_again(repo: Repo) -> None:
     repo.rule("""
         import pytest
@@ -264,6 +269,7 @@ def test_maxfail_counts_discards(repo: Repo, arguments: list[str]) -> None:
     repo.check_ledger()
 
 
+@with_one_and_two_lanes
 def test_numbers_are_selected_by_k_and_by_node_id(repo: Repo) -> None:
     repo.plan(*[1.5] * 4)
     repo.run("--max", "4", "-k", "0000 or 0002")

@@ -6,13 +6,14 @@ import signal
 import time
 
 import pytest
-from repo import Repo
+from repo import Repo, with_one_and_two_lanes
 
 
 def hanging(repo: Repo) -> bool:
     return any((repo.path / ".git/autoresearch").glob("lane-*-out/hanging"))
 
 
+@with_one_and_two_lanes
 @pytest.mark.parametrize(
     ("number", "count"), [(signal.SIGINT, "5"), (signal.SIGTERM, "5"), (signal.SIGHUP, "5"), (signal.SIGTERM, "0")]
 )
@@ -29,6 +30,7 @@ def test_a_signal_ends_the_session_with_every_report(repo: Repo, number: signal.
     repo.check_ledger()
 
 
+@with_one_and_two_lanes
 def test_an_interrupted_candidate_is_tried_first_next_time(repo: Repo) -> None:
     repo.hooks("def pytest_autoresearch_record(experiment): open('.git/marker', 'w').close()")
     repo.plan("do:os.path.exists(os.path.expanduser(os.environ['MARK'])) or time.sleep(1000); block(0.9)", 0.8)
@@ -48,6 +50,7 @@ def test_an_interrupted_candidate_is_tried_first_next_time(repo: Repo) -> None:
     repo.check_ledger()
 
 
+@with_one_and_two_lanes
 def test_a_night_without_end_goes_on_until_it_is_stopped(repo: Repo) -> None:
     repo.plan(0.9, *[1.5] * 200)
     process = repo.start("--max", "0")
@@ -58,6 +61,7 @@ def test_a_night_without_end_goes_on_until_it_is_stopped(repo: Repo) -> None:
     repo.check_ledger()
 
 
+@with_one_and_two_lanes
 def test_a_hanging_body_gives_way_to_the_second_signal(repo: Repo) -> None:
     repo.rule("""
         import time
@@ -78,6 +82,7 @@ def test_a_hanging_body_gives_way_to_the_second_signal(repo: Repo) -> None:
     assert repo.statuses() == {0: "keep"}
 
 
+@with_one_and_two_lanes
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_signal_while_the_ratchet_moves_tears_nothing_apart(
     repo: Repo, twice: bool, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
@@ -130,6 +135,7 @@ def test_a_killed_session_resumes_without_losing_or_doubling_a_row(repo: Repo, w
     repo.check_ledger()
 
 
+@with_one_and_two_lanes
 def test_a_kill_between_record_and_row_is_mended(repo: Repo) -> None:
     repo.hooks("""
         import os
@@ -163,6 +169,7 @@ def test_a_kill_during_training_loses_that_experiment_alone(repo: Repo) -> None:
     repo.check_ledger()
 
 
+@with_one_and_two_lanes
 def test_a_git_that_fails_ends_the_session_and_records_nothing(repo: Repo) -> None:
     repo.plan(0.9, 0.8)
     repo.run("--max", "1")
@@ -181,6 +188,7 @@ def test_a_git_that_fails_ends_the_session_and_records_nothing(repo: Repo) -> No
     assert list(repo.statuses()) == [0, 1, 2]
 
 
+@with_one_and_two_lanes
 def test_a_proposer_that_raises_is_no_crash_of_the_candidate(repo: Repo) -> None:
     repo.hooks("""
         @__import__("pytest").hookimpl(tryfirst=True)

@@ -98,7 +98,7 @@ def test_a_summary_that_cannot_be_written_costs_nothing(repo: Repo, monkeypatch:
 
 def test_a_session_that_measures_its_baseline_only_says_so() -> None:
     said = page(kept(0, 1.0))
-    assert "1.000000, the baseline's.** 0 experiments in this session" in said
+    assert "1.000000 (the baseline).** 0 experiments in this session" in said
     assert "There is no baseline yet" in step_summary([], set(), "autoresearch/t", ())
 
 
@@ -142,7 +142,7 @@ def test_a_page_of_a_long_night_stays_far_below_a_mebibyte() -> None:
     crashes = [crashed(number, f"exit {number}", long) for number in range(3000, 10_000)]
     said = page(*keeps, *crashes, files=(long,) * 9)
     assert len(said.encode()) < SUMMARY_BYTES / 4
-    assert "the last 100; 2899 came before" in said
+    assert "the last 100 of 2999" in said
     assert "| others | 6980 | | |" in said
 
 

@@ -16,6 +16,8 @@ import harness
 import train
 from harness.scorer import measure
 
+pytestmark = pytest.mark.training
+
 TRAIN = CHECKOUT / "train.py"
 SUMMARY = (
     *("training_seconds", "total_seconds", "peak_vram_mb", "mfu_percent"),

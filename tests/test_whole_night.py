@@ -8,6 +8,8 @@ import pytest
 from fake_nvml import FakeNvml
 from repo import CONFIG, Repo
 
+pytestmark = pytest.mark.night
+
 BUDGET = 0.8
 # ACTION: the mean, the deviation, and whether the card is hot, which the conftest sees to.
 TRAINER = """
@@ -104,7 +106,7 @@ def test_a_whole_night_with_everything_that_the_rule_knows(gpu_repo: Repo) -> No
     assert records[last].simpler
 
     output = result.stdout.str()
-    assert "1 inconclusive and made again" in output
+    assert "1 inconclusive and repeated" in output
     assert "stopped early" in output
     gpu_repo.check_ledger()
 

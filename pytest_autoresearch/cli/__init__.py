@@ -1,8 +1,8 @@
-"""The `autoresearch` command: one module a subcommand, imported when it is the one that was typed.
+"""The `autoresearch` command: one module for each subcommand, imported only when it is used.
 
-A subcommand's module has `arguments(parser)`, which adds its own and may set the parser's description and epilog, and
-`command(given)`, which does it and returns the exit status. May know everything that a session is made of; nothing of
-it knows the command line.
+A subcommand's module has `arguments(parser)`, which adds its arguments and may set description and epilog, and
+`command(given)`, which runs it and returns the exit status. May import every part of a session; no part of a session
+imports the command line.
 """
 
 from __future__ import annotations
@@ -19,61 +19,61 @@ from typing import Any
 
 from pytest_autoresearch.core.errors import AutoresearchError
 
-# Name, and what it does: `--help` shows all without importing any.
+# Name and summary: `--help` shows all of them without importing any.
 COMMANDS = {
     "doctor": "check this machine: GPU, memory, CUDA, PyTorch, disk, git, sandbox, key",
-    "init": "add what a campaign needs to this repository, never overwriting",
+    "init": "add the files that a campaign needs to this repository, never overwriting",
     "prepare": "make the harness's data: shards, tokenizer, packed rows",
-    "run": "measure the present train.py once: no commit, no record",
+    "run": "measure the current train.py once: no commit, no record",
     "results": "list the experiments of a campaign, or of any results.tsv",
     "show": "everything about one experiment",
     "compare": "two campaigns side by side",
-    "best": "the best program of a campaign, and how to take it",
-    "audit": "measure first and last again on rows that no verdict used",
+    "best": "the best program of a campaign, and how to get it",
+    "audit": "measure the first and last program again on rows that no verdict used",
     "report": "write report.html and progress.png of a campaign",
     "watch": "follow a running session from another terminal",
     "push": "send a campaign to a remote: its branch and its records",
     "pull": "fetch a campaign from a remote",
-    "completion": "print what makes your shell complete this command",
+    "completion": "print the shell completion script of this command",
 }
 
 _EXIT = """exit status:
   0  done; the answer is yes
-  1  the answer is no (`doctor`: not ready, `results`: nothing like it; see each command's help)
-  2  typed wrongly, or it cannot be done here; one sentence on standard error says why
-  130  ended with Ctrl-C
+  1  the answer is no (`doctor`: not ready, `results`: no match; see each command's help)
+  2  wrong arguments, or not possible here; one sentence on standard error says why
+  130  stopped with Ctrl-C
 """
 
 _EPILOG = f"""examples:
   autoresearch doctor                     is this machine ready?
   pytest --autoresearch --max 100         run a night of experiments
-  autoresearch watch                      look at it from another terminal
+  autoresearch watch                      follow it from another terminal
   autoresearch results --kept-only        what helped
   autoresearch show 17 --diff             one experiment, with its change
-  autoresearch best --checkout            take the best program
+  autoresearch best --checkout            check out the best program
 
 {_EXIT}
-`autoresearch COMMAND --help` says more about each. Tables are for people: with --json behind the
-command there is JSON instead. Colours are used on a terminal only, and not with NO_COLOR set."""
+`autoresearch COMMAND --help` says more. Tables are for people: add --json after the command to get
+JSON. Colours are used only on a terminal, and not if NO_COLOR is set."""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Descriptions and examples as they are written; what stands beside the longest command is on its line."""
+    """Keeps line breaks of descriptions and examples, and puts each command's summary on the command's line."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        self._action_max_length = max(map(len, COMMANDS)) + 4  # argparse forgets that commands are indented
+        self._action_max_length = max(map(len, COMMANDS)) + 4  # argparse ignores that commands are indented
 
 
 class _Command(argparse.ArgumentParser):
-    """The command line of one subcommand, which its module fills in when it is needed."""
+    """The parser of one subcommand; its module adds the arguments on demand."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self._filled = False
 
     def fill(self) -> None:
-        """Have the arguments of the subcommand's module."""
+        """Add the arguments of the subcommand's module."""
         if not self._filled:
             self._filled = True
             module(self.prog.split()[-1]).arguments(self)
@@ -84,7 +84,7 @@ class _Command(argparse.ArgumentParser):
 
 
 def parser(whole: bool = False) -> argparse.ArgumentParser:
-    """The command line. `whole`: with the arguments of every subcommand, which costs importing them all."""
+    """The command line. `whole`: with the arguments of every subcommand, which imports all of them."""
     top = argparse.ArgumentParser(
         prog="autoresearch",
         description="Set up, read and move campaigns of pytest-autoresearch. Experiments themselves are run\n"
@@ -114,24 +114,24 @@ def module(name: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status. 1: the answer is no; 2: it was typed wrongly or cannot be done."""
+    """Run the command line and return the exit status. 1: the answer is no; 2: wrong arguments, or not possible."""
     top = parser()
     given = top.parse_args(arguments)
     if given.command is None:
         top.print_help(sys.stderr)
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that has no such letter
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack a character
     try:
         status: int = module(given.command).command(given)
         sys.stdout.flush()
     except AutoresearchError as error:
         print(f"autoresearch {given.command}: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a full disk, a program that is missing
+    except OSError as error:  # such as a full disk or a missing program
         what = f"{error.filename}: " if error.filename else ""
         print(f"autoresearch {given.command}: {what}{error.strerror or error}", file=sys.stderr)
         _abandon_output()
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _abandon_output() -> None:
-    """What standard output does not take is tried no more: Python would complain of it at its end."""
+    """Drop output that cannot be written: Python would report it again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,6 +1,6 @@
-"""One experiment in words, for a person: what was tried, what came of it and why, what it took.
+"""One experiment in words: the proposal, the verdict and its reason, runs and cost.
 
-Pure: it is given the record, and prints nothing.
+Pure: record in, text out; prints nothing.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.rows import finite
 from pytest_autoresearch.core.experiment import Experiment, Verdict
 from pytest_autoresearch.core.run import Run
-from pytest_autoresearch.reports.summary import limits_line, plural, usage_line
+from pytest_autoresearch.reports.summary import limits_line, plural, reason_words, usage_line
 
 _NAMES = len("best before")
-_WIDTH = 84  # of a text beside its name: a line then has 100 columns at most
+_WIDTH = 84  # of a text beside its name, so that a line has at most 100 columns
 
 
 def sections(experiment: Experiment, known: dict[str, int], artifacts: str) -> Iterable[tuple[str, str]]:
-    """Blocks of text, each with its heading where it needs one; empty ones are left out.
+    """Non-empty blocks of text, each with its heading, which may be empty.
 
     Args:
-        experiment: With or without its verdict.
-        known: The numbers of the experiments by their commits.
-        artifacts: Where its files are, or what became of them.
+        experiment: With or without a verdict.
+        known: The numbers of the experiments by commit.
+        artifacts: The folder of its files, or a note that they are gone.
     """
     about = (
         ("", _proposal(experiment)),
@@ -52,8 +52,8 @@ def _proposal(experiment: Experiment) -> str:
             ("area", _wrapped(proposal.area)),
             ("proposer", _wrapped(by)),
             ("constants", _wrapped(", ".join(f"{name} = {value}" for name, value in constants.items()))),
-            ("tries again", proposal.repeats[:7] or None),
-            ("was to be", None if experiment.planned_number is None else f"{experiment.planned_number:04d}"),
+            ("repeats", proposal.repeats[:7] or None),
+            ("planned as", None if experiment.planned_number is None else f"{experiment.planned_number:04d}"),
             ("notes", _wrapped(experiment.notes)),
         ],
         least=_NAMES,
@@ -72,10 +72,10 @@ def _verdict(experiment: Experiment) -> str:
             ("hopeless", _wrapped(experiment.hopeless)),
             (
                 experiment.metric_name[:20],
-                None if crash or metric is None else f"{metric:.6f} by {plural(counted, 'run')}",
+                None if crash or metric is None else f"{metric:.6f} from {plural(counted, 'run')}",
             ),
             ("best before", None if best is None else f"{best:.6f}"),
-            ("gain", f"{gain:+.6f}, {experiment.margin:.6f} asked for" if gain is not None and not crash else None),
+            ("gain", f"{gain:+.6f} (needed {experiment.margin:.6f})" if gain is not None and not crash else None),
             ("probability", _probability(experiment)),
             (
                 "evidence",
@@ -83,14 +83,14 @@ def _verdict(experiment: Experiment) -> str:
                 if ruling and experiment.decision.evidence not in ruling.message
                 else None,
             ),
-            ("simpler", "by a hundredth or more" if experiment.simpler else None),
+            ("simpler", "by 1% or more" if experiment.simpler else None),
         ],
         least=_NAMES,
     )
 
 
 def _ruling(ruling: Verdict) -> str:
-    reason = "" if ruling.message.startswith(ruling.reason) else f" ({ruling.reason})"
+    reason = "" if ruling.message.startswith(ruling.reason) else f" ({reason_words(ruling.reason)})"
     return f"{ruling.status}{reason}: {ruling.message}"
 
 
@@ -101,7 +101,7 @@ def _probability(experiment: Experiment) -> str | None:
 
 
 def _runs(experiment: Experiment, known: dict[str, int]) -> str:
-    """A line for each training process, and below it what was special about it."""
+    """A line for each training process, and notes on them below."""
     rows, notes = [], []
     for n, run in enumerate(experiment.runs, 1):
         rows.append(
@@ -126,7 +126,7 @@ def _runs(experiment: Experiment, known: dict[str, int]) -> str:
 
 
 def _of(run: Run, known: dict[str, int]) -> str:
-    """Whose run it is, where it is not the experiment's own commit."""
+    """The commit of a run, if it is not the experiment's own."""
     if not run.commit:
         return ""
     return f"of {known[run.commit]:04d}" if run.commit in known else f"of {run.commit[:7]}"
@@ -137,9 +137,9 @@ def _notes(run: Run) -> list[str]:
     if run.crash:
         notes.append(f"{run.crash.message}" + ("" if run.exit_status is None else f" (exit status {run.exit_status})"))
     if run.hopeless:
-        notes.append(f"{'ended early as' if run.stopped else 'let finish, though it looked'} hopeless: {run.hopeless}")
+        notes.append(f"{'stopped early' if run.stopped else 'control run, not stopped'}: {run.hopeless}")
     if run.inconclusive:
-        notes.append(f"counts for nothing: {run.inconclusive}")
+        notes.append(f"inconclusive, not counted: {run.inconclusive}")
     if run.reported is not None and run.metric is not None and abs(run.reported - run.metric) > 5e-7:
         notes.append(f"training printed {run.reported:.6f}")
     if run.variables:
@@ -147,13 +147,13 @@ def _notes(run: Run) -> list[str]:
     if run.others:
         notes.append(f"also on the GPU: {', '.join(run.others)}")
     if run.throttling:
-        notes.append("clock held down: " + ", ".join(f"{why} {part:.0%}" for why, part in run.throttling.items()))
+        notes.append("clock throttled: " + ", ".join(f"{why} {part:.0%}" for why, part in run.throttling.items()))
     return notes
 
 
 def _repairs(experiment: Experiment) -> str:
     said = [
-        (f"{repair.stage} {repair.commit[:7]}".rstrip(), _wrapped(f"{repair.crash} (went back to its proposer)"))
+        (f"{repair.stage} {repair.commit[:7]}".rstrip(), _wrapped(f"{repair.crash} (sent back to the proposer)"))
         for repair in experiment.repairs
     ]
     return output.pairs(said, least=_NAMES)
@@ -209,6 +209,6 @@ def _local(seconds: float) -> str:
 
 
 def _wrapped(text: str, room: int = _WIDTH) -> str | None:
-    """The text in lines that fit; None where it is empty."""
+    """The text in lines that fit; None if it is empty."""
     lines = [textwrap.wrap(one, room, break_on_hyphens=False) or [""] for one in output.plain(text).split("\n")]
     return "\n".join(part for one in lines for part in one).strip("\n") or None

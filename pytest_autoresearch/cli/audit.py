@@ -1,4 +1,4 @@
-"""`autoresearch audit`: first and last commit of a campaign, run anew, and what may be quoted of their difference."""
+"""`autoresearch audit`: runs the first and last commit of a campaign again; prints a difference that may be quoted."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pytest_autoresearch.measure.auditor import Auditor
 from pytest_autoresearch.measure.setup import equip
 
 _INTERRUPTED = 130
-_EPILOG = f"""The first and the last commit of the branch are trained and scored {audit.RUNS} times each on fresh seeds,
-first, last, last, first and so on, with the limits of the campaign's own runs, where the harness has them
-on rows that no verdict used. Quote the last line; docs/verdict.md says why.
+_EPILOG = f"""Trains and scores the first and the last commit of the branch {audit.RUNS} times each, on fresh seeds,
+in the order first, last, last, first and so on, with the limits of the campaign's own runs. If the
+harness has rows that no verdict used, it scores on those. Quote the last line; docs/verdict.md says why.
 
 exit status:
   0  an improvement is shown, at p <= {audit.LEVEL:g}
-  1  none is
-  2  it cannot be audited here and now; one sentence says why
+  1  no improvement is shown
+  2  an audit is not possible now; one sentence says why
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of this command."""
+    """The arguments of `audit`."""
     parser.epilog = _EPILOG
     tag_argument(parser)
     parser.add_argument(
@@ -61,7 +61,7 @@ def command(given: argparse.Namespace) -> int:
     ledger = Ledger(ratchet, records, settings.root / "results.tsv", like=line[0])
     watching = _Watching()
     auditor = Auditor(settings, ratchet, harness, setting, ledger, runner, watching)
-    # Standard output is the document where there is one.
+    # With --json, standard output holds only the document.
     heard = sys.stderr if given.json else sys.stdout
 
     def say(text: str) -> None:
@@ -81,12 +81,12 @@ def command(given: argparse.Namespace) -> int:
     else:
         print(audit.sentence(done))
         if before is not None:
-            print("an earlier audit of the same two commits is the one that reports quote: asking twice is no proof")
+            print("reports quote the first audit of these commits: repeating it until it passes proves nothing")
     return 0 if done.shown else 1
 
 
 class _Watching:
-    """Collects the sentences; the command shows no progress within a run."""
+    """Collects the messages of the runs; their progress is not shown."""
 
     def __init__(self) -> None:
         self.news: deque[str] = deque()

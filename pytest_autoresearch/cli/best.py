@@ -1,6 +1,6 @@
-"""`autoresearch best`: the best program of a campaign and what led to it, and a branch of the user's own to take it on.
+"""`autoresearch best`: the best program of a campaign, the keeps that led to it, and a branch to check it out.
 
-The campaign's branch belongs to its sessions, which move it, so a checkout gets one beside it.
+Sessions move the campaign's own branch, so a checkout gets a branch beside it.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _EPILOG = """examples:
   autoresearch best                       the best, and every keep that led to it
   autoresearch best --checkout            switch this checkout to it
   git checkout $(autoresearch best --json | jq -r .commit) -- train.py
-                                          take the file alone, on the branch that you are on
+                                          take only the file, on your current branch
 
---checkout switches to the branch best/TAG, which is made at that commit, or moved there where
-nothing but commits of the campaign are on it; with commits of your own on it, best/TAG-2 is made,
-and so on. The campaign's own branch, autoresearch/TAG, is left to its sessions. Nothing is done
-while a file that git knows has uncommitted changes, where an untracked or ignored file would be
-overwritten, or while a session runs here. The command that goes back is printed.
+--checkout switches to the branch best/TAG, created at the best commit. If best/TAG exists and has
+only commits of the campaign, it is moved there; if it has commits of your own, best/TAG-2 is
+created, and so on. The campaign's branch, autoresearch/TAG, is not checked out: sessions move it.
+Nothing is changed if a tracked file has uncommitted changes, if an untracked or ignored file would
+be overwritten, or while a session runs here. The command to go back is printed.
 
-exit status: 0, also where the baseline is the best so far; 2 when it cannot be done."""
+exit status: 0, also if the baseline is the best so far; 2 if it cannot be done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """What became of the checkout.
+    """A checkout that was switched.
 
     Attributes:
-        branch: On which it is now.
-        back: The command that goes back.
+        branch: Its branch now.
+        back: The command to go back.
     """
 
     branch: str
@@ -54,20 +54,20 @@ class Switched:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `best`."""
+    """The arguments of `best`."""
     parser.epilog = _EPILOG
     tag_argument(parser)
     parser.add_argument("--checkout", action="store_true", help="switch this checkout to it, on a branch best/TAG")
 
 
 def command(given: argparse.Namespace) -> int:
-    """Print the best, after switching to it where that was asked for."""
+    """Print the best; with --checkout, switch to it first."""
     repository = here(given)
     line = chain(repository.records(given.tag))
     if not line:
         raise UserError(
             f"the campaign {repository.ratchet.tag} has no baseline yet: type `pytest --autoresearch "
-            f"--autoresearch-tag {repository.ratchet.tag}` to go on with it"
+            f"--autoresearch-tag {repository.ratchet.tag}` to continue it"
         )
     audited = audit.of(repository.ratchet.audits(), line)
     switched = switch(repository, line[-1]) if given.checkout else None
@@ -89,7 +89,7 @@ def _print(tag: str, line: Sequence[Experiment], audited: Audit | None, switched
     change = f", {last.metric - first.metric:+.6f} since the baseline" if len(line) > 1 else ", the baseline"
     print(f"{output.colour('best of ' + tag, 'bold')}: {output.line(last.metric_name)} {last.metric:.6f}{change}")
     if len(line) > 1:
-        advice = "" if audited else f": `autoresearch audit {tag}` says what may be quoted"
+        advice = "" if audited else f": `autoresearch audit {tag}` measures a gain that may be quoted"
         print(output.line(audit.claim(audited) + advice))
     print(f"commit {last.commit} ({last.number:04d})\n")
     changes = ["" if one.decision.best is None else f"{one.metric - one.decision.best:+.6f}" for one in line]
@@ -107,30 +107,30 @@ def _print(tag: str, line: Sequence[Experiment], audited: Audit | None, switched
         print(
             output.pairs(
                 [
-                    ("all of it", f"git diff {first.commit[:7]} {last.commit[:7]}"),
-                    ("take it", f"autoresearch best --tag {tag} --checkout"),
+                    ("full diff", f"git diff {first.commit[:7]} {last.commit[:7]}"),
+                    ("check out", f"autoresearch best --tag {tag} --checkout"),
                 ]
             )
         )
     else:
-        print(f"this checkout is on the branch {switched.branch} now")
-        print(f"back: {switched.back}")
+        print(f"this checkout is now on the branch {switched.branch}")
+        print(f"to go back: {switched.back}")
 
 
 # ------------------------------------------------------------------------------------------------ the checkout
 
 
 def switch(repository: Repository, best: Experiment) -> Switched:
-    """Bring the user's checkout to a commit, on a branch for it.
+    """Switch the user's checkout to a commit, on its own branch.
 
     Raises:
-        UserError: Something would be lost or disturbed; nothing was done.
+        UserError: Work would be lost or a session disturbed; nothing was changed.
     """
     ratchet = repository.ratchet
     git = ratchet.git.at(ratchet.top)
     _check_clean(git)
     with contextlib.ExitStack() as held:
-        for tag in ratchet.campaigns():  # a session reads the harness and its rules from this checkout
+        for tag in ratchet.campaigns():  # a session reads its harness and rules from this checkout
             ratchet.tag = tag
             held.enter_context(ratchet.alone())
         ratchet.tag = best.tag
@@ -150,7 +150,7 @@ def _move(git: Git, branch: str, commit: str, on_it: bool) -> None:
             git("switch", "-q", "--no-overwrite-ignore", "--no-track", "-C", branch, commit)
     except GitError as error:
         said = " ".join(str(error).split()).removeprefix("git switch: ").removeprefix("error: ")
-        raise UserError(f"git left this checkout as it was: {said}") from None
+        raise UserError(f"git did not change this checkout: {said}") from None
 
 
 def _check_clean(git: Git) -> None:
@@ -165,7 +165,7 @@ def _check_clean(git: Git) -> None:
 
 
 def _branch(git: Git, best: Experiment) -> str:
-    """The first name that is free, or whose branch holds nothing that the best commit has not."""
+    """The first branch name that is free, or whose branch is contained in the best commit."""
     taken = git.ask("rev-parse", "--verify", "--quiet", "refs/heads/best") is not None
     first = f"best{'-' if taken else '/'}{best.tag}"
     name, n = first, 1

@@ -1,4 +1,4 @@
-"""`autoresearch compare`: two campaigns side by side, and a sentence where their numbers do not compare."""
+"""`autoresearch compare`: two campaigns side by side, and a sentence if their numbers are not comparable."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _EPILOG = """examples:
   autoresearch compare nov26 nov27
   autoresearch compare nov26 nov27 --json
 
-The gain is positive where the best is better than the baseline, whichever way the metric improves.
-The time is that of the experiments: proposing, training and scoring, added up. Where the campaigns
-have different numbers of experiments, a line has the best that each had after as many as the
-shorter one. A best is an estimate of what was kept, and somewhat lucky.
+A positive gain is better than the baseline, whether the metric is minimized or maximized. The time
+is the sum over all experiments of proposing, training and scoring. If one campaign has fewer
+experiments, an extra line compares the best of both after that number. The best is an estimate,
+and selection makes it slightly too good.
 
-exit status: 0; 2 when there is no such campaign. That the numbers do not compare is said, and is no
-failure."""
+exit status: 0, also if the numbers are not comparable (a sentence says so); 2 if there is no such
+campaign."""
 
-# What has to be the same: in words, and of a campaign's first record.
+# The conditions that must be equal, by name, read from a campaign's first record.
 _COMPARED: Mapping[str, Callable[[Experiment], str]] = {
     "metric": lambda one: one.metric_name,
     "direction": lambda one: one.direction,
@@ -45,19 +45,19 @@ class Sums:
     """A campaign in numbers.
 
     Attributes:
-        tag: Its name.
-        metric_name: What is measured.
-        baseline: The baseline's metric; None where there is none.
-        best: That of the last keep.
-        gain: How much better that is, in the metric's unit; positive is better.
-        audited_gain: The same by an audit, and `audited_margin` half of its 95% interval; None where there is none.
-        experiments: How many there are, the baseline not counted.
-        keeps: How many of them were kept; `discards` and `crashes` the same.
-        acceptance: The share of them that was kept; None where there are none.
-        runs: Training processes of all of them, the baseline's too.
-        hours: What they took.
-        cost_usd: What their proposals cost in US dollars; None where prices are not known.
-        began: When its first record was made, in UTC; `ended` its last.
+        tag: The campaign's name.
+        metric_name: The metric.
+        baseline: The baseline's metric; None without a baseline.
+        best: The metric of the last keep.
+        gain: How much better the best is than the baseline, in the metric's unit; positive is better.
+        audited_gain: The gain measured by an audit; `audited_margin` is half of its 95% interval. None without one.
+        experiments: Number of experiments without the baseline.
+        keeps: How many of them were kept; `discards` and `crashes` likewise.
+        acceptance: The share that was kept; None without experiments.
+        runs: Number of training processes, including the baseline's.
+        hours: Their total time.
+        cost_usd: Cost of proposals in US dollars; None if prices are unknown.
+        began: Time of the first record, in UTC; `ended`: of the last.
     """
 
     tag: str
@@ -80,17 +80,17 @@ class Sums:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `compare`."""
+    """The arguments of `compare`."""
     parser.epilog = _EPILOG
     parser.add_argument("tags", nargs=2, metavar="TAG", help="a campaign of this repository")
 
 
 def command(given: argparse.Namespace) -> int:
-    """Print the two."""
+    """Print both campaigns."""
     repository = here(given)
     one, other = given.tags
     if one == other:
-        raise UserError(f"compare {one} {other}: name two campaigns that are not the same")
+        raise UserError(f"compare {one} {other}: name two different campaigns")
     records = [repository.records(tag) for tag in given.tags]
     audits = [
         audit.of(repository.ratchet.audits(tag), chain(found)) for tag, found in zip(given.tags, records, strict=True)
@@ -123,7 +123,7 @@ def command(given: argparse.Namespace) -> int:
 
 
 def sums_of(tag: str, records: Sequence[Experiment], audited: Difference | None = None) -> Sums:
-    """A campaign's numbers, from its records and what its audit found."""
+    """A campaign's numbers, from its records and its audit."""
     line = chain(records)
     tried = [record for record in records if record.number != BASELINE]
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in tried) for status in Status}
@@ -151,7 +151,7 @@ def sums_of(tag: str, records: Sequence[Experiment], audited: Difference | None 
 
 
 def differences_of(one: Experiment, other: Experiment) -> dict[str, tuple[str, str]]:
-    """What two campaigns do not share and would have to, by the first record of each."""
+    """The conditions in which two campaigns differ, by the first record of each."""
     looked = {name: (str(look(one)), str(look(other))) for name, look in _COMPARED.items()}
     return {name: both for name, both in looked.items() if both[0] != both[1]}
 
@@ -166,7 +166,7 @@ def _sentence(differences: Mapping[str, tuple[str, str]]) -> str:
         return ""
     what = [f"{name} ({one or 'none'} and {other or 'none'})" for name, (one, other) in differences.items()]
     listed = what[0] if len(what) == 1 else f"{', '.join(what[:-1])} and {what[-1]}"
-    return output.line(f"The numbers do not compare: the campaigns were made with different {listed}.")
+    return output.line(f"The numbers are not comparable: the campaigns have different {listed}.")
 
 
 def _table(sums: Sequence[Sums], least: int, early: Sequence[float | None]) -> str:
@@ -188,7 +188,7 @@ def _table(sums: Sequence[Sums], least: int, early: Sequence[float | None]) -> s
         ["acceptance", *cells(lambda one: "-" if one.acceptance is None else f"{one.acceptance:.1%}")],
         ["runs", *cells(lambda one: str(one.runs))],
         ["time", *cells(lambda one: output.duration(one.hours * 3600))],
-        ["cost", *cells(lambda one: "not known" if one.cost_usd is None else f"${one.cost_usd:.2f}")],
+        ["cost", *cells(lambda one: "unknown" if one.cost_usd is None else f"${one.cost_usd:.2f}")],
     ]
     first = next(iter(metrics)) if len(metrics) == 1 else ""
     return output.table([row for row in rows if row], [Column(first), *(Column(one.tag, right=True) for one in sums)])

@@ -1,6 +1,6 @@
-"""`autoresearch completion`: what makes a shell complete the commands, their options, tags, files and folders.
+"""`autoresearch completion`: a script with which a shell completes commands, options, tags, files and folders.
 
-shtab writes it from the same command line that is parsed. Of a command whose module cannot be had, the name alone.
+shtab generates it from the parser of the command line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pytest_autoresearch.core.extras import need
 SHELLS = ("bash", "zsh", "fish")
 _TAGS = "_autoresearch_tags"
 
-# The branches of the campaigns, in the folder behind -C, through git: no Python is started while somebody types.
+# Tags come from the campaigns' branches in the folder of -C, through git: starting Python on each Tab is too slow.
 _LIST = "for-each-ref '--format=%(refname:lstrip=3)' refs/heads/autoresearch/ 2>/dev/null"
 _PREAMBLE = {
     "bash": rf"""{_TAGS}() {{
@@ -54,19 +54,19 @@ For zsh, in ~/.zshrc, below compinit:
 For fish:
   autoresearch completion fish > ~/.config/fish/completions/autoresearch.fish
 
-Commands, options and what they choose from are completed, and so are tags, files and folders.
+Completes commands, options and their choices, tags, files and folders.
 
 exit status: 0."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `completion`."""
+    """The arguments of `completion`."""
     parser.epilog = _EPILOG
-    parser.add_argument("shell", choices=SHELLS, help="the shell that it is for")
+    parser.add_argument("shell", choices=SHELLS, help="your shell")
 
 
 def command(given: argparse.Namespace) -> int:
-    """Print it."""
+    """Print the script."""
     script = script_for(given.shell)
     if given.json:
         output.dump({"shell": given.shell, "script": script})
@@ -93,8 +93,8 @@ def script_for(shell: str) -> str:
 
 
 def _mark(parser: argparse.ArgumentParser, completed: Mapping[str, object]) -> None:
-    """Say of each argument what it is completed with, by what `--help` calls it."""
-    for action in parser._actions:  # argparse has no other way to look at them; shtab takes it too
+    """Choose the completion of each argument by its metavar."""
+    for action in parser._actions:  # argparse has no public way to list arguments; shtab uses this, too
         if isinstance(action, argparse._SubParsersAction):
             for one in action.choices.values():
                 _mark(one, completed)

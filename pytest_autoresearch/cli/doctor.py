@@ -1,4 +1,4 @@
-"""`autoresearch doctor`: is this machine ready, and what puts right what is not. What is looked at is in `checkup`."""
+"""`autoresearch doctor`: whether this machine is ready, and how to fix it. The checks are in `doctor_checks`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _COLOURS = {"ok": "green", "note": "yellow", "failed": "red"}
 
 @dataclass(frozen=True, slots=True)
 class _Surroundings:
-    """Where it was asked, and what that asks for.
+    """The current repository and its harness.
 
     Attributes:
-        check: Of the repository.
-        repository: None where there is none.
-        harness: Of the harness; None where the repository has none.
-        described: What the harness said of itself; None where it said nothing.
-        sandbox: Tried with what training will see.
+        check: The check of the repository.
+        repository: None outside a repository.
+        harness: The check of the harness; None if the repository has none.
+        described: The harness's description of itself; None if it gave none.
+        sandbox: Tried with the files that training will see.
     """
 
     check: Check
@@ -46,16 +46,16 @@ class _Surroundings:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing of its own."""
+    """The epilog; there are no own arguments."""
     parser.epilog = (
-        "Looks at Python, git, GPU, PyTorch, disk, sandbox, key and Ray, and at the repository where there is one. A\n"
-        "`note` is something that one can do without: a GPU, a key, Ray; also a sandbox, but docs/trust.md first.\n"
-        "exit status: 0 when it is ready; 1 when it is not: the line below a failed check is what puts it right."
+        "Checks Python, git, GPU, PyTorch, disk, sandbox, key and Ray, and the current repository if there is one. A\n"
+        "`note` marks an optional thing: a GPU, a key, Ray, a sandbox (read docs/trust.md before you go without).\n"
+        "exit status: 0 if ready; 1 if not: the line below a failed check says how to fix it."
     )
 
 
 def command(given: argparse.Namespace) -> int:
-    """1 when a session could not run here."""
+    """1 if a session cannot run here."""
     enter(given)
     given.folder = Path()
     git, git_version = doctor_checks.git()
@@ -109,23 +109,23 @@ def command(given: argparse.Namespace) -> int:
 
 
 def _surroundings(given: argparse.Namespace, has_git: bool) -> _Surroundings:
-    """The repository here, and the sandbox tried with what training in it would see."""
+    """The repository here, and the sandbox, tried with the files that training would see."""
     try:
         repository = here(given)
     except UserError as error:
         inside = has_git and any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))
-        failed = True if inside else None  # elsewhere the machine alone is looked at
+        failed = True if inside else None  # outside a repository, only the machine is checked
         return _Surroundings(doctor_checks.told("repository", failed, str(error)), None, None, None, _bare_sandbox())
     settings = repository.settings
     missing = [path for path in settings.editable if not any(settings.root.glob(path))]
     check = Check("repository", False, str(repository.root))
     if missing:
-        said = f"{repository.root} has no {missing[0]}, which experiments would change"
+        said = f"{repository.root} has no {missing[0]}, the file that experiments change"
         check = Check("repository", True, said, "autoresearch init --command 'python YOURS.py' --metric NAME")
     try:
         equipment: Equipment = equip(replace(settings, sandbox="auto"), repository.ratchet)
     except UserError as error:
-        remedy = "autoresearch prepare, where it is data that are missing"
+        remedy = "autoresearch prepare, if data are missing"
         return _Surroundings(
             check, repository, doctor_checks.told("harness", True, str(error), remedy), None, _bare_sandbox()
         )
@@ -133,7 +133,7 @@ def _surroundings(given: argparse.Namespace, has_git: bool) -> _Surroundings:
     harness = None
     if settings.describe:
         name = f"profile {described.profile}" if described.profile else described.device
-        harness = Check("harness", False, f"{name}, {described.budget_seconds:g} s of training a run")
+        harness = Check("harness", False, f"{name}, {described.budget_seconds:g} s of training per run")
     return _Surroundings(check, repository, harness, described, equipment.sandbox)
 
 
@@ -150,7 +150,9 @@ def _print(checks: list[Check], ready: bool, profile: str, around: _Surroundings
             print(f"{'':<{wide + 10}}{output.colour('-> ', 'bold')}{check.remedy}")
     print()
     if ready:
-        begin = "pytest --autoresearch --max 3" if around.repository else "cd to a repository, and `autoresearch init`"
+        begin = (
+            "pytest --autoresearch --max 3" if around.repository else "cd to a repository and type `autoresearch init`"
+        )
         print(f"{output.colour('ready', 'green')}, profile {profile}: {begin}")
     else:
         failed = [check.name for check in checks if check.failed]

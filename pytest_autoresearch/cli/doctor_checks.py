@@ -1,7 +1,7 @@
-"""What this machine and this repository have for a campaign, each thing looked at for itself.
+"""The single checks of `autoresearch doctor`: what this machine and this repository offer a campaign.
 
-Imports nothing that is only looked for: PyTorch is asked in a process of its own. Prints nothing, and never tells more
-of a key than whether there is one.
+Does not import what it checks: PyTorch is checked in a separate process. Prints nothing, and of a key it only tells
+whether it is set.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pytest_autoresearch.ledger.git import version as git_version
 from pytest_autoresearch.sandboxes.select import Sandbox
 
 LEAST_PYTHON = (3, 11)
-LEAST_GIT = (2, 31)  # the first that tells where the git folder is in full
+LEAST_GIT = (2, 31)  # the first with `git rev-parse --path-format=absolute`
 LEAST_FREE_MB = 1024.0
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-_TORCH_SECONDS = 120.0  # a first import from a cold network disk
+_TORCH_SECONDS = 120.0  # a first import from a cold network disk can be slow
 _ASK_TORCH = """
 import json
 try:
@@ -42,13 +42,13 @@ print(json.dumps(said))
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
-        name: What.
-        failed: Whether no campaign can run for it; None where one can, with less.
+        name: What was checked.
+        failed: Whether it prevents a campaign; None if a campaign can run without it.
         said: What was found.
-        remedy: What puts it right, as it is typed where that can be; empty where nothing has to be.
+        remedy: How to fix it, as a command if possible; empty if nothing is wrong.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Check:
 
 
 def told(name: str, failed: bool | None, sentence: str, remedy: str = "") -> Check:
-    """A check whose sentence says itself what to type; that is the remedy where there is no other."""
+    """A check with a sentence; a command quoted in the sentence is the remedy if there is no other."""
     typed = re.search(r"type `([^`]+)`", sentence)
     return Check(name, failed, sentence, remedy or (typed[1] if typed else ""))
 
@@ -85,22 +85,22 @@ def git() -> tuple[Check, str]:
         return Check("git", True, "not installed, or not on PATH", "apt install git"), ""
     if found < LEAST_GIT:
         least = ".".join(map(str, LEAST_GIT))
-        return Check("git", True, f"{version} is too old: {least} is the least", "apt install git"), version
+        return Check("git", True, f"{version} is too old: {least} or newer is needed", "apt install git"), version
     return Check("git", False, version), version
 
 
 def gpu(seen: Visible) -> Check:
-    """The GPUs that a session may use; a machine without one is a machine for small experiments."""
+    """The GPUs that a session may use; without one, experiments run on the CPU."""
     if not seen.gpus:
         return Check("gpu", None, f"none ({seen.why}): training runs on the CPU, with the profile cpu")
     first = seen.gpus[0]
-    memory = "memory not told" if first.memory_mb is None else f"{first.memory_mb:.0f} MB"
-    more = f"; {len(seen.gpus)} in all" if len(seen.gpus) > 1 else ""
+    memory = "memory unknown" if first.memory_mb is None else f"{first.memory_mb:.0f} MB"
+    more = f"; {len(seen.gpus)} in total" if len(seen.gpus) > 1 else ""
     return Check("gpu", False, f"{first.name}, {memory}, driver {first.driver}{more}")
 
 
 def ask_torch(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What PyTorch says of itself: `version`, the `cuda` of its build, whether that is `usable`; or its `error`."""
+    """PyTorch's `version`, the `cuda` version of its build, and whether CUDA is `usable`; or its `error`."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _ASK_TORCH],
@@ -108,9 +108,9 @@ def ask_torch(environment: Mapping[str, str]) -> dict[str, Any]:
         )  # fmt: skip
         said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return {"error": f"it was not imported within {_TORCH_SECONDS:.0f} s"}
+        return {"error": f"import took longer than {_TORCH_SECONDS:.0f} s"}
     except (IndexError, ValueError):
-        return {"error": f"its import ended Python with exit status {done.returncode}"}
+        return {"error": f"importing it ended Python with exit status {done.returncode}"}
     return said
 
 
@@ -119,7 +119,7 @@ def torch(said: Mapping[str, Any], seen: Gpu | None, needed: bool) -> Check:
 
     Args:
         said: See `ask_torch`.
-        needed: Whether the repository's harness is sure to use it.
+        needed: Whether the repository's harness needs it.
     """
     if error := said.get("error"):
         absent = str(error).startswith("ModuleNotFoundError")
@@ -130,25 +130,25 @@ def torch(said: Mapping[str, Any], seen: Gpu | None, needed: bool) -> Check:
     if seen is None or said["usable"]:
         return Check("pytorch", False, text)
     if not said["cuda"]:
-        return Check("pytorch", True, f"{text}, so that it cannot use the GPU", "pip install --force-reinstall torch")
+        return Check("pytorch", True, f"{text}, so it cannot use the GPU", "pip install --force-reinstall torch")
     driver = _driver_cuda()
-    whose = f": the driver is for CUDA {driver} at most" if driver else ""
+    whose = f": the driver supports CUDA up to {driver}" if driver else ""
     remedy = "update the driver, or install a PyTorch for its CUDA (https://pytorch.org/get-started/locally)"
     return Check("pytorch", True, f"{text}, but it cannot use the GPU{whose}", remedy)
 
 
 def disk(folder: Path) -> tuple[Check, float]:
-    """Free space where the repository is and where data are kept, in MiB: the least of the two."""
+    """Free space of the repository's and the cache's disk, in MiB: the smaller of the two."""
     free = {place: shutil.disk_usage(place).free / 2**20 for place in {folder, _existing(_cache())}}
     place = min(free, key=lambda one: free[one])
     said = f"{free[place] / 1024:.1f} GB free in {place}"
     if free[place] < LEAST_FREE_MB:
-        return Check("disk", True, said, f"free some: du -xh {place} | sort -h | tail"), free[place]
+        return Check("disk", True, said, f"free some space: du -xh {place} | sort -h | tail"), free[place]
     return Check("disk", False, said), free[place]
 
 
 def sandbox(found: Sandbox, policy: str) -> Check:
-    """What experiments are held in, as it was tried.
+    """The sandbox of experiments, as found by trying it.
 
     Args:
         policy: One of the settings' SANDBOXES.
@@ -156,7 +156,7 @@ def sandbox(found: Sandbox, policy: str) -> Check:
     if policy == "off":
         return Check("sandbox", None, "switched off in the configuration: proposals run with your own rights")
     if not found.why:
-        return Check("sandbox", False, f"{found.words}, tried: it holds")
+        return Check("sandbox", False, f"{found.words}, tried: it works")
     installed = shutil.which("bwrap") is not None
     remedy = "docs/trust.md says what to do" if installed else "apt install bubblewrap"
     without = "" if policy == "require" else "; proposals run with your own rights" * (not found.confines)
@@ -164,33 +164,33 @@ def sandbox(found: Sandbox, policy: str) -> Check:
 
 
 def key(proposer: str) -> Check:
-    """Whether there is a key for the Anthropic API; it is looked at no further."""
+    """Whether a key for the Anthropic API is set; the key itself is not checked."""
     name = next((name for name in KEYS if os.environ.get(name)), None)
     if name:
         return Check("key", False, f"{name} is set")
     needed = proposer == "anthropic"
-    said = "none, and the configuration's proposer needs one" if needed else "none: `search` or an agent proposes"
+    said = "none, but the configured proposer needs one" if needed else "none: `search` or an agent proposes"
     return Check("key", True if needed else None, said, f"export {KEYS[0]}=...")
 
 
 def ray() -> Check:
     """Whether Ray is installed, for clusters."""
     there = find_spec("ray") is not None
-    return Check("ray", False if there else None, "installed" if there else "not installed: one machine needs none")
+    return Check("ray", False if there else None, "installed" if there else "not installed: not needed on one machine")
 
 
 def profile(seen: Gpu | None) -> str:
-    """The hardware class by memory, for a repository whose harness does not say; see docs/hardware.md."""
+    """The hardware class by memory, for a repository whose harness does not name one; see docs/hardware.md."""
     gb = (seen.memory_mb or 0.0) / 1024 if seen else 0.0
     for name, least in (("a100-80", 80), ("a100-40", 40), ("rtx-24", 24), ("rtx-12", 12), ("gtx-6", 6)):
-        if gb >= 0.9 * least:  # cards report a little less than they are sold with
+        if gb >= 0.9 * least:  # cards report slightly less memory than advertised
             known = next((kind for kind in ("h200", "h100") if seen and kind.upper() in seen.name.upper()), name)
             return known if name == "a100-80" else name
     return "cpu"
 
 
 def _driver_cuda() -> str:
-    """The newest CUDA that the driver knows."""
+    """The newest CUDA version that the driver supports."""
     version = nvml.ask("nvmlSystemGetCudaDriverVersion")
     return f"{version // 1000}.{version % 1000 // 10}" if version else ""
 

@@ -1,5 +1,7 @@
-"""`autoresearch init`: what a campaign needs, added to a repository that is there. What exists is never written to, but
-for lines at the end of `.gitignore`; a second call changes nothing."""
+"""`autoresearch init`: adds the files that a campaign needs to an existing repository.
+
+Existing files are not changed, except for lines at the end of `.gitignore`. A second call changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -42,19 +44,19 @@ _EPILOG = """examples:
   autoresearch init --command 'python sort.py' --metric score --direction maximize
   autoresearch init --command 'python measure.py' --editable sort.py --metric cpu_seconds
 
-Adds program.md, experiments/test_METRIC.py, pytest.ini, lines in .gitignore and a workflow for GitHub Actions. What is
-there already is left as it is; where pytest is configured elsewhere, the lines to add are printed instead. Where
-experiments/ holds tests of something else, the acceptance rule goes to research/."""
+Adds program.md, experiments/test_METRIC.py, pytest.ini, lines in .gitignore and a workflow for GitHub Actions. Existing
+files are not changed: if pytest is configured in another file, the lines to add are printed instead. If experiments/
+holds other tests, the acceptance rule goes to research/."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One thing that a campaign needs.
+    """One file that a campaign needs.
 
     Attributes:
-        path: Where, from the repository's top.
-        done: `wrote`, `added` (lines), or `kept` as it is.
-        said: What it is for.
+        path: Relative to the repository's top folder.
+        done: `wrote`, `added` (lines), or `kept` unchanged.
+        said: Its purpose.
     """
 
     path: str
@@ -63,24 +65,24 @@ class _Part:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `init`."""
+    """The arguments of `init`."""
     parser.epilog = _EPILOG
     parser.add_argument(
-        "--command", dest="training", metavar="COMMAND", help="what is run and measured (python train.py)"
+        "--command", dest="training", metavar="COMMAND", help="the command to run and measure (python train.py)"
     )
-    parser.add_argument("--metric", metavar="NAME", help="the name under which it prints its metric (val_bpb)")
+    parser.add_argument("--metric", metavar="NAME", help="the name of the metric that it prints (val_bpb)")
     parser.add_argument(
         "--direction", choices=tuple(map(str, Direction)), help="which way the metric improves (minimize)"
     )
     parser.add_argument(
         "--editable", nargs="+", action="extend", metavar="FILE",
-        help="what experiments may change, globs allowed (the script of the command)",
+        help="files that experiments may change, globs allowed (the script of the command)",
     )  # fmt: skip
     parser.add_argument("--no-workflow", action="store_true", help="add no workflow for GitHub Actions")
 
 
 def command(given: argparse.Namespace) -> int:
-    """0 when everything is there."""
+    """0 if everything is there."""
     enter(given)
     config = configuration()
     root = config.rootpath.resolve()
@@ -95,7 +97,7 @@ def command(given: argparse.Namespace) -> int:
     _check(settings, named=bool(given.training))
     lines = _missing_lines(config, wanted)
     parts = [
-        _write(top, root / "program.md", scaffold.charter(settings), "the charter: say there what to aim for"),
+        _write(top, root / "program.md", scaffold.charter(settings), "the charter: write your research goals there"),
         _rule(top, settings),
         *_configuration(top, config, lines),
         _ignore(git, top, settings),
@@ -113,14 +115,14 @@ def command(given: argparse.Namespace) -> int:
 _FOR_CI = "a night on a GPU runner of your own"
 
 
-# ------------------------------------------------------------------------------------------------ what is wanted
+# ------------------------------------------------------------------------------------------------------ settings
 
 
 def _wanted(given: argparse.Namespace, now: Settings, patterns: Sequence[str]) -> dict[str, Value]:
-    """The ini keys, as they are to be: what was typed, what follows from it, what is configured already.
+    """The ini keys to configure: from the arguments, what follows from them, and the existing configuration.
 
     Args:
-        patterns: Of the names of test files.
+        patterns: Name patterns of test files.
     """
     editable = tuple(given.editable or ())
     training = given.training
@@ -131,7 +133,7 @@ def _wanted(given: argparse.Namespace, now: Settings, patterns: Sequence[str]) -
     scripts = tuple(name for name in named if (now.root / name).is_file())[:1]
     if not editable:
         editable = (scripts or named[:1] or now.editable) if given.training else now.editable
-    # What measures, and is no experiment's to change, decides what is kept.
+    # A script that measures and is not editable decides what is kept, so it is frozen.
     frozen = tuple(path for path in scripts if path not in editable and path not in now.frozen)
     return {
         "autoresearch_command": training,
@@ -144,11 +146,11 @@ def _wanted(given: argparse.Namespace, now: Settings, patterns: Sequence[str]) -
 
 
 def _named(training: str, root: Path) -> tuple[str, ...]:
-    """The files that the command names and that would be the repository's, whether they are there or not."""
+    """The repository files that the command names, existing or not."""
     try:
         words = shlex.split(training)
     except ValueError:
-        return ()  # `read` says what is wrong with it
+        return ()  # `read` reports the error
     found = []
     for before, word in itertools.pairwise(words):
         if before == "-m":
@@ -159,16 +161,16 @@ def _named(training: str, root: Path) -> tuple[str, ...]:
 
 
 def _module(name: str, root: Path) -> str:
-    """The file that `python -m` runs; the likeliest where there is none."""
+    """The file that `python -m` runs; if it does not exist, the most likely path."""
     path = name.replace(".", "/")
     places = (f"{path}.py", f"{path}/__main__.py", f"src/{path}.py", f"src/{path}/__main__.py")
     return next((place for place in places if (root / place).is_file()), places[0])
 
 
 def _folder(root: Path, configured: str, patterns: Sequence[str]) -> str:
-    """The folder of acceptance rules: another one where the usual one holds tests of something else.
+    """The folder of acceptance rules; not `experiments` if that folder holds other tests.
 
-    A session would import those, and `experiments` is what many call the folder of their own.
+    A session would import those tests, and many repositories have a folder `experiments`.
     """
     if configured != _DEFAULTS["autoresearch_experiments"]:
         return configured
@@ -176,7 +178,7 @@ def _folder(root: Path, configured: str, patterns: Sequence[str]) -> str:
 
 
 def _is_taken(folder: Path, patterns: Sequence[str]) -> bool:
-    """Whether the folder has tests, and none of them takes the fixture `experiment`."""
+    """Whether the folder has tests but none with the fixture `experiment`."""
     tests = [path for path in rule_files(folder) if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]
     return bool(tests) and not any(map(_is_rule, tests))
 
@@ -186,10 +188,10 @@ def _is_rule(path: Path) -> bool:
 
 
 def _check(settings: Settings, named: bool) -> None:
-    """See that there is something to experiment on.
+    """Check that there are files to experiment on.
 
     Args:
-        named: Whether the user named the files, so that the command is theirs.
+        named: Whether the user gave the command.
     """
     for pattern in settings.editable:
         if (settings.root / pattern).exists() or any(settings.root.glob(pattern)):
@@ -199,23 +201,23 @@ def _check(settings: Settings, named: bool) -> None:
         )
         if named and pattern in _named(shlex.join(settings.command), settings.root):
             raise UserError(
-                f"there is no {pattern} here, which `{shlex.join(settings.command)}` would run: name one that is here, "
-                "or with --editable FILE what experiments may change"
+                f"`{shlex.join(settings.command)}` runs {pattern}, which does not exist here: name an existing file or "
+                "name the files that experiments may change with --editable FILE"
             )
         if named and pattern == "train.py":
             raise UserError(
-                f"`{shlex.join(settings.command)}` names no file of this repository: say with --editable FILE what "
-                "experiments may change"
+                f"`{shlex.join(settings.command)}` names no file of this repository: name the files that experiments "
+                "may change with --editable FILE"
             )
         which = scripts[0] if scripts else "train.py"
         raise UserError(
-            f"there is no {pattern} here: name the script that is run and measured, such as "
+            f"there is no {pattern} here: name the script to run and measure, such as "
             f"`autoresearch init --command 'python {which}' --metric score`"
         )
 
 
 def _missing_lines(config: pytest.Config, wanted: Mapping[str, Value]) -> list[str]:
-    """What the configuration does not say yet."""
+    """The lines that the configuration lacks."""
     have: dict[str, Value] = {}
     for key, default in _DEFAULTS.items():
         value = config.getini(key)
@@ -224,7 +226,7 @@ def _missing_lines(config: pytest.Config, wanted: Mapping[str, Value]) -> list[s
     return scaffold.configuration({key: value for key, value in wanted.items() if have[key] != value}, toml)
 
 
-# -------------------------------------------------------------------------------------------------------- parts
+# -------------------------------------------------------------------------------------------------------- files
 
 
 def _write(top: Path, path: Path, text: str, said: str) -> _Part:
@@ -241,7 +243,7 @@ def _rule(top: Path, settings: Settings) -> _Part:
     said = "the acceptance rule, a test"
     folder = settings.experiments_folder
     if settings.experiments in _OTHER_FOLDERS:
-        said += f"; {_DEFAULTS['autoresearch_experiments']}/ holds others, which are left alone"
+        said += f"; {_DEFAULTS['autoresearch_experiments']}/ holds other tests and is not changed"
     for path in filter(_is_rule, sorted(rule_files(folder))):
         return _Part(path.relative_to(top).as_posix(), "kept", said)
     text = scaffold.rule(settings.metric, settings.direction)
@@ -249,7 +251,7 @@ def _rule(top: Path, settings: Settings) -> _Part:
 
 
 def _is_configured(config: pytest.Config) -> bool:
-    """Whether a file configures pytest; a pyproject.toml without a word of it does not."""
+    """Whether a file configures pytest; a pyproject.toml without a pytest table does not."""
     if config.inipath is None or config.inipath.name != "pyproject.toml":
         return config.inipath is not None
     with config.inipath.open("rb") as file:
@@ -267,22 +269,22 @@ def _configuration(top: Path, config: pytest.Config, lines: list[str]) -> Iterat
 
 
 def _ignore(git: Git, top: Path, settings: Settings) -> _Part:
-    """Lines at the end of `.gitignore`, for what git does not ignore yet."""
+    """Add lines to `.gitignore` for files that git does not ignore yet."""
     path = settings.root / ".gitignore"
     name = path.relative_to(top).as_posix()
     wanted = scaffold.ignored(settings.experiments)
     missing = [one for one in wanted if git.ask("check-ignore", "--quiet", "--no-index", one) is None]
     if not missing:
-        return _Part(name, "kept", "what git is to ignore")
+        return _Part(name, "kept", "files for git to ignore")
     existed = path.exists()
     before = path.read_bytes() if existed else b""
     gap = "" if not before or before.endswith(b"\n") else "\n"
     with path.open("ab") as file:
         file.write((gap + "".join(f"{one}\n" for one in missing)).encode())
-    return _Part(name, "added" if existed else "wrote", f"what git is to ignore: {', '.join(missing)}")
+    return _Part(name, "added" if existed else "wrote", f"files for git to ignore: {', '.join(missing)}")
 
 
-# -------------------------------------------------------------------------------------------------- what is said
+# -------------------------------------------------------------------------------------------------------- output
 
 
 def _following(git: Git, to_add: list[str]) -> list[str]:
@@ -309,8 +311,8 @@ def _print(parts: list[_Part], config: pytest.Config, to_add: list[str], followi
         print(f"\nadd to {output.line(config.inipath.name)}, under {_section(config.inipath)}:")
         print("\n".join(f"  {line}" for line in to_add))
     elif all(part.done == "kept" for part in parts):
-        print("\neverything was there already; nothing was changed")
-    print("\nnext, after a look at program.md:")
+        print("\neverything is already there; nothing was changed")
+    print("\nedit program.md, then type:")
     print("\n".join(f"  {one}" for one in following))
 
 

@@ -1,7 +1,7 @@
-"""What the commands print with: tables, blocks of `name: value`, JSON, and colours where a person is looking.
+"""Printing for the commands: tables, blocks of `name  value`, JSON, and colours on a terminal.
 
-Text out of records, files and repositories was written by strangers: everything here makes it plain before it reaches
-a terminal. Knows nothing of campaigns.
+Text from records, files and repositories is untrusted: every function here makes it safe for a terminal. Knows nothing
+of campaigns.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pytest_autoresearch.reports import plain as reading
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bold": 1, "dim": 2}
 _GAP = "  "
-_LEAST = 20  # the last column is cut to less only where nothing else can be left out
-_FIRST = 3  # columns that say what a row is
+_LEAST = 20  # columns of the terminal for the last column, if other columns can be left out
+_FIRST = 3  # columns that identify a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: Its heading.
-        right: Whether it is aligned to the right, as numbers are.
+        name: The heading.
+        right: Whether cells are aligned to the right, for numbers.
     """
 
     name: str
@@ -39,17 +39,17 @@ class Column:
 
 
 def terminal() -> bool:
-    """Whether a person is looking at what is printed."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def coloured() -> bool:
-    """Whether colours may be used: on a terminal that has them, unless NO_COLOR is set."""
+    """Whether to use colours: on a terminal that has them, unless NO_COLOR is set."""
     return terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def colour(text: str, name: str) -> str:
-    """The text in a colour (or `bold`, `dim`) where colours may be used; an empty name leaves it as it is."""
+    """The text in a colour (or `bold`, `dim`) if colours are used; unchanged for an empty name."""
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if name and text and coloured() else text
 
 
@@ -59,22 +59,22 @@ def line(text: object) -> str:
 
 
 def plain(text: str) -> str:
-    """The text with its line ends, without escapes and control characters."""
+    """The text with its line breaks, without escapes and control characters."""
     return reading.plain(text).rstrip("\n")
 
 
 def visible(text: str) -> str:
-    """A change or a log, where each character that is not seen is shown by its number."""
+    """A diff or a log with invisible characters shown as code points."""
     return reading.visible(text.replace("\r\n", "\n").replace("\r", "\n")).rstrip("\n")
 
 
 def table(rows: Iterable[Sequence[object]], columns: Sequence[Column], colours: Sequence[str] = ()) -> str:
-    """The rows under their headings, in aligned columns; on a terminal the last one is cut to its width.
+    """The rows under their headings, in aligned columns; on a terminal the last column is cut to fit.
 
     Args:
-        rows: Cells as text, one for each column; None is an empty one.
+        rows: One cell for each column; None is an empty cell.
         columns: From left to right.
-        colours: A colour's name for each row, or empty.
+        colours: The name of a colour for each row, or an empty string.
     """
     cells = [["" if cell is None else line(cell) for cell in row] for row in rows]
     names = [line(column.name) for column in columns]
@@ -95,9 +95,10 @@ def table(rows: Iterable[Sequence[object]], columns: Sequence[Column], colours: 
 
 
 def told(columns: Sequence[tuple[Column, Sequence[str]]], colours: Sequence[str] = ()) -> str:
-    """A table by its columns, less those that say nothing in any row, and those that a narrow terminal has no room for.
+    """A table without empty columns and without those that do not fit on a narrow terminal.
 
-    The last column says most, and the first ones which row it is: those before the last go first.
+    The first columns identify the row and the last one says most, so the columns just before the last are dropped
+    first.
     """
     shown = [(column, cells) for column, cells in columns if any(cells) or not cells]
     whole = shutil.get_terminal_size().columns
@@ -107,12 +108,12 @@ def told(columns: Sequence[tuple[Column, Sequence[str]]], colours: Sequence[str]
 
 
 def pairs(items: Iterable[tuple[str, object]], indent: int = 0, least: int = 0) -> str:
-    """Lines of `name  value`, the values aligned; further lines of a value stand below its first. None is left out.
+    """Lines of `name  value` with aligned values; further lines of a value are indented below it. None is skipped.
 
     Args:
         items: Names and values.
-        indent: Columns before the names.
-        least: How many columns the names have at least, so that several blocks are aligned.
+        indent: Spaces before the names.
+        least: Minimum width of the names, to align several blocks.
     """
     shown = [(line(name), plain(str(value)).split("\n")) for name, value in items if value is not None]
     margin = max((width(name) for name, _ in shown), default=0)
@@ -125,12 +126,12 @@ def pairs(items: Iterable[tuple[str, object]], indent: int = 0, least: int = 0) 
 
 
 def dump(document: object) -> None:
-    """Print JSON in ASCII; what is no finite number is null, what JSON does not know is text."""
+    """Print JSON in ASCII. Numbers that are not finite are null; values that JSON cannot hold become strings."""
     print(json.dumps(_finite(document), indent=2, allow_nan=False, default=str))
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: `0.8 s`, `42 s`, `3 min 20 s`, `7 h 05 min`."""
+    """A duration for people: `0.8 s`, `42 s`, `3 min 20 s`, `7 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -148,14 +149,14 @@ def memory(mb: float) -> str:
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+    """The width of the text on a terminal, in columns."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def cut(text: str, room: int) -> str:
-    """The text in so many columns, with an ellipsis where it is longer."""
+    """The text cut to `room` columns, with an ellipsis if it was longer."""
     if width(text) <= room:
         return text
     wide = itertools.accumulate(map(width, text))
@@ -164,7 +165,7 @@ def cut(text: str, room: int) -> str:
 
 
 def _width(column: Column, cells: Sequence[str]) -> int:
-    """What a column takes with the gap behind it."""
+    """The width of a column, including the gap after it."""
     return max(width(line(text)) for text in (column.name, *cells)) + len(_GAP)
 
 

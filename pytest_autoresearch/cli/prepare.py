@@ -1,5 +1,7 @@
-"""`autoresearch prepare`: hands on to the harness's own `prepare`. Knows of a harness only how it is asked to describe
-itself, which says where it is."""
+"""`autoresearch prepare`: runs the harness's own `prepare` command.
+
+Finds the harness by the command with which it is asked to describe itself.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,17 @@ _DESCRIBE = ".describe"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Everything that is typed is the harness's, its options and `--help` too."""
+    """Pass all arguments, even `--help`, to the harness's command."""
     parser.prefix_chars = ""
     parser.description = (
-        "Make the harness's data: shards, tokenizer, packed rows. What is typed here goes to the harness's own\n"
-        "command, `python -m harness.prepare`; `autoresearch prepare --help` shows its options."
+        "Make the harness's data: shards, tokenizer, packed rows. All arguments go to the harness's own command,\n"
+        "`python -m harness.prepare`; `autoresearch prepare --help` shows its options."
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="options of the harness's command")
 
 
 def command(given: argparse.Namespace) -> int:
-    """The harness's own exit status."""
+    """Returns the harness's exit status."""
     words = [word for word in given.words if word != "--json"]
     try:
         settings = here(given).settings
@@ -39,7 +41,7 @@ def command(given: argparse.Namespace) -> int:
         return 0
     sys.stdout.flush()
     as_json = len(words) < len(given.words)
-    # A program that reads JSON is told how it ended; what the harness says meanwhile is for people.
+    # With --json, standard output holds only the result; the harness's own output goes to standard error.
     done = subprocess.run(
         this_python(tuple(asked)), cwd=settings.root, stdout=sys.stderr if as_json else None, check=False
     )
@@ -49,7 +51,7 @@ def command(given: argparse.Namespace) -> int:
 
 
 def _help(why: str) -> str:
-    """Help where there is no harness to give it."""
+    """The help text in a repository without a harness."""
     parser = argparse.ArgumentParser(
         prog="autoresearch prepare", usage="%(prog)s [--json] ...", add_help=False,
         epilog=f"Not here: {output.line(why)}", formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,10 +61,10 @@ def _help(why: str) -> str:
 
 
 def _prepare(settings: Settings) -> list[str]:
-    """`python -m harness.prepare`, where the repository's harness is described by `python -m harness.describe`.
+    """`python -m harness.prepare`, if the repository's harness is described by `python -m harness.describe`.
 
     Raises:
-        UserError: It has none.
+        UserError: The repository has no harness.
     """
     described = settings.describe or ()
     for place, word in enumerate(described):
@@ -72,6 +74,6 @@ def _prepare(settings: Settings) -> list[str]:
             if (folder / "prepare.py").is_file():
                 return [*described[: place + 1], f"{package}.prepare"]
     raise UserError(
-        "this repository has no harness whose data could be prepared (autoresearch_describe names none): "
-        f"`{shlex.join(settings.command)}` finds its data itself"
+        "this repository has no harness with data to prepare (autoresearch_describe names none): "
+        f"`{shlex.join(settings.command)}` finds its own data"
     )

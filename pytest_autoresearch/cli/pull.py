@@ -1,4 +1,4 @@
-"""`autoresearch pull`: a campaign from a remote. What may be taken over is decided in `remotes`."""
+"""`autoresearch pull`: fetch a campaign from a remote. `ledger.remotes` decides what may be taken."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_autoresearch.ledger import remotes
 def arguments(parser: argparse.ArgumentParser) -> None:
     push.arguments(parser)
     parser.epilog = (
-        "Plain git underneath: the branch autoresearch/TAG and refs/autoresearch/TAG/*. No record is replaced, the\n"
-        "branch never moves backwards, and nothing moves while a session of the campaign runs here. Without --tag it\n"
-        "is the campaign that was worked on here last, else the only one that the remote has."
+        "Uses plain git for the branch autoresearch/TAG and refs/autoresearch/TAG/*. It never replaces a record and\n"
+        "never moves the branch backwards. It changes nothing while a session of the campaign runs here. Without\n"
+        "--tag, it fetches the campaign worked on here last, else the remote's only campaign."
     )
 
 
 def command(given: argparse.Namespace) -> int:
-    """0 when everything of the remote is here."""
+    """0 if everything from the remote is here."""
     repository = here(given)
     ratchet = repository.ratchet
     remote = remotes.remote_of(ratchet.git, given.remote)
@@ -34,13 +34,13 @@ def command(given: argparse.Namespace) -> int:
     if moved.records or moved.advanced:
         print(f"pulled {push.said(tag, moved)} from {output.line(remotes.shown(remote))}")
     else:
-        print(f"all of campaign {tag} at {output.line(remotes.shown(remote))} is here already")
-    print(f"go on with: pytest --autoresearch --autoresearch-tag {tag}")
+        print(f"all of campaign {tag} from {output.line(remotes.shown(remote))} is already here")
+    print(f"continue with: pytest --autoresearch --autoresearch-tag {tag}")
     return 0
 
 
 def _known(repository: Repository) -> str:
-    """The campaign that is meant here where none was named; empty where there is none."""
+    """The campaign to pull if none was named; empty if there is none here."""
     if repository.settings.tag:
         return repository.settings.tag
     try:

@@ -1,4 +1,4 @@
-"""`autoresearch push`: a campaign to a remote. What may be sent is decided in `remotes`."""
+"""`autoresearch push`: send a campaign to a remote. `ledger.remotes` decides what may be sent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pytest_autoresearch.ledger.remotes import CampaignCopy, Moved
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What a subcommand about a remote takes; `pull` takes the same."""
+    """The arguments of `push` and of `pull`."""
     parser.add_argument("remote", nargs="?", metavar="REMOTE", help="its name or address (origin, or the only one)")
     tag_argument(parser, plain=False)
     parser.epilog = (
-        "Plain git underneath: the branch autoresearch/TAG and refs/autoresearch/TAG/*, in one atomic push that\n"
-        "never replaces a record. Logs and patches under experiments/runs/ stay on this machine. In a clone,\n"
-        "`autoresearch pull` takes it all over and `pytest --autoresearch` goes on with the next number."
+        "Uses plain git: one atomic push of the branch autoresearch/TAG and refs/autoresearch/TAG/*, which never\n"
+        "replaces a record. Logs and patches under experiments/runs/ stay on this machine. In a clone,\n"
+        "`autoresearch pull` fetches the campaign, and `pytest --autoresearch` continues with the next number."
     )
 
 
 def command(given: argparse.Namespace) -> int:
-    """0 when the remote has everything."""
+    """0 if the remote has everything."""
     repository = here(given)
     tag = repository.choose(given.tag)
     remote = remotes.remote_of(repository.ratchet.git, given.remote)
@@ -31,14 +31,14 @@ def command(given: argparse.Namespace) -> int:
     if given.json:
         output.dump(document(tag, remote, moved))
     elif not (moved.records or moved.advanced):
-        print(f"{output.line(remotes.shown(remote))} has all of campaign {tag} already")
+        print(f"{output.line(remotes.shown(remote))} already has all of campaign {tag}")
     else:
         print(f"pushed {said(tag, moved)} to {output.line(remotes.shown(remote))}")
     return 0
 
 
 def document(tag: str, remote: str, moved: Moved) -> dict[str, object]:
-    """What was brought over, for programs."""
+    """What was transferred, for programs."""
     return {
         "tag": tag,
         "remote": remotes.shown(remote),
@@ -50,6 +50,6 @@ def document(tag: str, remote: str, moved: Moved) -> dict[str, object]:
 
 
 def said(tag: str, moved: Moved) -> str:
-    """What was brought over, in words."""
+    """What was transferred, in words."""
     what = f"{remotes.span(moved.records) or 'no experiment'} of campaign {tag}"
     return f"{what}, and the branch autoresearch/{tag} ({moved.head[:7]})," if moved.advanced else what

@@ -1,4 +1,4 @@
-"""`autoresearch report`: a campaign's page and picture, from its records and what its runs left behind."""
+"""`autoresearch report`: a campaign's page and picture, from its records and log files."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from pytest_autoresearch.reports.summary import plural
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The campaign, and where to write."""
+    """The campaign, and the output file."""
     parser.description = (
-        f"Write a campaign as one page that opens from disk without a network, and as a picture beside it, {PICTURE}.\n"
-        "A session writes the page by itself as it goes; this reads every log and change again."
+        f"Write a campaign as one page that needs no network, and as a picture, {PICTURE}.\n"
+        "A session writes the page itself while it runs; this command reads every log and diff again."
     )
     tag_argument(parser)
     parser.add_argument(
         "--output", type=_target, metavar="FILE",
-        help=f"the page, or with a slash at its end a folder for both ({PAGE} beside results.tsv)",
+        help=f"the page, or with a trailing slash a folder for both ({PAGE} beside results.tsv)",
     )  # fmt: skip
 
 
 def command(given: argparse.Namespace) -> int:
-    """Write both; without matplotlib the page alone, and a sentence."""
+    """Write both files; without matplotlib only the page, and a note."""
     start = Path.cwd()
     repository = here(given)
     records = [record for record in repository.records(given.tag) if record.verdict is not None]
@@ -46,7 +46,7 @@ def command(given: argparse.Namespace) -> int:
     picture = target.with_name(PICTURE) if available() else None
     for path in (target, picture):
         if path is not None:
-            check(path)  # before the work
+            check(path)  # before any work
     found = {one.number: artifact for one, artifact in gather(records, ratchet.git, repository.settings.artifacts)}
     audited = audit.of(ratchet.audits(), chain(records))
     about = About(_is_running(ratchet), time.time(), audit.sentence(audited) if audited else "")
@@ -74,12 +74,12 @@ def command(given: argparse.Namespace) -> int:
 
 
 def _target(text: str) -> Path:
-    """The page that is meant: what ends with a slash is a folder, also where there is none yet."""
+    """The page's path; a path with a trailing slash is a folder, which need not exist yet."""
     return Path(text, PAGE) if text.endswith("/") else Path(text)
 
 
 def _is_running(ratchet: Ratchet) -> bool:
-    """Whether a session takes part in the campaign, so that its page is about to be another."""
+    """Whether a session of the campaign is running, so that the page is not final."""
     try:
         with ratchet.alone():
             return False

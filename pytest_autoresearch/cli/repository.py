@@ -1,4 +1,4 @@
-"""The repository that the command line is typed in: its settings as pytest reads them, its campaigns and records."""
+"""The current repository: its settings as pytest reads them, its campaigns and records."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pytest_autoresearch.settings import Settings, read
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Where campaigns are.
+    """A repository with campaigns.
 
     Attributes:
-        settings: The options' defaults and the ini keys.
+        settings: From ini keys and the defaults of options.
         ratchet: Its git.
     """
 
@@ -33,10 +33,10 @@ class Repository:
         return self.settings.root
 
     def choose(self, tag: str | None) -> str:
-        """The campaign of that name, which is open from then on; else the one of the branch here or the last.
+        """Open a campaign: the given one, else the one of the current branch, else the one worked on last.
 
         Raises:
-            UserError: There is none of that name, or none at all.
+            UserError: There is no such campaign, or none at all.
         """
         known = self.ratchet.campaigns()
         kind, _, here = self.ratchet.here().removeprefix("refs/heads/").partition("/")
@@ -54,16 +54,16 @@ class Repository:
         """Every record of the chosen campaign, by number.
 
         Raises:
-            UserError: There is no such campaign, or a record says what no session writes: it may be a stranger's.
+            UserError: There is no such campaign, or a record was not written by a session.
         """
         return self.ratchet.records(self.choose(tag))
 
 
 def enter(given: argparse.Namespace) -> None:
-    """Work in the folder that was given from now on.
+    """Change into the given folder.
 
     Raises:
-        UserError: It is none.
+        UserError: It is not a folder.
     """
     try:
         os.chdir(given.folder)
@@ -72,28 +72,28 @@ def enter(given: argparse.Namespace) -> None:
 
 
 def here(given: argparse.Namespace) -> Repository:
-    """The repository of the folder that was given, by its own pytest configuration; no conftest is imported.
+    """The repository of the given folder, with its pytest configuration; no conftest is imported.
 
     Raises:
-        UserError: There is no git repository, or its configuration makes no sense.
+        UserError: There is no git repository, or its configuration is invalid.
     """
     enter(given)
     config = configuration()
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
     try:
         return Repository(settings, Ratchet(settings.root))
-    except NoRepository:  # a session would begin one; what only reads one is in the wrong folder
+    except NoRepository:  # a command that only reads one is in the wrong folder
         said = f"{settings.root} is not a git repository: cd to your repository, or give it with -C FOLDER"
         raise UserError(said) from None
 
 
 def configuration(*plugins: str) -> pytest.Config:
-    """Pytest's configuration here, with no other plugins where it can be read without: they take most of the time."""
+    """Pytest's configuration here, without other plugins if possible, because loading them is slow."""
     named = [word for name in ("pytest_autoresearch.plugin", *plugins) for word in ("-p", name)]
     alone = ["--noconftest", "--capture=no", "--disable-plugin-autoload", *named]
     try:
         return pytest.Config.fromdictargs({}, alone)
-    except (pytest.UsageError, Warning):  # it may be strict about their keys
+    except (pytest.UsageError, Warning):  # a strict configuration rejects the keys of missing plugins
         pass
     try:
         return pytest.Config.fromdictargs({}, ["--noconftest", "--capture=no"])
@@ -102,25 +102,25 @@ def configuration(*plugins: str) -> pytest.Config:
 
 
 class _OneTag(argparse.Action):
-    """A campaign, which may be named in two ways, but is one."""
+    """Accepts a campaign as --tag or as TAG, but not two different ones."""
 
     def __call__(self, parser: argparse.ArgumentParser, given: argparse.Namespace, value: Any, *_: Any) -> None:
         if getattr(given, "tag", None) not in (None, value):
-            parser.error(f"the campaign is {given.tag} or {value}: name one")
+            parser.error(f"two campaigns, {given.tag} and {value}: name one")
         given.tag = value
 
 
-_THE_ONE = "that of the branch checked out here, else the one worked on last"
+_THE_ONE = "the one of the current branch, else the one worked on last"
 
 
 def tag_argument(parser: argparse.ArgumentParser, plain: bool = True, unnamed: str = _THE_ONE) -> None:
     """`--tag`, for commands about one campaign.
 
     Args:
-        plain: Whether TAG may stand there by itself, too: where nothing else does.
-        unnamed: Which campaign it is when none is named.
+        plain: Whether a positional TAG is allowed, too.
+        unnamed: The campaign used without TAG, for the help text.
     """
     told = f"the campaign ({unnamed})"
     parser.add_argument("--tag", action=_OneTag, metavar="TAG", help=told)
-    if plain:  # a default of its own would take the option's place
+    if plain:  # without a default, which would override the option
         parser.add_argument("tag", nargs="?", action=_OneTag, default=argparse.SUPPRESS, metavar="TAG", help="the same")

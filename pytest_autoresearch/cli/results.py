@@ -1,6 +1,6 @@
-"""`autoresearch results`: the experiments of a campaign, or of any `results.tsv`.
+"""`autoresearch results`: list the experiments of a campaign, or of any `results.tsv`.
 
-Filtered, as a table for people or in the formats of programs.
+With filters; as a table for people, or as tsv, csv or JSON for programs.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ _FORMULA = ("=", "+", "-", "@")
 
 _EPILOG = """examples:
   autoresearch results                        the campaign of this branch, or the last one
-  autoresearch results --kept-only            what helped
-  autoresearch results --top 5                the best five, whatever became of them
-  autoresearch results --grep warmup          what was tried with warmup
+  autoresearch results --kept-only            only the keeps
+  autoresearch results --top 5                the best five, kept or not
+  autoresearch results --grep warmup          experiments about warmup
   autoresearch results --since 8h             since last night; also 22:30, or 2026-11-26
   autoresearch results --format csv > all.csv
-  autoresearch results ~/night/results.tsv    a file of upstream's, or of any fork
+  autoresearch results ~/night/results.tsv    a file from upstream or from any fork
 
-In the table, change is against the best before, and p the probability that it is better than that,
-by all of its runs.
+In the table, `change` is the difference to the best before, and `p` the probability that the
+experiment is better than that, from all of its runs.
 
-A file's columns are found by their names, in any order: commit, a metric, memory_gb or peak_vram_mb,
-status, description; others are shown too. Which way its metric improves is told by its keeps.
+A file's columns are found by name, in any order: commit, a metric, memory_gb or peak_vram_mb,
+status, description; others are shown, too. The direction of the metric is guessed from the keeps.
 
-tsv, csv and json have more than results.tsv: number, reason, best, gain, margin, probability, runs,
-seconds, cost_usd, proposer, the whole commit and others. In csv a text that a spreadsheet would take
-for a formula begins with '.
+tsv, csv and json have more columns than results.tsv: number, reason, best, gain, margin,
+probability, runs, seconds, cost_usd, proposer, the full commit and others. In csv, a text that a
+spreadsheet would read as a formula starts with '.
 
-exit status: 0; 1 when nothing fits the filters; 2 when there is no such campaign or file."""
+exit status: 0; 1 if nothing matches the filters; 2 if there is no such campaign or file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What was asked for, before it is filtered.
+    """A list of experiments before filtering.
 
     Attributes:
         rows: In the order of the experiments.
-        metric_name: The heading.
-        direction: Which way it improves.
+        metric_name: The heading of the metric.
+        direction: Which way the metric improves.
         extra: Headings of a file's own columns.
-        word: What a row is.
+        word: The name of a row, for counting.
     """
 
     rows: list[Row]
@@ -71,19 +71,19 @@ class _Listing:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `results`."""
+    """The arguments of `results`."""
     parser.epilog = _EPILOG
     tag_argument(parser, plain=False)
     parser.add_argument("--top", type=_count, metavar="N", help="the N with the best metric, best first")
-    parser.add_argument("--kept-only", action="store_true", help="only what was kept")
+    parser.add_argument("--kept-only", action="store_true", help="only keeps")
     parser.add_argument("--grep", metavar="TEXT", help="only with TEXT in description, hypothesis, verdict or area")
-    parser.add_argument("--since", metavar="WHEN", help="only what ended since: 8h, 3d, 22:30 or 2026-11-26")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="how to print it (table); --json is json")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a results.tsv to read instead; or a TAG")
+    parser.add_argument("--since", metavar="WHEN", help="only those that ended since then: 8h, 3d, 22:30 or 2026-11-26")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="output format (table); --json is json")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a results.tsv to read instead, or a TAG")
 
 
 def command(given: argparse.Namespace) -> int:
-    """Print the experiments; 1 where there are none."""
+    """Print the experiments; 1 if there are none."""
     enter(given)
     given.folder = Path()
     if given.file and not given.tag and _is_campaign(given):
@@ -102,7 +102,7 @@ def command(given: argparse.Namespace) -> int:
 
 
 def _is_campaign(given: argparse.Namespace) -> bool:
-    """Whether what stands in a file's place is a tag, as behind the other commands."""
+    """Whether FILE is really a campaign's tag, as other commands take it."""
     if given.file.expanduser().exists():
         return False
     try:
@@ -120,16 +120,14 @@ def _of_campaign(given: argparse.Namespace) -> _Listing:
 
 def _of_file(given: argparse.Namespace) -> _Listing:
     if given.tag:
-        raise UserError(
-            "--tag chooses a campaign of this repository, FILE is a table of its own: leave one of them out"
-        )
+        raise UserError("--tag names a campaign of this repository, FILE another table: leave one of them out")
     found = upstream.read(given.file.expanduser())
     return _Listing(list(found.rows), found.metric_name, found.direction, found.extra, "row")
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, 1 or more")
     return int(text)
 
 
@@ -141,7 +139,7 @@ def _chosen(listing: _Listing, given: argparse.Namespace) -> list[Row]:
     if given.since:
         after = moment_of(given.since, time.time())
         if any(row.finished_at is None for row in rows):
-            raise UserError(f"{given.file} says no times: --since is for the campaigns of a repository")
+            raise UserError(f"{given.file} has no times: --since works only for the campaigns of a repository")
         rows = [row for row in rows if (row.finished_at or 0.0) >= after]
     if given.kept_only:
         rows = [row for row in rows if row.kept]
@@ -155,10 +153,10 @@ def _chosen(listing: _Listing, given: argparse.Namespace) -> list[Row]:
 
 
 def moment_of(text: str, now: float) -> float:
-    """The time that is meant, in seconds since the epoch: `2h` ago, a date, a time of the last 24 hours, or both.
+    """The time in seconds since the epoch: `2h` ago, a date, a time in the last 24 hours, or a date with a time.
 
     Raises:
-        UserError: It is none of them.
+        UserError: The text is none of these.
     """
     if ago := re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|m|h|d|w)", text.strip()):
         return now - float(ago[1]) * _UNITS[ago[2]]
@@ -184,7 +182,7 @@ def moment_of(text: str, now: float) -> float:
 
 
 def _table(rows: Sequence[Row], listing: _Listing) -> str:
-    """For people: the columns that say something."""
+    """The table for people, without empty columns."""
     about = [
         (Column("no.", right=True), [row.name for row in rows]),
         (Column("verdict"), [row.status for row in rows]),
@@ -205,7 +203,7 @@ def _change(row: Row) -> str:
 
 
 def _account(rows: Sequence[Row], listing: _Listing) -> str:
-    """How many there are, and from where to where they lead."""
+    """The counts by verdict, and the metric of the first and the best keep."""
     readable = [row for row in listing.rows if row.status or row.metric is not None]
     counted = [row for row in readable if row.name != _BASELINE]
     count = {status: sum(row.status == status for row in counted) for status in Status}
@@ -214,7 +212,7 @@ def _account(rows: Sequence[Row], listing: _Listing) -> str:
         f"{count[Status.CRASH]} crashed"
     )
     if broken := len(listing.rows) - len(readable):
-        said += f"; {plural(broken, 'line')} with neither verdict nor metric"
+        said += f"; {plural(broken, 'line')} without verdict and metric"
     first, best = first_and_best(listing.rows, listing.direction)
     if first is not None and best is not None:
         said += f"; {listing.metric_name} {first.shown} -> {best.shown} ({best.name})"
@@ -222,7 +220,7 @@ def _account(rows: Sequence[Row], listing: _Listing) -> str:
 
 
 def _separated(rows: Sequence[Row], listing: _Listing, shape: str) -> None:
-    """For spreadsheets and scripts: a line of names, then a line each; text on one line and without escapes."""
+    """Print for spreadsheets and scripts: a header line, then a line for each row, without escapes."""
     names = list(dict.fromkeys(name for row in listing.rows for name in row.document))
     texts: list[Sequence[object]] = [names, *([row.document.get(name) for name in names] for row in rows)]
     if shape == "csv":
@@ -230,7 +228,7 @@ def _separated(rows: Sequence[Row], listing: _Listing, shape: str) -> None:
         return
     for one in texts:
         cells = map(_cell, one)
-        # Many readers of tables take a quote at the start for that of a quoted field, to the end of the file.
+        # Many readers take a leading quote for the start of a quoted field and read on to the end of the file.
         print("\t".join(f"'{cell[1:]}" if cell.startswith('"') else cell for cell in cells))
 
 
@@ -239,6 +237,6 @@ def _cell(value: object) -> str:
 
 
 def _alone(value: object) -> str:
-    """The cell, which a spreadsheet takes for text where it is text."""
+    """The cell, marked so that a spreadsheet does not read text as a formula."""
     cell = _cell(value)
     return f"'{cell}" if isinstance(value, str) and cell.startswith(_FORMULA) else cell

@@ -1,6 +1,6 @@
-"""Experiments as rows for a person or a program, wherever they were read: the records of a campaign here.
+"""Experiments as rows for people and programs, here from the records of a campaign.
 
-Pure: it is given records, and prints nothing.
+Pure: records in, rows out; prints nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_autoresearch.core.experiment import Direction, Experiment, Reason, Status
+from pytest_autoresearch.reports.summary import reason_words
 
-_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # which the numbers say
+_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # the numbers show these reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +22,19 @@ class Row:
     """One experiment.
 
     Attributes:
-        name: How people call it: `0017`, or its place in a file.
-        status: `keep`, `discard` or `crash`; in somebody else's file it may be another word, or empty.
+        name: Its name for people: `0017`, or its line number in a file.
+        status: `keep`, `discard` or `crash`; in a file from elsewhere it may be another word, or empty.
         metric: None for a crash.
-        best: What it had to beat; None for the first.
+        best: The best before it; None for the first.
         shown: The metric's cell: a number, or the class of the crash.
-        said: The description, and why it was discarded where the numbers do not say that.
+        said: The description, with the reason of a discard that the numbers do not show.
         sought: The text that a search looks into.
-        finished_at: In seconds since the epoch; None where that is not known.
-        runs: How often it was trained; None where that is not known.
-        seconds: What it took; None where that is not known.
-        memory_mb: In MiB; None where that is not known.
-        probability: That it is better than what it had to beat; None where that was not asked.
-        document: Everything that a program is given, by name; numbers as numbers, None where there is none.
+        finished_at: In seconds since the epoch; None if unknown.
+        runs: Number of training runs; None if unknown.
+        seconds: Its duration; None if unknown.
+        memory_mb: In MiB; None if unknown.
+        probability: That it is better than the best before it; None if not computed.
+        document: All fields for programs, by name; numbers as numbers, missing values as None.
     """
 
     name: str
@@ -63,7 +64,7 @@ def row_of(experiment: Experiment) -> Row:
     if crash is not None:
         said = f"{said} ({crash.message})"
     elif ruling is not None and ruling.status is Status.DISCARD and ruling.reason not in _PLAIN:
-        said = f"{said} ({ruling.reason})"
+        said = f"{said} ({reason_words(ruling.reason)})"
     metric = document["metric"]
     return Row(
         name=f"{experiment.number:04d}",
@@ -83,7 +84,7 @@ def row_of(experiment: Experiment) -> Row:
 
 
 def document_of(experiment: Experiment) -> dict[str, Any]:
-    """What there is of an experiment beyond `results.tsv`, flat: one value a name."""
+    """All fields of an experiment for programs, flat: one value for each name."""
     ruling, proposal = experiment.verdict, experiment.proposal
     crashed = ruling is not None and ruling.status is Status.CRASH
     return {
@@ -119,17 +120,17 @@ def document_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """The number, or None where it is none."""
+    """The number, or None if it is not finite."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def moment(seconds: float) -> str:
-    """A time in UTC, as ISO 8601 has it."""
+    """A time in UTC, in ISO 8601."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def first_and_best(rows: Iterable[Row], direction: Direction) -> tuple[Row | None, Row | None]:
-    """The first row that was kept and the best of the kept ones."""
+    """The first and the best of the kept rows."""
     kept = [row for row in rows if row.kept and row.metric is not None]
     best = max(kept, key=lambda row: direction.gain(row.metric or 0.0, 0.0), default=None)
     return (kept[0] if kept else None), best

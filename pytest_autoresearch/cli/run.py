@@ -1,4 +1,4 @@
-"""`autoresearch run`: one measurement of the checkout as it is. How it is made is decided in `measurement`."""
+"""`autoresearch run`: one measurement of the current checkout, made by `measure.adhoc`."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _TICK_SECONDS = 0.2
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `run`."""
+    """The arguments of `run`."""
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help=f"AUTORESEARCH_SEED of the run ({SEED})")
     parser.add_argument(
         "--budget", type=_seconds, metavar="SECONDS", help="training seconds (autoresearch_budget, or the profile's)"
     )
     parser.epilog = (
-        "Runs the training command on the checkout as it is now, uncommitted edits included, with the sandbox, the\n"
-        "limits and the scorer of an experiment. New files take part once `git add` knows them, new editable ones at\n"
-        "once. Nothing is committed, recorded or written to the checkout.\n"
-        "exit status: 0; 1 when it crashed; 2 when it could not be started."
+        "Runs the training command on the current checkout, including uncommitted edits, with the sandbox, the limits\n"
+        "and the scorer of an experiment. Type `git add` to include other new files; new editable files are always\n"
+        "included. Nothing is committed, recorded or written to the checkout.\n"
+        "exit status: 0; 1 if it crashed; 2 if it could not start."
     )
 
 
 def command(given: argparse.Namespace) -> int:
-    """1 when it crashed."""
+    """1 if it crashed."""
     repository = here(given)
     settings, ratchet = repository.settings, repository.ratchet
     settings = replace(settings, budget_seconds=given.budget or settings.budget_seconds)
     equipment = equip(settings, ratchet)
     if live.sessions(settings.experiments_folder):
-        print("note: a session runs here, and two runs at a time disturb each other's numbers", file=sys.stderr)
+        print("note: a session is running here: two runs at a time distort each other's numbers", file=sys.stderr)
     limits = limits_of(settings, equipment.harness, timeout_of(configuration("timeout")))
     commit = adhoc.present(ratchet, settings.editable)
     edited = adhoc.changed(ratchet, commit)
@@ -76,7 +76,7 @@ def command(given: argparse.Namespace) -> int:
 
 
 class _Line:
-    """Where the run is, on one line of a terminal; a program sees none of it."""
+    """The run's progress on one line of a terminal; nothing without a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()

@@ -1,6 +1,6 @@
-"""What `autoresearch init` writes: the charter, the acceptance rule, the configuration, what git is to ignore.
+"""The texts that `autoresearch init` writes: the charter, the acceptance rule, the configuration, ignored files.
 
-Pure text, but for the workflow, which is a file of this package.
+Pure, except that the workflow is read from a file of this package.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def charter(settings: Settings) -> str:
     """`program.md`."""
     way = "low" if settings.direction is Direction.MINIMIZE else "high"
     command, metric = shlex.join(settings.command), settings.metric
-    where = f"it is what `{command}` prints at its end, as `METRIC {metric}=17.5`"
+    where = f"`{command}` prints it at its end, as `METRIC {metric}=17.5`"
     if settings.describe:
-        where = f"it is what the harness measures after `{command}`"
+        where = f"the harness measures it after `{command}`"
     files = ", ".join(f"`{path}`" for path in settings.editable)
     return dedent(
         f"""\
         # The research program
 
-        Whoever proposes a change reads this page first. Edit it whenever you like, also while a campaign runs.
+        Every proposer reads this page first. Edit it at any time, also while a campaign runs.
 
         ## The goal
 
-        Make `{metric}` as {way} as you can: {where}.
+        Make `{metric}` as {way} as possible: {where}.
 
         ## What you may edit
 
@@ -43,18 +43,18 @@ def charter(settings: Settings) -> str:
 
         ## What counts
 
-        - A gain larger than the noise between two runs of the same program. Seek changes with a reason to be large.
-        - Of two programs with the same `{metric}` the simpler one is better.
-        - One idea at a time, with a description in one line and the reason why it should help.
+        - A gain must be larger than the noise between two runs of the same program. Look for large effects.
+        - Of two programs with the same `{metric}`, the simpler one is better.
+        - One idea at a time, with a one-line description and the reason why it should help.
 
         ## Where to look
 
-        Write here what you would try first, one idea a line.
+        Write here what you would try first, one idea per line.
 
         ## What not to do
 
-        - Do not change what `{metric}` means, or how it is measured.
-        - Do not do less of the work than the present program does.
+        - Do not change the meaning of `{metric}` or how it is measured.
+        - Do not skip work that the current program does.
         """
     )
 
@@ -71,7 +71,7 @@ def rule(metric: str, direction: Direction) -> str:
     better = "< experiment.best -" if direction is Direction.MINIMIZE else "> experiment.best +"
     return dedent(
         f'''\
-        """The acceptance rule: an experiment is kept when this passes. Add an assert, and git keeps something else."""
+        """The acceptance rule: an experiment is kept if this test passes. Add asserts to demand more."""
 
 
         def test_{function}_improves(experiment):
@@ -83,14 +83,14 @@ def rule(metric: str, direction: Direction) -> str:
 
 
 def configuration(values: Mapping[str, Value], toml: bool) -> list[str]:
-    """A line for each ini key, in the form of TOML or of ini files."""
+    """A line for each ini key, in TOML or ini syntax."""
     if toml:
         return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return [f"{key} = {value if isinstance(value, str) else _words(value)}" for key, value in values.items()]
 
 
 def ignored(experiments: str) -> tuple[str, ...]:
-    """What sessions leave beside the user's files, and what Python does.
+    """Files and folders that sessions and Python write into the repository.
 
     Args:
         experiments: The folder of acceptance rules.

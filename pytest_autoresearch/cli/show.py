@@ -1,4 +1,4 @@
-"""`autoresearch show`: everything on one experiment, with its change and its logs where they are asked for."""
+"""`autoresearch show`: everything about one experiment; its diff and its logs on request."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _LOG_BYTES = 4 * 1024 * 1024
 
 _EPILOG = """examples:
   autoresearch show 17               also 0017, a commit such as 3f2a9c1, `best` or `last`
-  autoresearch show 17 --diff        with its change against the commit that it was made from
-  autoresearch show 17 --log         with what its runs printed
-  autoresearch show 17 --json        its record, as docs/reference.md lists it
+  autoresearch show 17 --diff        with its diff against the commit that it started from
+  autoresearch show 17 --log         with the output of its runs
+  autoresearch show 17 --json        its record; docs/reference.md lists the fields
 
-With --json, --diff and --log add the fields `diff` and `logs`. The change is as git has it, but for
-escapes and control characters, which are left out.
+With --json, --diff and --log add the fields `diff` and `logs`. Invisible characters in a diff or a
+log are shown as code points.
 
-exit status: 0; 2 when there is no such campaign or experiment."""
+exit status: 0; 2 if there is no such campaign or experiment."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `show`."""
+    """The arguments of `show`."""
     parser.epilog = _EPILOG
     tag_argument(parser, plain=False)
-    parser.add_argument("experiment", metavar="NNNN", help="its number or its commit, abbreviated or not; best; last")
-    parser.add_argument("--diff", action="store_true", help="with its change")
+    parser.add_argument("experiment", metavar="NNNN", help="its number, its commit (may be shortened), best or last")
+    parser.add_argument("--diff", action="store_true", help="with its diff")
     parser.add_argument("--log", action="store_true", help="with the logs of its runs")
 
 
@@ -59,28 +59,28 @@ def command(given: argparse.Namespace) -> int:
     _print(repository, records, experiment, near=given.folder == Path())
     if change is not None:
         _title("change")
-        print("\n".join(_painted(change)) if change else "none: it is the commit that it was made from")
+        print("\n".join(_painted(change)) if change else "none: it has no commit of its own")
     for name, text in (logs or {}).items():
         _title(output.line(name))
         print(text)
     if logs == {}:
         _title("log")
-        print("none: nothing was run, or its files are gone")
+        print("none: nothing was run, or the files are gone")
     return 0
 
 
 def find(records: Sequence[Experiment], text: str) -> Experiment:
-    """The experiment that is meant: by its number, by the beginning of its commit, `best` or `last`.
+    """Find an experiment by its number, by the beginning of its commit, or as `best` or `last`.
 
     Raises:
-        UserError: There is none, or there are several.
+        UserError: No experiment or several match.
     """
     if text == "last":
         return records[-1]
     if text == "best":
         if line := chain(records):
             return line[-1]
-        raise UserError("nothing was kept yet, so there is no best")
+        raise UserError("nothing is kept yet, so there is no best")
     if text.isdecimal() and text.isascii():
         for record in records:
             if record.number == int(text):
@@ -89,18 +89,18 @@ def find(records: Sequence[Experiment], text: str) -> Experiment:
         found = [record for record in records if record.commit.startswith(text.casefold())]
         own = [record for record in found if record.commit != record.base or not record.number]
         if len({record.commit for record in found}) == 1:
-            return (own or found)[0]  # what was refused has the commit that it was to be made from
+            return (own or found)[0]  # a refused experiment has the commit of its base
         if found:
             names = ", ".join(f"{record.commit[:10]} ({record.number:04d})" for record in found[:5])
-            raise UserError(f"{text} is the beginning of several commits: {names}; type more of it")
+            raise UserError(f"{text} matches several commits: {names}; type more characters")
     raise UserError(
         f"there is no experiment {text} in the campaign {records[0].tag}: it has {records[0].number:04d} to "
-        f"{records[-1].number:04d}, which `autoresearch results --tag {records[0].tag}` lists"
+        f"{records[-1].number:04d}; type `autoresearch results --tag {records[0].tag}` to list them"
     )
 
 
 def _print(repository: Repository, records: Sequence[Experiment], experiment: Experiment, near: bool) -> None:
-    """All but the change and the logs. `near`: paths are as they are typed where this was typed."""
+    """Print everything except the diff and the logs. `near`: show paths relative to the current folder."""
     ruling = experiment.verdict
     status = ruling.status if ruling else None
     print(
@@ -109,7 +109,7 @@ def _print(repository: Repository, records: Sequence[Experiment], experiment: Ex
     )
     known = {record.commit: record.number for record in records if record.commit != record.base or not record.number}
     folder = repository.settings.artifacts(experiment)
-    where = (os.path.relpath(folder) if near else str(folder)) if folder.is_dir() else "gone, or never made here"
+    where = (os.path.relpath(folder) if near else str(folder)) if folder.is_dir() else "not on this machine"
     for heading, text in sections(experiment, known, where):
         print(f"\n{output.colour(heading, 'bold')}" if heading else "")
         print(text)
@@ -129,7 +129,7 @@ def _change(repository: Repository, experiment: Experiment) -> str:
 
 
 def _painted(change: str) -> list[str]:
-    """The change in git's colours. Those of git itself would be lost with the escapes in a stranger's text."""
+    """The diff in git's colours. Git's own colours would be removed together with untrusted escapes."""
     colours = {"+": "green", "-": "red", "@": "cyan"}
     head, lines = True, []
     for line in change.split("\n"):
@@ -139,7 +139,7 @@ def _painted(change: str) -> list[str]:
 
 
 def _logs(repository: Repository, experiment: Experiment) -> dict[str, str]:
-    """Its logs by their names, in the order in which they were written; from the record where its files are gone."""
+    """Its logs by name, in the order in which they were written; from the record if the files are gone."""
     folder = repository.settings.artifacts(experiment)
     try:
         return {path.name: _text(path) for path in logs(folder)} or _recorded(experiment)
@@ -153,8 +153,4 @@ def _text(path: Path) -> str:
 
 
 def _recorded(experiment: Experiment) -> dict[str, str]:
-    return {
-        f"run {n}, the end of it": output.visible(run.log)
-        for n, run in enumerate(experiment.runs, 1)
-        if run.log.strip()
-    }
+    return {f"run {n}, the end": output.visible(run.log) for n, run in enumerate(experiment.runs, 1) if run.log.strip()}

@@ -1,4 +1,4 @@
-"""How a command that has processes under way is interrupted: a signal is noted, and the command ends them itself."""
+"""Signals for commands with running processes: a signal is noted, and the command ends its processes itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def noted() -> Iterator[list[int]]:
-    """The signals that have come meanwhile, of those that would end the command; ignored ones stay ignored."""
+    """Collects the signals that would end the command; ignored signals stay ignored."""
     came: list[int] = []
     numbers = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}

@@ -1,6 +1,6 @@
-"""Any `results.tsv`, whoever wrote it: upstream's agents by hand, forks with columns of their own, this command.
+"""Reads any `results.tsv`: ours, those of upstream's agents, and those of forks with other columns.
 
-The columns are found by their names, in any order; what is not known is carried along. Reads text, decides nothing.
+Columns are found by name, in any order; unknown columns are kept. Reads text, decides nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _WORDS = {"kept": "keep", "discarded": "discard", "crashed": "crash", "fail": "c
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         metric_name: The heading of its metric.
-        direction: Which way it improves, by what was kept; minimize where that does not tell.
-        extra: The headings of columns that are no part of upstream's file.
-        rows: As they stand there.
+        direction: Guessed from the keeps; minimize if they do not tell.
+        extra: The headings of columns that upstream's file does not have.
+        rows: In the order of the file.
     """
 
     metric_name: str
@@ -45,7 +45,7 @@ def read(path: Path) -> Results:
     """Read a file.
 
     Raises:
-        UserError: It cannot be read, or is no table of experiments.
+        UserError: It cannot be read, or is not a table of experiments.
     """
     try:
         text = _text(path.read_bytes())
@@ -57,7 +57,7 @@ def read(path: Path) -> Results:
     metric = _metric(names, body)
     if metric is None or not {"commit", "status", "description"} & set(names):
         raise UserError(
-            f"{path} is no table of experiments: its first line must name columns such as "
+            f"{path} is not a table of experiments: its first line must name columns such as "
             "commit, val_bpb, memory_gb, status and description"
         )
     found = [dict(zip(names, _filled(fields, names), strict=True)) for fields in body]
@@ -73,12 +73,12 @@ def read(path: Path) -> Results:
 
 
 def _text(data: bytes) -> str:
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # what `>` writes in some shells
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # some shells write UTF-16 for `>`
     return data.decode("utf-16" if wide else "utf-8-sig", "replace").replace("\0", "")
 
 
 def _fields(lines: Sequence[str]) -> list[list[str]]:
-    """Tab by tab: a quote in a description is mostly a quote. A file with commas in its place was written by rules."""
+    """The fields of each line. With tabs, quotes are mostly literal; a file with commas follows the rules of CSV."""
     if "\t" not in lines[0] and "," in lines[0]:
         return list(csv.reader(lines))
     return [[_unquoted(field.strip()) for field in line.split("\t")] for line in lines]
@@ -91,14 +91,14 @@ def _unquoted(field: str) -> str:
 
 
 def _filled(fields: list[str], names: list[str]) -> list[str]:
-    """As many fields as there are names: what is missing is empty, and a tab in the last field was meant."""
+    """As many fields as names: missing fields are empty, and extra tabs belong to the last field."""
     last = len(names) - 1
     fields = [*fields[:last], " ".join(fields[last:])]
     return fields + [""] * (len(names) - len(fields))
 
 
 def _metric(names: list[str], body: list[list[str]]) -> str | None:
-    """The metric's heading: one of the usual ones, else the first other column that holds numbers and crashes."""
+    """The metric's heading: one of the usual names, else the first other column with only numbers and crashes."""
     if usual := next((name for name in _METRICS if name in names), None):
         return usual
     for n, name in enumerate(names):

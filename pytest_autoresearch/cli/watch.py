@@ -1,6 +1,6 @@
-"""`autoresearch watch`: a running session, seen from another terminal.
+"""`autoresearch watch`: follow a running session from another terminal.
 
-Reads what the session writes for it and the records; the session does not know that it is watched.
+Reads the session's progress file and the records; the session does not notice.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from pytest_autoresearch.reports import summary
 from pytest_autoresearch.session import live
 
 _LOOK_SECONDS = 1.0
-_LOG_SECONDS = 30.0  # between two frames where there is no terminal to draw on
+_LOG_SECONDS = 30.0  # between two frames without a terminal
 _LAST = 5
 _BARS = "▁▂▃▄▅▆▇█"
-_PLAIN_BARS = "_.-:=+*#"  # where the terminal has no others
+_PLAIN_BARS = "_.-:=+*#"  # for terminals without block characters
 _WIDE = 60
 _COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One look at a session.
+    """A snapshot of a session.
 
     Attributes:
-        session: What it has written; see `reports.live`.
-        records: Every experiment that has a verdict.
-        waiting: Descriptions of what is tried next, as far as that is known: what earlier sessions owe, then the queue.
+        session: Its progress file; see `session.live`.
+        records: Every experiment with a verdict.
+        waiting: Descriptions of the next known proposals: those left by earlier sessions, then the queue.
     """
 
     session: dict[str, Any]
@@ -50,17 +50,17 @@ class Frame:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may stand behind `watch`."""
+    """The arguments of `watch`."""
     tag_argument(parser, unnamed="the one whose session began last")
-    parser.add_argument("--once", action="store_true", help="print one look and leave; so does --json")
+    parser.add_argument("--once", action="store_true", help="print one snapshot and exit; so does --json")
     parser.epilog = (
-        "Ends with the session, or with Ctrl-C, which does not disturb the session.\n"
-        "exit status: 0; 1 when no session runs here."
+        "Ends with the session. Ctrl-C stops watching and does not disturb the session.\n"
+        "exit status: 0; 1 if no session runs here."
     )
 
 
 def command(given: argparse.Namespace) -> int:
-    """0 when there was something to see."""
+    """0 if a session is running."""
     repository = here(given)
     watcher = Screen(repository)
     running = live.sessions(repository.settings.experiments_folder)
@@ -83,8 +83,8 @@ def _nothing(given: argparse.Namespace, repository: Repository) -> int:
         output.dump(None)
     else:
         which = f" of the campaign {output.line(given.tag)}" if given.tag else ""
-        known = " `autoresearch results` lists what earlier ones tried." if repository.ratchet.campaigns() else ""
-        print(f"no session{which} runs here: type `pytest --autoresearch` to begin one.{known}")
+        known = " `autoresearch results` lists earlier experiments." if repository.ratchet.campaigns() else ""
+        print(f"no session{which} is running here: type `pytest --autoresearch` to begin one.{known}")
     return 1
 
 
@@ -104,18 +104,18 @@ def _follow(watcher: Screen, frame: Frame) -> None:
         if now is None:
             break
         frame = watcher.frame(now)
-    print(f"the session is over: `autoresearch results --tag {output.line(tag)}` lists what it tried")
+    print(f"the session is over: `autoresearch results --tag {output.line(tag)}` lists its experiments")
 
 
 def _draw(shown: Sequence[str]) -> None:
-    """In place of the frame before; what does not fit is left out."""
+    """Replace the frame before; lines that do not fit are left out."""
     size = shutil.get_terminal_size()
     fitting = shown[: max(size.lines - 2, 1)]
     print("\x1b[H" + "".join(f"{one}\x1b[K\n" for one in fitting) + "\x1b[J", end="", flush=True)
 
 
 class Screen:
-    """Looks at a repository's sessions; records are read again only when there are more of them."""
+    """Takes snapshots of a repository's sessions; records are read again only when there are new ones."""
 
     def __init__(self, repository: Repository) -> None:
         self.settings = repository.settings
@@ -123,7 +123,7 @@ class Screen:
         self._known: tuple[object, list[Experiment], list[Experiment]] = (None, [], [])
 
     def frame(self, session: dict[str, Any]) -> Frame:
-        """One look."""
+        """One snapshot."""
         ratchet = self._repository.ratchet
         ratchet.tag = session["tag"]
         key = (session["tag"], session["recorded"])
@@ -141,7 +141,7 @@ class Screen:
 
 
 def document(frame: Frame) -> dict[str, object]:
-    """The look for programs."""
+    """The snapshot for programs."""
     best = _best(frame.records)
     return {
         **{name: frame.session[name] for name in ("tag", "pid", "began", "written", "proposer", "left", "running")},
@@ -153,7 +153,7 @@ def document(frame: Frame) -> dict[str, object]:
 
 
 def lines(frame: Frame) -> list[str]:
-    """The look for people; on a terminal no line is longer than that is wide."""
+    """The snapshot for people; on a terminal, lines are cut to its width."""
     session, records = frame.session, frame.records
     best = _best(records)
     tried = sum(record.number != BASELINE for record in records)
@@ -182,7 +182,7 @@ def lines(frame: Frame) -> list[str]:
 
 
 def _running(one: dict[str, Any]) -> list[str]:
-    """One experiment that is under way, with its curve where it has one."""
+    """One running experiment, with its loss curve if it has one."""
     now = Progress(
         one["phase"], one["step"], one["loss"], one["seconds"], one["remaining_seconds"], one["memory_mb"], one["run"]
     )
@@ -194,7 +194,7 @@ def _running(one: dict[str, Any]) -> list[str]:
 
 
 def sparkline(values: Sequence[float], bars: str = _BARS, width: int = _WIDE) -> str:
-    """The curve in one line of characters: each the mean of its share of the values, the lowest the lowest bar."""
+    """The curve in one line of bar characters, each the mean of an equal share of the values."""
     count = min(len(values), width)
     edges = [round(place * len(values) / count) for place in range(count + 1)]
     means = [math.fsum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]

@@ -1,1 +1,1 @@
-"""Where proposals come from."""
+"""Proposers: the sources of proposals."""

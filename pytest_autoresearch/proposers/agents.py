@@ -1,7 +1,7 @@
-"""The agents whose command lines are known: what makes them work without a person, and what they need to sign in.
+"""The known agents: the flags with which they work unattended, and the files and variables with which they sign in.
 
-Flags, settings and variables are as the agents' documentation has them; none of them was run here. A flag that the
-user gave is not given again. Pure: words in, words out.
+Flags, settings and variables are taken from the agents' documentation; the agents were not run here. A flag given by
+the user is not added again. Pure: words in, words out.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 PROMPT, FILES = "{prompt}", "{files}"
-"""Stand in a command for the file that the prompt is in, and for the editable files."""
+"""Placeholders in a command for the prompt's file and for the editable files."""
 
 _READ_IT = f"Do what the file {PROMPT} says."
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Words that are added to a command.
+    """Words to add to a command.
 
     Attributes:
-        words: What is added.
-        instead: Not where the command has one of these, or one of them with `=` and a value.
-        unconfined: What is added where there is no sandbox and the agent has the user's own rights; None for the same.
+        words: The words to add.
+        instead: If the command has one of these, alone or with `=VALUE`, nothing is added.
+        unconfined: The words to add without a sandbox, where the agent has the user's rights; None for the same words.
     """
 
     words: tuple[str, ...]
@@ -33,16 +33,16 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What is known of an agent.
+    """The facts about an agent.
 
     Attributes:
-        name: Its program's.
-        verb: The subcommand that works without a person; empty where it has none.
-        flags: What it is told beside.
+        name: The name of its program.
+        verb: The subcommand that works unattended; empty if there is none.
+        flags: Further flags.
         settings: Files and folders with its settings, relative to the home folder.
-        moved: Variables that put one of these elsewhere.
-        variables: What it may be given of the user's variables, globs allowed.
-        environment: What it is given in any case.
+        moved: Variables that move one of `settings` elsewhere.
+        variables: The user's environment variables that it gets, globs allowed.
+        environment: Variables that it always gets.
     """
 
     name: str
@@ -60,7 +60,7 @@ _AGENTS = (
         "claude",
         flags=(
             Flag(("-p",), ("-p", "--print")),
-            # Not bypassPermissions, which root may not choose. A shell is not needed to edit files.
+            # Not bypassPermissions: root may not use it. Editing files needs no shell.
             Flag(("--permission-mode", "acceptEdits"), ("--permission-mode", "--dangerously-skip-permissions")),
             Flag(("--allowedTools", "Read,Edit,Write,Grep,Glob"), ("--allowedTools", "--allowed-tools", "--tools")),
         ),
@@ -74,7 +74,7 @@ _AGENTS = (
         verb="exec",
         flags=(
             Flag(("--skip-git-repo-check",), ("--skip-git-repo-check",)),
-            # Its own sandbox does not work inside another one.
+            # The agent's own sandbox does not work inside ours.
             Flag(
                 ("--sandbox", "danger-full-access"),
                 ("--sandbox", "-s", "--full-auto", "--dangerously-bypass-approvals-and-sandbox", "--yolo"),
@@ -100,7 +100,7 @@ _AGENTS = (
         variables=("QWEN_*", "DASHSCOPE_*", "OPENAI_*"),
     ),
     Agent(
-        "aider",  # it does not read its standard input
+        "aider",  # does not read standard input
         flags=(
             Flag(("--yes-always",), ("--yes-always", "--yes")),
             Flag(("--no-git",), ("--git", "--no-git")),
@@ -124,7 +124,7 @@ _AGENTS = (
     Agent(
         "copilot",
         flags=(
-            # The prompt lies outside the folder that it starts in.
+            # The prompt is outside the agent's start folder.
             Flag(
                 ("--allow-all-tools", "--allow-all-paths"),
                 ("--allow-all-tools", "--allow-all", "--yolo", "--allow-tool"),
@@ -133,7 +133,7 @@ _AGENTS = (
             Flag(("-p", _READ_IT), ("-p", "--prompt")),
         ),
         settings=(".copilot",),
-        variables=("COPILOT_*",),  # not the other two that it takes, which open the whole account
+        variables=("COPILOT_*",),  # not the other two that it accepts: they give access to the whole account
     ),
     Agent(
         "cursor-agent",
@@ -150,16 +150,16 @@ _AGENTS = (
 
 
 def known(command: Sequence[str]) -> Agent:
-    """The agent of that program; one of which nothing is known where it is none of these."""
+    """The agent of that program; for an unknown program, an agent without any facts."""
     name = PurePath(command[0]).name if command else ""
     return next((agent for agent in _AGENTS if agent.name == name), Agent(name))
 
 
 def completed(command: Sequence[str], *, confined: bool) -> tuple[str, ...]:
-    """The command with what makes its agent work without a person.
+    """The command, with the subcommand and flags that its agent needs to work unattended.
 
     Args:
-        command: As the user wrote it, in words.
+        command: The user's command, in words.
         confined: Whether it is started in a sandbox.
     """
     agent = known(command)
@@ -173,12 +173,12 @@ def completed(command: Sequence[str], *, confined: bool) -> tuple[str, ...]:
 
 
 def filled(command: Sequence[str], prompt_file: str, files: Sequence[str]) -> tuple[str, ...]:
-    """The command with what its placeholders stand for.
+    """The command with its placeholders filled in.
 
     Args:
         command: In words.
-        prompt_file: Where the prompt is.
-        files: The editable files, relative to the folder that it starts in.
+        prompt_file: The path of the prompt.
+        files: The editable files, relative to the start folder.
     """
     filled: list[str] = []
     for word in command:

@@ -1,25 +1,25 @@
-"""Proposals from the Anthropic API: a conversation for each experiment, until there is an edit that can be made.
+"""Proposals from the Anthropic API: a conversation for each experiment, until an edit can be applied.
 
-What a reply may be, and what follows; each of the lines marked * uses up one of the experiment's repairs:
+How each kind of reply is handled; a line marked * uses up one of the experiment's repairs:
 
-    a reply                                       what is done
+    reply                                         action
     -------------------------------------------   --------------------------------------------------------------
-    `propose`, and all edits can be made          they are made: a proposal
-    `propose`, and one cannot be made           * nothing is changed; the reason goes back
-    a second `propose` in the same reply          the first is taken; the other is told so
+    `propose`, all edits possible                 the edits are made: a proposal
+    `propose`, an edit is impossible            * nothing is changed; the model is told the reason
+    a second `propose` in the same reply          the first counts; the model is told
     `give_up` after a failure                     the idea is dropped
-    `give_up` where nothing has failed          * told so
+    `give_up` without a failure                 * the model is told
     `look`, `write_notes`, a pause                answered at once, in up to 8 replies; after that *
-    an unknown tool, missing or broken arguments* told so
-    no tool at all                              * told so
-    cut off at its limit                        * the reply is dropped; told so
+    an unknown tool, missing or broken arguments* the model is told
+    no tool call                                * the model is told
+    truncated at its limit                      * the reply is dropped; the model is told
     a refusal                                   * a new conversation, which asks for another direction
-    a conversation that got too long, or that   * a new conversation, at first with what failed and then without; where
-    the API does not take                         that is not taken either, the session ends
+    a conversation that is too long, or that    * a new conversation, first with the failure, then without it; if the
+    the API rejects                               API rejects that, too, the session ends
 
-When the repairs are used up the proposal is `Refused`, as `no-proposal` where there was none, and whatever else the
-experiment needs mending for is given up. The session goes on with the next; after three experiments in a row without a
-proposal it ends. Knows files and words; neither git nor pytest.
+After the last repair, the proposal is `Refused` (as `no-proposal` if there was none), and later failures of the
+experiment are not repaired. The session continues with the next experiment; it ends after three experiments in a row
+without a proposal. Knows files and text; neither git nor pytest.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ DEFAULT_MODEL = "claude-fable-5-2"
 
 _ADDRESS = "https://api.anthropic.com"
 _CHECK_SECONDS = 5.0
-_MOST_LOOKS = 8  # replies that only look, write or pause, in one call
-_MOST_FRUITLESS = 3  # experiments in a row
-_DECLINED = "The request was declined when it was last made. Go for another direction of ordinary model training."
-_LOST = "The conversation about this experiment could not go on and begins again: propose without looking further."
-_UNTOLD = f"An earlier proposal for this experiment failed; what is known of that cannot be said here. {EDIT_GONE}"
+_MOST_LOOKS = 8  # replies that only look, write notes or pause, in one call
+_MOST_FRUITLESS = 3  # experiments in a row without a proposal
+_DECLINED = "The last request was declined. Choose another direction of ordinary model training."
+_LOST = "The conversation about this experiment could not continue and begins again: propose without looking further."
+_UNTOLD = f"An earlier proposal for this experiment failed; the details cannot be shown here. {EDIT_GONE}"
 
 
 def check(model: str) -> str:
-    """What the header says of the proposer, after one look at the API; a service that cannot be reached may be later.
+    """The proposer's description for the header, after one request to the API. An unreachable API is no error yet.
 
     Raises:
-        UserError: The API will never answer like this; says what to type.
+        UserError: The API cannot work with these settings; says what to type.
     """
     said = ""
     try:
@@ -81,22 +81,24 @@ def check(model: str) -> str:
             if lifecycle == "retired":
                 raise UserError(f"{model} is retired: choose another with --autoresearch-model")
             if lifecycle == "deprecated":
-                said = f" (to be retired{f' on {str(told.retires_at)[:10]}' if told.retires_at else ''}){said}"
+                said = f" (deprecated{f', retires on {str(told.retires_at)[:10]}' if told.retires_at else ''}){said}"
     except (anthropic.AuthenticationError, anthropic.PermissionDeniedError) as error:
         raise UserError(key_refused(client, f"{error.type or error.status_code}: {error.api_message}")) from None
     except anthropic.NotFoundError as error:
         if error.type == "not_found_error" and model in (error.api_message or ""):
             raise UserError(unknown_model(model)) from None
     except httpx2.InvalidURL as error:
-        raise UserError(f"ANTHROPIC_BASE_URL is no address of a service ({error}): write https://…") from None
+        raise UserError(f"ANTHROPIC_BASE_URL is not the address of a service ({error}): write https://…") from None
     except anthropic.APIError as error:
         if isinstance(error.__cause__, httpx2.UnsupportedProtocol):
-            raise UserError(f"ANTHROPIC_BASE_URL is no address of a service ({address}): write https://…") from None
+            raise UserError(
+                f"ANTHROPIC_BASE_URL is not the address of a service ({address}): write https://…"
+            ) from None
         if isinstance(error.__cause__, httpx2.LocalProtocolError):
             raise UserError(BAD_KEY) from None
     except anthropic.AnthropicError as error:
         raise UserError(f"{error}: set ANTHROPIC_API_KEY") from None
-    except TypeError:  # how the SDK says that it has nothing to sign in with
+    except TypeError:  # the SDK raises this if it has no credentials
         raise UserError(f"{NO_KEY}, or choose another --autoresearch-proposer") from None
     return f"anthropic, {model}{said}"
 
@@ -115,14 +117,14 @@ class _Memory:
 
 
 class AnthropicProposer:
-    """One model. Every experiment has a conversation of its own, which goes on after a failure.
+    """Asks one model, with a new conversation for every experiment, which continues after a failure.
 
     Args:
-        repairs: How many replies about one experiment may be of no use before it is given up.
-        cap_usd: What all requests together may cost.
-        long_cache: Whether the prompt cache is to last an hour; else it is five minutes.
-        patience_seconds: How long an API that does not answer is waited for.
-        pause: Waits for so many seconds.
+        repairs: How many useless replies about one experiment are allowed before it is given up.
+        cap_usd: Cost limit of all requests together.
+        long_cache: Whether the prompt cache lasts an hour instead of five minutes.
+        patience_seconds: How long to wait for an API that does not answer.
+        pause: Waits for the given seconds.
     """
 
     name = "anthropic"
@@ -145,21 +147,21 @@ class AnthropicProposer:
         self._fruitless: set[int] = set()
 
     def propose(self, context: Context) -> Proposal | None:
-        """Ask for an experiment; raises as `Proposer` says, and there is always something left to try."""
+        """Ask for a proposal. Never returns None; raises as `Proposer.propose` does."""
         context.session.memory = _Memory()
         with self._service.line(context.session) as line:
             return self._converse(line, context, self._begin(context))
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
-        """Go on with the conversation; None when the model drops the idea, or has used up its repairs.
+        """Continue the conversation; None if the model gives up the idea or has used up its repairs.
 
-        It is begun anew where there is none, or where the branch has moved and the files are not what they were.
+        A new conversation begins if there is none, or if the branch has moved and the files have changed.
         """
         memory: _Memory = context.session.memory or _Memory()
         context.session.memory = memory
         if len(memory.faults) > self._repairs:
             return None
-        untold = prompt.failed(context, proposal, failure, EDIT_GONE)  # for a conversation that knows nothing of it
+        untold = prompt.failed(context, proposal, failure, EDIT_GONE)  # for a new conversation
         if proposal.hypothesis:
             untold += f"\n\nWhy it should have helped: {proposal.hypothesis}"
         talk, fresh = memory.talk, self._begin(context, failure=untold)
@@ -172,9 +174,9 @@ class AnthropicProposer:
             return self._converse(line, context, talk, proposal, untold)
 
     def _begin(self, context: Context, *more: str, failure: str = "") -> Conversation:
-        """A conversation in which the task was said, and what failed.
+        """A new conversation with the task, then the failure.
 
-        That is no part of its opening: where both together are too long, the opening may not be.
+        The failure is not part of the opening: if both together are too long, the opening alone may still fit.
         """
         told = prompt.build(context, REPLY)
         system, seldom = (told.rules, told.charter, told.interface), (told.files, told.sealed)
@@ -185,11 +187,11 @@ class AnthropicProposer:
     def _converse(
         self, line: Line, context: Context, talk: Conversation, failed: Proposal | None = None, failure: str = ""
     ) -> Proposal | None:
-        """Ask until there is an edit that can be made; the tree is untouched until then.
+        """Ask until an edit can be applied; the tree is unchanged until then.
 
         Args:
-            failed: What is to be repaired.
-            failure: What a new conversation has to be told of that.
+            failed: The proposal to repair.
+            failure: The failure, for a new conversation.
         """
         meant: Proposal | None = None
         looks = 0
@@ -201,7 +203,7 @@ class AnthropicProposer:
                 reply = line.ask(talk)
             except NotTaken as error:
                 faults.append(_not_taken(error, talk.grown))
-                untold = "" if talk.answered or not failure else _UNTOLD  # what failed may be what is not taken
+                untold = "" if talk.answered or not failure else _UNTOLD  # the API may reject the failure's text
                 failure = "" if untold else failure
                 talk = self._begin(context, _LOST, untold, failure=failure)
                 continue
@@ -228,25 +230,25 @@ class AnthropicProposer:
         raise self._nothing(context.number, failed, faults[-1])
 
     def _nothing(self, number: int, failed: Proposal | None, fault: str) -> Exception:
-        """There was no proposal in any reply."""
+        """The exception if no reply had a proposal."""
         if failed is not None:
-            return Refused(f"the model made no other proposal: {fault}", failed, CrashClass.NO_PROPOSAL)
+            return Refused(f"the model made no new proposal: {fault}", failed, CrashClass.NO_PROPOSAL)
         self._fruitless.add(number)
         if len(self._fruitless) >= _MOST_FRUITLESS:
             return ProposerError(
-                f"the model has proposed nothing for {len(self._fruitless)} experiments in a row (last: {fault}): "
-                "change program.md or choose another --autoresearch-model, and type the same command to go on"
+                f"the model made no proposal in {len(self._fruitless)} experiments in a row (last: {fault}): "
+                "change program.md or choose another --autoresearch-model, and rerun the same command to continue"
             )
         return Refused(
-            f"the model proposed nothing: {fault}", Proposal("no proposal", proposer=self.name), CrashClass.NO_PROPOSAL
+            f"the model made no proposal: {fault}", Proposal("no proposal", proposer=self.name), CrashClass.NO_PROPOSAL
         )
 
 
 def _not_taken(error: NotTaken, grown: bool) -> str:
-    """What was wrong with a conversation that was more than its opening.
+    """The fault of a rejected conversation that has more than its opening.
 
     Raises:
-        ProposerError: It was not, and no other will be taken.
+        ProposerError: The API rejects the opening itself, so a new conversation does not help.
     """
     if isinstance(error, TooLong):
         if grown:
@@ -256,5 +258,5 @@ def _not_taken(error: NotTaken, grown: bool) -> str:
             "or choose another --autoresearch-model"
         ) from None
     if grown:
-        return f"the API does not take the conversation ({error})"
-    raise ProposerError(f"the API does not take the request ({error})") from None
+        return f"the API rejects the conversation ({error})"
+    raise ProposerError(f"the API rejects the request ({error})") from None

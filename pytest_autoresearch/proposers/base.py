@@ -1,4 +1,4 @@
-"""What every proposer sees and what it answers. A proposer edits files in a folder; it knows neither git nor pytest."""
+"""The interface of proposers. A proposer edits files in a folder; it knows neither git nor pytest."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pytest_autoresearch.core.run import Limits
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for every experiment of the session.
+    """The facts that hold for every experiment of the session.
 
     Attributes:
-        metric_name: What decides.
-        direction: Which way it improves.
-        limits: What a run may use.
-        command: The training command, as a person would type it.
-        hardware: What it runs on, for people.
-        interface: What the harness offers to training, as text; empty where it says nothing of it.
-        scored: Whether a scorer measures the metric, and not training itself.
+        metric_name: The metric that decides.
+        direction: Which way the metric improves.
+        limits: The limits of a run.
+        command: The training command, as typed in a shell.
+        hardware: Name of the hardware, for people.
+        interface: The harness's description of what it offers to training; may be empty.
+        scored: Whether a scorer measures the metric, instead of training itself.
     """
 
     metric_name: str = "val_bpb"
@@ -35,7 +35,7 @@ class Terms:
 
 
 class ProposerSession(Protocol):
-    """What a proposer may ask of its session, and tell it, while it works on one experiment.
+    """The session's services for a proposer while it works on one experiment.
 
     Attributes:
         memory: What the proposer keeps until it repairs the proposal, such as a conversation. None at first; gone with
@@ -45,31 +45,31 @@ class ProposerSession(Protocol):
     memory: Any
 
     def spent(self, usage: Usage) -> None:
-        """This much was used just now: told at once, so that no end of the session loses it."""
+        """Report usage at once, so that it is counted however the session ends."""
         ...
 
     def say(self, text: str) -> None:
-        """A sentence for the person who watches: that it waits, and what for."""
+        """Show a sentence to the user, such as why the proposer is waiting."""
         ...
 
     def note(self, text: str) -> None:
-        """Rewrite the notes that are shown with every later proposal; cut at 4,000 bytes."""
+        """Replace the notes shown with every later proposal; cut at 4,000 bytes."""
         ...
 
     def keep(self, name: str, text: str) -> None:
-        """Leave a file of this name for people, in the experiment's own folder."""
+        """Save a file of this name in the experiment's folder, for people."""
         ...
 
     def look(self, number: int) -> str:
         """An earlier experiment's record, diff, curve and end of the log, in at most 12,000 characters.
 
-        One sentence where there is none of that number.
+        One sentence if there is no such experiment.
         """
         ...
 
 
 class NoSession:
-    """Nobody listens or answers: for tests, and for a proposer that is used by itself."""
+    """The services without a session, for tests and for using a proposer alone."""
 
     def __init__(self) -> None:
         self.memory: Any = None
@@ -88,7 +88,7 @@ class NoSession:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a proposer may look at, and where it edits.
+    """The input of a proposer: what it may read, and the folder that it edits.
 
     Attributes:
         number: The experiment's number.
@@ -97,13 +97,13 @@ class Context:
         program: The text of `program.md`.
         records: Every judged experiment of the campaign, by number.
         running: The numbers and proposals of the experiments under way.
-        root: The user's checkout; to read, never to write.
+        root: The user's checkout; read only.
         experiments: The folder of acceptance rules and of the queue, inside `root`.
-        terms: What holds for every experiment.
-        notes: What a proposer wrote down for later ones.
-        session: To ask and to tell.
-        resolution: The steps in which it is fair to show a metric to whoever learns from it; 0 for as it is. What is
-            finer is noise.
+        terms: The facts that hold for every experiment.
+        notes: Notes of earlier proposals.
+        session: The session's services.
+        resolution: Metrics are rounded to multiples of this before a model sees them, because finer differences are
+            noise; 0 for no rounding.
     """
 
     number: int
@@ -128,22 +128,22 @@ class Proposer(Protocol):
 
     @property
     def listens(self) -> bool:
-        """Whether it can be told what is wrong with a proposal and make a better one of it."""
+        """Whether it can repair a proposal when told the failure."""
         ...
 
     def propose(self, context: Context) -> Proposal | None:
-        """Edit the files in `context.folder`; None when there is nothing left to try, which ends the campaign.
+        """Edit the files in `context.folder`; None if there is nothing left to try, which ends the campaign.
 
         Raises:
-            Refused: There is a proposal but it cannot be put into the tree; it carries the proposal and says why.
-            Spent: The user's budget for proposals is used up, which ends the campaign as well.
-            ProposerError: It cannot go on.
+            Refused: The proposal cannot be applied to the tree; carries the proposal and the reason.
+            Spent: The user's budget for proposals is used up, which also ends the campaign.
+            ProposerError: The proposer itself failed (expired key, outage).
         """
         ...
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
-        """Edit again after a refusal or a crash, the tree being the branch head again, without the earlier edit.
+        """Edit again after a refusal or a crash. The tree is the branch head again, without the earlier edit.
 
-        None gives the idea up, which makes it a crash. Raises as `propose` does.
+        None gives up the idea; the experiment is then a crash. Raises as `propose` does.
         """
         ...

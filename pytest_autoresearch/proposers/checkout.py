@@ -1,8 +1,7 @@
-"""The uncommitted edit of the user's checkout: how a person, or an agent that drives pytest, gets a verdict on it.
+"""Proposes the uncommitted edit in the user's checkout, for a person or an agent that drives pytest.
 
-It is merged, as a three-way patch, into the branch head of the moment, so the checkout may be on any branch, and tried
-once in a session. Somebody else reads what the edit is: knows nothing of the checkout's git, nor of what becomes of its
-files afterwards.
+The edit is merged into the current branch head as a three-way patch, so the checkout may be on any branch. It is tried
+once in a session. The edit is read elsewhere: this module knows nothing of the checkout's git or of its files later.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 
-_PLACES = (b"@@", b"index ", b" ")  # where a change stands, and in what
+_PLACES = (b"@@", b"index ", b" ")  # lines of a patch that only locate the change
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What the editable files have that the commit which they were made from has not.
+    """The uncommitted changes of the editable files.
 
     Attributes:
-        patch: All of it in git's form, with paths from the repository's top.
-        paths: The files that it changes, adds or takes away.
-        added: Lines that it adds.
-        removed: Lines that it takes away.
+        patch: The changes, with paths from the repository's top.
+        paths: The files that are changed, added or removed.
+        added: Number of added lines.
+        removed: Number of removed lines.
         files: Mode and blob of every editable file with the edit, by its path.
     """
 
@@ -40,22 +39,22 @@ class Edit:
 
     @property
     def what(self) -> str:
-        """The file that it changes, or how many."""
+        """The name of the changed file, or the number of files."""
         return self.paths[0] if len(self.paths) == 1 else f"{len(self.paths)} files"
 
     @property
     def digest(self) -> str:
-        """Of the changed lines alone, so that the edit is known again on another base."""
+        """A hash of the changed lines alone, which identifies the edit on another base, too."""
         lines = [line for line in self.patch.split(b"\n") if not line.startswith(_PLACES)]
         return hashlib.sha256(b"\n".join(lines)).hexdigest()[:12]
 
 
 class CheckoutProposer:
-    """The one edit that `read` finds.
+    """Proposes the edit that `read` finds, once.
 
     Args:
-        read: Reads it; None where there is nothing uncommitted.
-        described: Whether the session's own prefix says what it is.
+        read: Reads the edit; None if nothing is uncommitted.
+        described: Whether the session's description already describes the edit.
     """
 
     name = "checkout"
@@ -67,10 +66,10 @@ class CheckoutProposer:
         self._tried = False
 
     def propose(self, context: Context) -> Proposal | None:
-        """Merge the edit into the tree; None once it was tried, and where the head has all of it.
+        """Merge the edit into the tree; None after it was tried or if the head already has it.
 
         Raises:
-            Refused: It cannot be merged into the branch head; the tree is as it was.
+            Refused: The edit does not merge into the branch head; the tree is unchanged.
         """
         edit = None if self._tried else self._read()
         if edit is None:
@@ -84,5 +83,5 @@ class CheckoutProposer:
             raise Refused(f"the edit of {edit.what} {error}", proposal) from None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
-        """None: whoever made the edit makes the next one."""
+        """None: the next edit comes from the user or the agent."""
         return None

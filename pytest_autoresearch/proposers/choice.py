@@ -1,4 +1,4 @@
-"""Which proposer a session has: its name looked up, and what can be wrong with it found before anything is touched."""
+"""Chooses the session's proposer by name, and finds mistakes in its settings before anything is changed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pytest_autoresearch.source.ranges import candidates
 _SEARCH_SEED = 42
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _OTHERWISE = ", or choose another --autoresearch-proposer"
-_SHORT_SECONDS = 120.0  # of training: with startup and scoring, the usual cache lives until the next proposal
+_SHORT_SECONDS = 120.0  # of training: up to this, the five-minute prompt cache lasts until the next proposal
 
 
 class Agents(Protocol):
-    """Whoever runs agents."""
+    """Runs agents."""
 
     @property
     def confined(self) -> bool: ...
@@ -39,7 +39,7 @@ class Agents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is known only when a session has begun.
+    """Facts known only once the session has begun.
 
     Attributes:
         agents: Runs agents.
@@ -52,11 +52,11 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A proposer that is not made yet.
+    """A chosen proposer, not yet created.
 
     Attributes:
-        said: What the header says of it.
-        make: Makes it, importing what only it needs.
+        said: Its description in the session's header.
+        make: Creates it and imports what only it needs.
     """
 
     said: str
@@ -64,22 +64,22 @@ class Choice:
 
 
 def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit | None]) -> Choice:
-    """The proposer of that name.
+    """The proposer named in the settings.
 
     Args:
         settings: The user's.
-        asks_hook: Whether a hook of the user proposes first; a search may then have nothing to vary.
+        asks_hook: Whether a hook of the user proposes first; a search may then have no constants to vary.
         read_checkout: Reads the uncommitted edit of the user's checkout.
 
     Raises:
-        UserError: It could propose nothing here; says what to type.
+        UserError: The proposer cannot work here; says what to type.
     """
     name, _, given = settings.proposer.partition(":")
     if name == "auto":
-        name = "anthropic" if any(map(os.environ.get, _KEYS)) else "search"  # CI sets a secret that is not there to ""
+        name = "anthropic" if any(map(os.environ.get, _KEYS)) else "search"  # CI sets a missing secret to ""
     if settings.cost_usd is not None and name != "anthropic":
         raise UserError(
-            f"--autoresearch-cost caps what the Anthropic API costs, and here the proposer is {name}: leave it out, or "
+            f"--autoresearch-cost limits the cost of the Anthropic API, but the proposer is {name}: leave it out, or "
             "type --autoresearch-proposer anthropic"
         )
     match name:
@@ -88,7 +88,7 @@ def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit
         case "command":
             return _command(settings, given)
         case "checkout":
-            what = f"checkout, the uncommitted edit of {', '.join(settings.editable)}"
+            what = f"checkout, the uncommitted edit in {', '.join(settings.editable)}"
             return Choice(what, lambda around: CheckoutProposer(read_checkout, bool(settings.description)))
         case "commits":
             commits = resolve(given, settings.root, settings.editable)
@@ -96,8 +96,8 @@ def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit
             return Choice(f"commits:{given}, {count}", lambda around: CommitsProposer(commits))
         case "queue":
             return Choice(name, _queue)
-    need("search", "optuna", "the proposer search", _OTHERWISE)
-    if not asks_hook:
+    if not asks_hook:  # a hook that always proposes never needs the search
+        _need_optuna()
         _check_constants(settings)
     return Choice("search", _search)
 
@@ -112,7 +112,7 @@ def _anthropic(settings: Settings) -> Choice:
     check_cap(model, prices, settings.cost_usd)
     said = anthropic.check(model)
     if prices is None:
-        said += "; its prices are not known, so that tokens are counted and dollars are not (autoresearch_prices)"
+        said += "; its prices are unknown, so only tokens are counted (set autoresearch_prices)"
     if settings.cost_usd is not None:
         said += f", at most ${settings.cost_usd:.2f}"
     return Choice(
@@ -130,7 +130,7 @@ def _command(settings: Settings, given: str) -> Choice:
     words = command.check(given, settings.root)
     files = command.shared(settings.agent_files, settings.root)
     return Choice(
-        f"command, {shlex.join(words)}, {settings.agent_seconds:g} s for a proposal",
+        f"command, {shlex.join(words)}, {settings.agent_seconds:g} s per proposal",
         lambda around: command.CommandProposer(
             words, around.agents.run, confined=around.agents.confined, seconds=settings.agent_seconds, shared=files,
             variables=settings.agent_environment, pause=around.agents.wait,
@@ -144,20 +144,25 @@ def _queue(around: Surroundings) -> Proposer:
     return QueueProposer()
 
 
+def _need_optuna() -> None:
+    need("search", "optuna", "the proposer search", _OTHERWISE)
+
+
 def _search(around: Surroundings) -> Proposer:
+    _need_optuna()
     from pytest_autoresearch.proposers.search import SearchProposer
 
     return SearchProposer(_SEARCH_SEED)
 
 
 def _check_constants(settings: Settings) -> None:
-    """The search has something to vary: said now, and not after a baseline was trained."""
+    """Check that the search has a constant to vary, before a baseline is trained."""
     for path in settings.root.rglob("*.py"):
         if is_editable(path.relative_to(settings.root).as_posix(), settings.editable):
-            with contextlib.suppress(SyntaxError):  # the baseline will say so
+            with contextlib.suppress(SyntaxError):  # the baseline reports it
                 if any(candidates(one.name, one.value) for one in find(path.read_text("utf-8", "replace"))):
                     return
     raise UserError(
-        f"search finds no constant to vary in {', '.join(settings.editable)}: write the hyperparameters in capitals at "
-        "the top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
+        f"search finds no constant to vary in {', '.join(settings.editable)}: write hyperparameters in capitals at the "
+        "top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
     )

@@ -1,9 +1,9 @@
-"""Any agent with a command line: it is started in the lane's tree, and what it has edited there is the proposal.
+"""Any agent with a command line: it is started in the lane's tree, and its edits there are the proposal.
 
-Its text is on its standard input and in a file; `proposal.json` in the tree, or the last line that it prints, says
-what it did. It is started by whoever runs errands, and forgets everything between two starts: what it has to know is in
-the prompt. One that fails soon and has done nothing is started again, since it is mostly its service that fails. Knows
-nothing of processes and sandboxes.
+The prompt is on its standard input and in a file. `proposal.json` in the tree, or the last line that it prints,
+describes the edit. The agent keeps nothing between two starts: everything that it needs is in the prompt. An agent that
+fails soon without an edit is started again, because mostly its service has failed. Knows nothing of processes and
+sandboxes.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from pytest_autoresearch.proposers.workspace import Edits, Workspace
 
 ANSWER = "proposal.json"
 _REPLY = f"""\
-Edit the files in place, in the current folder: {{files}}. Change nothing else and leave nothing else behind. Do not
-run training: it is run for you, and measured, when you have ended. Leave git alone.
+Edit the files in place, in the current folder: {{files}}. Change nothing else and leave no other files. Do not run
+training: the session runs and measures it after you exit. Do not use git.
 
-When the edit is complete, write a file {ANSWER} into the current folder, an object in JSON with these strings:
-"description" (one line: what you changed), "hypothesis" (why it should help), "expected" (what it should do to the
-metric) and "area" (the direction of research that it belongs to). Add "notes" only to rewrite the notes that are
-shown with every later proposal. Without that file, the last line that you print is taken for the description. Then
-end: nobody reads questions or answers them."""
+When the edit is complete, write a file {ANSWER} into the current folder, a JSON object with these strings:
+"description" (one line: what you changed), "hypothesis" (why it should help), "expected" (its expected effect on the
+metric) and "area" (its direction of research). Add "notes" only to rewrite the notes that are shown with every later
+proposal. Without that file, the last line that you print is the description. Then exit: nobody reads or answers
+questions."""
 _LONG = """\
 # The files that you may edit
 
-They lie in the current folder, as they are now: {files}. Read what you need of them."""
-_AGAIN = "Your edit is in the files again, as you left it. Leave it like that {to}."
+The current versions are in the current folder: {files}. Read the parts that you need."""
+_AGAIN = "Your edit is in the files again, as you left it. Leave it unchanged {to}."
 
-_MOST_FILES_BYTES = 100_000  # of the editable files in a prompt: the agent can read them
+_MOST_FILES_BYTES = 100_000  # of the editable files in a prompt; larger ones the agent reads itself
 _MOST_ANSWER_BYTES = 64 * 1024
 _MOST_CHARACTERS, _MOST_NOTES = 2000, 4000
 _LAST_LINE_BYTES, _LAST_LINES = 200, 5
-_MOST_USD = 10_000.0  # of one start: more is a mistake
+_MOST_USD = 10_000.0  # for one start; more is a mistake
 _MOST_IDLE = 3  # experiments in a row without an edit
 _NOT_STARTED = (126, 127)
-_SOON_SECONDS = 300.0  # until a fault: agents ask a service that is overloaded for minutes before they give it up
+_SOON_SECONDS = 300.0  # a failure within this time may be temporary: agents retry an overloaded service for minutes
 _LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Came:
-    """An agent's return: how it ended, what it says that it did, and what it did.
+    """The result of one start: how the agent ended, its description, and its edits.
 
     Attributes:
         agent: Its name.
         finished: How it ended.
-        proposal: The edit as it describes it.
-        edits: What it changed; None where that is nothing.
+        proposal: Its description of the edit.
+        edits: Its edits; None if it changed nothing.
     """
 
     agent: str
@@ -71,22 +71,22 @@ class _Came:
 
     @property
     def fault(self) -> str:
-        """What was wrong with its end; empty where nothing was."""
+        """Why it failed; empty if it did not."""
         if self.finished.why:
-            return f"was ended {self.finished.why}"
+            return f"was stopped {self.finished.why}"
         if self.finished.exit_status is None:
-            return "ended in a way that nobody saw"
+            return "ended without an exit status"
         return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
 
     @property
     def may_pass(self) -> bool:
-        """Whether its fault may be gone in a minute, as an overload of its service or a lost connection is."""
+        """Whether its failure may be temporary, such as an overloaded service or a lost connection."""
         ended = self.finished
         failed = not ended.why and ended.exit_status not in (0, *_NOT_STARTED)
         return failed and ended.seconds <= _SOON_SECONDS
 
     def last(self, lines: int) -> str:
-        """The last lines that it printed, on one line."""
+        """The last lines of its output, on one line."""
         said = _lines(self.finished.output)[-lines:]
         return " / ".join(line(each, _LAST_LINE_BYTES) for each in said) or "nothing"
 
@@ -111,13 +111,13 @@ class CommandProposer:
 
     Args:
         command: The agent's command, as `check` returns it.
-        run: Runs an errand.
-        confined: Whether that is in a sandbox.
-        seconds: How long one start may take.
-        shared: Files and folders of the user's that the agent may read and write, as `shared` returns them.
-        variables: Variables that it is given beside those that are known for it, globs allowed.
-        patience_seconds: How long an agent that fails is started again, over all the experiments in which it does.
-        pause: Waits for so many seconds; raises Stopped when the session ends before that.
+        run: Runs the agent.
+        confined: Whether it runs in a sandbox.
+        seconds: Time limit of one start.
+        shared: Files and folders of the user that the agent may read and write, as returned by `shared`.
+        variables: Further environment variables that it gets, globs allowed.
+        patience_seconds: How long a failing agent is started again, over all experiments in a row.
+        pause: Waits for the given seconds; raises Stopped if the session ends meanwhile.
     """
 
     name = "command"
@@ -150,8 +150,8 @@ class CommandProposer:
         """Let the agent edit the tree.
 
         Raises:
-            Refused: It ended without an edit.
-            ProposerError: It cannot be started, or ends so again and again.
+            Refused: The agent ended without an edit.
+            ProposerError: The agent cannot be started, or changed nothing in several experiments.
             Stopped: The session ended meanwhile.
         """
         tree = Workspace(context.folder, context.editable)
@@ -165,32 +165,32 @@ class CommandProposer:
         self._check_alive(came)
         ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
         raise Refused(
-            f"`{came.agent}` {ending}; it said last: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
+            f"`{came.agent}` {ending}; last output: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
         )
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
-        """Let it edit again, its last edit being in the tree; None when it leaves that as it was.
+        """Let the agent edit again, with its last edit in the tree; None if it changes nothing.
 
-        An agent that has done nothing is not started once more for the same experiment.
+        An agent that made no edit is not started again for the same experiment.
         """
         tree = Workspace(context.folder, context.editable)
         context.session.memory = memory = context.session.memory or _Memory()
         failing, meant = memory.edits, failure.near_duplicate
         if failing is None and memory.proposed:
             return None
-        if failing is not None:  # else it was somebody else's proposal
+        if failing is not None:  # else the proposal was not this agent's
             tree.write(failing.texts)
         reply = _AGAIN.format(to="if you mean it" if meant else "to give the idea up") if failing else ""
         why = prompt.failed(context, proposal, failure, reply)
         came = self._send(context, tree, f"{_words(context)}\n{why}\n")
-        # An agent that failed has meant nothing by leaving it as it was.
+        # An unchanged edit is a decision only if the agent did not fail.
         if came.edits is None or (came.edits == failing and (came.fault or not meant)):
             return None
         memory.edits, memory.proposed = came.edits, True
         return _taken(context, came)
 
     def _send(self, context: Context, tree: Workspace, text: str) -> _Came:
-        """Start the agent, and again where it could not work and patience lasts; what it brings back."""
+        """Start the agent, and again while its failures may be temporary and the patience lasts."""
         before, seconds = tree.edits(), 1.0
         while True:
             came = self._start(context, tree, text)
@@ -200,7 +200,7 @@ class CommandProposer:
             self._left -= came.finished.seconds + seconds
             if self._left < 0:
                 return came
-            said = f"`{came.agent}` {came.fault} and changed nothing; it said last: {came.last(1)}"
+            said = f"`{came.agent}` {came.fault} and changed nothing; last output: {came.last(1)}"
             context.session.say(f"{said}; starting it again in {seconds:.0f} s")
             self._pause(seconds)
             seconds = min(_LONGEST_WAIT, 2 * seconds)
@@ -235,14 +235,14 @@ class CommandProposer:
         return came
 
     def _check_alive(self, came: _Came) -> None:
-        """After a start that came to nothing: whether another one may.
+        """Check after a start without an edit whether another start may help.
 
         Raises:
-            ProposerError: None will.
+            ProposerError: It will not.
         """
-        said = f"it said last: {came.last(1)}: run it by hand in a terminal first"
+        said = f"last output: {came.last(1)}: run it by hand in a terminal first"
         if self._confined:
-            said += ", and name what it needs of your files in autoresearch_agent_files"
+            said += ", and list the files of yours that it needs in autoresearch_agent_files"
         if came.finished.exit_status in _NOT_STARTED:
             raise ProposerError(f"`{came.agent}` could not be started; {said}")
         if self._idle >= _MOST_IDLE:
@@ -251,7 +251,7 @@ class CommandProposer:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What an agent wrote about its edit; all of it may be missing."""
+    """The agent's answer about its edit; every field may be missing."""
 
     description: str = ""
     hypothesis: str = ""
@@ -262,7 +262,7 @@ class _Answer:
 
     @classmethod
     def read(cls, text: bytes) -> _Answer:
-        """From the file, which anything may stand in."""
+        """Read the file, which may contain anything."""
         try:
             given = json.loads(text) if len(text) <= _MOST_ANSWER_BYTES else None
         except (ValueError, RecursionError):
@@ -283,11 +283,11 @@ class _Answer:
 
 
 def check(command: str, root: Path) -> tuple[str, ...]:
-    """The words of an agent's command, its program by an absolute path.
+    """The words of an agent's command, with the absolute path of its program.
 
     Args:
         command: As the user typed it.
-        root: Where relative programs are found.
+        root: The folder to which a relative program path refers.
 
     Raises:
         UserError: There is no such program.
@@ -299,14 +299,14 @@ def check(command: str, root: Path) -> tuple[str, ...]:
             f"--autoresearch-proposer command:{command} cannot be split into words ({error}): check its quotes"
         ) from None
     if not words:
-        raise UserError('--autoresearch-proposer command: names no program: type, say, "command:claude -p"')
+        raise UserError('--autoresearch-proposer command: names no program: type, for example, "command:claude -p"')
     found = shutil.which(str(root / words[0]) if "/" in words[0] else words[0])
     if found is None:
         raise UserError(
             f"--autoresearch-proposer command:{command}: there is no program {words[0]} on PATH: install it, or give "
             "its path"
         )
-    # What its links lead to is found step by step, and not from a folder that is one itself.
+    # Resolve links of the folder only: the sandbox follows the links of the program itself.
     program = Path(found).absolute()
     return (str(program.parent.resolve() / program.name), *words[1:])
 
@@ -315,34 +315,34 @@ def shared(given: Sequence[str], root: Path) -> tuple[Path, ...]:
     """The files and folders of the ini key autoresearch_agent_files.
 
     Raises:
-        UserError: One is not there, or holds the repository or the home folder.
+        UserError: One does not exist, or contains the repository or the home folder.
     """
     paths = [(name, root / Path(name).expanduser()) for name in given]
     for name, path in paths:
         if not path.exists():
-            raise UserError(f"autoresearch_agent_files names {name}, which is not there: correct it")
+            raise UserError(f"autoresearch_agent_files names {name}, which does not exist: correct it")
         if any(one.resolve().is_relative_to(path.resolve()) for one in (root, Path.home())):
             raise UserError(
-                f"autoresearch_agent_files names {name}, in which the repository or your home folder lies: name what "
-                "the agent needs of it"
+                f"autoresearch_agent_files names {name}, which contains the repository or your home folder: name only "
+                "the files that the agent needs"
             )
     return tuple(path for _, path in paths)
 
 
 def _taken(context: Context, came: _Came) -> Proposal:
-    """The proposal; the person who watches is told where its agent ended badly."""
+    """The proposal; if the agent failed, the user is told."""
     if came.fault:
-        context.session.say(f"`{came.agent}` {came.fault}; what it had edited by then is the proposal")
+        context.session.say(f"`{came.agent}` {came.fault}; its edits until then are the proposal")
     return came.proposal
 
 
 def _words(context: Context) -> str:
-    """The prompt, with the files as they are in the tree."""
+    """The prompt, with the current files of the tree."""
     files = ", ".join(context.editable)
     said = prompt.build(context, _REPLY.format(files=files))
     return (replace(said, files=_LONG.format(files=files)) if len(said.files) > _MOST_FILES_BYTES else said).text()
 
 
 def _lines(output: str) -> list[str]:
-    """The lines that say something."""
+    """The lines with a letter or a digit."""
     return [each for each in output.splitlines() if any(letter.isalnum() for letter in each)]

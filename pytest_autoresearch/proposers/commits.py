@@ -1,10 +1,10 @@
-"""The commits of a range tried again one by one, oldest first: somebody else's branch, judged here.
+"""Replays the commits of a range as proposals, oldest first, to judge another branch here.
 
-Each is merged, as a three-way patch, into the branch head of the moment, so a commit that builds on one that was
-discarded may not apply, and is then a crash that says so. A branch is replayed along its first parents: a merge is one
-patch, of all that it brought in. Only what a commit does to the editable files is replayed; a commit that touches none
-of them, or that the head has all of already, is passed over without becoming an experiment. What has been tried stands
-in the campaign's records, by the commit's full hash. Knows the range as `resolve` found it, however the branch moves.
+Each commit is merged into the current branch head as a three-way patch. A commit that builds on a discarded one may not
+apply; it is then a crash with that message. A branch is replayed along its first parents, so a merge is one patch. Only
+changes of the editable files are replayed. A commit that changes none of them, or that the head already contains, is
+skipped and is no experiment. The campaign's records tell by full hash which commits were tried. The range is fixed when
+`resolve` reads it, even if the branch moves later.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Commit:
 
 
 def resolve(given: str, root: Path, editable: Iterable[str]) -> tuple[Commit, ...]:
-    """The commits of `A..B` that change editable files, oldest first; an end that is left out is HEAD.
+    """The commits of `A..B` that change editable files, oldest first; a missing end means HEAD.
 
     Args:
-        given: What B has and A has not, as git writes it.
-        root: Where pytest's root is, in the user's checkout.
+        given: A range in git's notation.
+        root: Pytest's root in the user's checkout.
         editable: The paths that may change, relative to `root`, globs allowed.
 
     Raises:
-        UserError: It is no range, names what is not there, or holds nothing to try.
+        UserError: It is not a range, names an unknown commit, or has nothing to try.
     """
     start, dots, end = given.partition("..")
     if not dots or not start + end or end.startswith("."):
@@ -102,12 +102,12 @@ class CommitsProposer:
         return None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
-        """None: somebody else's commit is not ours to change."""
+        """None: a replayed commit is not changed."""
         return None
 
 
 def _find(given: str, name: str, git: Git) -> str:
-    # A name that begins with a dash would be an option.
+    # A name with a leading dash would be an option.
     found = None if name.startswith("-") else git.ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     if found is None:
         raise UserError(
@@ -126,7 +126,7 @@ def _listed(given: str, arguments: list[str], git: Git) -> str:
 
 
 def _why_empty(given: str, first: str, last: str, paths: list[str], git: Git) -> str:
-    """What is wrong with a range that holds nothing to try, and what to type."""
+    """Why a range has nothing to try, and what to type."""
     count = int(_listed(given, ["--count", f"{first}..{last}"], git))
     if count:
         changes = "the one commit in it does not change" if count == 1 else f"none of its {count} commits changes"
@@ -138,10 +138,10 @@ def _why_empty(given: str, first: str, last: str, paths: list[str], git: Git) ->
 
 
 def _patch(commit: Commit, context: Context) -> bytes:
-    """What the commit does to the editable files.
+    """The commit's changes of the editable files.
 
     Raises:
-        GitError: Git cannot tell.
+        GitError: Git cannot read the commit.
     """
     what = [commit.parent, commit.name] if commit.parent else ["--root", "--no-commit-id", commit.name]
     form = ["--patch", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv"]

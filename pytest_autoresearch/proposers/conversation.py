@@ -1,8 +1,8 @@
-"""One experiment's conversation with a model, as the messages that are sent. Pure; knows no service and no tools.
+"""One experiment's conversation with a model, as the messages to send. Pure; knows no service and no tools.
 
-What is sent again must be the same to the byte, or the prompt cache is lost: blocks are added at the end and never
-changed. At most four of them carry a breakpoint: the end of the system prompt, the blocks of the opening that seldom
-change, and the last block of the last message of ours, which moves.
+Blocks are only added at the end and never changed, because the prompt cache needs the same bytes again. At most four
+blocks carry a cache breakpoint: the end of the system prompt, the blocks of the opening that seldom change, and the
+last block of our last message.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _BREAKPOINTS = 4
 
 @dataclass(slots=True)
 class Conversation:
-    """What was said so far, and what is owed.
+    """The messages so far, and the answers still to send.
 
     Attributes:
-        system: The texts of the system prompt; empty ones are left out, here and below.
-        seldom: The first texts of the opening, which seldom change from one experiment to the next.
-        recent: The others.
-        long_cache: Whether the cache is to last an hour.
-        texts: The files as the model has written them, by path.
-        open_call: The call that awaits its answer; empty where there is none.
+        system: The texts of the system prompt; empty texts are left out, here and below.
+        seldom: The first texts of the opening, which seldom change between experiments.
+        recent: The other texts of the opening.
+        long_cache: Whether the cache lasts an hour.
+        texts: The model's versions of the files, by path.
+        open_call: The id of the unanswered call; empty if there is none.
     """
 
     system: tuple[str, ...]
@@ -45,16 +45,16 @@ class Conversation:
 
     @property
     def answered(self) -> bool:
-        """Whether the model has said anything."""
+        """Whether the model has replied."""
         return len(self._messages) > 1
 
     @property
     def grown(self) -> bool:
-        """Whether more than the opening was said, by us or by the model."""
+        """Whether there is more than the opening."""
         return self.answered or len(self._messages[0]["content"]) > self._opening
 
     def say(self, *texts: str) -> None:
-        """Add to our side, after the answers that are owed."""
+        """Add our texts, after the answers still to send."""
         blocks = [*self._owed, *({"type": "text", "text": text} for text in texts if text.strip())]
         self._owed = []
         if not blocks:
@@ -65,18 +65,18 @@ class Conversation:
             self._messages.append({"role": "user", "content": blocks})
 
     def hear(self, content: Sequence[Block]) -> None:
-        """Add the model's side; nothing where it said nothing, for an empty message may not be sent."""
-        if self._messages[-1]["role"] == "assistant":  # it goes on where it paused
+        """Add the model's reply; an empty reply is skipped, because the API rejects empty messages."""
+        if self._messages[-1]["role"] == "assistant":  # it continues after a pause
             self._messages[-1]["content"] += content
         elif content:
             self._messages.append({"role": "assistant", "content": list(content)})
 
     def owe(self, call: str, text: str, failed: bool = False) -> None:
-        """The answer to a call; it is sent with what we say next."""
+        """Answer a call; the answer is sent with our next message."""
         self._owed.append({"type": "tool_result", "tool_use_id": call, "content": text, "is_error": failed})
 
     def answer(self, text: str) -> None:
-        """Say what came of the call that is open, or just say it."""
+        """Answer the open call, or add the text if no call is open."""
         if self.open_call:
             self.owe(self.open_call, text, failed=True)
             self.open_call = ""

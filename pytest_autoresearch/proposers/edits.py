@@ -1,7 +1,7 @@
-"""Exact edits: pieces of text that are replaced where they stand, and whole files; all of them or none.
+"""Exact edits: replacements of text in files, and whole files; all of them are made or none.
 
-Deciding what the files become is pure: it is told what they hold. Beside it is the little that reads and writes a
-folder in the same terms, where a line ends with a line feed alone and no link is followed. Knows nothing of who edits.
+Computing the new texts is pure. Below it are two functions that read and write a folder: texts use line feeds alone,
+and no link is followed. Knows nothing of who edits.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from pytest_autoresearch.source.guard import is_editable
 
 _SHOWN_LINES = 12
-_SHOWN_CHARACTERS = 1200  # of the lines that an edit may have meant
+_SHOWN_CHARACTERS = 1200  # of the lines nearest to an old text that was not found
 _SHOWN_PROBLEMS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TextEdit:
-    """The text `old`, which stands exactly once in the file, becomes `new`."""
+    """Replaces the text `old`, which must occur exactly once in the file, with `new`."""
 
     path: str
     old: str
@@ -29,14 +29,14 @@ class TextEdit:
 
 @dataclass(frozen=True, slots=True)
 class WholeFile:
-    """A file that becomes `text`, whether it was there or not."""
+    """Writes `text` as the whole file, new or existing."""
 
     path: str
     text: str
 
 
 class EditError(Exception):
-    """An edit is not possible; the text says which and why, for whoever made it."""
+    """An edit is not possible; the text says which and why, for the editor."""
 
 
 def rewritten(
@@ -45,14 +45,14 @@ def rewritten(
     editable: tuple[str, ...],
     read: Callable[[str], str | None],
 ) -> dict[str, str]:
-    """What the files become, by path; the edits of one file apply in their order.
+    """The new texts of the files, by path. The edits of one file are applied in order.
 
     Args:
         editable: The paths that may change, relative to the folder.
-        read: What a file holds now, or None where there is none. Raises EditError where it is no plain file.
+        read: Gives a file's current text, or None if there is no file. Raises EditError if it is not a plain file.
 
     Raises:
-        EditError: Something cannot be done, and then nothing is.
+        EditError: An edit is not possible; none is made.
     """
     if not edits and not files:
         raise EditError("there are neither edits nor files: give at least one")
@@ -73,7 +73,7 @@ def rewritten(
         try:
             path = _checked(edit.path, editable)
             if path in whole:
-                raise EditError("the file is given as a whole too: do one or the other")
+                raise EditError("the file is also given as a whole: do one or the other")
             texts[path] = _edited(edit, texts[path] if path in texts else read(path))
         except EditError as error:
             problems.append(f"edit {number} of {_shown(edit.path)}: {error}")
@@ -85,14 +85,14 @@ def rewritten(
 
 
 def _edited(edit: TextEdit, text: str | None) -> str:
-    """The text with one edit made."""
+    """The text after one edit."""
     if text is None:
-        raise EditError("there is no such file; a new one is given as a whole, in files")
+        raise EditError("there is no such file; give a new file as a whole, in files")
     old, new = edit.old.replace("\r\n", "\n"), _sound(edit.new)
     if not old:
-        raise EditError("the old text is empty; a file that is written anew is given as a whole, in files")
+        raise EditError("the old text is empty; to rewrite a file, give it as a whole, in files")
     if old == new:
-        raise EditError("the old text and the new one are the same")
+        raise EditError("the old text and the new text are the same")
     at = text.find(old)
     if at < 0:
         raise EditError(f"the old text does not occur; {_nearest(text, old)}")
@@ -102,7 +102,7 @@ def _edited(edit: TextEdit, text: str | None) -> str:
 
 
 def _times(text: str, old: str) -> int:
-    """How often it occurs, where occurrences may overlap."""
+    """The number of occurrences, including overlapping ones."""
     count, at = 0, text.find(old)
     while at >= 0:
         count, at = count + 1, text.find(old, at + 1)
@@ -110,7 +110,7 @@ def _times(text: str, old: str) -> int:
 
 
 def _nearest(text: str, old: str) -> str:
-    """The lines of the file that may have been meant."""
+    """The lines of the file that are most similar to the old text."""
     lines, wanted = text.splitlines(), old.strip("\n").splitlines()
     plain, asked = [line.strip() for line in lines], [line.strip() for line in wanted]
     matcher = difflib.SequenceMatcher(None, plain, asked, autojunk=False)
@@ -122,26 +122,34 @@ def _nearest(text: str, old: str) -> str:
         first = next((line for line in asked if line), "")
         close = difflib.get_close_matches(first, plain, n=1, cutoff=0.5) if first else []
         if not close:
-            return "nothing in the file is like it"
+            return "the file has no similar lines"
         start = plain.index(close[0])
     shown = "\n".join(lines[start : start + min(len(wanted), _SHOWN_LINES)])[:_SHOWN_CHARACTERS]
-    return f"the nearest lines are, from line {start + 1} on:\n{shown}"
+    return f"the most similar lines, from line {start + 1}:\n{shown}"
 
 
 def _checked(path: str, editable: tuple[str, ...]) -> str:
-    """The path in its plain form."""
+    """The normalised path.
+
+    Raises:
+        EditError: The path is outside the folder or not editable.
+    """
     plain = PurePosixPath(path)
     if not path.isprintable() or "\\" in path or plain.is_absolute() or ".." in plain.parts or not plain.parts:
-        raise EditError("it is no path inside the folder")
+        raise EditError("it is not a path inside the folder")
     if not is_editable(str(plain), editable):
         raise EditError(f"it may not change; {', '.join(editable)} may")
     return str(plain)
 
 
 def _sound(text: str) -> str:
-    """Text that a file can hold, its lines ending with a line feed."""
+    """The text with line feeds alone.
+
+    Raises:
+        EditError: A text file cannot hold it.
+    """
     if any("\ud800" <= letter <= "\udfff" for letter in text) or "\0" in text:
-        raise EditError("the new text holds a character that no text file holds")
+        raise EditError("the new text has a character that a text file cannot hold")
     return text.replace("\r\n", "\n")
 
 
@@ -153,27 +161,27 @@ def _shown(path: str) -> str:
 
 
 def read_text(folder: Path, path: str) -> str | None:
-    """What a file of the folder holds, None where there is none; bytes that are no UTF-8 stay as they are.
+    """The text of a file in the folder, None if there is no file; bytes that are not UTF-8 are preserved.
 
     Raises:
-        EditError: There is something else than a file, or a link on the way to it.
+        EditError: The path is not a plain file, or leads through a link.
     """
     here = folder
     for part in PurePosixPath(path).parts:
         if here != folder and here.exists() and not here.is_dir():
-            raise EditError(f"{here.relative_to(folder).as_posix()} is no folder")
+            raise EditError(f"{here.relative_to(folder).as_posix()} is not a folder")
         here /= part
         if here.is_symlink():
-            raise EditError("it is a link, or lies behind one; only plain files may change")
+            raise EditError("it is a link or behind a link; only plain files may change")
     if not here.exists():
         return None
     if not here.is_file():
-        raise EditError("it is no plain file")
+        raise EditError("it is not a plain file")
     return here.read_bytes().decode("utf-8", "surrogateescape").replace("\r\n", "\n")
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Put texts that `read_text` allowed into the folder; a file whose lines ended otherwise keeps its way."""
+    """Write texts that `read_text` allowed into the folder; a file with CRLF line ends keeps them."""
     for path, text in texts.items():
         file = folder / path
         before = file.read_bytes() if file.exists() else b""

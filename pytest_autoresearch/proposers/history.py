@@ -1,11 +1,11 @@
-"""A campaign's records as a language model is shown them: everything of the latest, ever less of the older ones.
+"""A campaign's records as text for a language model: the latest in full, older ones in less and less detail.
 
-Pure: the same records give the same text, byte for byte. What is shown of a thousand experiments stays within 75,000
-bytes, and within 90,000 however many there are. Fifty numbers make a block. Once it is complete it is sealed: its text
-then depends on its records and on its age in blocks, and once a campaign has over two hundred keeps, on which of those
-are the largest. So between two seals the sealed part is the same to the last byte, and a prompt cache holds it.
+Pure: the same records give the same text, byte for byte. A thousand experiments take at most 75,000 bytes, and any
+number at most 90,000. Fifty numbers make a block. A complete block is sealed: its text then depends only on its
+records, on its age in blocks and, in a campaign with over two hundred keeps, on which keeps are the largest. So the
+sealed part stays the same between two seals, and a prompt cache holds it.
 
-It knows nothing of prompts; whoever shows the text must say that it is data.
+It knows nothing of prompts; the caller must mark the text as data.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.proposers.quoting import line
 
 BLOCK = 50
-# A number that is missing so far behind the newest was skipped or lost: its block is sealed without it.
+# If a number is missing and the newest is this far ahead, the number was skipped: its block is sealed without it.
 _PATIENCE = 16
-_LAST = 10  # shown in more words, whatever became of them
-# Of a block, or of what is not sealed: shown in more words while it is young, and as a line while it is not too old.
+_LAST = 10  # shown in more detail, whatever their verdict
+# The notable ones of a block: shown in more detail in a young block, as a line in an older one.
 _KEEPS, _NEAREST, _CRASHES = 6, 5, 4
 _MOST_KEEPS = 200  # the largest, as lines in old blocks
 
-# Ages in blocks up to which a block is shown in this way; older ones are one line each, and their keeps.
+# Up to these ages, in blocks, a block is shown in this way; older blocks are one line each, plus their keeps.
 _IN_WORDS, _AS_LINES, _NOTABLE_ONES, _WITH_AREAS = 1, 5, 11, 40
 _RECENT_BYTES, _WORDS_BYTES, _LINES_BYTES, _SUMMARY_BYTES = 20_000, 11_000, 6_000, 150
 
-# Bytes of a description; everything else that was said is cut in proportion. The widest that fits is taken.
+# Bytes of a description; other texts are cut in proportion. The largest width that fits is used.
 _WIDTHS = range(120, 39, -10)
 _OLD_WIDTH = 60
 _USUAL = (Reason.BASELINE, Reason.IMPROVED, Reason.NOT_IMPROVED)
 
 
 def history(records: Iterable[Experiment], resolution: float = 0.0) -> tuple[str, str]:
-    """The sealed blocks, oldest first, and what is newer, with a summary on top of it.
+    """The sealed blocks, oldest first, and the newer records below a summary.
 
-    The sealed part is empty at first, and changes when a block is completed. Every text that a record holds is on one
-    line and cut; a number has six decimals at most.
+    The sealed part is empty at first and changes when a block is completed. Every text of a record is cut and on one
+    line; a number has at most six decimals.
 
     Args:
-        resolution: The steps in which metrics are shown; 0 for as they are. What is finer is noise and would be learnt.
+        resolution: Metrics are rounded to multiples of this, so that a model does not learn noise; 0 for no rounding.
     """
     judged = sorted((record for record in records if record.verdict), key=lambda record: record.number)
     judged = [coarse(record, resolution) for record in judged]
@@ -53,7 +53,7 @@ def history(records: Iterable[Experiment], resolution: float = 0.0) -> tuple[str
     for record in judged:
         blocks.setdefault(record.number // BLOCK, []).append(record)
     newest = judged[-1].number if judged else 0
-    # One is never sealed before an older one: a complete block is longer than our patience.
+    # No block is sealed before an older one, because a block is longer than _PATIENCE.
     sealed = [
         block for index, block in sorted(blocks.items())
         if len(block) == BLOCK or newest >= (index + 1) * BLOCK + _PATIENCE - 1
@@ -62,20 +62,20 @@ def history(records: Iterable[Experiment], resolution: float = 0.0) -> tuple[str
 
 
 def stale(records: Iterable[Experiment]) -> int:
-    """How many experiments were judged since the last keep, the baseline not counted among them."""
+    """How many experiments were judged since the last keep; the baseline counts as a keep."""
     judged = [record for record in records if record.verdict]
     last = max((record.number for record in judged if _status(record) is Status.KEEP), default=BASELINE)
     return sum(record.number > last for record in judged)
 
 
 def measured(record: Experiment) -> str:
-    """What a commit of the branch has reached, and with what: nothing of it was said by anybody."""
+    """A commit's metric with its steps and memory; contains no text from a proposer."""
     parts = [f"commit {record.commit[:7]}", *_used(record)]
     return f"{record.metric_name} {number(record.metric)} ({', '.join(parts)})"
 
 
 def coarse(record: Experiment, resolution: float) -> Experiment:
-    """The record as it is shown in steps of the resolution: one run, with the estimate as its metric."""
+    """The record with metrics rounded to the resolution: a single run, with the estimate as its metric."""
     run = record.last_run
     if not resolution or run is None or not record.measured:
         return record
@@ -94,7 +94,7 @@ def _in_steps(value: float, step: float) -> float:
 
 
 def number(value: float, sign: str = "") -> str:
-    """With six decimals at most, and in a few characters whatever it is."""
+    """A short form of the number, with at most six decimals."""
     return f"{value:{sign}.6f}" if abs(value) < 10_000 else f"{value:{sign}.7g}"
 
 
@@ -108,7 +108,7 @@ def _sealed(blocks: Sequence[list[Experiment]]) -> str:
 
 
 def _block(block: list[Experiment], age: int, largest: Collection[int]) -> str:
-    """A sealed block; `largest` are the keeps that an old one still shows."""
+    """A sealed block; `largest` are the keeps that an old block still shows."""
     if age <= _IN_WORDS:
         text = _fitted(lambda width: _lines(block, _notable(block), width), _WORDS_BYTES)
     elif age <= _AS_LINES:
@@ -133,7 +133,7 @@ def _recent(judged: list[Experiment], unsealed: list[Experiment]) -> str:
 
 
 def _standing(judged: list[Experiment]) -> str:
-    """Baseline, best, how many came to what."""
+    """The baseline, the best, and the counts of verdicts."""
     branch = chain(judged)
     lines = ["The baseline is not measured yet."]
     if branch:
@@ -152,7 +152,7 @@ def _standing(judged: list[Experiment]) -> str:
 
 
 def _notable(records: list[Experiment]) -> set[int]:
-    """Those that say most: the largest keeps, the discards that came nearest to the best, the last crashes."""
+    """The most informative records: the largest keeps, the discards nearest to the best, the last crashes."""
     found = {status: [record for record in records if _status(record) is status] for status in Status}
     nearest = [record for record in found[Status.DISCARD] if math.isfinite(_gain(record))]
     chosen = [
@@ -162,12 +162,12 @@ def _notable(records: list[Experiment]) -> set[int]:
 
 
 def _by_gain(records: Iterable[Experiment]) -> list[Experiment]:
-    """The largest first; of equals the older."""
+    """The largest gain first; for equal gains, the older record first."""
     return sorted(records, key=lambda record: (-_gain(record), record.number))
 
 
 def _gain(record: Experiment) -> float:
-    """How much better than the best at the time; minus infinity where there is no telling."""
+    """How much better than the best at the time; minus infinity if unknown."""
     given = record.verdict.gain if record.verdict else None
     gain = record.gain if given is None and record.decision.best is not None else given
     return -math.inf if gain is None or math.isnan(gain) else gain
@@ -181,7 +181,7 @@ def _status(record: Experiment) -> Status | None:
 
 
 def _fitted(text_of: Callable[[int], str], most_bytes: int) -> str:
-    """The text at the largest width that stays in bounds, and at the smallest where none does."""
+    """The text at the largest width that fits, or at the smallest if none fits."""
     for width in _WIDTHS:
         text = text_of(width)
         if len(text.encode()) <= most_bytes:
@@ -190,7 +190,7 @@ def _fitted(text_of: Callable[[int], str], most_bytes: int) -> str:
 
 
 def _lines(records: Iterable[Experiment], in_words: Collection[int], width: int) -> str:
-    """A line each, with what was thought and what went wrong below those whose number is `in_words`."""
+    """A line for each record; below those in `in_words` also hypothesis and failure."""
     lines = []
     for record in records:
         lines.append(_line(record, width))
@@ -226,7 +226,7 @@ def _more(record: Experiment, width: int) -> list[str]:
     if record.crash is not None:
         lines.append(f"crash: {line(record.crash.message, 3 * width // 2)}")
     elif ruling and ruling.status is Status.DISCARD and ruling.reason not in _USUAL:
-        lines.append(f"turned down: {line(ruling.message.rpartition('; ')[2], width)}")
+        lines.append(f"failed: {line(ruling.message.rpartition('; ')[2], width)}")
     if record.repairs:
         mended = "; ".join(f"{repair.stage}, {line(str(repair.crash), width)}" for repair in record.repairs)
         lines.append(f"repaired: {line(mended, 3 * width // 2)}")
@@ -234,7 +234,7 @@ def _more(record: Experiment, width: int) -> list[str]:
 
 
 def _used(record: Experiment) -> list[str]:
-    """Steps and memory, where they are known."""
+    """Steps and memory, if known."""
     used = []
     steps = record.last_run.metrics.get("num_steps") if record.last_run else None
     if steps is not None and math.isfinite(steps):

@@ -1,24 +1,23 @@
-"""The Messages API: one request, asked until it is answered. Knows nothing of proposals.
+"""The Messages API: one request, retried until it is answered. Knows nothing of proposals.
 
-    what comes back                                       what is done
+    response                                              action
     ---------------------------------------------------   ----------------------------------------------------------
-    408, 409, 429, 5xx, 529; an `error` event in a        wait as `retry-after` says, else 1, 2, 4 … 60 s, and ask
-    stream; no connection, a timeout, a stream that       again; ProposerError when that has taken longer than the
-    ends too early or is none                             patience lasts, or is going to
+    408, 409, 429, 5xx, 529; an `error` event in a        wait for `retry-after`, else 1, 2, 4 … 60 s, and try again;
+    stream; no connection, a timeout, a stream that       ProposerError if all waiting together exceeds the patience
+    ends early or is invalid
+    403, 404 not in the API's format, after earlier       the same: a gateway sent it, and requests worked before
+    answers in this session
     429 because a spending limit is reached               ProposerError at once
-    403, 404 in no form of the API's, where it has        the same: a gateway says it, and it did not before
-    answered in this session
-    401, 403: a key that is wrong, or is not allowed to   ProposerError at once; names the variable
+    401, 403: a wrong key, or no permission               ProposerError at once; names the variable
     402, `billing_error`, no credit                       ProposerError at once
-    404: the model is gone, or no such address            ProposerError at once; names the option or the variable
-    413, a prompt too long, a context window that is      TooLong: whoever asks may begin a shorter conversation
-    full
-    400 and whatever else says no                         NotTaken, with the API's own message: another
-                                                          conversation might be
-    a call whose arguments are no JSON                    a reply that says so
-    a refusal, a reply that is cut off, a pause           a reply with that `stop`
+    404: unknown model, or wrong address                  ProposerError at once; names the option or the variable
+    413, prompt too long, context window full             TooLong: the caller may begin a shorter conversation
+    400 and all other errors                              NotTaken, with the API's message: another conversation may
+                                                          be accepted
+    a call whose arguments are not JSON                   a reply with `broken`
+    a refusal, a truncated reply, a pause                 a reply with that `stop`
 
-The SDK's own retries are off: they would wait without a word, and beyond our patience.
+The SDK's own retries are off: they would wait silently, and longer than our patience.
 """
 
 from __future__ import annotations
@@ -49,26 +48,26 @@ _NOT_ALLOWED = ("authentication_error", "permission_error")
 _PASSING = ("rate_limit_error", "overloaded_error", "api_error", "timeout_error", "conflict_error")
 _SPENDING_LIMITS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
 _TOO_LONG = ("prompt is too long", "context window", "context limit", "exceeds the maximum size")
-_SAID_BYTES = 300  # of the API's words, in a sentence of ours
-_GO_ON = "type the same command to go on"
+_SAID_BYTES = 300  # of the API's message, in a sentence of ours
+_GO_ON = "rerun the same command to continue"
 
 NO_KEY = "there is no key for the API: set ANTHROPIC_API_KEY"
-BAD_KEY = "the key for the API holds a character that no key has, such as a line end: set ANTHROPIC_API_KEY anew"
+BAD_KEY = "the key for the API has an invalid character, such as a line break: set ANTHROPIC_API_KEY again"
 
 
 class NotTaken(Exception):
-    """The API does not take the conversation as it is; the text is what the API says."""
+    """The API rejects this conversation; the text is the API's message."""
 
 
 class TooLong(NotTaken):
-    """The conversation does not fit into the model's context; the text is what the API says."""
+    """The conversation does not fit into the model's context; the text is the API's message."""
 
 
 class _Again(Exception):
-    """Something that passes; the text says what.
+    """A temporary error; the text describes it.
 
     Attributes:
-        wait: The seconds that the API asks for, or None.
+        wait: The seconds to wait, if the API names them.
     """
 
     def __init__(self, what: str, wait: float | None = None) -> None:
@@ -78,14 +77,14 @@ class _Again(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model said.
+    """The model's reply.
 
     Attributes:
         content: Its blocks, in the form in which they are sent back.
-        stop: Why it ended, in the API's words.
-        limit: How many tokens it might have had.
-        declined: Why it was refused, where the API says so.
-        broken: Why the arguments of its call could not be read; empty where they could.
+        stop: The API's stop reason.
+        limit: The token limit of the reply.
+        declined: Why the request was refused, if the API says so.
+        broken: Why the arguments of a call are unreadable; empty if they are readable.
     """
 
     content: tuple[Block, ...]
@@ -99,9 +98,9 @@ class Service:
     """The API for one session.
 
     Args:
-        purse: What pays for it.
-        patience_seconds: How long an API that does not answer is waited for, over all requests of one proposal.
-        pause: Waits for so many seconds.
+        purse: Counts the costs.
+        patience_seconds: Total time to wait for an API that does not answer, over all requests of one proposal.
+        pause: Waits for the given seconds.
     """
 
     def __init__(
@@ -111,15 +110,15 @@ class Service:
         self.purse = purse
         self.patience_seconds = patience_seconds
         self.pause = pause
-        self.counts = True  # as long as it does
-        self.answered = False  # in this session, so that key, model and address are right
+        self.counts = True  # until the API turns out to have no token counting
+        self.answered = False  # true after the first answer: key, model and address are right
 
     @contextmanager
     def line(self, session: ProposerSession) -> Iterator[Line]:
-        """A connection for one proposal: between two of them a connection would be dropped, and a login run out.
+        """A connection for one proposal. Between two proposals, a connection could drop and a login expire.
 
         Raises:
-            ProposerError: There is nothing to sign in with.
+            ProposerError: There are no credentials.
         """
         try:
             client = anthropic.Anthropic(max_retries=0, timeout=_SILENCE)
@@ -130,7 +129,7 @@ class Service:
 
 
 class Line:
-    """One connection to the API, and how much longer it is waited for."""
+    """One connection to the API, with the patience left for it."""
 
     def __init__(self, service: Service, client: anthropic.Anthropic, session: ProposerSession) -> None:
         self._service = service
@@ -140,12 +139,12 @@ class Line:
         self._failures = 0
 
     def ask(self, talk: Conversation) -> Reply:
-        """What the model says next.
+        """Ask for the model's next reply.
 
         Raises:
-            NotTaken: Another conversation might be; `TooLong` where this one does not fit.
-            Spent: It might cost more than is left.
-            ProposerError: There is no answer to be had.
+            NotTaken: The API rejects this conversation; `TooLong` if it does not fit.
+            Spent: The request could exceed the cost limit.
+            ProposerError: The API does not answer.
         """
         request = {**talk.request(), "tools": TOOLS}
         while True:
@@ -161,35 +160,35 @@ class Line:
                 self._wait(str(trouble), trouble.wait, time.monotonic() - began)
 
     def _wait(self, what: str, asked: float | None, lost: float) -> None:
-        """Before the same request is sent again.
+        """Wait before the same request is sent again.
 
         Args:
-            asked: The seconds that the API asks for.
-            lost: The seconds that the failed request took.
+            asked: The seconds that the API names.
+            lost: The duration of the failed request.
 
         Raises:
-            ProposerError: There is no patience left.
+            ProposerError: The patience is used up.
         """
         patience = self._service.patience_seconds
         seconds = asked or min(_LONGEST_WAIT, 2.0**self._failures) * (1 - random() / 4)
         self._left -= lost + seconds
         if self._left < 0:
             if asked and asked > patience:
-                raise ProposerError(f"the API asks to wait for {asked:,.0f} s ({what}); {_GO_ON}, then")
+                raise ProposerError(f"the API asks to wait for {asked:,.0f} s ({what}); {_GO_ON} after that")
             raise ProposerError(f"the API has not answered for {_span(patience)} (last: {what}); {_GO_ON}")
         self._failures += 1
         self._desk.say(f"{what}; asking again in {seconds:.0f} s")
         self._service.pause(seconds)
 
     def _count(self, request: dict[str, Any]) -> int:
-        """The tokens of a request, or more; by its bytes where the API does not count."""
+        """An upper estimate of a request's tokens; from its bytes if the API does not count."""
         if self._service.counts:
             try:
                 told = self._client.messages.count_tokens(model=self._service.model, timeout=10.0, **request)
-                return math.ceil(told.input_tokens * 1.02)  # the API calls it an estimate
+                return math.ceil(told.input_tokens * 1.02)  # the API's count is an estimate
             except anthropic.NotFoundError:
                 self._service.counts = False
-            except (anthropic.AnthropicError, TypeError):  # the request itself will say what is wrong
+            except (anthropic.AnthropicError, TypeError):  # the request itself reports the error
                 pass
         return len(json.dumps(request, ensure_ascii=False).encode("utf-8", "replace")) // BYTES_A_TOKEN
 
@@ -197,8 +196,8 @@ class Line:
 
     def _answer(self, request: dict[str, Any], limit: int) -> Reply:
         try:
-            # The model stands in the body, because the SDK warns of one that is to be retired, and where pytest runs
-            # a warning may be an error. The header of the session says it.
+            # The model is set in the body because the SDK warns of deprecated models, and under pytest a warning may
+            # be an error. The session's header shows the deprecation.
             with self._client.messages.stream(
                 model="", max_tokens=limit, extra_body={"model": self._service.model}, **request
             ) as stream:  # fmt: skip
@@ -227,12 +226,12 @@ class Line:
                 raise _Again("the stream ended before the message did")
             reply = _reply(stream.current_message_snapshot, limit)
         except json.JSONDecodeError:
-            raise _Again("the API sent a stream that cannot be read") from None
-        except ValueError as error:  # how the SDK says that a call's arguments are no JSON
+            raise _Again("the API sent an unreadable stream") from None
+        except ValueError as error:  # the SDK raises this if a call's arguments are not JSON
             broken = str(error).partition(" JSON: ")[0].rpartition("Error: ")[2][:200]
             return Reply((), "", limit, broken=broken or "unreadable")
         except (AttributeError, LookupError, AssertionError, RuntimeError, TypeError):
-            raise _Again("the API sent something that is no message") from None
+            raise _Again("the API sent something that is not a message") from None
         finally:
             self._service.purse.pay(tally, limit, self._desk)
         if reply.stop == "model_context_window_exceeded":
@@ -240,7 +239,7 @@ class Line:
         return reply
 
     def _said_no(self, error: anthropic.APIStatusError) -> Exception:
-        """What an error of the API means for us."""
+        """The exception for an error of the API."""
         said = line(f"{error.type or error.status_code}: {error.api_message or 'no reason given'}", _SAID_BYTES)
         message = (error.api_message or "").casefold()
         code = error.status_code
@@ -264,7 +263,7 @@ class Line:
 
 
 def _reply(message: anthropic.types.Message, limit: int) -> Reply:
-    """A message that has come to its end. The API takes no empty text back."""
+    """The reply from a complete message, without empty texts, which the API would reject."""
     content = (_sent_back(block) for block in message.content if block.type != "text" or block.text.strip())
     why = message.stop_details
     declined = line(why.explanation or why.category or "", _SAID_BYTES) if why else ""
@@ -272,7 +271,7 @@ def _reply(message: anthropic.types.Message, limit: int) -> Reply:
 
 
 def _sent_back(block: Any) -> Block:
-    """A block in the form in which the API takes it again."""
+    """A block in the form in which it is sent back to the API."""
     match block.type:
         case "text":
             return {"type": "text", "text": _sane(block.text)}
@@ -286,7 +285,7 @@ def _sent_back(block: Any) -> Block:
 
 
 def _sane(value: Any) -> Any:
-    """The same without half characters, which no request and no file can hold."""
+    """The value without lone surrogates, which no request and no file can hold."""
     match value:
         case str():
             return value.encode("utf-8", "replace").decode()
@@ -299,13 +298,13 @@ def _sane(value: Any) -> Any:
 
 
 def _cause(error: BaseException | None) -> str:
-    """What is wrong with a connection: of the words of other errors nobody knows that they hold no key."""
+    """Why a connection failed. Messages of other errors are not shown, because they might contain a key."""
     told = isinstance(error, (httpx2.ConnectError, httpx2.RemoteProtocolError)) and str(error)
     return told or type(error).__name__
 
 
 def _asked_wait(headers: httpx2.Headers) -> float | None:
-    """The seconds of `retry-after`, which may be a date; None where it says nothing of use."""
+    """The seconds in `retry-after`, which may be a date; None if missing or invalid."""
     text = headers.get("retry-after", "")
     try:
         seconds = float(text)
@@ -322,13 +321,13 @@ def _span(seconds: float) -> str:
 
 
 def key_refused(client: anthropic.Anthropic, said: str) -> str:
-    """A sentence that names the variable to set."""
+    """The error message for a rejected key; names the variable to set."""
     if client.api_key is None and client.auth_token is None and client.credentials is not None:
-        return f"the API does not take this login ({said}): log in again, or set ANTHROPIC_API_KEY"
+        return f"the API rejects this login ({said}): log in again, or set ANTHROPIC_API_KEY"
     variable = "ANTHROPIC_AUTH_TOKEN" if client.api_key is None else "ANTHROPIC_API_KEY"
-    return f"the API does not take the key in {variable} ({said}): set {variable} to one that is valid"
+    return f"the API rejects the key in {variable} ({said}): set {variable} to a valid key"
 
 
 def unknown_model(model: str) -> str:
-    """A sentence that names the option."""
-    return f"the API knows no model {model}: choose another with --autoresearch-model"
+    """The error message for an unknown model; names the option."""
+    return f"the API does not know the model {model}: choose another with --autoresearch-model"

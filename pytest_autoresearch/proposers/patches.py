@@ -1,4 +1,4 @@
-"""A patch merged into the tree of a lane: what a queue of patches and a replayed branch have in common.
+"""Merges a patch into the tree of a lane, for the queue, the replayed commits and the checkout.
 
 May not know where a patch comes from, nor the campaign.
 """
@@ -13,19 +13,19 @@ from pytest_autoresearch.ledger.git import Git, reason
 
 
 def apply(patch: bytes, folder: Path) -> bool:
-    """Apply a patch to the files of the worktree that the folder is in; false when the branch has all of it already.
+    """Apply a patch to the worktree that contains the folder; false if the branch already has all of it.
 
-    A three-way merge leaves conflict markers where it fails, so it is made in an index of its own, and what it comes
-    to is then applied like any patch, which `git apply` does wholly or not at all.
+    A failed three-way merge leaves conflict markers. So the merge is made in a separate index, and its result is
+    applied as a plain patch, which `git apply` does completely or not at all.
 
     Raises:
-        GitError: It does not apply, to which commit and why; every file is as it was.
+        GitError: The patch does not apply; says to which commit and why. No file is changed.
     """
     try:
         top, _, base = Git(folder)("rev-parse", "--show-toplevel", "HEAD").rpartition("\n")
     except GitError as error:
         raise GitError(f"does not apply: {reason(error)}") from None
-    git = Git(Path(top), raw=True)  # in a subfolder `git apply` passes over what lies outside it, without a word
+    git = Git(Path(top), raw=True)  # in a subfolder `git apply` silently skips paths outside it
     git.without_filters()
     with tempfile.TemporaryDirectory() as scratch:
         index = git.on_index(Path(scratch, "index"))

@@ -1,7 +1,7 @@
-"""What tokens cost: one table, the user's own words for it, and the arithmetic. Pure; knows no service.
+"""Prices of tokens: a table, the user's own prices, and the arithmetic. Pure; knows no service.
 
-A service bills by its own list. A price here that is too high stops a session early, one that is too low passes the
-user's cap: where there is a choice, the higher one stands.
+The service bills by its own list. A price here that is too high stops a session early; one that is too low exceeds the
+user's cap. So in doubt the table has the higher price.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pytest_autoresearch.core.errors import UserError
 
-WRITE_FACTOR = 1.25  # writing to the cache for five minutes, in input prices
-LONG_WRITE_FACTOR = 2.0  # the same for an hour
+WRITE_FACTOR = 1.25  # of the input price, for writing to the cache for five minutes
+LONG_WRITE_FACTOR = 2.0  # for writing to the cache for an hour
 SHORT_PROMPT_TOKENS = 100_000
 
 _MILLION = 1_000_000
@@ -23,13 +23,13 @@ _DATE = re.compile(r"[-@]\d{8}$")
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """US dollars for a million tokens.
+    """Prices in US dollars per million tokens.
 
     Attributes:
-        input: Read at the full price.
-        output: Written, thinking included.
-        cache_read: Read from the prompt cache.
-        short: What holds instead where a request reads at most 100,000 tokens; None where it makes no difference.
+        input: Input at the full price.
+        output: Output, including thinking.
+        cache_read: Input from the prompt cache.
+        short: Prices of requests with at most 100,000 input tokens; None if they are the same.
     """
 
     input: float
@@ -38,25 +38,25 @@ class Prices:
     short: Prices | None = None
 
     def cost_usd(self, fresh: int, read: int, written: int, written_long: int, output: int) -> float:
-        """Of one request.
+        """The cost of one request.
 
         Args:
-            fresh: Tokens read at the full price.
+            fresh: Input tokens at the full price.
             read: Tokens read from the cache.
             written: Tokens written to the cache for five minutes.
-            written_long: Tokens written to it for an hour.
-            output: Tokens of the answer.
+            written_long: Tokens written to the cache for an hour.
+            output: Output tokens.
         """
         prices = self._of(fresh + read + written + written_long)
         write = written * WRITE_FACTOR + written_long * LONG_WRITE_FACTOR
         return (prices.input * (fresh + write) + prices.cache_read * read + prices.output * output) / _MILLION
 
     def most_usd(self, tokens: int, output: int, long_cache: bool) -> float:
-        """The most that a request of so many tokens can cost: all of them written to the cache, all of its answer."""
+        """The highest cost of a request: all input tokens are written to the cache, and all output is used."""
         return self.cost_usd(0, 0, 0, tokens, output) if long_cache else self.cost_usd(0, 0, tokens, 0, output)
 
     def affordable(self, usd: float, tokens: int, long_cache: bool) -> int:
-        """The longest answer, in tokens, that a request of `tokens` can be given without passing `usd`."""
+        """How many output tokens a request with `tokens` of input can have without costing more than `usd`."""
         left = usd - self.most_usd(tokens, 0, long_cache)
         price = self._of(tokens).output
         if left < 0:
@@ -87,29 +87,29 @@ KNOWN = {
 
 
 def prices_of(model: str, given: Sequence[str] = ()) -> Prices | None:
-    """The prices of a model; None where nobody knows them. A dated name is its undated model.
+    """The prices of a model; None if unknown. A name with a date has the prices of the name without it.
 
     Args:
-        given: The user's words, MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ, which go before the table.
-            Without the third number cached tokens count at the full price.
+        given: The user's prices, MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ, which override the table.
+            Without the third number, cached tokens cost the full price.
 
     Raises:
-        UserError: A word is none of these.
+        UserError: A price has another form.
     """
     table = KNOWN | dict(_parse(word) for word in given)
     return table.get(model) or table.get(_DATE.sub("", model))
 
 
 def check_cap(model: str, prices: Prices | None, cap_usd: float | None) -> None:
-    """A limit in dollars can be kept only where there are prices.
+    """Check that a cost limit comes with known prices.
 
     Raises:
-        UserError: There are none.
+        UserError: The prices are unknown.
     """
     if cap_usd is not None and prices is None:
         raise UserError(
-            f"--autoresearch-cost {cap_usd:g}: the prices of {model} are not known: give them in the ini file, such as "
-            f"autoresearch_prices = {model}=3/15/0.30, in US dollars for a million tokens"
+            f"--autoresearch-cost {cap_usd:g}: the prices of {model} are unknown: give them in the ini file, such as "
+            f"autoresearch_prices = {model}=3/15/0.30, in US dollars per million tokens"
         )
 
 
@@ -122,6 +122,6 @@ def _parse(word: str) -> tuple[str, Prices]:
     if not model or len(prices) not in (2, 3) or not all(0 <= price < math.inf for price in prices):
         raise UserError(
             f"autoresearch_prices = {word}: write MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ in US dollars "
-            "for a million tokens, such as claude-opus-5-5=4/20/0.20"
+            "per million tokens, such as claude-opus-5-5=4/20/0.20"
         )
     return model, Prices(prices[0], prices[1], prices[2] if len(prices) == 3 else prices[0])

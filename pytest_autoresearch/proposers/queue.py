@@ -1,7 +1,7 @@
-"""Patches that wait in a folder, tried one after the other in the order of their names.
+"""Proposals from patch files in a folder, in the order of their names.
 
-The folder is the user's: nothing in it is moved or changed. What has been tried stands in the campaign's records, by a
-patch's name and content, so a patch that was edited is tried again. Knows nothing of git but the form of its patches.
+The folder belongs to the user: nothing in it is moved or changed. The campaign's records tell by name and content which
+patches were tried, so an edited patch is tried again. Of git it knows only the format of patches.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class QueueProposer:
         return None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
-        """None: a queued patch is not ours to change."""
+        """None: a queued patch is not changed."""
         return None
 
 
 def described(patch: bytes, stem: str) -> tuple[str, str]:
     """The description and the hypothesis of a patch: the subject and the message of `git format-patch`.
 
-    A bare diff is described by the stem of its file, less the digits that order it, and has no hypothesis.
+    A bare diff is described by its file's name without the leading digits, and has no hypothesis.
     """
     text = patch.decode("utf-8", "replace")
     diff = _DIFF.search(text)
@@ -71,11 +71,11 @@ def described(patch: bytes, stem: str) -> tuple[str, str]:
     if not subject:
         return re.sub(r"[-_\s]+", " ", re.sub(r"^[\d\-_.\s]+", "", stem)).strip() or stem, ""
     body = str(message.get_payload()).strip()
-    return subject, re.sub(r"\AFrom: .*\n+", "", body)  # git writes the author here where the sender is another
+    return subject, re.sub(r"\AFrom: .*\n+", "", body)  # git writes the author here if the sender is another person
 
 
 def untried(folder: Path, done: Container[str]) -> Iterator[tuple[Path, bytes, str]]:
-    """The patches of the folder whose source is not among the done: each with its text and its source, in order."""
+    """The patches of the folder that are not done: path, text and source of each, in order."""
     for path in _waiting(folder):
         patch = path.read_bytes()
         source = f"{QueueProposer.name}:{path.name}@{hashlib.sha256(patch).hexdigest()[:12]}"
@@ -90,7 +90,7 @@ def _waiting(folder: Path) -> list[Path]:
 
 
 def _decoded(header: str) -> str:
-    """A header with its RFC 2047 words decoded; as it stands where they are damaged."""
+    """A header with RFC 2047 words decoded; unchanged if they are damaged."""
     try:
         return str(email.header.make_header(email.header.decode_header(header)))
     except (LookupError, UnicodeError, email.errors.HeaderParseError):

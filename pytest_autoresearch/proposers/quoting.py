@@ -1,6 +1,6 @@
-"""Text that is data, as a language model is shown it: printable, in bounds, in a fence that it cannot close.
+"""Quotes untrusted text for a language model: printable, limited in size, inside a fence that the text cannot close.
 
-Pure: text in, text out. It knows nothing of experiments.
+Pure: text in, text out. Knows nothing of experiments.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import re
 from pytest_autoresearch.core.text import one_line
 
 _ESCAPE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and movements of the cursor
-    r"|\x1b[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?"  # titles and links: a string with an end of its own
-    r"|\x1b[ -/]*[0-Z\\`-~]"  # the rest
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and cursor movements
+    r"|\x1b[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?"  # titles and links, with their own terminator
+    r"|\x1b[ -/]*[0-Z\\`-~]"  # all others
 )
 _LINE_END = re.compile(r"\r\n?")
 _UNUSUAL = re.compile(r"[^ -~\n\t]+")
 
 
 def plain(text: str) -> str:
-    """The text without terminal escapes, control characters and what cannot be seen; line ends and tabs stay."""
+    """The text without terminal escapes, control and invisible characters; line breaks and tabs stay."""
     return _UNUSUAL.sub(_printable, _LINE_END.sub("\n", _ESCAPE.sub("", text)))
 
 
 def line(text: str, most_bytes: int) -> str:
-    """The text on one line of at most so many bytes of UTF-8, with a mark where it was cut.
+    """The text on one line, at most `most_bytes` of UTF-8, ending in … if it was cut.
 
-    Bytes and not characters: a language that needs three bytes for a character needs more tokens for it as well.
+    Bytes, not characters: a script with three bytes per character also needs more tokens.
     """
-    said = one_line(plain(text[: 4 * most_bytes]))  # of a whole book the rest is never looked at
+    said = one_line(plain(text[: 4 * most_bytes]))  # the rest of a very long text is not needed
     raw = said.encode()
     if len(raw) <= most_bytes:
         return said
@@ -38,13 +38,13 @@ def line(text: str, most_bytes: int) -> str:
 
 
 def fenced(what: str, text: str) -> str:
-    """The text as data: between two tags whose id occurs nowhere in it.
+    """The text as data, between two tags whose id does not occur in the text.
 
-    The id is made from the text, so that the same text has the same fence; and made again until the text lacks it, so
-    that nobody can write a text that closes its own.
+    The id is a hash of the text, so that the same text gets the same fence. It is computed again until the text does
+    not contain it, so no text can close its own fence.
 
     Args:
-        what: What it is, for the model to read.
+        what: A label for the model.
     """
     content = plain(text).removesuffix("\n")
     for salt in itertools.count():

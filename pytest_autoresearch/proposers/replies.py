@@ -1,4 +1,4 @@
-"""One reply of a model: its calls carried out, each with the answer that it is owed. Knows no service."""
+"""Carries out the calls in one reply of a model, and answers each. Knows no service."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MOST_LOOKS = 8  # in one reply: each may be long
 
 @dataclass(slots=True)
 class Outcome:
-    """What a reply came to.
+    """The result of a reply.
 
     Attributes:
-        meant: The first proposal in it, whether it could be made or not.
-        made: Whether it could: the conversation holds the new texts, and its call is open.
-        given_up: The idea is dropped.
-        looks: How often it has looked at something.
-        fault: What was wrong with the reply, for people too; empty where nothing was.
+        meant: The first proposal in it, even if its edits are impossible.
+        made: Whether its edits are possible; the conversation then holds the new texts and the open call.
+        given_up: Whether the idea is dropped.
+        looks: The number of looks.
+        fault: What was wrong with the reply, for the model and for people; empty if nothing was.
     """
 
     meant: Proposal | None = None
@@ -37,22 +37,22 @@ class Outcome:
 def carry_out(
     context: Context, talk: Conversation, reply: Reply, proposer: str, repairing: bool, enough: bool
 ) -> Outcome:
-    """Answer everything in a reply.
+    """Answer all calls in a reply.
 
     Args:
-        proposer: The name that a proposal gets.
-        repairing: Whether something has failed, which may be given up.
-        enough: Whether it has looked at things, or paused, for long enough.
+        proposer: The proposer's name in a proposal.
+        repairing: Whether a failed proposal is being repaired; only then may the idea be given up.
+        enough: Whether looks and pauses are used up.
     """
     outcome = Outcome()
     if reply.broken:
-        outcome.fault = f"the arguments of its call were no JSON ({reply.broken})"
-        talk.say(f"Your last reply is lost: the arguments of its call were no JSON ({reply.broken}). Call again.")
+        outcome.fault = f"the arguments of its call were not JSON ({reply.broken})"
+        talk.say(f"Your last reply is lost: the arguments of its call were not JSON ({reply.broken}). Call again.")
     elif reply.stop == "max_tokens":
         outcome.fault = f"its reply was cut off at {reply.limit:,} tokens"
         talk.say(
-            f"Your last reply is lost: it was cut off at {reply.limit:,} tokens, your thinking included. Be brief, and "
-            "send edits rather than whole files."
+            f"Your last reply is lost: it was cut off at {reply.limit:,} tokens, including your thinking. Be brief, "
+            "and send edits instead of whole files."
         )
     else:
         talk.hear(reply.content)
@@ -62,10 +62,10 @@ def carry_out(
         if not outcome.made and not outcome.given_up:
             if not calls and reply.stop != "pause_turn":
                 outcome.fault = "it called no tool"
-                talk.say("You called no tool, and nobody reads the text. Call `propose`.")
+                talk.say("You called no tool, and nobody reads other text. Call `propose`.")
             elif not calls and enough:
-                outcome.fault = "it paused again and again"
-                talk.say("Do not pause any more. Call `propose` now.")
+                outcome.fault = "it paused too often"
+                talk.say("Do not pause again. Call `propose` now.")
             talk.say()
     return outcome
 
@@ -73,7 +73,7 @@ def carry_out(
 def _answer(
     context: Context, talk: Conversation, call: Block, outcome: Outcome, proposer: str, repairing: bool, enough: bool
 ) -> None:  # fmt: skip
-    """Carry out one call. The answer to a proposal that can be made is left open: it is what becomes of it."""
+    """Carry out one call. The answer to a possible proposal stays open until its result is known."""
     try:
         match read_call(call["name"], call["input"]):
             case Propose() as asked:
@@ -82,14 +82,14 @@ def _answer(
                 outcome.meant = Proposal(
                     asked.description, asked.hypothesis, proposer, expected=asked.expected, area=asked.area
                 )
-                if asked.edits or asked.files or not talk.texts:  # else the same edit is proposed once more
+                if asked.edits or asked.files or not talk.texts:  # else the same edit is proposed again
                     talk.texts |= rewritten(
                         asked.edits, asked.files, context.editable, lambda path: _text(context, talk, path)
                     )
                 talk.open_call = call["id"]
                 outcome.made = True
             case GiveUp() if outcome.meant is not None:
-                raise CallError("there is a proposal in the same reply, and it counts")
+                raise CallError("the proposal in the same reply counts")
             case GiveUp() if not repairing:
                 raise CallError("only an experiment that failed can be given up: propose something else")
             case GiveUp():
@@ -103,12 +103,12 @@ def _answer(
                 talk.owe(call["id"], fenced(f"experiment {number:04d}", context.session.look(number)))
             case WriteNotes(text):
                 context.session.note(text)
-                talk.owe(call["id"], "they are kept")
+                talk.owe(call["id"], "the notes are saved")
     except (CallError, EditError) as error:
         talk.owe(call["id"], str(error), failed=True)
         outcome.fault = outcome.fault or str(error)
 
 
 def _text(context: Context, talk: Conversation, path: str) -> str | None:
-    """What the file holds after the edits of this conversation."""
+    """The file's text after the edits of this conversation."""
     return talk.texts[path] if path in talk.texts else read_text(context.folder, path)

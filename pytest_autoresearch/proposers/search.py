@@ -1,9 +1,9 @@
-"""The embedded proposer: Optuna's TPE over the capital-letter constants of the editable files.
+"""The built-in proposer: Optuna's TPE over the capital-letter constants of the editable files.
 
-Needs no key and no network. It starts from the constants of the branch head and changes one of them, so that a verdict
-says something of that constant; two only when every single change in reach has been tried. It knows nothing of git or
-pytest, keeps no state on disk, and learns from the campaign's records alone, so a new session goes on where the last
-one stopped.
+Needs no key and no network. It starts from the constants of the branch head and changes one of them, so that the
+verdict is about that constant; it changes two only after every candidate value of single constants was tried. It
+knows nothing of git or pytest, keeps no state on disk, and learns only from the campaign's records, so a new session
+continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ Vector = frozenset[tuple[str, Value]]
 Step = dict[str, tuple[Value, Value]]  # constants by name: the values before and after
 
 _DRAWS = 16
-_PROMISING = frozenset({"BATCH", "LR", "RATE"})  # what is most often wrong where a program moves to other hardware
+_PROMISING = frozenset({"BATCH", "LR", "RATE"})  # most often wrong after a move to other hardware
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What the records say of one constant.
+    """The trials of one constant, from the records.
 
     Attributes:
-        losses: By value tried: how much worse the metric was, in its unit, than with the first one; the effects of
-            other constants are taken out by comparing each trial with its own base. Infinite where it crashed.
-        kept: How many changes of it were kept.
-        failed: How many were not.
-        running: How many are under way.
+        losses: For each tried value, how much worse the metric was than with the first value, in the metric's unit.
+            Each trial is compared with its own base, which removes the effects of other constants. Infinite after a
+            crash.
+        kept: How many of its changes were kept.
+        failed: How many were not kept.
+        running: How many are running.
     """
 
     losses: dict[Value, float] = field(default_factory=dict)
@@ -53,9 +54,9 @@ class _Memory:
     running: int = 0
 
     def add(self, before: Value, after: Value, loss: float, kept: bool) -> None:
-        """Take in one trial, whose `loss` is against the value that it started from."""
+        """Add one trial; `loss` is relative to the value that it started from."""
         base = self.losses.setdefault(before, 0.0)
-        if math.isnan(loss):  # as much as most that were worse
+        if math.isnan(loss):  # unknown: take the median of the worse ones
             worse = sorted(one for one in self.losses.values() if 0 < one < math.inf)
             loss = worse[len(worse) // 2] if worse else math.inf
         self.losses[after] = (base if math.isfinite(base) else 0.0) + loss
@@ -65,10 +66,10 @@ class _Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An editable file as it is at the branch head.
+    """An editable file at the branch head.
 
     Attributes:
-        names: Its constants, by the name that a proposal's parameters have for them.
+        names: Its constants, by their names in a proposal's parameters.
     """
 
     path: Path
@@ -87,21 +88,21 @@ class SearchProposer:
     listens = False
 
     def __init__(self, seed: int) -> None:
-        import optuna  # heavy, and no other proposer needs it
+        import optuna  # slow to import, and only needed here
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._seed = seed
-        self._tried: set[Vector] = set()  # every vector handed out or measured, and those that they started from
+        self._tried: set[Vector] = set()  # every vector proposed or measured, and those that they started from
         self._memory: dict[str, _Memory] = {}
         self._learned: set[int] = set()
         self._trials = 0
         self._attempts: Counter[int] = Counter()
 
     def propose(self, context: Context) -> Proposal | None:
-        """Change a constant; None when every program in reach has been tried.
+        """Change a constant; None if every candidate was tried.
 
         Raises:
-            UserError: The editable files hold no constant to search, or Python cannot parse them.
+            UserError: The editable files have no constant to search, or Python cannot parse them.
         """
         sources = _read(context)
         found = {name: constant for source in sources for name, constant in source.names.items()}
@@ -110,7 +111,7 @@ class SearchProposer:
         near = {name: values for name, values in near.items() if values}
         if not near:
             raise UserError(
-                f"search finds no constant to vary in {', '.join(context.editable)}: write the hyperparameters in "
+                f"search finds no constant to vary in {', '.join(context.editable)}: write hyperparameters in "
                 "capitals at the top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
             )
         self._learn(context.records)
@@ -140,12 +141,12 @@ class SearchProposer:
         return None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
-        """Propose something else; what was turned down counts as tried."""
+        """Propose something else; the failed proposal counts as tried."""
         self._tried.add(frozenset(proposal.parameters.items()))
         return self.propose(context)
 
     def _learn(self, records: Iterable[Experiment]) -> None:
-        """Take in what was judged since the last proposal: a long campaign is not read again each time."""
+        """Add the records judged since the last proposal, so that a long campaign is not read again each time."""
         for record in records:
             if record.number in self._learned:
                 continue
@@ -160,14 +161,14 @@ class SearchProposer:
                 self._memory.setdefault(name, _Memory()).add(before[name], after[name], _loss(record), kept)
 
     def _recall(self, names: Iterable[str], under_way: Iterable[Step]) -> dict[str, _Memory]:
-        """What is known of these constants now."""
+        """The memory of these constants, including running trials."""
         count = Counter(name for step in under_way for name in step)
         known = {name: self._memory.get(name) or _Memory() for name in names}
         return {name: replace(memory, running=count[name]) for name, memory in known.items()}
 
 
 def _read(context: Context) -> list[_Source]:
-    """The editable Python files; a constant that stands in several of them has its file's path before its name."""
+    """The editable Python files; a constant found in several files gets its file's path as a prefix."""
     texts = {path: _text(path, name) for name, path in _files(context.folder, context.editable).items()}
     count = Counter(constant.name for _, _, found in texts.values() for constant in found)
     read = []
@@ -179,7 +180,7 @@ def _read(context: Context) -> list[_Source]:
 
 
 def _files(folder: Path, editable: Iterable[str]) -> dict[str, Path]:
-    """The Python files that the editable paths and globs name, by their path in the folder."""
+    """The Python files that match the editable paths and globs, by path in the folder."""
     found: dict[str, Path] = {}
     for pattern in editable:
         if (folder / pattern).is_file():
@@ -187,13 +188,13 @@ def _files(folder: Path, editable: Iterable[str]) -> dict[str, Path]:
             continue
         paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
         found |= {name: path for name, path in paths.items() if fnmatch.fnmatchcase(name, pattern) and path.is_file()}
-    # A link that an earlier candidate left behind may lead out of the tree, to the user's own files.
+    # A link left by an earlier candidate may lead out of the tree, to the user's own files.
     inside = folder.resolve()
     return {name: path for name, path in found.items() if path.suffix == ".py" and inside in path.resolve().parents}
 
 
 def _text(path: Path, name: str) -> tuple[str, str, tuple[Constant, ...]]:
-    """A file's encoding, its text with the line ends that it has, and its constants."""
+    """A file's encoding, its text with its own line ends, and its constants."""
     raw = path.read_bytes()
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
@@ -202,7 +203,7 @@ def _text(path: Path, name: str) -> tuple[str, str, tuple[Constant, ...]]:
     except (SyntaxError, UnicodeDecodeError) as error:
         why = f"{error.msg} on line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(error)
         raise UserError(
-            f"search cannot read {name} at the branch head: {why}; commit one that Python parses"
+            f"search cannot read {name} at the branch head: {why}; commit a version that Python can parse"
         ) from error
 
 
@@ -229,11 +230,10 @@ def _step(proposal: Proposal) -> Step:
 
 
 def _loss(record: Experiment) -> float:
-    """How much worse than the incumbent, in the metric's unit; infinite for a crash, NaN for a run that was ended early
-    and is worse by nobody knows how much.
+    """How much worse than the best, in the metric's unit; infinite for a crash, NaN for a run stopped early.
 
-    A metric that was good enough and yet turned down broke another assertion, such as one on memory: the next one
-    like it would as well. That is no better than a crash.
+    If the metric was good enough but the experiment was discarded, another assertion failed, such as one on memory.
+    Similar values would fail, too, so this counts as a crash.
     """
     verdict = record.verdict
     if record.hopeless:
@@ -251,10 +251,10 @@ def _draws(
     present: Mapping[str, Value],
     memory: Mapping[str, _Memory],
 ) -> Iterator[dict[str, Value]]:
-    """Which constant, by Thompson sampling over how often a change of each was kept; then what value, by TPE.
+    """Draw a constant by Thompson sampling over how often its changes were kept, then a value by TPE.
 
-    One that moved the metric more, up or down, has more to give. One that is running counts as failed until it is
-    known, so that lanes look in different places.
+    A constant that moved the metric more, up or down, is drawn more often. A running trial counts as failed until its
+    verdict is known, so that lanes try different constants.
     """
     inside = {name: _between(values, present[name], memory[name].losses) for name, values in near.items()}
     effects = _effects(memory)
@@ -272,9 +272,9 @@ def _draws(
 
 
 def _between(values: tuple[Value, ...], present: Value, losses: Mapping[Value, float]) -> tuple[Value, ...]:
-    """The values that are nearer to the present one than the nearest that did worse, on either side.
+    """The values around the present one, up to the nearest worse value on either side.
 
-    TPE alone would go on to 0.9 after 0.7 was worse than 0.6, since nothing that it knows of is there.
+    TPE alone would try 0.9 after 0.7 was worse than 0.6, because it knows no value there.
     """
     here = losses.get(present, 0.0)
     worse = [value for value, loss in losses.items() if loss > here]
@@ -284,9 +284,9 @@ def _between(values: tuple[Value, ...], present: Value, losses: Mapping[Value, f
 
 
 def _effects(memory: Mapping[str, _Memory]) -> dict[str, float]:
-    """By constant: how far it has moved the metric, against the upper quartile, which is also taken for untried ones.
+    """How far each constant has moved the metric, relative to the upper quartile, which is assumed for untried ones.
 
-    To the cube root: a trial is one noisy number, and large moves are mostly large mistakes.
+    The cube root damps large moves: a trial is one noisy number, and large moves are mostly large mistakes.
     """
     finite = {name: [loss for loss in one.losses.values() if math.isfinite(loss)] for name, one in memory.items()}
     moved = {name: max(losses) - min(losses) for name, losses in finite.items() if len(losses) > 1}
@@ -295,14 +295,14 @@ def _effects(memory: Mapping[str, _Memory]) -> dict[str, float]:
 
 
 def _sample(rng: random.Random, values: tuple[Value, ...], present: Value, losses: Mapping[Value, float]) -> Value:
-    """One value by TPE; the present one where TPE insists on it."""
+    """One value by TPE; the present one if TPE draws nothing else."""
     import optuna
 
-    # Only arguments that are neither experimental nor deprecated in any version: their warnings would be errors.
+    # Only arguments that are stable in every version: warnings of experimental or deprecated ones would be errors.
     sampler = optuna.samplers.TPESampler(seed=rng.getrandbits(32), n_startup_trials=2, multivariate=False)
     study = optuna.create_study(sampler=sampler)
     place = optuna.distributions.IntDistribution(0, len(values) - 1)
-    # By place, so that a long campaign, whose heads had other values around them, is no longer a long study.
+    # One trial per index: a long campaign, whose heads had other values around them, would make a long study.
     at: dict[int, list[float]] = {}
     for value, loss in {present: 0.0, **losses}.items():
         at.setdefault(_nearest(values, value), []).append(loss)
@@ -323,7 +323,7 @@ def _nearest(values: tuple[Value, ...], value: Value) -> int:
 def _all(
     rng: random.Random, near: Mapping[str, tuple[Value, ...]], present: Mapping[str, Value]
 ) -> Iterator[dict[str, Value]]:
-    """Every change of one constant, then every change of two: for when the draws come to nothing new."""
+    """Every change of one constant, then every change of two; used if the draws give nothing new."""
     single = [(name, value) for name, values in near.items() for value in values if value != present[name]]
     rng.shuffle(single)
     yield from ({name: value} for name, value in single)

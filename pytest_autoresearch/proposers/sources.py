@@ -1,6 +1,6 @@
-"""The editable files as a language model is shown them: whole texts, each in a fence.
+"""The editable files as text for a language model: whole files, each in a fence.
 
-Reads and never writes. What is no text, is a link, or is too much is named and left out.
+Reads and never writes. Links and files that are not text or too large are named, not shown.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from pytest_autoresearch.proposers.quoting import fenced, line
 from pytest_autoresearch.source.guard import MOST_BYTES, is_editable, is_trusted
 
-_MOST_NAMED = 20  # files that are left out
+_MOST_NAMED = 20  # of the files that are not shown
 
 
 def sources(folder: Path, editable: tuple[str, ...]) -> str:
-    """Every editable file in the folder with its path and its text, in the order of the paths.
+    """Every editable file in the folder, path and text, sorted by path.
 
     Args:
         editable: Paths, folders and globs, relative to the folder.
@@ -36,7 +36,7 @@ def sources(folder: Path, editable: tuple[str, ...]) -> str:
     if left_out:
         more = [f"and {len(left_out) - _MOST_NAMED} more"] if len(left_out) > _MOST_NAMED else []
         shown.append(fenced("files that are not shown", "\n".join(left_out[:_MOST_NAMED] + more)))
-    return "\n\n".join(shown) or "There are none yet: add one."
+    return "\n\n".join(shown) or "There are no files yet: add one."
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -46,20 +46,20 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _text(path: Path, room: int) -> tuple[str, str]:
-    """A file's text, or why it is not shown."""
+    """A file's text, or the reason why it is not shown."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):  # a link may lead out of the tree, to the user's own files
-            return "", "no plain file"
+            return "", "not a plain file"
         if status.st_size > MOST_BYTES:
             return "", f"too large, {status.st_size:,} bytes"
         text = path.read_bytes().decode()
     except OSError as error:
         return "", f"unreadable, {error.strerror}"
     except UnicodeDecodeError:
-        return "", "no text in UTF-8"
+        return "", "not UTF-8 text"
     if "\0" in text:
-        return "", "no text"
+        return "", "not text"
     if status.st_size > room:
-        return "", f"no room for its {status.st_size:,} bytes beside the others"
+        return "", f"no room left for its {status.st_size:,} bytes"
     return text, ""

@@ -1,8 +1,7 @@
-"""What a session's requests have used and cost, and how much the next one may. Knows prices; sends nothing.
+"""The tokens and costs of a session's requests, and the limit of the next one. Knows prices; sends nothing.
 
-Every request is paid for as its usage says, also one that was refused or cut off. Of a stream that broke the input
-counts as its start says it, and the output by the bytes that came; where there is a cap, as the longest that it might
-have been.
+Every request is counted by its reported usage, even if it was refused or cut off. For a broken stream, the input counts
+as reported at its start, and the output by the bytes received; with a cost limit, as the longest possible output.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from pytest_autoresearch.proposers.base import ProposerSession
 from pytest_autoresearch.proposers.prices import Prices, check_cap
 
 MOST_TOKENS = 32_000  # of one reply
-LEAST_TOKENS = 2_000  # a reply that may be no longer than this is not worth its prompt
-BYTES_A_TOKEN = 2  # fewer than any text has: for an upper estimate
+LEAST_TOKENS = 2_000  # a reply limited to less is not worth its prompt
+BYTES_A_TOKEN = 2  # less than in any real text, for an upper estimate
 
 
 class Purse:
-    """What may still be spent.
+    """Counts spending against the limit.
 
     Args:
-        cap_usd: What all requests together may cost; needs prices.
-        long_cache: Whether what is written to the cache is kept, and paid, for an hour.
+        cap_usd: Cost limit of all requests together; needs prices.
+        long_cache: Whether cache entries last, and are billed for, an hour.
 
     Attributes:
         capped: Whether there is a limit.
@@ -43,35 +42,35 @@ class Purse:
         """How many tokens the reply to a request of `tokens` may have.
 
         Raises:
-            Spent: Too few to be worth it.
+            Spent: The limit leaves too few tokens for a useful reply.
         """
         if self._cap_usd is None or self._prices is None:
             return MOST_TOKENS
         longest = self._prices.affordable(self._cap_usd - self._spent_usd, tokens, self._long_cache)
         if longest < LEAST_TOKENS:
             raise Spent(
-                f"${self._spent_usd:.2f} of ${self._cap_usd:.2f} is spent and the next request might pass that "
+                f"${self._spent_usd:.2f} of ${self._cap_usd:.2f} is spent, and the next request could exceed the limit "
                 "(--autoresearch-cost)"
             )
         return min(longest, MOST_TOKENS)
 
     def pay(self, tally: Tally, limit: int, session: ProposerSession) -> None:
-        """Count what a request has used, and tell the session.
+        """Count a request's usage and report it to the session.
 
         Args:
-            limit: How many tokens the reply might have had.
+            limit: The token limit of the reply.
         """
         if not tally.began:
             return
         output = tally.output
         if not tally.ended:
-            # Thinking that is not shown is paid for too, and how much of it there was nobody says any more. An upper
-            # bound holds the cap whatever it was; without a cap what came is the better guess.
+            # Hidden thinking is billed, too, but a broken stream does not report it. With a cap, assume the longest
+            # possible output, so that the cap holds; without a cap, the received bytes are the better estimate.
             output = limit if self.capped else max(output, tally.bytes // BYTES_A_TOKEN)
         cost = None
         if self._prices is not None:
             kept_long = tally.written_long
-            if tally.written_short + tally.written_long != tally.written:  # it does not say which
+            if tally.written_short + tally.written_long != tally.written:  # the usage does not say for how long
                 kept_long = tally.written if self._long_cache else 0
             cost = self._prices.cost_usd(tally.fresh, tally.read, tally.written - kept_long, kept_long, output)
             self._spent_usd += cost
@@ -79,17 +78,17 @@ class Purse:
 
 
 class Tally:
-    """What the events of one stream say of its usage; each says all that is known so far.
+    """The usage in the events of one stream; each event reports the totals so far.
 
     Attributes:
-        began: Whether the message has begun, from where on it is paid.
-        ended: Whether all of it has come.
-        model: Who answers.
-        fresh: Tokens read at the full price.
+        began: Whether the message has begun; from then on it is billed.
+        ended: Whether the message is complete.
+        model: The model that answers.
+        fresh: Input tokens at the full price.
         read: Tokens read from the cache.
-        written: Tokens written to it; `written_short` and `written_long` for how long, where it says so.
-        output: Tokens of the reply.
-        bytes: Of the reply, so far.
+        written: Tokens written to the cache; `written_short` and `written_long` by duration, if reported.
+        output: Output tokens.
+        bytes: Bytes of the reply so far.
     """
 
     def __init__(self) -> None:
@@ -98,7 +97,7 @@ class Tally:
         self.fresh = self.read = self.written = self.written_short = self.written_long = self.output = self.bytes = 0
 
     def see(self, event: Any) -> None:
-        """Take one event in."""
+        """Count one event."""
         match event.type:
             case "message_start":
                 self.began = True

@@ -1,7 +1,6 @@
-"""The four things that a model may call, as the service is told of them, and its calls read back. Pure.
+"""The four tools of the model: their schemas for the service, and the parsing of calls. Pure.
 
-A strict schema holds the model to its form where the service knows how; a gateway may not, so every call is read as
-if nothing had been promised.
+The schemas are strict, but a gateway may not enforce them, so every call is checked again here.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from pytest_autoresearch.proposers.edits import TextEdit, WholeFile
 NOTES_BYTES = 4000
 
 REPLY = (
-    "Answer with one call of the tool `propose`; nobody reads other text. Change files by `edits`: each replaces a "
-    "text that occurs exactly once in its file as it then stands. Send a file as a whole, in `files`, only when most "
-    "of it changes. Before that you may `look` at earlier experiments, several at a time, and rewrite your notes with "
+    "Answer with one call of the tool `propose`; nobody reads other text. Change files with `edits`: each replaces a "
+    "text that occurs exactly once in the file at that point. Send a whole file, in `files`, only if most of it "
+    "changes. Before that, you may `look` at earlier experiments, several at a time, and rewrite your notes with "
     "`write_notes`."
 )
 _REPAIR = "Answer with one call of the tool `propose`, or of `give_up` to drop the idea."
-EDIT_STANDS = f"Your edit stands in the files: send what else has to change in them as they are now. {_REPAIR}"
-EDIT_GONE = f"Your edit is not in the files: make the whole edit. {_REPAIR}"
+EDIT_STANDS = f"Your edit is still in the files: send only the further changes. {_REPAIR}"
+EDIT_GONE = f"Your edit is not in the files: send the whole edit again. {_REPAIR}"
 
 
 class CallError(Exception):
-    """A call that cannot be understood; the text says why, for the model."""
+    """An invalid call; the text says why, for the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +42,21 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The idea is dropped."""
+    """Drops the idea."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """At an earlier experiment."""
+    """Looks at an earlier experiment."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class WriteNotes:
-    """The notes are to be these."""
+    """Replaces the notes."""
 
     text: str
 
@@ -66,10 +65,10 @@ Call = Propose | GiveUp | Look | WriteNotes
 
 
 def read_call(name: str, given: Mapping[str, Any]) -> Call:
-    """What a call asks for.
+    """Parse a call.
 
     Raises:
-        CallError: There is no such tool, or something is missing or of another type.
+        CallError: The tool is unknown, or an argument is missing or has the wrong type.
     """
     if name not in (tool["name"] for tool in TOOLS):
         known = ", ".join(str(tool["name"]) for tool in TOOLS)
@@ -82,7 +81,7 @@ def read_call(name: str, given: Mapping[str, Any]) -> Call:
     if name == "write_notes":
         text = _text(given, "text")
         if (size := len(text.encode())) > NOTES_BYTES:
-            raise CallError(f"the notes have {size:,} bytes and at most {NOTES_BYTES:,} are kept: write them shorter")
+            raise CallError(f"the notes have {size:,} bytes, but at most {NOTES_BYTES:,} are kept: shorten them")
         return WriteNotes(text)
     if name == "give_up":
         return GiveUp(_text(given, "reason", needed=False))
@@ -113,7 +112,7 @@ def _string(description: str) -> dict[str, str]:
 
 
 def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A strict schema: all of these and nothing else."""
+    """A strict schema: exactly these properties, all required."""
     return {
         "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False
     }  # fmt: skip
@@ -127,32 +126,32 @@ def _tool(name: str, description: str, /, **properties: Mapping[str, Any]) -> di
     return {"name": name, "description": description, "strict": True, "input_schema": _object(**properties)}
 
 
-# Always in this order: the prompt cache begins with them.
+# The order must not change: the prompt cache begins with the tools.
 TOOLS: tuple[dict[str, Any], ...] = (
     _tool(
         "propose",
-        "Propose the next experiment: change the editable files. All edits are made or, where one of them cannot be "
-        "made, none. After a failure, edits are against the files as your failed proposal left them; with no edits and "
-        "no files, the same proposal is made once more.",
+        "Propose the next experiment: change the editable files. If one edit is impossible, none is made. After a "
+        "failure, edits apply to the files of your failed proposal; without edits and files, the same proposal is made "
+        "again.",
         edits=_objects(
-            "Replacements, made in this order; empty where there are none.",
-            path=_string("The file, as the prompt names it."),
-            old=_string("The text to replace, exactly as it stands in the file, where it must occur exactly once."),
-            new=_string("The text to put in its place."),
+            "Replacements, made in this order; may be empty.",
+            path=_string("The file, as named in the prompt."),
+            old=_string("The text to replace, exactly as in the file, where it must occur exactly once."),
+            new=_string("The new text."),
         ),
         files=_objects(
-            "Files written anew, none of which may be edited as well; empty where there are none.",
-            path=_string("The file, as the prompt names it."),
+            "Whole files to write; a file may not be in both `files` and `edits`; may be empty.",
+            path=_string("The file, as named in the prompt."),
             text=_string("Its whole text."),
         ),
-        description=_string("One line that says what the change is; it is shown in the list of all experiments."),
+        description=_string("The change in one line, shown in the list of all experiments."),
         hypothesis=_string("Why it should help."),
-        expected=_string("What it should do to the metric, as a number where you can; empty where you cannot say."),
-        area=_string("The direction of program.md that it belongs to; empty where there is none."),
+        expected=_string("The expected effect on the metric, as a number if possible; may be empty."),
+        area=_string("The direction in program.md that it belongs to; may be empty."),
     ),
     _tool(
         "give_up",
-        "Drop the idea that failed, because it cannot be put right. Only an answer to a failure.",
+        "Drop the failed idea, because it cannot be fixed. Only as an answer to a failure.",
         reason=_string("Why."),
     ),
     _tool(
@@ -163,7 +162,7 @@ TOOLS: tuple[dict[str, Any], ...] = (
     _tool(
         "write_notes",
         "Rewrite the notes that are shown with every later proposal: what you have learned and want to try. The new "
-        f"text takes the place of the old one; at most {NOTES_BYTES:,} bytes.",
+        f"text replaces the old one; at most {NOTES_BYTES:,} bytes.",
         text=_string("The notes."),
     ),
 )

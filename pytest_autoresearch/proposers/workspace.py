@@ -1,8 +1,8 @@
-"""The tree that an agent has worked in: what it looked like before, what was changed, and what has to go again.
+"""The tree that an agent works in: its state before, the agent's edits, and the files to remove afterwards.
 
-An agent leaves chats, caches and logs, and may leave anything: links, pipes, folders that nobody may enter. Nothing
-is followed, nothing that is not a plain file is opened, and what is left in doubt is left for the guard to refuse.
-Runs while nothing of the agent runs. Knows files alone.
+An agent leaves chats, caches and logs, and may leave links, pipes and folders without permissions. No link is followed,
+only plain files are opened, and doubtful cases are left for the guard to refuse. Runs only while the agent does not
+run. Knows only files.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 
 from pytest_autoresearch.source.guard import MOST_BYTES, is_editable
 
-_MOST_ENTRIES = 1_000_000  # of a tree that is looked at, and below it of editable text: more is left to the guard
+_MOST_ENTRIES = 1_000_000  # limits of entries and editable text that are read; the guard refuses larger trees
 _MOST_TEXT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What was changed in a tree.
+    """The changes in a tree.
 
     Attributes:
-        texts: The editable files that are not what they were; None for one that is no plain file any more.
-        strayed: Whether anything else was changed, too, which the guard will say.
+        texts: The changed editable files; None for one that is no longer a plain file.
+        strayed: Whether other files were changed, too; the guard will refuse that.
     """
 
     texts: Mapping[str, bytes | None]
@@ -34,14 +34,14 @@ class Edits:
 
 
 class Workspace:
-    """A tree as it was before the agent came.
+    """A tree, with its state before the agent starts.
 
     Args:
-        folder: Where the agent starts.
-        editable: The paths that may change, relative to it.
+        folder: The agent's start folder.
+        editable: The paths that may change, relative to `folder`.
 
     Attributes:
-        top: The tree's own folder, which `folder` may be a part of.
+        top: The tree's top folder, which contains `folder`.
     """
 
     def __init__(self, folder: Path, editable: tuple[str, ...]) -> None:
@@ -53,11 +53,11 @@ class Workspace:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The editable files that were there, relative to the folder."""
+        """The editable files before the start, relative to the folder."""
         return tuple(self._texts)
 
     def texts(self) -> dict[str, bytes]:
-        """The editable files that are there and are plain files; of one that the guard will not take, its beginning."""
+        """The contents of the editable plain files; of files too large for the guard, only the beginning."""
         found, total = {}, 0
         for path, look in self._entries():
             name = self._editable_name(path)
@@ -68,7 +68,7 @@ class Workspace:
         return dict(sorted(found.items()))
 
     def edits(self) -> Edits | None:
-        """What was changed; None when nothing was. Tidy up first."""
+        """The changes; None if there are none. Call `tidy` first."""
         before, now = self._texts, self.texts()
         changed = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
         texts = {name: now.get(name) for name in sorted(changed)}
@@ -78,7 +78,7 @@ class Workspace:
         return Edits(texts, strayed) if texts or strayed else None
 
     def write(self, texts: Mapping[str, bytes | None]) -> None:
-        """Make editable files what they were in an edit, following no link."""
+        """Restore an edit's versions of the editable files, following no link."""
         for name, text in texts.items():
             path = self._folder / name
             if text is None:
@@ -90,7 +90,7 @@ class Workspace:
                 path.write_bytes(text)
 
     def take(self, name: str, most: int) -> bytes:
-        """The first bytes of a new plain file, which is removed; nothing where there is none."""
+        """Read the first bytes of a new plain file and remove it; empty if there is none."""
         path, text = self._folder / name, b""
         if path not in self._before:
             with suppress(OSError):
@@ -100,7 +100,7 @@ class Workspace:
         return text
 
     def tidy(self) -> None:
-        """Remove what is new and not editable, with the folders that are empty then."""
+        """Remove new files that are not editable, and folders that are then empty."""
         folders = []
         for path, look in list(self._entries(open_up=True)):
             if path in self._before:
@@ -110,12 +110,12 @@ class Workspace:
             elif not self._editable_name(path):
                 with suppress(OSError):
                     path.unlink()
-        for path in sorted(folders, reverse=True):  # the innermost first
+        for path in sorted(folders, reverse=True):  # innermost first
             with suppress(OSError):
                 path.rmdir()
 
     def _editable_name(self, path: Path) -> str:
-        """Relative to the folder; empty where the path is not editable."""
+        """The path relative to the folder; empty if it is not editable."""
         if not path.is_relative_to(self._folder):
             return ""
         name = path.relative_to(self._folder).as_posix()
@@ -125,10 +125,10 @@ class Workspace:
         return _signature(self._before[path]) if path in self._before else ()
 
     def _entries(self, open_up: bool = False) -> Iterator[tuple[Path, os.stat_result]]:
-        """Everything below the top, git's own link excepted.
+        """All entries below the top, except git's link.
 
         Args:
-            open_up: Whether folders that are new are made to be entered.
+            open_up: Whether to make new folders accessible first.
         """
         waiting, seen = [self.top], 0
         while waiting and seen < _MOST_ENTRIES:
@@ -153,17 +153,17 @@ def read(path: Path, most: int) -> bytes:
     """A plain file's first bytes.
 
     Raises:
-        OSError: It is a link, or no plain file.
+        OSError: It is a link or not a plain file.
     """
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(file, "rb") as opened:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise OSError(f"{path} is no plain file")
+            raise OSError(f"{path} is not a plain file")
         return opened.read(most)
 
 
 def _signature(look: os.stat_result) -> tuple[int, ...]:
-    """Changes whenever the file does; of a folder its kind and mode alone, since that changes with what lies in it."""
+    """Changes whenever the file changes. For a folder only its mode: its other fields change with its contents."""
     if stat.S_ISDIR(look.st_mode):
         return (look.st_mode,)
     return look.st_mode, look.st_size, look.st_ino, look.st_ctime_ns

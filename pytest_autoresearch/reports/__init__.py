@@ -1,1 +1,1 @@
-"""What people and dashboards see of a session."""
+"""Reports of a session for people and dashboards."""

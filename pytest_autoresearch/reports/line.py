@@ -1,4 +1,4 @@
-"""One judged experiment in one line, for whoever drives the session: as a sentence, and as JSON. Pure."""
+"""One judged experiment in one line, for the agent that drives the session: as a sentence and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def verdict_line(experiment: Experiment) -> str:
 
 
 def json_line(experiment: Experiment, log: str, set_aside: str = "") -> str:
-    """One JSON object on one line; null for what there is not, and for what is no finite number.
+    """One JSON object on one line. Missing values and numbers that are not finite are null.
 
     Args:
         experiment: Judged.
-        log: The path of its full log; empty where nothing was run.
-        set_aside: The command that brings its edit back into the checkout; empty where nothing was taken out of it.
+        log: Path of its full log; empty if nothing was run.
+        set_aside: The command that restores the edit in the checkout; empty if the edit was not removed from it.
     """
     ruling = experiment.verdict
     if ruling is None:

@@ -1,7 +1,7 @@
-"""What strangers wrote, made fit to be read: nothing in it acts on a screen or hides what stands there.
+"""Makes untrusted text safe to display: it cannot control the terminal or hide other text.
 
-A proposal is free to hold a terminal's escapes and characters that turn the direction of writing. In prose they are
-left out; in a change and a log, by which people judge, each is shown by its number. Pure: text in, text out.
+A proposal may contain terminal escapes and characters that change the writing direction. They are removed from prose;
+in diffs and logs, which people review, each is shown as its code point. Pure: text in, text out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.runners.output import sanitise
 
 _UNUSUAL = re.compile(r"[^\n\t -~]+")
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, formats, halves of pairs, ends of lines and paragraphs
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format, surrogate, line and paragraph separators
 
 
 def line(text: str) -> str:
@@ -22,12 +22,12 @@ def line(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The text with its line ends, without escapes and control characters."""
+    """The text with its line breaks, without escapes and control characters."""
     return sanitise(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def visible(text: str) -> str:
-    """The text with every character that is not seen as `⟨U+202E⟩`, but for tabs and line feeds."""
+    """The text with each invisible character written as `⟨U+202E⟩`, except tabs and line feeds."""
     return _UNUSUAL.sub(_shown, text)
 
 

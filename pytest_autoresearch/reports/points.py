@@ -1,4 +1,4 @@
-"""A campaign as points over its experiments: what the page's chart and the picture draw. Pure: it is given records.
+"""A campaign as one point for each experiment; the page's chart and `progress.png` draw them. Pure: takes records.
 
 Knows nothing of colours, axes or files.
 """
@@ -23,13 +23,13 @@ class Point:
     """One experiment.
 
     Attributes:
-        number: Which.
-        status: What became of it.
-        metric: Its estimate; None where there is none.
-        error: The standard error of that, where it was run more than once and the noise is known; else None.
-        best: The estimate of the branch's head after it: when it was kept, and later by what it was run again beside
-            others; None before the baseline.
-        gain: How much better it was than what it had to beat; None where that was not told.
+        number: The experiment's number.
+        status: Its verdict.
+        metric: The estimate of its metric; None if there is none.
+        error: Standard error of `metric`; None after a single run or if the noise is unknown.
+        best: The estimate of the branch's head after this experiment; later runs of the head update it. None before
+            the baseline.
+        gain: How much better it was than the best before it; None if not recorded.
         text: Its description.
     """
 
@@ -43,7 +43,7 @@ class Point:
 
 
 def points(records: Sequence[Experiment]) -> list[Point]:
-    """One for each judged record, in their order."""
+    """One point for each judged record, in the same order."""
     noise = noise_of(records)
     kept = {record.number for record in chain(records)}
     best, head = None, ""
@@ -67,35 +67,35 @@ def points(records: Sequence[Experiment]) -> list[Point]:
 
 
 def noise_of(records: Sequence[Experiment]) -> Noise:
-    """How much a run differs from the next, by the campaign's own repeats alone."""
+    """The noise of one run, from the campaign's own repeated runs alone."""
     return replicates.noise(replicates.samples(records), NO_PRIOR)
 
 
 def counted(record: Experiment) -> list[Run]:
-    """The runs of its own commit that gave a metric and count."""
+    """The valid runs of its own commit: those with a metric that are not inconclusive."""
     return [run for run in record.own_runs if run.metric is not None and not run.inconclusive]
 
 
 def estimate(record: Experiment) -> float | None:
-    """The metric; None where there is none, or none that can be drawn."""
+    """The metric; None after a crash or if it is not finite."""
     if record.verdict is not None and record.verdict.status is Status.CRASH:
         return None
     return record.metric if math.isfinite(record.metric) else None
 
 
 def error_of(record: Experiment, noise: Noise) -> float | None:
-    """The standard error of an estimate of several runs, from the pooled spread of all repeats."""
+    """Standard error of a mean over several runs, from the pooled spread of all repeats."""
     runs = counted(record)
     if len(runs) < 2 or not noise.degrees or not 0 < noise.sd < math.inf:
         return None
     looks = sum(run.role is Role.CONFIRM for run in runs)
-    if looks and any(run.role is Role.SCREEN for run in runs):  # the first run is at half weight
+    if looks and any(run.role is Role.SCREEN for run in runs):  # the first run has half weight
         return noise.sd * math.sqrt(0.25 + looks) / (0.5 + looks)
     return noise.sd / math.sqrt(len(runs))
 
 
 def decimals(records: Sequence[Experiment], noise: Noise) -> int:
-    """With how many decimals a metric is to be written: two digits of its noise, else six figures of itself."""
+    """How many decimals to show: down to two digits of the noise; without known noise, six significant digits."""
     finite = [abs(record.metric) for record in records if math.isfinite(record.metric) and record.metric]
     size = max(finite[:1], default=1.0)
     scale = noise.sd / 10 if 0 < noise.sd < math.inf else size / 1e5
@@ -103,9 +103,9 @@ def decimals(records: Sequence[Experiment], noise: Noise) -> int:
 
 
 def limits(shown: Sequence[Point], direction: Direction) -> tuple[float, float]:
-    """The range of metrics to draw: all that was best, and of the others as many as leave that readable.
+    """The range of metrics to draw. It shows the whole line of the best, and is not stretched by outliers.
 
-    What is worse than nine in ten others, and than the first, is drawn at the edge.
+    Points worse than the start and than nine in ten others are drawn at the edge.
     """
     values = sorted(point.metric for point in shown if point.metric is not None)
     line = [point.best for point in shown if point.best is not None]
@@ -123,5 +123,5 @@ def limits(shown: Sequence[Point], direction: Direction) -> tuple[float, float]:
 
 
 def kept(shown: Sequence[Point]) -> int:
-    """How many were kept, the baseline not counted."""
+    """How many were kept, not counting the baseline."""
     return sum(point.status is Status.KEEP and point.number != BASELINE for point in shown)

@@ -1,5 +1,6 @@
-"""`progress.png`: a campaign as one picture, for READMEs and summaries. Drawn by matplotlib, which takes a second to
-import and is asked for by nothing else: it belongs to the extra `report`.
+"""`progress.png`: a campaign as one picture, for READMEs and summaries.
+
+Drawn by matplotlib, from the extra `report`. Its import takes a second, so it is imported only when drawing.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from pytest_autoresearch.reports.points import Point, kept, limits, points
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSING = "matplotlib is not installed: type `pip install 'pytest-autoresearch[report]'` for progress.png"
+MISSING = "progress.png needs matplotlib: type `pip install 'pytest-autoresearch[report]'`"
 _INK, _MUTED, _KEEP, _DISCARD, _CRASH = "#191b1f", "#5b616b", "#0069ac", "#b4b8bf", "#b54708"
 _SIZE, _DPI = (11.0, 5.5), 160
-_NAMED = 9  # of the largest gains
+_NAMED = 9  # gains labelled with their description, largest first
 _MANY = 400
 
 
 def available() -> bool:
-    """Whether the picture can be drawn here."""
+    """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
@@ -37,12 +38,12 @@ def draw(records: Sequence[Experiment], path: Path) -> None:
     """Draw the campaign into the file.
 
     Args:
-        records: Its experiments, by number; those without a verdict are left out.
-        path: Replaced once the picture is whole.
+        records: Its experiments, by number; those without a verdict are skipped.
+        path: Replaced when the picture is complete.
 
     Raises:
         UserError: matplotlib is not installed.
-        OSError: It cannot be written there.
+        OSError: The file cannot be written.
     """
     if not available():
         raise UserError(MISSING)
@@ -60,7 +61,7 @@ def draw(records: Sequence[Experiment], path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of letters that the font does not have
+            warnings.simplefilter("ignore")  # matplotlib warns of characters that the font lacks
             figure.savefig(part, format="png", metadata={"Software": "pytest-autoresearch"})
         part.replace(path)
     finally:
@@ -104,7 +105,7 @@ def _points(axes: Axes, shown: Sequence[Point], direction: Direction) -> None:
 
 
 def _names(axes: Axes, shown: Sequence[Point], direction: Direction) -> None:
-    """The largest gains by name, slanted from their points into the empty side of the line."""
+    """Label the largest gains with their descriptions, slanted into the empty side of the line."""
     from matplotlib.patheffects import withStroke
 
     up = 1 if direction is Direction.MINIMIZE else -1
@@ -131,7 +132,7 @@ def _frame(axes: Axes, shown: Sequence[Point], records: Sequence[Experiment]) ->
     better = "lower" if records and records[0].direction is Direction.MINIMIZE else "higher"
     tried = sum(point.number != BASELINE for point in shown)
     bare = sum(point.status is Status.DISCARD and point.metric is None for point in shown)
-    left_out = f" (not drawn: {bare:,} without a number, stopped early)" if bare else ""
+    left_out = f" (not drawn: {bare:,} without a metric, stopped early)" if bare else ""
     bars = "; bars are one standard error" if any(point.error is not None for point in shown) else ""
     tag = plain_line(records[0].tag) if records else ""
     change = f": {line[0].metric:.6g} → {line[-1].metric:.6g}" if len(line) > 1 else ""

@@ -1,6 +1,6 @@
-"""A campaign as a page of Markdown, for CI services that show one: GitHub's job summary.
+"""A campaign as a Markdown page, for GitHub's job summary.
 
-Pure: it is given records and says text. Whatever the records hold stays text on that page, and the page stays small.
+Pure: records in, text out. Text from records is escaped, so it cannot become markup, and the page stays small.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Iterable, Sequence
 from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.text import one_line
-from pytest_autoresearch.reports.summary import certainty, plural
+from pytest_autoresearch.reports.summary import kept_text, plural
 
 _TEXT = 160  # characters of a description or a message
-_KEEPS = 100  # rows; the last ones, since they are what the branch is now
+_KEEPS = 100  # rows, the latest keeps
 _CLASSES = 20
 _WIDTH, _HEIGHT = 60, 8  # of the chart, in characters
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-# Every character that Markdown, its tables, HTML or GitHub's additions may read as something else than itself.
+# Every character that has a meaning in Markdown, its tables, HTML or GitHub's extensions.
 _MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_{}[]()<>#+-!|~$&\"'=:@"}
 
 
 def step_summary(records: Sequence[Experiment], session: Iterable[int], branch: str, files: Iterable[str]) -> str:
-    """The page: headline, chart, keeps, crashes by class, where the files are.
+    """The page: headline, chart, keeps, crashes by class, and where the files are.
 
     Args:
-        records: The whole campaign's, by number.
+        records: All records of the campaign, by number.
         session: The numbers that this session recorded.
         branch: The branch's short name.
-        files: The paths of what the session left behind.
+        files: Paths of the files that the session wrote.
     """
     line = chain(records)
     mine = set(session)
@@ -42,20 +42,20 @@ def step_summary(records: Sequence[Experiment], session: Iterable[int], branch: 
     if crashed := crashes(records, mine):
         parts.append(_crash_table(crashed))
     if named := [f"`{_plain(name)}`" for name in files]:
-        parts.append(f"Files, among the artifacts where the workflow keeps them: {', '.join(named)}.")
+        parts.append(f"Files, if the workflow uploads artifacts: {', '.join(named)}.")
     if line:
-        parts.append(f"`git show {_plain(branch)}` is the best program; every experiment has a record in git as well.")
+        parts.append(f"`git show {_plain(branch)}` shows the best program. Every experiment has a record in git.")
     return "\n\n".join(parts) + "\n"
 
 
 def text(words: str) -> str:
-    """The words on one line, shortened, as Markdown that shows just them."""
+    """The words on one line, shortened, escaped for Markdown."""
     said = one_line(words)
     return (said if len(said) <= _TEXT else f"{said[: _TEXT - 1]}…").translate(_MARKS)
 
 
 def crashes(records: Iterable[Experiment], session: Iterable[int]) -> list[tuple[str, int, Experiment]]:
-    """The session's crashes: class, how many, the last one; the most frequent class first."""
+    """The session's crashes as (class, count, last experiment), the most frequent class first."""
     mine = set(session)
     crashed = [r for r in records if r.number in mine and r.verdict and r.verdict.status is Status.CRASH]
     last = {one.verdict.reason: one for one in crashed if one.verdict}
@@ -64,13 +64,13 @@ def crashes(records: Iterable[Experiment], session: Iterable[int]) -> list[tuple
 
 
 def crash_message(experiment: Experiment) -> str:
-    """What a crash said, without its class."""
+    """The crash's message, without its class."""
     said = experiment.verdict.message if experiment.verdict else ""
     return experiment.crash.message if experiment.crash is not None else said
 
 
 def _plain(words: str) -> str:
-    """The words for a code span, where nothing but a backtick is special."""
+    """The words for a code span, in which only a backtick is special."""
     return one_line(words).replace("`", "'")[:_TEXT]
 
 
@@ -87,22 +87,22 @@ def _headline(records: Sequence[Experiment], line: Sequence[Experiment], mine: s
     first, last = line[0], line[-1]
     name = text(first.metric_name)
     if len(line) == 1:
-        return f"**{name} {_number(first.metric)}, the baseline's.** {said}"
+        return f"**{name} {_number(first.metric)} (the baseline).** {said}"
     change = last.metric - first.metric
     return (
         f"**{name} {_number(first.metric)} → {_number(last.metric)} ({change:+.6f}).** {said} "
-        f"{plural(len(line) - 1, 'keep')}, {certainty(records)}; an audit measures the gain anew: `autoresearch audit`."
+        f"Campaign: {kept_text(records)}; `autoresearch audit` measures the gain again."
     )
 
 
 def _chart(records: Sequence[Experiment]) -> str:
-    """Best so far over the experiments, as blocks: a step line that a fixed-width font can show."""
+    """The best so far over the experiments, drawn with block characters."""
     best = _best_so_far(records)
     low, high = min(best), max(best)
     maximize = records[0].direction is Direction.MAXIMIZE
     width = min(_WIDTH, len(best))
     columns = [best[(len(best) - 1) * at // max(width - 1, 1)] for at in range(width)]
-    # From an eighth up, so that the lowest of all is still a line.
+    # Heights start at one eighth, so that the lowest value is still visible.
     steps = 8 * _HEIGHT
     heights = [steps if high == low else 1 + round((steps - 1) * (value - low) / (high - low)) for value in columns]
     labels = {_HEIGHT - 1: _number(high), 0: _number(low)}
@@ -117,7 +117,7 @@ def _chart(records: Sequence[Experiment]) -> str:
 
 
 def _best_so_far(records: Sequence[Experiment]) -> list[float]:
-    """The branch's metric after each experiment, from the first that has one."""
+    """The branch's metric after each experiment, starting at the first with a metric."""
     on_branch = {record.number: record.metric for record in chain(records)}
     best: list[float] = []
     for record in sorted(records, key=lambda one: one.number):
@@ -137,7 +137,9 @@ def _keeps(line: Sequence[Experiment]) -> str:
         for keep in shown
     ]
     left = len(line) - 1 - len(shown)
-    title = "Kept, in the order of the branch" + (f" (the last {len(shown)}; {left} came before)" if left else "")
+    title = "Kept changes, in the order of the branch" + (
+        f" (the last {len(shown)} of {left + len(shown)})" if left else ""
+    )
     head = f"| no. | {text(line[0].metric_name)} | change | runs | better | commit | description |"
     return "\n".join([f"### {title}", "", head, "|---|---|---|---|---|---|---|", *rows])
 
@@ -149,7 +151,7 @@ def _crash_table(crashed: Sequence[tuple[str, int, Experiment]]) -> str:
     ]
     if left := sum(count for _, count, _ in crashed[_CLASSES:]):
         rows.append(f"| others | {left} | | |")
-    return "\n".join(["### Crashes", "", "| class | times | last | what it said |", "|---|---|---|---|", *rows])
+    return "\n".join(["### Crashes", "", "| class | count | last | message |", "|---|---|---|---|", *rows])
 
 
 def _change(experiment: Experiment) -> str:
@@ -159,7 +161,7 @@ def _change(experiment: Experiment) -> str:
 
 
 def _chance(experiment: Experiment) -> str:
-    """How probable it is that it is better at all; empty where nobody asked."""
+    """The probability that it is better; empty if not computed."""
     return "" if experiment.decision.probability is None else _certainty(experiment.decision.probability)
 
 
@@ -168,5 +170,5 @@ def _number(value: float) -> str:
 
 
 def _certainty(probability: float) -> str:
-    """With two decimals, and never as certain as it cannot be."""
+    """Two decimals, but never a plain 0.00 or 1.00."""
     return ">0.99" if probability > 0.99 else "<0.01" if probability < 0.01 else f"{probability:.2f}"

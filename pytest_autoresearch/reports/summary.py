@@ -1,22 +1,25 @@
-"""The words of a session: its header, its lines and its summary, as plain text. Pure: it is given records."""
+"""The session's header, experiment lines and summary as plain text. Pure: records in, text out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.audit import Audit, claim
+from pytest_autoresearch.keeprule.noise import NO_PRIOR
 from pytest_autoresearch.keeprule.racing import races
-from pytest_autoresearch.keeprule.replicates import luck
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
 NOTHING = Usage()
-_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # which the numbers say
+_PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # the numbers show these reasons
 _LARGEST = 5
+_REASONS = {"regression": "not better", "not-improved": "not better", "within-noise": "within noise"}
+_RUNS = {"incumbent": "re-running the best", "confirm": "confirming"}  # by the log's name: `confirm-1`
 
 
 def column_line(metric_name: str) -> str:
@@ -27,7 +30,7 @@ def column_line(metric_name: str) -> str:
 def experiment_line(experiment: Experiment) -> str:
     """One judged experiment: number, verdict, metric, change against best, memory, seconds, description.
 
-    The metric of a crash is its class; its message stands behind the description.
+    A crash shows its class in place of the metric, and its message after the description.
     """
     ruling = experiment.verdict
     if ruling is None:
@@ -57,13 +60,13 @@ def experiment_line(experiment: Experiment) -> str:
 
 
 def progress_line(number: int, description: str, now: Progress) -> str:
-    """One experiment that is under way."""
+    """One running experiment."""
     return f"{number:04d} {progress_text(now)}" + (f"  {description}" if description else "")
 
 
 def progress_text(now: Progress) -> str:
-    """Where a run is."""
-    parts = [now.phase, *([now.run] if now.run else [])]
+    """The progress of one run: `training · confirming (1) · step 90 · loss 4.9165 · 10 s left · 395 MB`."""
+    parts = [now.phase, *([_run_text(now.run)] if now.run else [])]
     if now.step is not None:
         parts.append(f"step {now.step}")
     if now.loss is not None:
@@ -77,14 +80,25 @@ def progress_text(now: Progress) -> str:
     return " · ".join(parts)
 
 
+def reason_words(reason: str) -> str:
+    """The recorded reason of a verdict, in words for people."""
+    return _REASONS.get(reason, reason)
+
+
+def _run_text(name: str) -> str:
+    """A run by its log's name, in words: `confirm-1` as `confirming (1)`."""
+    role, _, turn = name.rpartition("-")
+    return f"{_RUNS.get(role, role)} ({turn})" if role and turn.isdecimal() else name
+
+
 def limits_line(limits: Limits) -> str:
-    """What a run may use, for the header."""
+    """The limits of a run, for the header."""
     memory = "no memory limit" if math.isinf(limits.memory_limit_mb) else f"{limits.memory_limit_mb / 1024:.1f} GB"
-    return f"{limits.budget_seconds:g} s of training, {memory}, ended after {limits.deadline_seconds:g} s at the latest"
+    return f"{limits.budget_seconds:g} s of training, {memory}, hard timeout {limits.deadline_seconds:g} s"
 
 
 def best_line(records: Iterable[Experiment]) -> str:
-    """The incumbent, for the header."""
+    """The best so far, for the header."""
     line = chain(records)
     if not line:
         return "none yet: the baseline runs first"
@@ -93,27 +107,27 @@ def best_line(records: Iterable[Experiment]) -> str:
 
 
 def usage_line(usage: Usage) -> str:
-    """What proposals have used, in words; empty where nobody was paid."""
+    """Requests, tokens and cost of proposals; empty if no model was asked."""
     if not usage.requests:
         return ""
     said = f"{usage.model}: {plural(usage.requests, 'request')}"
     if usage.tokens:
         read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         cached = usage.cache_read_tokens / read if read else 0.0
-        said += f", {usage.tokens:,} tokens ({cached:.0%} of what it read from the cache)"
-    return said + (", cost not known" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}")
+        said += f", {usage.tokens:,} tokens ({cached:.0%} of the input from the cache)"
+    return said + (", cost unknown" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}")
 
 
 def summary_lines(
     records: list[Experiment], session: set[int], branch: str, usage: Usage = NOTHING, audited: Audit | None = None
 ) -> list[str]:
-    """What became of the session and of its campaign.
+    """The results of the session and of its campaign.
 
     Args:
-        records: The whole campaign's.
+        records: All records of the campaign.
         session: The numbers that this session recorded.
         branch: The branch's short name.
-        usage: What the session's proposals have used.
+        usage: Usage of the session's proposals.
         audited: The audit of the branch's head, if there is one.
     """
     mine = [record for record in records if record.number in session and record.number != BASELINE]
@@ -132,11 +146,11 @@ def summary_lines(
         return lines
     first, last = line[0], line[-1]
     if len(line) == 1:
-        lines.append(f"nothing was kept yet: {first.metric_name} {first.metric:.6f} is the baseline's")
+        lines.append(f"nothing kept yet; the baseline has {first.metric_name} {first.metric:.6f}")
     else:
         lines.append(
-            f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}) "
-            f"over {plural(len(line) - 1, 'keep')}, {certainty(records)}; {claim(audited)}"
+            f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}): "
+            f"{kept_text(records)}; {claim(audited)}"
         )
     gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]
     if gains:
@@ -144,50 +158,53 @@ def summary_lines(
         lines += [f"  {r.number:04d}  {r.metric - r.best:+.6f}  {r.proposal.description}" for r in gains]
     lines.append(f"see the best:     git show {branch}")
     if len(line) > 1:
-        lines.append(f"all that helped:  git log --oneline {first.commit[:7]}..{branch}")
+        lines.append(f"see all keeps:    git log --oneline {first.commit[:7]}..{branch}")
     return lines
 
 
 def _runs_line(records: list[Experiment]) -> str:
-    """How many runs there were and what for; empty where there was one for each experiment."""
+    """How many runs there were, and for what; empty if there was one for each experiment."""
     runs = [run for record in records for run in record.runs]
     again = runs_beyond_the_first(records)
     disturbed = sum(bool(run.inconclusive) for run in runs)
     raced = races(records)
-    said = f"{plural(len(runs), 'run')} of training"
+    said = plural(len(runs), "training run")
     if again:
-        said += f", {again} of them to know the noise and to confirm"
+        said += f": {again} for noise and confirmation"
     if disturbed:
-        said += f"; {disturbed} inconclusive and made again"
+        said += f"; {disturbed} inconclusive and repeated"
     if raced.stopped:
         said += f"; {raced.stopped} stopped early, {_time(raced.saved_seconds)} saved"
     if raced.spared:
-        said += f"; {raced.wrong} of {raced.spared} hopeless ones that were let finish came to it after all"
+        said += f"; {raced.wrong} of {plural(raced.spared, 'control run')} would have been stopped wrongly"
     return said if again or disturbed or raced.stopped or raced.spared else ""
 
 
 def runs_beyond_the_first(records: Iterable[Experiment]) -> int:
-    """How many runs that counted were not the first of their experiment's own commit."""
+    """How many valid runs were not the first of their experiment's own commit."""
     counted = [[run for run in record.runs if not run.inconclusive] for record in records]
     return sum(len(runs) - any(not run.commit for run in runs) for runs in counted)
 
 
 def _time(seconds: float) -> str:
-    """A length of time in the unit that suits it."""
+    """A duration in a suitable unit."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def certainty(records: Iterable[Experiment]) -> str:
-    """How far the sum of what was kept can be believed."""
-    known = luck(records)
-    if known.nothing is None:
-        return "each measured once: part of it may be luck"
-    return (
-        f"of which about {known.nothing:.1f} are expected to be nothing (chance alone keeps {known.chance:.1f} of "
-        f"{known.tried} that change nothing)"
-    )
+def kept_text(records: Sequence[Experiment]) -> str:
+    """How many changes were kept, and how many of them are probably luck: not at all if the metric has no noise."""
+    count = len(chain(records)) - 1
+    said, nothing = f"{count} kept", replicates.luck(records).nothing
+    if replicates.noise(replicates.samples(records), NO_PRIOR).exact:
+        return said
+    if nothing is None:
+        return f"{said}, each measured once: part of the gain may be luck"
+    expected = round(nothing)
+    if not expected:
+        return f"{said}, probably not by luck" if count == 1 else f"{said}; probably none of them is luck"
+    return f"{said}; about {expected} of them {'is' if expected == 1 else 'are'} probably luck"
 
 
 def _variables(run: Run) -> str:
@@ -203,5 +220,5 @@ def _memory(mb: float) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """The count with the word in its number."""
+    """`1 run`, `2 runs`."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,7 +1,7 @@
-"""What a session says to GitHub Actions: the job summary, annotations, the outputs of the step.
+"""Output for GitHub Actions: the job summary, annotations and step outputs.
 
-Each goes through a file or a form of line that the runner names in the environment; elsewhere nothing is said. Knows
-the campaign as records, and the rules of workflow commands.
+They are written only if the runner's environment variables ask for them. Knows the campaign's records and the syntax
+of workflow commands.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.reports.step_summary import crash_message, crashes, step_summary
 
-SUMMARY_BYTES = 1024 * 1024  # of one step; GitHub shows nothing of a larger one
-_MOST = 10  # annotations of a kind and step that GitHub shows
+SUMMARY_BYTES = 1024 * 1024  # of one step; GitHub does not show a larger summary
+_MOST = 10  # GitHub shows so many annotations of one kind for each step
 _TEXT = 300
 _REPORTS = ("results.tsv", "results.xml", "report.html", "progress.png")
 
 
 class GitHub:
-    """The session's end, told to the runner that it runs under.
+    """Reports the session's end to the GitHub runner.
 
     Args:
         root: The repository.
         tag: The campaign.
-        records: Its records, as they are by then.
+        records: Gives its current records.
         runs: The folder of its logs and patches.
-        environment: Where the runner says what it wants.
+        environment: The runner's environment variables.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class GitHub:
             for line in commands(self._records(), self._session):
                 terminalreporter.write_line(line)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)  # the other reports are written when this goes on
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # the other reports are written inside the yield
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         try:
             return (yield)
         finally:
-            with contextlib.suppress(OSError):  # a view of the records: it does not fail a night
+            with contextlib.suppress(OSError):  # a report must not fail the session
                 self._tell()
 
     def _tell(self) -> None:
@@ -72,14 +72,14 @@ class GitHub:
             append(Path(path), page)
 
     def _files(self) -> list[str]:
-        """What there is to keep, as paths of the repository."""
+        """The files to upload, as paths in the repository."""
         there = [self._root / name for name in _REPORTS if (self._root / name).is_file()]
         there += [self._runs] if self._runs.is_dir() else []
         return [os.path.relpath(path, self._root) for path in there]
 
 
 def append(path: Path, page: str) -> None:
-    """Add the page to a job summary, unless the whole would then be larger than GitHub takes."""
+    """Add the page to a job summary, unless the summary would exceed GitHub's limit."""
     there = path.stat().st_size if path.exists() else 0
     given = page.encode("utf-8", "replace")
     if there + len(given) < SUMMARY_BYTES:
@@ -88,9 +88,9 @@ def append(path: Path, page: str) -> None:
 
 
 def commands(records: Sequence[Experiment], session: set[int]) -> list[str]:
-    """Workflow commands: a notice for a keep, a warning for a class of crash, nothing for a discard.
+    """Workflow commands: a notice for each keep, a warning for each class of crash, nothing for discards.
 
-    Where there are more of a kind than GitHub shows, the last one says how many were left out.
+    If there are more of a kind than GitHub shows, the last one says how many are missing.
     """
     keeps = [
         _command("notice", f"kept {one.number:04d}", f"{_measured(one)}: {one.proposal.description}")
@@ -107,7 +107,7 @@ def commands(records: Sequence[Experiment], session: set[int]) -> list[str]:
 
 
 def outputs(records: Sequence[Experiment], session: set[int], tag: str) -> str:
-    """The step's outputs: `tag`, `best`, `best-commit`; and of this session `experiments`, `kept`, `crashed`."""
+    """The step's outputs: `tag`, `best`, `best-commit`, and for this session `experiments`, `kept`, `crashed`."""
     line = chain(records)
     mine = [_status(one) for one in records if one.number in session and one.number != BASELINE]
     given = {
@@ -129,7 +129,7 @@ def _at_most(given: list[str], level: str, what: str) -> list[str]:
 
 
 def _command(level: str, title: str, message: str) -> str:
-    """One annotation; in a property a comma and a colon mean something as well."""
+    """One annotation; in its properties, commas and colons are escaped as well."""
     escaped = _data(one_line(title)[:_TEXT]).replace(":", "%3A").replace(",", "%2C")
     return f"::{level} title={escaped}::{_data(one_line(message)[:_TEXT])}"
 

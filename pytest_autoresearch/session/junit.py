@@ -1,6 +1,6 @@
-"""pytest's JUnit file, written as the session goes and valid whatever ends it.
+"""Writes pytest's JUnit file during the session, so that it is valid however the session ends.
 
-Together with `reprcrash.message` in the judge, this is the only use of names that pytest does not document.
+This and `reprcrash.message` in the judge are the only uses of undocumented pytest names.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import pytest
 
 from pytest_autoresearch.core.experiment import Experiment
 
-_SHARE = 1 / 100  # of the session's time that may go into writing the file early
+_SHARE = 1 / 100  # of the session's time that early writing may take
 
 
 class Junit:
-    """The session's LogXML, held from outside. Without one, every method does nothing.
+    """Controls the session's LogXML. Without a LogXML, every method does nothing.
 
     Args:
         config: The session's.
-        names: `verdict` where the name of a test case is to carry verdict and metric, else `plain`.
+        names: `verdict` to add verdict and metric to the names of test cases, else `plain`.
     """
 
     def __init__(self, config: pytest.Config, names: str = "plain") -> None:
         self._xml = _log_xml(config)
         self._names = names
-        self._verdicts: dict[str, str] = {}  # by number, where names carry them
+        self._verdicts: dict[str, str] = {}  # by number; filled if names carry them
         self._began = time.monotonic()
         self._spent = 0.0
         self._properties = True
         if self._xml is None:
             return
         if not _given(config, "junit_family"):
-            self._xml.family = "xunit1"  # the family whose schema has a place for properties
+            self._xml.family = "xunit1"  # the family whose schema allows properties
         if not _given(config, "junit_logging"):
             self._xml.logging = "system-out"
         self._properties = self._xml.family != "xunit2"
@@ -48,11 +48,11 @@ class Junit:
             self._verdicts[f"{experiment.number:04d}"] = _verdict(experiment)
 
     def checkpoint(self) -> None:
-        """Write the file now, unless that would take more than its share of the time."""
+        """Write the file now, unless early writing has used its share of the time."""
         if self._xml is None or self._spent > _SHARE * (time.monotonic() - self._began):
             return
         began = time.monotonic()
-        with contextlib.suppress(OSError), self._aside():  # a view of the records; the end says what is wrong with it
+        with contextlib.suppress(OSError), self._aside():  # the last write reports the error
             self._xml.pytest_sessionfinish()
         self._spent += time.monotonic() - began
 
@@ -65,7 +65,7 @@ class Junit:
 
     @contextlib.contextmanager
     def _aside(self) -> Iterator[None]:
-        """What is written meanwhile takes the file's place once it is whole, even where something else then fails."""
+        """Write to a temporary file, which replaces the real one when complete, even if something else then fails."""
         assert self._xml is not None
         real = Path(self._xml.logfile)
         part = real.with_name(f"{real.name}.part")
@@ -79,23 +79,23 @@ class Junit:
                 part.replace(real)
 
     def _tidy(self) -> None:
-        """Drop cases without a name, which an interrupt leaves and readers choke on."""
+        """Drop cases without a name: an interrupt leaves them, and JUnit readers fail on them."""
         assert self._xml is not None
         named = [case for case in self._xml.node_reporters_ordered if case.to_xml().get("name")]
         self._xml.node_reporters_ordered[:] = named
         for case in named:
             element = case.to_xml()
-            for given in element.iter("property"):  # of the case that decided alone
+            for given in element.iter("property"):  # only the deciding case has the property
                 verdict = self._verdicts.get(given.get("value", "")) if given.get("name") == "experiment" else None
                 if verdict and not element.get("name", "").endswith(verdict):
                     element.set("name", f"{element.get('name')} {verdict}")
-            if not self._properties:  # the xunit2 schema has no place for them
+            if not self._properties:  # the xunit2 schema does not allow them
                 for properties in element.findall("properties"):
                     element.remove(properties)
 
 
 def _verdict(experiment: Experiment) -> str:
-    """Verdict and metric in as few characters as they take; why there is no metric where there is none."""
+    """Verdict and metric in few characters; the reason in place of a missing metric."""
     if experiment.verdict is None:
         return ""
     measured = experiment.crash is None and math.isfinite(experiment.metric)
@@ -103,7 +103,7 @@ def _verdict(experiment: Experiment) -> str:
 
 
 def _log_xml(config: pytest.Config) -> Any:
-    """LogXML, known by its class: pytest registers it without a name."""
+    """LogXML, found by its class because pytest registers it without a name."""
     for plugin in config.pluginmanager.get_plugins():
         if type(plugin).__module__ == "_pytest.junitxml" and type(plugin).__name__ == "LogXML":
             return plugin
@@ -111,7 +111,7 @@ def _log_xml(config: pytest.Config) -> Any:
 
 
 def _given(config: pytest.Config, key: str) -> bool:
-    """Whether the user set the ini key, in the file or by `-o`; pytest tells its value but not whose it is."""
+    """Whether the user set the ini key, in the file or with `-o`; pytest does not tell a set value from a default."""
     text = config.inipath.read_text("utf-8", "replace") if config.inipath is not None else ""
     written = re.search(rf"^\s*{key}\s*=", text, re.MULTILINE)
     return bool(written) or any(str(pair).startswith(f"{key}=") for pair in config.option.override_ini or ())

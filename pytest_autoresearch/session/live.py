@@ -1,7 +1,7 @@
-"""What a running session leaves for whoever watches it from another terminal: one small file, a moment old.
+"""The progress file of a running session, for `autoresearch watch` in another terminal.
 
-A view like any other: it may be missing or stale, and nothing that goes wrong with it reaches the session. The file
-says where the session is; what has been decided stands in the records.
+The file is only a view: it may be missing or stale, and no error with it reaches the session. It holds the progress of
+running experiments; verdicts are in the records.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from pytest_autoresearch.campaign.in_flight import InFlight
 
 _EVERY_SECONDS = 0.5
-_STALE_SECONDS = 15.0  # after which a session on another machine is taken to be gone
+_STALE_SECONDS = 15.0  # after which a session on another machine counts as ended
 _MOST_POINTS = 240  # of a curve: more than a terminal has columns
 
 
 class Live:
-    """Writes the file of one session.
+    """Writes the progress file of one session.
 
     Args:
-        artifacts: The campaign's; nothing is written before a run has made their folder.
+        artifacts: The campaign's files. The first run creates the folder; nothing is written before.
     """
 
     def __init__(self, campaign: Campaign, artifacts: Artifacts) -> None:
@@ -46,12 +46,12 @@ class Live:
         self._wrote = False
 
     def show(self, left: int | None) -> None:
-        """Note where the session is.
+        """Write the session's progress.
 
         Args:
-            left: How many experiments it has still to begin; None for no end.
+            left: How many experiments are still to begin; None for no limit.
         """
-        with contextlib.suppress(Exception):  # a view: the night is worth more
+        with contextlib.suppress(Exception):  # a view must not end the session
             under_way = {flight.number: flight for flight in self._campaign.flights}
             self._listen({number: flight.progress for number, flight in under_way.items()})
             if time.monotonic() - self._written >= _EVERY_SECONDS and self._file.parent.is_dir():
@@ -59,13 +59,13 @@ class Live:
                 self._write(self._document(under_way.values(), left))
 
     def close(self) -> None:
-        """The session is over: take the file away."""
+        """Remove the file at the end of the session."""
         if self._wrote:
             with contextlib.suppress(OSError):
                 self._file.unlink(missing_ok=True)
 
     def _listen(self, under_way: Mapping[int, Progress]) -> None:
-        """Add to the curves of what runs; what runs no longer is forgotten."""
+        """Extend the curves of active runs and forget those of ended ones."""
         runs = {(number, now.run) for number, now in under_way.items()}
         self._curves = {run: points for run, points in self._curves.items() if run in runs}
         for number, now in under_way.items():
@@ -114,7 +114,7 @@ class Live:
         }
 
     def _write(self, document: Mapping[str, Any]) -> None:
-        """All of it or nothing: whoever reads sees a whole file."""
+        """Write the whole file atomically, for concurrent readers."""
         part = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         part.write_text(json.dumps(document))
         part.replace(self._file)
@@ -122,7 +122,7 @@ class Live:
 
 
 def session(artifacts: Artifacts) -> dict[str, Any] | None:
-    """What the session of a campaign has written; None where none runs, or it has nothing to show yet."""
+    """The progress file of a campaign; None if no session runs or it has not written yet."""
     try:
         document: dict[str, Any] = json.loads(artifacts.live.read_text())
         return document if _is_alive(document) else None
@@ -131,7 +131,7 @@ def session(artifacts: Artifacts) -> dict[str, Any] | None:
 
 
 def sessions(experiments: Path) -> list[dict[str, Any]]:
-    """What every running session of a repository has written, the one that began last first.
+    """The progress files of all running sessions of a repository, the latest session first.
 
     Args:
         experiments: The folder of acceptance rules.
@@ -141,7 +141,7 @@ def sessions(experiments: Path) -> list[dict[str, Any]]:
 
 
 def _is_alive(document: Mapping[str, Any]) -> bool:
-    """Whether the session that wrote it still runs: by its process on this machine, elsewhere by the file's age."""
+    """Whether the session still runs: checked by its process on this machine, by the file's age on another."""
     if document["machine"] != platform.node():
         return time.time() - float(document["written"]) < _STALE_SECONDS
     try:

@@ -1,8 +1,8 @@
 """Numbered slots: how ordinary test functions become experiments.
 
-A slot is one experiment's place in the session. Every collected test that takes the fixture `experiment` is given the
-slots as a parameter, so that its items are `test_val_bpb_improves[0001]` and so on; the items of one slot judge
-one experiment together. Nothing here runs anything.
+A slot is one experiment's place in the session. Every collected test with the fixture `experiment` is parametrised
+with the slots, so its items are `test_val_bpb_improves[0001]` and so on. The items of one slot judge one experiment
+together. Nothing here runs anything.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SLOT = pytest.StashKey["Slot"]()
 
 @dataclass(eq=False)  # compared by identity, as pytest's cache of parametrised fixtures does
 class Slot:
-    """One experiment's place: the items that judge it, and what has come of it.
+    """One experiment's place: the items that judge it, and its result.
 
     Attributes:
-        number: Its experiment's number.
+        number: The experiment's number.
         items: The items that judge it, in order.
-        experiment: The result, once a lane has one.
-        error: What kept a lane from having one: git or a proposer, never the candidate.
-        ruling: What a user's hook decided ahead of the tests.
+        experiment: The result, once a lane has finished it.
+        error: The failure of git or a proposer that prevented a result; never the candidate's.
+        ruling: The verdict of a user's hook, decided before the tests.
         passed: The items that passed so far.
-        verdict: What was recorded.
-        timed: Whether a report has been given the experiment's duration.
-        described: Whether a report has been given the experiment's numbers.
+        verdict: The recorded verdict.
+        timed: Whether a report already has the experiment's duration.
+        described: Whether a report already has the experiment's numbers.
     """
 
     number: int
@@ -57,7 +57,7 @@ class Slots:
     Args:
         experiments: The folder of acceptance rules.
         first: The number of the first experiment.
-        count: How many after the baseline; 0 for as many as there will be.
+        count: How many experiments after the baseline; 0 for no limit.
     """
 
     def __init__(self, experiments: Path, first: int, count: int) -> None:
@@ -79,9 +79,9 @@ class Slots:
         return self._made[number - self._made[0].number]
 
     def more(self, session: pytest.Session) -> list[Slot]:
-        """Collect the next number from the same functions: a night without an end is never collected whole.
+        """Collect the next number from the same functions: a session without a limit cannot be collected at once.
 
-        A number that -k leaves out is passed over; after a hundred in a row there is none to come.
+        A number that -k deselects is skipped; after a hundred in a row the session ends.
         """
         for _ in range(100):
             if slots := self._next(session):
@@ -137,7 +137,7 @@ class Slots:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> Generator[None, object, object]:
-        """Outermost, so it sees what -k, -m and every conftest left."""
+        """Runs outermost, so that it sees the items left by -k, -m and every conftest."""
         others = [item for item in items if SLOT not in item.stash]
         items[:] = [item for item in items if SLOT in item.stash]
         if others:
@@ -151,8 +151,8 @@ class Slots:
             slot.items = [item for item in items if item.stash[SLOT] is slot]
             if slot.items and len(slot.items) != offered[slot]:
                 raise pytest.UsageError(
-                    f"experiment {slot}: {len(slot.items)} of its {offered[slot]} tests are selected, but they decide "
-                    "together: select by number (-k 0007) or not at all"
+                    f"experiment {slot}: only {len(slot.items)} of its {offered[slot]} tests are selected, but they "
+                    "decide together: select by number (-k 0007) or not at all"
                 )
         return result
 

@@ -1,7 +1,7 @@
-"""What the terminal shows: a header, one line an experiment, a live line while it runs, a summary.
+"""The terminal output: a header, one line for each experiment, a live line while it runs, a summary.
 
-At verbosity 0 these lines stand in place of pytest's dots; with -v they stand between its lines, with -q they are left
-to the dots. A terse session, which an agent drives, is quiet, and each of its experiments is a few lines of its own.
+At verbosity 0 these lines replace pytest's dots, with -v they stand between pytest's lines, and with -q only the dots
+are shown. A terse session, which an agent drives, is quiet and prints a few lines for each experiment.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from pytest_autoresearch.campaign.checkout import Followed
     from pytest_autoresearch.session.outcome import Outcome
 
-_LAST_LINES = 3  # of what is long, in a terse session
-_HEARTBEAT_SECONDS = 30.0  # between lines of progress where there is no terminal to draw on
+_LAST_LINES = 3  # of long output, in a terse session
+_HEARTBEAT_SECONDS = 30.0  # between lines of progress without a terminal
 _COLOURS = {Status.KEEP: {"green": True}, Status.DISCARD: {}, Status.CRASH: {"red": True}}
 
 
 class Terminal:
-    """The session's voice; without a terminal reporter it says nothing.
+    """Writes the session's output; without a terminal reporter it writes nothing.
 
     Args:
-        header: The lines to begin with.
+        header: The first lines.
         outcome: How the session goes.
     """
 
@@ -46,13 +46,13 @@ class Terminal:
         self._json = campaign.settings.json
         self._announced: set[int] = set()
         self._drawn = False
-        self._silent = False  # while pytest would print a dot for a report
+        self._silent = False  # true while pytest would print a dot for a report
         self._said_at = time.monotonic()
         self._campaign = campaign
         self._outcome = outcome
         if reporter is None:
             return
-        if config.option.reportchars == "fE":  # pytest's default; every experiment has had its line already
+        if config.option.reportchars == "fE":  # pytest's default; every experiment already had its line
             reporter.reportchars = reporter.reportchars.replace("f", "").replace("E", "")
         if self._lines and reporter.verbosity == 0:
             reporter.showfspath = False
@@ -70,7 +70,9 @@ class Terminal:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         if getattr(session.config.option, "tbstyle", None) == "auto" and not session.testsfailed:
-            session.config.option.tbstyle = "no"  # a discard is one line, not a traceback; collection has had its own
+            session.config.option.tbstyle = (
+                "no"  # a discard is one line, not a traceback; collection errors are already shown
+            )
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self) -> Generator[None, object, object]:
@@ -81,11 +83,11 @@ class Terminal:
             self._silent = False
 
     def announce(self, experiment: Experiment, followed: Followed | None = None) -> None:
-        """The line of a judged experiment.
+        """Print the line of a judged experiment.
 
         Args:
             experiment: Judged.
-            followed: What became of the user's checkout, where the edit came from it.
+            followed: What was done to the user's checkout, if the edit came from it.
         """
         self.clear()
         first = not self._announced
@@ -111,12 +113,12 @@ class Terminal:
             self._reporter.write_line(json_line(experiment, log, followed.command if followed else ""))
 
     def _log(self, experiment: Experiment) -> str:
-        """The log of its last run, as a path from where pytest was typed; empty where nothing was run."""
+        """The log of its last run, relative to the current folder; empty if nothing was run."""
         found = logs(self._campaign.settings.artifacts(experiment)) if experiment.runs else []
         return os.path.relpath(found[-1]) if found else ""
 
     def _hear(self) -> None:
-        """Pass on what proposers had to say."""
+        """Print the messages of proposers."""
         while self._campaign.news:
             text = one_line(self._campaign.news.popleft())
             if self._reporter is not None and self._lines:
@@ -124,7 +126,7 @@ class Terminal:
                 self._reporter.write_line(f" ...   {text}")
 
     def show(self) -> None:
-        """Where the running experiments are: redrawn on a terminal, now and then in a log."""
+        """Show the progress of running experiments: redrawn on a terminal, every 30 s in a log."""
         self._hear()
         shown = self._lines or (self._terse and self._reporter is not None and self._reporter.isatty)
         flights = list(self._campaign.flights)
@@ -140,7 +142,7 @@ class Terminal:
             self._reporter.write_line(f" ...   {text}")
 
     def clear(self) -> None:
-        """Take the live line away."""
+        """Erase the live line."""
         if self._drawn and self._reporter is not None:
             self._reporter.rewrite("", erase=True)
             self._reporter.write("\r")  # the erasing spaces end at the margin
@@ -156,11 +158,11 @@ class Terminal:
             out.section("the campaign stopped", red=True, bold=True)
             out.write_line(outcome.broken.longreprtext)
             out.write_line(outcome.reason, red=True)
-            out.write_line("nothing was recorded of this experiment: put it right and type the same command again")
+            out.write_line("this experiment was not recorded: fix this and rerun the same command")
             if outcome.baseline_crashed and campaign.setting.confined:
                 out.write_line(
-                    "it ran in a sandbox: what training needs beside its tree and the installed packages belongs into "
-                    "autoresearch_readable; --autoresearch-sandbox off shows whether that is the reason (docs/trust.md)"
+                    "training ran in a sandbox: list the other files that it needs in autoresearch_readable; rerun "
+                    "with --autoresearch-sandbox off to see whether the sandbox is the reason (docs/trust.md)"
                 )
         out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
         for line in summary.summary_lines(
@@ -177,7 +179,7 @@ class Terminal:
             out.write_line(f"note: {notice}", yellow=True)
 
     def _end_tersely(self, out: pytest.TerminalReporter) -> None:
-        """Only what the lines of the experiments have not said."""
+        """Print only what the lines of the experiments do not contain."""
         campaign, outcome = self._campaign, self._outcome
         if outcome.broken is not None:
             for said in outcome.broken.longreprtext.splitlines()[-_LAST_LINES:]:

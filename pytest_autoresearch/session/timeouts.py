@@ -1,7 +1,7 @@
-"""The hard deadline of a run: pytest-timeout's `timeout`, read before the item runs and enforced by our own runner.
+"""The hard timeout of a run: pytest-timeout's `timeout`, read before the item runs and enforced by our own runner.
 
-pytest-timeout sets its timer inside the item's protocol, when training is over; and its thread method ends the whole
-process. So its own hooks are asked for the value ahead of time, and the timer it would set is switched off.
+pytest-timeout sets its timer inside the item's protocol, when training is already over, and its thread method ends the
+whole process. So we ask its hooks for the value ahead of time and switch its own timer off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_autoresearch.session.slots import SLOT, Slot
 
 
 def timeout_of(config: pytest.Config) -> float | None:
-    """What option, environment or ini say of every item in seconds, markers aside; None for nothing."""
+    """The timeout from option, environment or ini in seconds, ignoring markers; None if not set."""
     if config.pluginmanager.get_plugin("timeout") is None:
         return None
     for given in (config.getoption("timeout"), os.environ.get("PYTEST_TIMEOUT"), config.getini("timeout")):
@@ -26,7 +26,7 @@ def timeout_of(config: pytest.Config) -> float | None:
 
 
 class Deadlines:
-    """Listens where pytest-timeout would set its timer."""
+    """Reads timeouts from the hook in which pytest-timeout would set its timer."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
@@ -40,7 +40,7 @@ class Deadlines:
         others = [other for other in self._plugins.get_plugins() if other is not plugin]
         self._found = []
         for item in slot.items:
-            # It resolves option, ini, environment and marker in two wrappers; each then calls the hook below.
+            # pytest-timeout resolves option, ini, environment and marker in two wrappers; each calls the hook below.
             self._plugins.subset_hook_caller("pytest_runtest_protocol", others)(item=item, nextitem=None)
             self._plugins.subset_hook_caller("pytest_runtest_call", others)(item=item)
         return min(self._found, default=None)

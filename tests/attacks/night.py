@@ -66,8 +66,7 @@ print('{"score": ["python", "-S", "score.py"], "budget_seconds": 20, "memory_lim
 # A proposal is a program that edits the tree it stands in: what an agent with a shell could do.
 PROPOSE = """
 import os, pathlib, subprocess, sys
-from pytest_autoresearch.core.errors import Refused
-from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch import Proposal, Refused
 
 def pytest_autoresearch_propose(context, failure):
     if failure:  # not to be repaired

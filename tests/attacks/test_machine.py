@@ -23,7 +23,7 @@ from repo import Repo
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.select import find
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.attack, pytest.mark.timeout(120)]
 
 NO_FILE = "FileNotFoundError"
 KEYS = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(platform.machine(), (-1, -1))  # add_key and keyctl

@@ -19,7 +19,7 @@ from night import Attack, Night
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.select import find
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.attack, pytest.mark.timeout(600)]
 
 TOKEN = secrets.token_hex(8)
 

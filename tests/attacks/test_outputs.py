@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from night import Attack, Night
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.attack, pytest.mark.timeout(120)]
 
 
 def says(what: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from night import Attack, Night
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.attack, pytest.mark.timeout(120)]
 
 FROZEN = "it changes trusted/metric.py; only train.py, *.py, model may change"
 PLAIN = "it changes the kind or the mode of train.py; only its text may change"

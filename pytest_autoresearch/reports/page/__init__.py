@@ -1,4 +1,4 @@
-"""`report.html`: a campaign as one page that opens from disk, is written as it goes, and needs nothing else."""
+"""`report.html`: a campaign as one self-contained page, opened from disk and updated while a session runs."""
 
 from pytest_autoresearch.reports.page.artifacts import Artifact, gather
 from pytest_autoresearch.reports.page.contents import About

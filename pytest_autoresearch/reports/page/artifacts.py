@@ -1,7 +1,7 @@
-"""What the page shows beside the records: each experiment's change, its training curves and the end of its log.
+"""Each experiment's diff, training curves and end of log, for the page.
 
-Changes come from git, many in one command; the rest from the folder of the experiment's logs, which may be gone.
-Everything is cut to a size, so that a page stays one whatever a program prints. Knows nothing of how it is shown.
+Diffs come from git, many in one command; curves and logs from the experiment's log folder, which may be gone.
+Everything is cut to a size limit, so that no program's output can blow up the page. Knows nothing of the display.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ LOG_LINES = 40
 CURVE_POINTS = 120
 CURVES = 6  # of an experiment's processes
 _COUNTS = re.compile(r"(train|baseline|confirm|incumbent)(-|$)")
-_LOG_BYTES = 400_000  # a log is kept to less
-_AT_ONCE = 64  # changes in one git command
+_LOG_BYTES = 400_000  # more than a log ever has
+_AT_ONCE = 64  # diffs in one git command
 _DIFF = ("diff-tree", "--stdin", "-p", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One experiment's.
+    """The files of one experiment that the page shows.
 
     Attributes:
         diff: Its change against its base, as a patch.
-        log: The end of what its last process printed.
-        curves: Of its processes, the first of them the screening or baseline run.
+        log: The end of its last process's output.
+        curves: The curves of its processes; the first is the screening or baseline run.
     """
 
     diff: str = ""
@@ -49,13 +49,13 @@ NOTHING = Artifact()
 def gather(
     records: Sequence[Experiment], git: Git, folder: Callable[[Experiment], Path], seconds: float | None = None
 ) -> Iterator[tuple[Experiment, Artifact]]:
-    """The artifacts of the records, the kept ones first and then the newest, until the time is used up.
+    """The artifacts of the records, kept ones first, then the newest, until the time is used up.
 
     Args:
         records: Judged.
         git: Of the repository that has their commits.
-        folder: Where the logs of an experiment are.
-        seconds: None for as long as it takes; else what was not reached then is left out.
+        folder: Gives the log folder of an experiment.
+        seconds: Time limit; the remaining records are skipped. None for no limit.
     """
     until = None if seconds is None else time.monotonic() + seconds
     ordered = sorted(records, key=lambda one: (not _is_kept(one), -one.number))
@@ -81,7 +81,7 @@ def _read(experiment: Experiment, diff: str, folder: Path) -> Artifact:
 
 
 def _logs(folder: Path) -> list[Path]:
-    """The logs of the processes that count, in the order of their making."""
+    """The logs of measured processes, in the order in which they were written."""
     try:
         found = [path for path in folder.glob("*.log") if _COUNTS.match(path.stem)]
         return sorted(found, key=lambda path: (path.stem != "train", path.stat().st_mtime_ns))
@@ -98,7 +98,7 @@ def _text(path: Path) -> str:
 
 
 def _tail(text: str) -> str:
-    """The last lines, less the progress that a terminal would have overwritten: of such lines every last one stays."""
+    """The last lines. Of consecutive progress lines, which a terminal overwrites, only the last one stays."""
     lines = text.rstrip().splitlines()
     kept: list[str] = []
     for line in reversed(lines):
@@ -115,7 +115,7 @@ def _is_step(line: str) -> bool:
 
 
 def shortened(text: str, most: int) -> str:
-    """The beginning and the end of a patch where it has more characters than that, cut at line ends."""
+    """The patch; if it has more than `most` characters, its beginning and its end, cut at line ends."""
     text = text.strip("\n")
     if len(text) <= most:
         return text
@@ -125,16 +125,16 @@ def shortened(text: str, most: int) -> str:
 
 
 def _diffs(experiments: Iterable[Experiment], git: Git) -> Mapping[int, str]:
-    """The changes by number; of what git cannot find, none."""
+    """The diffs by number; empty for commits that git cannot find."""
     changed = [one for one in experiments if one.commit and one.base and one.commit != one.base]
     pairs = dict.fromkeys((one.commit, one.base) for one in changed)
     if not pairs:
         return {}
     try:
         said = git(*_DIFF, stdin="".join(f"{commit} {base}\n" for commit, base in pairs))
-        parts = re.split(r"^([0-9a-f]{40,64})$", said, flags=re.MULTILINE)  # every line of a patch begins otherwise
+        parts = re.split(r"^([0-9a-f]{40,64})$", said, flags=re.MULTILINE)  # no line of a patch matches
         found = {commit: patch.strip("\n") for commit, patch in zip(parts[1::2], parts[2::2], strict=True)}
-    except GitError:  # one object that is gone ends the whole command
+    except GitError:  # one missing object fails the whole command
         asked = {commit: git.ask("diff", *_DIFF[2:], base, commit, "--") for commit, base in pairs}
         found = {commit: patch for commit, patch in asked.items() if patch is not None}
     return {one.number: found.get(one.commit, "") for one in changed}

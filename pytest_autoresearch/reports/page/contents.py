@@ -1,7 +1,7 @@
-"""What the page knows of a campaign at once: its summary, a row for each experiment, the line of keeps, time and money.
+"""The data that the page loads at once: summary, a row for each experiment, the kept changes, time and money.
 
-Plain data for JSON, column by column, since ten thousand rows are read in one go. Pure: it is given records. What only
-the page of one experiment needs is in `details`.
+Plain data for JSON, stored by column because ten thousand rows are parsed at once. Pure: records in. Data that only
+the view of one experiment needs is in `details`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ ROLES = (Role.BASELINE, Role.SCREEN, Role.CONFIRM, Role.INCUMBENT)
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the records do not say.
+    """Facts about the page that the records do not have.
 
     Attributes:
-        running: Whether the session that writes the page goes on.
-        written_at: When it is written, in seconds since the epoch.
-        audit: What an audit found, in a sentence; empty where there was none.
-        left_out: How many experiments' logs and changes were left out to save the session's time.
+        running: Whether the session that writes the page is still running.
+        written_at: When the page is written, in seconds since the epoch.
+        audit: The result of an audit, in a sentence; empty if there was none.
+        left_out: How many experiments' logs and diffs were not read, to save the session's time.
     """
 
     running: bool = False
@@ -46,7 +46,7 @@ class About:
 
 
 def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
-    """The campaign, its rows and its sums.
+    """The campaign, its rows and its totals.
 
     Args:
         records: Judged, by number; at least one.
@@ -103,6 +103,7 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "nothing": _number(known.nothing),
         "chance": _number(known.chance, 3),
         "judged": known.tried,
+        "exact": noise_of(records).exact,
         "audit": line(about.audit),
         "runs": sum(len(record.runs) for record in records),
         "again": runs_beyond_the_first(records),
@@ -115,7 +116,7 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
 
 
 def _rows(records: Sequence[Experiment], shown: Sequence[Point]) -> dict[str, Any]:
-    """The table, by column; words that recur are numbers into a list."""
+    """The table, by column; repeated words are stored once and referred to by index."""
     reasons, proposers = _Words(), _Words()
     drawn = {point.number: point for point in shown}
     rows = [
@@ -148,7 +149,7 @@ def _rows(records: Sequence[Experiment], shown: Sequence[Point]) -> dict[str, An
 
 
 class _Words:
-    """A list of words without repeats."""
+    """A list of distinct words."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -163,7 +164,7 @@ class _Words:
 
 
 def _chain(records: Sequence[Experiment]) -> list[dict[str, Any]]:
-    """The kept changes in the order of the branch, each with its gain when measured and what is thought of it now."""
+    """The kept changes in the order of the branch, each with its gain when judged and its estimate now."""
     known = replicates.samples(records)
     return [
         {
@@ -180,7 +181,7 @@ def _chain(records: Sequence[Experiment]) -> list[dict[str, Any]]:
 
 
 def stages(experiment: Experiment) -> dict[str, float]:
-    """Where the seconds of an experiment went."""
+    """An experiment's seconds by stage."""
     runs = experiment.runs
     parts = {
         "propose": experiment.timings.get("propose", 0.0),
@@ -198,7 +199,7 @@ def _kind(experiment: Experiment) -> str:
 
 
 def _time(records: Sequence[Experiment]) -> dict[str, Any]:
-    """Seconds by stage, by what became of the experiment, and of training by what a run was made for."""
+    """Seconds by stage and by verdict, and of training runs by role."""
     by_stage, by_kind = dict.fromkeys(STAGES, 0.0), dict.fromkeys(("baseline", *map(str, STATUSES)), 0.0)
     by_role: dict[str, list[float]] = {}
     for record in records:
@@ -217,7 +218,7 @@ def _time(records: Sequence[Experiment]) -> dict[str, Any]:
 
 
 def _money(records: Sequence[Experiment]) -> dict[str, Any]:
-    """US dollars by what became of the experiment, and tokens by their kind."""
+    """US dollars by verdict, and tokens by kind."""
     by_kind = dict.fromkeys(map(str, STATUSES), 0.0)
     tokens = dict.fromkeys(("input", "cache_read", "cache_write", "output"), 0)
     models: dict[str, int] = {}
@@ -240,13 +241,13 @@ def _rounded(parts: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def cut(text: str, most: int) -> str:
-    """The text on one line, plain, in at most so many characters."""
+    """The text on one line, plain, at most `most` characters long."""
     short = line(text[: 4 * most])
     return short if len(short) <= most else f"{short[: most - 1].rstrip()}…"
 
 
 def _number(value: float | None, figures: int = _FIGURES) -> float | int | None:
-    """The number in so many figures; None for what JSON has no number for."""
+    """The number with `figures` significant digits; None if it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{figures}g}")

@@ -1,4 +1,4 @@
-"""Training curves out of training logs: steps and losses, a bounded number of them. Pure: text in, numbers out."""
+"""Training curves from training logs: a bounded number of steps and losses. Pure: text in, numbers out."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _DIGITS = 5
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The loss of one training process as it went.
+    """The loss of one training process over its steps.
 
     Attributes:
         log: The log's name.
-        steps: Where.
-        losses: What, the mean of the steps around.
-        shares: The share of the budget at each, in per cent; empty where the log does not say.
+        steps: The steps.
+        losses: The mean loss of the steps up to each of `steps`.
+        shares: The share of the budget at each step, in percent; empty if the log does not have it.
     """
 
     log: str
@@ -35,7 +35,7 @@ class Curve:
 
 
 def curve(log: str, text: str, most: int) -> Curve | None:
-    """The curve that a log's text holds, in at most so many points, the last step among them; None without any."""
+    """The curve in a log's text, with at most `most` points including the last step; None if there is none."""
     found: list[tuple[int, float, float]] = []
     for line in text.splitlines():
         if (match := _STEP.search(line)) is None:
@@ -51,12 +51,12 @@ def curve(log: str, text: str, most: int) -> Curve | None:
     drawn = [_mean(part) for part in _parts(found, most)]
     shares = array("d", [round(share, 2) for _, _, share in drawn])
     known = all(map(math.isfinite, shares)) and shares[-1] > shares[0]
-    losses = array("d", [float(f"{loss:.{_DIGITS}g}") for _, loss, _ in drawn])  # a third of what a tuple takes
+    losses = array("d", [float(f"{loss:.{_DIGITS}g}") for _, loss, _ in drawn])  # a third of a tuple's size
     return Curve(log, array("q", [step for step, _, _ in drawn]), losses, shares if known else ())
 
 
 def _parts(found: list[tuple[int, float, float]], most: int) -> list[list[tuple[int, float, float]]]:
-    """The points in so many parts of nearly one size; the first is a point of its own: a loss falls fastest there."""
+    """The points in at most `most` parts of similar size; the first point stays alone, where the loss falls fastest."""
     first, rest = found[:1], found[1:]
     count = min(len(rest), max(most - 1, 1))
     bounds = [part * len(rest) // count for part in range(count + 1)] if count else []
@@ -64,5 +64,5 @@ def _parts(found: list[tuple[int, float, float]], most: int) -> list[list[tuple[
 
 
 def _mean(part: list[tuple[int, float, float]]) -> tuple[int, float, float]:
-    """The last step of a part, its mean loss, its last share."""
+    """The last step of a part, its mean loss and its last share."""
     return part[-1][0], math.fsum(loss for _, loss, _ in part) / len(part), part[-1][2]

@@ -1,7 +1,7 @@
-"""What the page of one experiment shows, for every experiment, packed: read by the page when one is opened.
+"""The details of every experiment, packed. The page unpacks them when an experiment is opened.
 
-Each pack holds the details of some experiments as JSON, compressed, in the letters of base64: so ten thousand diffs and
-logs fit into a file, and no text of them is ever markup. Pure: records and artifacts in, text out.
+A pack holds the details of some experiments as JSON, compressed and in base64: ten thousand diffs and logs fit into a
+file, and none of their text can become markup. Pure: records and artifacts in, text out.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PACK = 50  # experiments
 _TEXT = 4000
 _RUNS = 40
 _LEVEL = 6
-_ENOUGH = 10  # packs to tell from what all will come to
+_ENOUGH = 10  # packs from which the total size is estimated
 _SMALLEST = 1 << 12
 
 
 class Packs:
-    """Packs that were made before: records do not change, so a full pack is made once for many pages."""
+    """A cache of packs: records do not change, so a full pack is made once for many pages."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[int, int, int, int], str] = {}
@@ -39,10 +39,10 @@ class Packs:
     def of(
         self, records: Sequence[Experiment], artifacts: Mapping[int, Artifact], decimals: int, most: int
     ) -> list[str]:
-        """The packs of the records, in their order. Where they would be too large the texts are cut shorter.
+        """The packs of the records, in order. If they are too large, all texts are cut shorter.
 
         Args:
-            most: Bytes of all together.
+            most: Size limit of all packs together, in bytes.
         """
         while (packs := self._all(records, artifacts, decimals, most)) is None:
             self._share *= 2
@@ -51,7 +51,7 @@ class Packs:
     def _all(
         self, records: Sequence[Experiment], artifacts: Mapping[int, Artifact], decimals: int, most: int
     ) -> list[str] | None:
-        """None where they come to more than `most`, or by the first of them would."""
+        """The packs; None if they exceed `most` bytes, or would by the size of the first ones."""
         made: dict[tuple[int, int, int, int], str] = {}
         packs: list[str] = []
         size, count = 0, -(-len(records) // PACK)
@@ -78,10 +78,10 @@ def _packed(
 
 
 def detail(experiment: Experiment, artifact: Artifact, decimals: int, share: int = 1) -> dict[str, Any]:
-    """Everything on one experiment; what is empty is left out.
+    """All details of one experiment, without empty fields.
 
     Args:
-        share: Which part of the texts and curves there is room for: one in so many.
+        share: Divisor of the size limits of texts and curves, for large campaigns.
     """
     proposal, ruling, usage = experiment.proposal, experiment.verdict, experiment.usage
     text = _TEXT // share
@@ -141,7 +141,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _curve(curve: Curve, share: int) -> list[Any]:
-    """Name, steps, losses, shares of the budget; one point in so many, the last among them."""
+    """Name, steps, losses and shares of the budget; every `share`-th point, including the last."""
     step = min(share, 8)
     places = [place for place in range(len(curve.steps)) if (len(curve.steps) - 1 - place) % step == 0]
     columns = (curve.steps, curve.losses, curve.shares)

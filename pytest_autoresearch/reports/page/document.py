@@ -1,7 +1,7 @@
-"""One self-contained file out of records and artifacts: markup, style, program and data, with nothing fetched.
+"""One self-contained HTML file from records and artifacts: markup, style, program and data. It fetches nothing.
 
-Text of strangers is data: JSON in which no `<` is left, or packed; the program puts it in place as text, never as
-markup. The policy in the head allows the page's own program alone, by its hash, and no connection. Pure.
+Untrusted text is data: JSON without any `<`, or packed. The page's program inserts it as text, never as markup. The
+content security policy allows only the page's own program, by its hash, and no connection. Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_autoresearch.reports.page.contents import About, contents
 from pytest_autoresearch.reports.page.details import PACK, Packs
 
 _SCRIPTS = ("data", "text", "chart", "progress", "curves", "table", "experiment", "overview", "main")
-MOST_BYTES, BYTES_EACH = 2_950_000, 600  # so much for up to 1,000 experiments, and for each beyond
+MOST_BYTES, BYTES_EACH = 2_950_000, 600  # for up to 1,000 experiments, and for each further one
 _MARKUP_BYTES = 20_000
 _ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
@@ -32,16 +32,16 @@ def page(
     about: About | None = None,
     packs: Packs | None = None,
 ) -> str:
-    """The page of a campaign: under 3 MB at 1,000 experiments, whatever they printed.
+    """The page of a campaign: under 3 MB for 1,000 experiments, whatever they printed.
 
     Args:
         records: All of its experiments, by number.
-        artifacts: What there is beside them, by number.
-        about: What the records do not say.
-        packs: Of earlier pages of the same campaign, to make this one faster.
+        artifacts: Their diffs, logs and curves, by number.
+        about: Facts that the records do not have.
+        packs: From earlier pages of the same campaign, to make this one faster.
 
     Raises:
-        ValueError: None of the records is judged.
+        ValueError: No record is judged.
     """
     judged = [record for record in records if record.verdict is not None]
     if not judged:
@@ -60,7 +60,7 @@ def page(
         "PACKS": "\n".join(f'<script type="text/plain" class="pack">{pack}</script>' for pack in packed),
         "PROGRAM": program,
     }
-    # Split first and fill then: what is put in is never searched for a mark itself.
+    # Split before filling, so that inserted text is never searched for placeholders.
     pieces = _asset("page.html").split("%%")
     return "".join(piece if place % 2 == 0 else parts[piece] for place, piece in enumerate(pieces))
 
@@ -70,7 +70,7 @@ def _numbers(records: Sequence[Experiment]) -> list[int]:
 
 
 def _json(document: Mapping[str, Any]) -> str:
-    """JSON that may stand in markup."""
+    """JSON that is safe inside markup."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8", "replace").decode().translate(_ESCAPES)
 

@@ -1,7 +1,7 @@
-"""The page as a session goes: written after experiments, in little of the session's time, and always at its end.
+"""Writes the page during a session, in at most 1% of its time, and always at its end.
 
-A page is a view of the records, like `results.tsv`: one that cannot be written is a notice, never the end of a night.
-A file of the same name that is somebody else's stays as it is. Knows nothing of pytest.
+The page is a view of the records, like `results.tsv`: if it cannot be written, the session shows a notice and goes on.
+A file of the same name that no report made is not replaced. Knows nothing of pytest.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from pytest_autoresearch.reports.page.document import page
 from pytest_autoresearch.reports.progress import available, draw
 
 PAGE, PICTURE = "report.html", "progress.png"
-SHARE = 1 / 100  # of the session's time that may go into pages
-_FIRST_SECONDS = 0.1  # what a page is taken to take before one was written
-_LEAST_READING = 0.05  # seconds for the logs and changes of what is new
+SHARE = 1 / 100  # of the session's time that pages may take
+_FIRST_SECONDS = 0.1  # assumed time for the first page
+_LEAST_READING = 0.05  # seconds for the logs and diffs of new experiments
 _LAST_READING = 3.0
 _HURRIED_READING = 0.3  # a CI runner kills 7.5 s after its signal
-_PICTURE_FROM = 30.0  # a session of fewer seconds would wait longer for its picture than for an experiment
-_OURS = b"pytest-autoresearch"  # near the beginning of each file that is ours
+_PICTURE_FROM = 30.0  # seconds; in a shorter session the picture would take longer than an experiment
+_OURS = b"pytest-autoresearch"  # near the beginning of each file that we wrote
 _OURS_BYTES = 4096
 
 
 class PageWriter:
-    """Writes `report.html`, and at the end of a session of half a minute or more `progress.png` beside it.
+    """Writes `report.html`, and after a session of at least half a minute `progress.png` beside it.
 
     Args:
-        folder: Where both go.
+        folder: The folder of both files.
         git: Of the repository that has the commits.
-        artifacts: Where the logs of an experiment are.
-        look: The records as they are now, and what an audit of them says, in a sentence or nothing.
-        notice: Takes a sentence for the end of the session.
+        artifacts: Gives the log folder of an experiment.
+        look: Gives the current records, and the audit's sentence or an empty one.
+        notice: Takes a sentence that the session shows at its end.
 
     Attributes:
-        written: The page, once there is one.
+        written: The page's path once it is written.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class PageWriter:
         self._failed = False
 
     def checkpoint(self) -> None:
-        """Write the page now, unless pages would then have taken more than their share of the time."""
+        """Write the page now, unless pages would then take more than their share of the time."""
         left = self._left()
         if left >= self._last and not self._failed:
             self._write(running=True, reading=max(left - self._last, _LEAST_READING))
 
     def finish(self, hurried: bool = False) -> None:
-        """Write it for the last time in this session, whatever that takes.
+        """Write the page at the end of the session.
 
         Args:
-            hurried: Whether a signal ended the session: then nothing is done that may wait.
+            hurried: Whether a signal ended the session. Then the picture and most of the reading are skipped.
         """
         self._write(running=False, reading=_HURRIED_READING if hurried else max(self._left(), _LAST_READING))
         long = time.monotonic() - self._began >= _PICTURE_FROM
@@ -104,18 +104,18 @@ class PageWriter:
     def _noticing(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is, the records are in git and the night goes on
+        except Exception as error:  # the records are in git, so the session goes on
             if not self._failed:
                 self._notice(str(error) if isinstance(error, UserError) else f"{name} was not written: {error!r}")
             self._failed = True
 
 
 def write(path: Path, text: str) -> None:
-    """Put the page into the file's place once it is whole.
+    """Write the page and replace the file in one step.
 
     Raises:
-        UserError: What is there is not ours.
-        OSError: It cannot be written there; what was there before stays.
+        UserError: The existing file is not ours.
+        OSError: The page cannot be written; the existing file stays.
     """
     check(path)
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -128,10 +128,10 @@ def write(path: Path, text: str) -> None:
 
 
 def check(path: Path) -> None:
-    """See that nobody else's file is replaced.
+    """Check that an existing file is one of ours.
 
     Raises:
-        UserError: What is there is not ours.
+        UserError: The existing file is not ours.
     """
     if not path.exists():
         return
@@ -139,6 +139,6 @@ def check(path: Path) -> None:
         if _OURS in file.read(_OURS_BYTES):
             return
     raise UserError(
-        f"{path.name} was there before and no report made it, so it is left as it is: "
-        f"`autoresearch report --output FILE` writes elsewhere"
+        f"{path.name} exists and is not a report of ours, so it is not replaced: "
+        f"type `autoresearch report --output FILE` to write elsewhere"
     )

@@ -1,4 +1,4 @@
-// What the charts share: colours of the theme, their size, the tip beside the pointer.
+// Shared by the charts: theme colours, sizes, and the tip beside the pointer.
 
 const charts = new Set();
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -14,7 +14,7 @@ function axis(more = {}) {
   };
 }
 
-// A chart in its place, which follows the width of that and the theme.
+// A chart that follows the width of its container and the theme.
 function chart(place, options, data, height) {
   const tall = () => (typeof height === 'function' ? height() : height);
   const plot = new uPlot({

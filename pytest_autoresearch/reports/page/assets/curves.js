@@ -1,4 +1,4 @@
-// Training curves of the experiments that were picked, over those of the best and the baseline.
+// Training curves of the picked experiments, beside those of the best and the baseline.
 
 const MOST_CURVES = 8;
 const picked = new Set();
@@ -36,11 +36,11 @@ function listPicked(lines) {
     el(`span.swatch${line.best ? '.thick' : ''}`, { style: { '--swatch': line.best ? 'var(--keep)' : `var(--line-${line.order % 7})` }, 'aria-hidden': 'true' }),
     el('button.link', { type: 'button', onclick: () => openExperiment(line.place) },
       el('b', {}, numeral(rows.number[line.place])), ` ${line.best ? 'best \u00b7 ' : ''}${rows.text[line.place]}`),
-    line.curve ? null : el('span.hint', {}, known.has(rows.number[line.place]) ? 'no curve in its log' : 'log not here'),
-    el('button.quiet.small', { type: 'button', 'aria-label': `Take ${numeral(rows.number[line.place])} away`, onclick: () => pick(line.place, false) }, '\u00d7'))));
+    line.curve ? null : el('span.hint', {}, known.has(rows.number[line.place]) ? 'no curve in its log' : 'no log here'),
+    el('button.quiet.small', { type: 'button', 'aria-label': `Remove ${numeral(rows.number[line.place])}`, onclick: () => pick(line.place, false) }, '\u00d7'))));
   byId('curves-note').textContent = lines.length
-    ? 'Loss as training printed it, averaged over neighbouring steps. Pick more in the table below, or with x on the active row.'
-    : 'Pick experiments in the table below, or with x on the active row.';
+    ? 'Loss as printed by training, averaged over neighbouring steps. Pick more in the table below, or press x on the active row.'
+    : 'Pick experiments in the table below, or press x on the active row.';
 }
 
 function curveSwitch(shares) {
@@ -56,7 +56,7 @@ function plotCurves(place, lines, byShare) {
   curves.chart = null;
   place.replaceChildren();
   if (!lines.length) {
-    place.append(el('p.nothing', {}, 'No curve to show: none of these logs has lines with a step and a loss.'));
+    place.append(el('p.nothing', {}, 'No curves: these logs have no lines with a step and a loss.'));
     return;
   }
   place.setAttribute('role', 'img');
@@ -64,7 +64,7 @@ function plotCurves(place, lines, byShare) {
   curves.chart = curveChart(place, lines, byShare, () => (place.clientWidth < 560 ? 240 : 320));
 }
 
-// The losses after the first steps decide the range: before that everything falls alike.
+// The range follows the losses after the first steps, in which all curves fall steeply.
 function curveRange(lines, byShare) {
   let low = Infinity, high = -Infinity;
   for (const { curve } of lines) {
@@ -84,7 +84,7 @@ function curveChart(place, lines, byShare, height) {
   const data = uPlot.join(tables);
   const series = lines.map((line, at) => ({
     stroke: () => (line.best ? color('keep') : curveColor(line.order)), width: line.best ? 3 : 1.6, spanGaps: true,
-    dash: line.best ? [] : DASHES[Math.floor(line.order / 7) % DASHES.length], points: { show: tables[at][0].length < 2, size: 7 }, // one point is no line
+    dash: line.best ? [] : DASHES[Math.floor(line.order / 7) % DASHES.length], points: { show: tables[at][0].length < 2, size: 7 }, // a single point draws no line
   }));
   const options = {
     scales: { x: { time: false, range: (plot, from, to) => (data[0].length < 2 ? around(data[0][0] ?? 0) : [from, to]) }, y: { range: () => curveRange(lines, byShare) } },
@@ -102,10 +102,10 @@ function curveChart(place, lines, byShare, height) {
   return made;
 }
 
-// The range of an axis that has one value.
+// The range of an axis with a single value.
 const around = (value) => [Math.max(0, value - 1), value + 1];
 
-// A log that was cut in the middle, or a run that began again, may step back: the line does not.
+// Steps may go back in a log that was cut or of a run that restarted; those points are dropped.
 function ascending([xs, ys]) {
   const x = [], y = [];
   xs.forEach((value, at) => {

@@ -1,4 +1,4 @@
-// The campaign as it came with the page, and the details of an experiment when they are asked for.
+// The campaign's data, and the details of an experiment, which are unpacked on demand.
 
 const campaign = JSON.parse(document.getElementById('campaign').textContent);
 const rows = campaign.rows;
@@ -6,6 +6,7 @@ const total = rows.number.length;
 const KEEP = 0, DISCARD = 1, CRASH = 2;
 const WORDS = ['kept', 'discarded', 'crashed'];
 const CLASSES = ['keep', 'discard', 'crash'];
+const REASONS = { regression: 'not better', 'not-improved': 'not better', 'within-noise': 'within noise', hopeless: 'stopped early' };
 const minimize = campaign.direction === 'minimize';
 const placeOf = new Map(rows.number.map((number, place) => [number, place]));
 const known = new Set(campaign.with);
@@ -14,12 +15,13 @@ const bestPlace = chain.length ? placeOf.get(chain[chain.length - 1].number) : u
 
 const isBaseline = (place) => rows.number[place] === 0;
 const reasonOf = (place) => rows.reasons[rows.reason[place]];
+const reasonWords = (place) => REASONS[reasonOf(place)] ?? reasonOf(place);
 const proposerOf = (place) => rows.proposers[rows.proposer[place]];
 
 const packs = [...document.querySelectorAll('script.pack')];
 const unpacked = new Map();
 
-// Unpacking needs no network: the stream reads letters of this very file.
+// Unpacking needs no network: the data is in this file.
 async function unpack(pack) {
   const letters = atob(packs[pack].textContent);
   const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
@@ -37,7 +39,7 @@ const haystacks = [];
 function haystack(place) {
   haystacks[place] ??= [
     String(rows.number[place]).padStart(4, '0'), rows.text[place], rows.area[place], WORDS[rows.status[place]],
-    reasonOf(place), proposerOf(place),
+    reasonOf(place), reasonWords(place), proposerOf(place),
   ].join('\n').toLowerCase();
   return haystacks[place];
 }

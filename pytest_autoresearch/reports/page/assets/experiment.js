@@ -1,9 +1,9 @@
-// The page of one experiment, beside the table.
+// The details of one experiment, in a drawer beside the table.
 
 const opened = { place: null, chart: null, from: null };
-let leaving = false; // on the way back in the history, which takes a while
+let leaving = false; // while history.back() is under way: it is asynchronous
 
-// Opening from the list is a step in the history, so that going back closes; from one to the next is none.
+// Opening the drawer adds a step to the history, so that "back" closes it; moving to the next experiment adds none.
 function remember(number) {
   if (leaving) return;
   if (history.state?.opened) history.replaceState({ opened: true }, '', `#${number}`);
@@ -12,7 +12,7 @@ function remember(number) {
 }
 
 function pushOpened(number) {
-  history.scrollRestoration = 'manual'; // back at the list, the row that was read last stays in sight
+  history.scrollRestoration = 'manual'; // so that "back" leaves the last row in view
   history.pushState({ opened: true }, '', `#${number}`);
   history.scrollRestoration = 'auto';
 }
@@ -50,7 +50,7 @@ function openExperiment(place, told = true) {
   drawer.scrollTop = 0;
   drawer.focus({ preventScroll: true });
   detailsOf(place).then((detail) => { if (opened.place === place) fillDrawer(place, detail); },
-    () => drawer.querySelector('.loading')?.replaceChildren('This browser cannot unpack the details: one of 2023 or newer can.'));
+    () => drawer.querySelector('.loading')?.replaceChildren('This browser is too old to unpack the details: use one from 2023 or later.'));
 }
 
 function closeExperiment(told = true) {
@@ -75,7 +75,7 @@ function drawerHead(place) {
   return [
     el('div.drawer-bar', {},
       el('span.no', {}, numeral(rows.number[place])), badge(place), el('span.grow'),
-      button('\u2191', 'The one above (k)', () => stepExperiment(-1)), button('\u2193', 'The one below (j)', () => stepExperiment(1)),
+      button('\u2191', 'Previous row (k)', () => stepExperiment(-1)), button('\u2193', 'Next row (j)', () => stepExperiment(1)),
       button('\u00d7', 'Close (Esc)', () => closeExperiment())),
     el('h2.drawer-title', { id: 'drawer-title' }, rows.text[place]),
   ];
@@ -89,7 +89,7 @@ function fillDrawer(place, detail) {
   head[1].textContent = detail.text ?? rows.text[place];
   drawer.replaceChildren(...[...head,
     el('p.verdict', {}, detail.sentence),
-    detail.evidence ? el('p.evidence', {}, 'The rule\u2019s own words: ', el('q', {}, detail.evidence)) : null,
+    detail.evidence ? el('p.evidence', {}, 'The keep rule: ', el('q', {}, detail.evidence)) : null,
     detail.message && rows.status[place] !== CRASH ? el('p.evidence', {}, detail.message) : null,
     ...dots(place, detail), ...idea(detail), ...repairs(detail), ...runTable(place, detail), ...diffOf(place, detail), ...curveOf(place, detail),
     ...bars(place, detail), ...logOf(place, detail), ...facts(place, detail)].filter(Boolean));
@@ -98,7 +98,7 @@ function fillDrawer(place, detail) {
 
 const part = (title, ...content) => [el('h3', {}, title), ...content];
 
-// Every run of both sides on one scale: what the verdict was made from, to be seen.
+// All runs behind the verdict, of the experiment and of the best, on one scale.
 function dots(place, detail) {
   const runs = (detail.runs ?? []).filter((run) => run.metric !== undefined && !run.inconclusive);
   const best = rows.incumbent[place];
@@ -127,12 +127,12 @@ function dots(place, detail) {
     return [...nodes, label];
   };
   const rowsShown = [['this experiment', own, rows.metric[place], isBaseline(place) || rows.status[place] === KEEP ? 'kept' : 'own']];
-  if (best !== null) rowsShown.push([other.length ? 'the best so far, run beside it' : 'the best so far', other, best, 'best']);
+  if (best !== null) rowsShown.push([other.length ? 'the best so far, run again' : 'the best so far', other, best, 'best']);
   const picture = svg('svg', { class: 'dots', width: '100%', height: String(44 * rowsShown.length + 4), role: 'img',
     'aria-label': `Runs of this experiment: ${own.map((run) => metric(run.metric)).join(', ')}${best === null ? '' : `; best so far ${metric(best)}`}` });
   rowsShown.forEach(([title, some, mean, kind], at) => picture.append(...line(`${title}${mean === null ? '' : ` \u00b7 ${metric(mean)}`}`, some, mean, 30 + 44 * at, kind)));
   const hollow = own.some((run) => run.role === 'screen') && own.length > 1;
-  return [el('figure', {}, picture, el('figcaption', {}, `Each dot a run, the stroke the estimate; ${minimize ? 'left' : 'right'} is better.${hollow ? ' The hollow dot is the run that selected it.' : ''}`))];
+  return [el('figure', {}, picture, el('figcaption', {}, `Each dot is a run, each stroke an estimate; ${minimize ? 'left' : 'right'} is better.${hollow ? ' The hollow dot is the run that selected the change.' : ''}`))];
 }
 
 function idea(detail) {
@@ -142,7 +142,7 @@ function idea(detail) {
 
 function repairs(detail) {
   if (!detail.repairs) return [];
-  return part('Repaired on the way', el('ol.plain', {}, detail.repairs.map(([stage, crash]) => el('li', {}, el('b', {}, `${stage}: `), crash))));
+  return part('Repairs', el('ol.plain', {}, detail.repairs.map(([stage, crash]) => el('li', {}, el('b', {}, `${stage}: `), crash))));
 }
 
 function runTable(place, detail) {
@@ -150,15 +150,15 @@ function runTable(place, detail) {
   if (!runs.length) return [];
   const best = numeralOfBase(place);
   const body = runs.map((run) => {
-    const troubles = [run.crash, run.inconclusive && `counts for nothing: ${run.inconclusive}`,
-      run.hopeless && `${run.metric === undefined ? 'ended early' : 'let finish, though it looked hopeless'}: ${run.hopeless}`].filter(Boolean);
+    const troubles = [run.crash, run.inconclusive && `inconclusive, not counted: ${run.inconclusive}`,
+      run.hopeless && `${run.metric === undefined ? 'stopped early' : 'control run, not stopped'}: ${run.hopeless}`].filter(Boolean);
     const outcome = run.metric === undefined ? el('span.bad', {}, run.crash ? 'crashed' : 'stopped') : el(run.inconclusive ? 'span.faint' : 'span', {}, metric(run.metric));
     return [el('tr', {}, el('td', {}, run.role, run.commit && best ? el('span.faint', {}, ` ${best}`) : null), el('td.num', {}, String(run.seed)),
       el('td.num', {}, outcome), el('td.num', {}, duration(run.training)), el('td.num', {}, duration(run.total)), el('td.num', {}, memory(run.memory))),
     troubles.map((trouble) => el('tr.more', {}, el('td', { colspan: '6' }, trouble))),
-    run.others ? el('tr.more', {}, el('td', { colspan: '6' }, `beside other processes: ${run.others.join(', ')}`)) : null];
+    run.others ? el('tr.more', {}, el('td', { colspan: '6' }, `other processes on the GPU: ${run.others.join(', ')}`)) : null];
   });
-  const heads = ['Role', 'Seed', campaign.metric, 'Training', 'In all', 'Memory'];
+  const heads = ['Role', 'Seed', campaign.metric, 'Training', 'Total', 'Memory'];
   return part(plural(runs.length, 'run'), el('div.scroll', {}, el('table.measured', {},
     el('thead', {}, el('tr', {}, heads.map((name, at) => el(at ? 'th.num' : 'th', { scope: 'col' }, name)))), el('tbody', {}, body.flat(2)))));
 }
@@ -173,16 +173,16 @@ function diffOf(place, detail) {
   const sums = rows.added[place] + rows.removed[place] ? `+${rows.added[place]} ${MINUS}${rows.removed[place]}` : '';
   if (!detail.diff) {
     if (isBaseline(place)) return [];
-    return part('Change', el('p.note', {}, detail.commit === detail.base ? 'Nothing was committed.' : known.has(rows.number[place]) ? 'The change is not in this repository any more.' : 'Not read for this page: `autoresearch report` reads all.'));
+    return part('Change', el('p.note', {}, detail.commit === detail.base ? 'Nothing was committed.' : known.has(rows.number[place]) ? 'The commit is no longer in this repository.' : 'Not read for this page: `autoresearch report` reads all.'));
   }
   return [el('h3', {}, 'Change ', el('span.faint', {}, sums)), el('div.code.diff', { tabindex: '0', role: 'region', 'aria-label': 'Change' }, diffLines(detail.diff))];
 }
 
-// Lines by their first character; of a line that replaces another, what differs stands out.
+// Lines are coloured by their first character; in a replaced line, the difference is marked.
 function diffLines(text) {
   const lines = text.split('\n');
   const nodes = [];
-  let head = true; // of a file; below it a line that begins like one is a line of the file
+  let head = true; // in a file's header; below it, lines that look like a header belong to the file
   for (let at = 0; at < lines.length; at++) {
     const line = lines[at];
     head = !line.startsWith('@@') && (head || line.startsWith('diff --git '));
@@ -217,7 +217,7 @@ function changed(old, fresh) {
   const most = Math.min(old.length, fresh.length);
   while (start < most && old[start] === fresh[start]) start++;
   while (end < most - start && old[old.length - 1 - end] === fresh[fresh.length - 1 - end]) end++;
-  // Whole words: half a number that stands out is hard to read.
+  // Mark whole words: half a number is hard to read.
   while (start > 0 && /[\w.]/.test(old[start - 1])) start--;
   while (end > 0 && /[\w.]/.test(old[old.length - end])) end--;
   if (start === 0 && end === 0) return undefined;
@@ -226,7 +226,7 @@ function changed(old, fresh) {
 
 function curveOf(place, detail) {
   if (!detail.curves) return [];
-  const label = () => (picked.has(place) ? 'Take out of the overlay' : 'Add to the overlay');
+  const label = () => (picked.has(place) ? 'Remove from the curves' : 'Add to the curves');
   const button = el('button.link', { type: 'button', onclick: () => { pick(place); button.textContent = label(); } }, label());
   return [el('h3', {}, 'Training ', el('span.faint', {}, place === bestPlace ? '' : 'beside the best'), button), el('div.chart.small', { id: 'drawer-chart' })];
 }
@@ -255,20 +255,20 @@ function bars(place, detail) {
   if (!stages.length) return [];
   const whole = stages.reduce((sum, [, seconds]) => sum + seconds, 0);
   const usage = detail.usage;
-  const cost = usage ? el('p.note', {}, `${usage.cost === undefined || usage.cost === null ? 'Cost not known' : `Cost ${money(usage.cost)}`}: ${plural(usage.requests, 'request')}, ${usage.output.toLocaleString('en')} tokens written, ${(usage.input + usage.cache_read + usage.cache_write).toLocaleString('en')} read (${usage.cache_read.toLocaleString('en')} from the cache).`) : null;
-  return part('Time', stack(stages, whole, `Time by stage, ${duration(whole)} in all`),
+  const cost = usage ? el('p.note', {}, `${usage.cost === undefined || usage.cost === null ? 'Cost unknown' : `Cost ${money(usage.cost)}`}: ${plural(usage.requests, 'request')}, ${usage.output.toLocaleString('en')} tokens written, ${(usage.input + usage.cache_read + usage.cache_write).toLocaleString('en')} read (${usage.cache_read.toLocaleString('en')} from the cache).`) : null;
+  return part('Time', stack(stages, whole, `Time by stage, ${duration(whole)} in total`),
     el('ul.keys', {}, stages.map(([name, seconds]) => el('li', {}, el(`span.chip-color.s-${name}`, { 'aria-hidden': 'true' }), name, el('b', {}, duration(seconds)))),
-      el('li', {}, 'in all', el('b', {}, duration(whole)))), cost);
+      el('li', {}, 'total', el('b', {}, duration(whole)))), cost);
 }
 
 function logOf(place, detail) {
-  if (!detail.log) return (detail.runs ?? []).length ? part('End of the log', el('p.note', {}, known.has(rows.number[place]) ? 'Not on this machine any more.' : 'Not read for this page: `autoresearch report` reads all.')) : [];
+  if (!detail.log) return (detail.runs ?? []).length ? part('End of the log', el('p.note', {}, known.has(rows.number[place]) ? 'No longer on this machine.' : 'Not read for this page: `autoresearch report` reads all.')) : [];
   return part('End of the log', el('pre.code', { tabindex: '0', 'aria-label': 'End of the log' }, detail.log));
 }
 
 function facts(place, detail) {
   const constants = Object.entries(detail.constants ?? {}).map(([name, value]) => `${name} = ${value}`).join(', ');
-  const items = [['Proposed by', detail.proposer], ['Sets', constants], ['Judged', when(rows.at[place])], ['Commit', detail.commit], ['Base', detail.base === detail.commit ? '' : detail.base],
+  const items = [['Proposed by', detail.proposer], ['Constants', constants], ['Judged', when(rows.at[place])], ['Commit', detail.commit], ['Base', detail.base === detail.commit ? '' : detail.base],
     ['Record', `git show refs/autoresearch/${campaign.tag}/${numeral(rows.number[place])}`]];
   return part('For the record', el('dl.facts', {}, items.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)])));
 }

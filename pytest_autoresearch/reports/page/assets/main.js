@@ -1,10 +1,10 @@
-// Keys, theme, address; then everything is drawn.
+// Keyboard, theme and address; then everything is drawn.
 
 const THEMES = ['auto', 'light', 'dark'];
 const SIGNS = { auto: '\u25d0', light: '\u2600', dark: '\u263e' };
 const stored = {
   get: () => { try { return localStorage.getItem('autoresearch-theme'); } catch { return null; } },
-  set: (theme) => { try { localStorage.setItem('autoresearch-theme', theme); } catch { /* from disk, some browsers keep nothing */ } },
+  set: (theme) => { try { localStorage.setItem('autoresearch-theme', theme); } catch { /* some browsers store nothing for files opened from disk */ } },
 };
 
 function setTheme(theme) {
@@ -21,8 +21,8 @@ function setTheme(theme) {
 
 const nextTheme = () => setTheme(THEMES[(THEMES.indexOf(byId('theme').dataset.now) + 1) % THEMES.length]);
 
-const KEYS = [['/', 'search'], ['j k \u2193 \u2191', 'next, previous experiment'], ['Enter', 'open it'], ['x', 'its curve into the overlay, or out'],
-  ['Home End', 'first, last'], ['Esc', 'close, leave the search, show all'], ['t', 'theme'], ['?', 'these keys']];
+const KEYS = [['/', 'search'], ['j k \u2193 \u2191', 'next, previous experiment'], ['Enter', 'open'], ['x', 'add or remove its curve'],
+  ['Home End', 'first, last'], ['Esc', 'close, leave the search, clear filters'], ['t', 'theme'], ['?', 'these keys']];
 
 function showKeys() {
   byId('keys').replaceChildren(el('h2', { id: 'keys-title' }, 'Keys'), el('dl.facts', {}, KEYS.flatMap(([key, words]) => [el('dt', {}, key.split(' ').map((one) => el('kbd', {}, one))), el('dd', {}, words)])),
@@ -52,7 +52,7 @@ function press(event) {
     if (event.key === 'Enter' || (event.key === 'ArrowDown' && event.target.id === 'query')) { event.preventDefault(); activate(0); byId('grid').focus({ preventScroll: true }); }
     return;
   }
-  const inside = event.target.closest('.code') !== null; // arrows scroll there
+  const inside = event.target.closest('.code') !== null; // arrow keys scroll it
   const actions = {
     '/': () => { byId('experiments').scrollIntoView(); byId('query').focus(); byId('query').select(); },
     j: () => move(1), k: () => move(-1),
@@ -98,7 +98,7 @@ function begin() {
   window.addEventListener('popstate', followHistory);
   window.addEventListener('hashchange', openAddress);
   openAddress();
-  // When the first picture is there, for whoever measures.
+  // The time of the first picture, for benchmarks/page.py.
   requestAnimationFrame(() => setTimeout(() => { document.documentElement.dataset.ready = performance.now().toFixed(0); }));
 }
 

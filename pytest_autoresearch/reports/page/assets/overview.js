@@ -1,4 +1,4 @@
-// The answer at the top, the line of what was kept, and the sums of time and money.
+// The headline, the kept changes, and the totals of time and money.
 
 const CHAIN_SHOWN = 12;
 
@@ -6,7 +6,7 @@ function headline() {
   const { head, setting, metric: name } = campaign;
   byId('tag').textContent = campaign.tag;
   byId('kicker').textContent = [`${name}, ${minimize ? 'lower' : 'higher'} is better`, setting.hardware,
-    setting.budget ? `${duration(setting.budget)} a run` : ''].filter(Boolean).join(' \u00b7 ');
+    setting.budget ? `${duration(setting.budget)} per run` : ''].filter(Boolean).join(' \u00b7 ');
   const title = byId('headline');
   if (head.last === null) title.replaceChildren('No baseline yet');
   else if (head.kept === 0) title.replaceChildren(el('span.big', {}, metric(head.last)), ' ', el('span.sub', {}, `${name}: the baseline${head.tried ? ' still stands' : ''}`));
@@ -20,16 +20,29 @@ function headline() {
 }
 
 function claim(head) {
-  if (head.last === null) return ['The baseline has to be measured first.'];
+  if (head.last === null) return ['The baseline is not measured yet.'];
   const words = [];
   if (head.kept) {
     words.push(el('b', {}, `${plural(head.kept, 'change')} kept`), ` of ${head.tried.toLocaleString('en')} tried`);
-    if (head.nothing === null) words.push(', each measured once: part of the gain may be luck. ');
-    else words.push(', of which about ', el('b', {}, head.nothing.toFixed(1)), ' are expected to be nothing (chance alone keeps ', head.chance.toFixed(1), ` of ${head.judged.toLocaleString('en')} that change nothing)`, head.asked < head.kept ? ` (and ${plural(head.kept - head.asked, 'keep')} without a probability)` : '', '. ');
-  } else words.push(head.tried ? `Nothing was kept of ${plural(head.tried, 'experiment')}. ` : 'The baseline is measured; no experiment has been judged yet. ');
+    words.push(...luck(head), '. ');
+  } else words.push(head.tried ? `No change of ${plural(head.tried, 'experiment')} was kept. ` : 'The baseline is measured; no experiment has been judged yet. ');
   words.push(head.audit ? el('span.audited', {}, `${head.audit[0].toUpperCase()}${head.audit.slice(1)}.`)
-    : head.kept ? el('span.unaudited', {}, 'Not audited: the gain was measured by the runs that decided it.') : '');
+    : head.kept ? el('span.unaudited', {}, 'Not audited: the runs that measured the gain also selected it.') : '');
   return words;
+}
+
+// How many of the kept changes are probably luck, with the numbers behind it in a tooltip.
+function luck(head) {
+  if (head.exact) return [];
+  if (head.nothing === null) return [', each measured once: part of the gain may be luck'];
+  const expected = Math.round(head.nothing);
+  const said = expected ? `about ${expected.toLocaleString('en')} of them ${expected === 1 ? 'is' : 'are'} probably luck`
+    : head.kept === 1 ? 'probably not by luck' : 'probably none of them is luck';
+  const bare = head.kept - head.asked;
+  const title = `By their probabilities, ${head.nothing.toFixed(1)} of the kept changes are expected to be no improvement. `
+    + `Chance alone would keep ${head.chance.toFixed(1)} of ${head.judged.toLocaleString('en')} changes without any effect.`
+    + (bare ? ` ${plural(bare, 'keep')} ${bare === 1 ? 'has' : 'have'} no probability.` : '');
+  return ['; ', el('abbr', { title, tabindex: '0' }, said)];
 }
 
 function tiles(head) {
@@ -39,20 +52,19 @@ function tiles(head) {
     ['Kept', head.kept, head.tried ? `${percent(head.kept / head.tried)} of ${head.tried.toLocaleString('en')}` : ''],
     ['Discarded', head.discarded, reasonsOf(DISCARD)],
     ['Crashed', head.crashed, reasonsOf(CRASH)],
-    ['Training runs', head.runs, [head.again ? `${head.again.toLocaleString('en')} to measure noise and confirm` : '', head.stopped ? `${head.stopped.toLocaleString('en')} stopped early` : ''].filter(Boolean).join(', ')],
-    ['Time', duration(time), head.saved ? `${duration(head.saved)} saved by racing` : span(campaign.began_at, campaign.ended_at)],
+    ['Training runs', head.runs, [head.again ? `${head.again.toLocaleString('en')} for noise and confirmation` : '', head.stopped ? `${head.stopped.toLocaleString('en')} stopped early` : ''].filter(Boolean).join(', ')],
+    ['Time', duration(time), head.saved ? `${duration(head.saved)} saved by early stops` : span(campaign.began_at, campaign.ended_at)],
   ];
-  if (spent || campaign.money.unknown) items.push(['Cost', spent ? money(spent) : 'not known', head.kept && spent ? `${money(spent / head.kept)} a keep` : '']);
+  if (spent || campaign.money.unknown) items.push(['Cost', spent ? money(spent) : 'unknown', head.kept && spent ? `${money(spent / head.kept)} per keep` : '']);
   return items.map(([name, value, more]) => el('div.tile', {}, el('dt', {}, name), el('dd', {}, typeof value === 'number' ? value.toLocaleString('en') : value), more ? el('dd.more', {}, more) : null));
 }
 
-// The commonest reasons, in words.
+// The most frequent reasons, in words.
 function reasonsOf(status) {
-  const names = { regression: 'not better', 'within-noise': 'within noise', 'not-improved': 'not better', hopeless: 'stopped early' };
   const counts = new Map();
   rows.status.forEach((one, place) => {
     if (one !== status) return;
-    const name = names[reasonOf(place)] ?? reasonOf(place);
+    const name = reasonWords(place);
     counts.set(name, (counts.get(name) ?? 0) + 1);
   });
   const items = [...counts].sort((one, other) => other[1] - one[1]);
@@ -62,7 +74,7 @@ function reasonsOf(status) {
 
 function lineage() {
   const place = byId('chain');
-  if (chain.length < 2) { place.replaceChildren(el('p.note', {}, 'Nothing was kept yet.')); return; }
+  if (chain.length < 2) { place.replaceChildren(el('p.note', {}, 'Nothing kept yet.')); return; }
   const most = Math.max(...chain.slice(1).map((keep) => Math.abs(keep.gain ?? 0))) || 1;
   const items = chain.map((keep, at) => chainItem(keep, at, most));
   const list = el('ol.chain', {}, items.slice(0, CHAIN_SHOWN + 1));
@@ -71,7 +83,7 @@ function lineage() {
     const more = el('button.link', { type: 'button', onclick: () => { list.append(...items.slice(CHAIN_SHOWN + 1)); more.remove(); } }, `Show ${plural(items.length - CHAIN_SHOWN - 1, 'more keep')}`);
     place.append(more);
   }
-  place.append(el('p.note', {}, 'The bar and its number are the gain when measured, against the best of that moment. Later runs of the same commit are given where there are any.'));
+  place.append(el('p.note', {}, 'Bar and number show the gain over the best at that time. \u201cnow\u201d includes later runs of the same commit.'));
 }
 
 function chainItem(keep, at, most) {
@@ -81,7 +93,7 @@ function chainItem(keep, at, most) {
   return el('li', {}, el('button.step', { type: 'button', onclick: () => openExperiment(number) },
     el('span.no', {}, numeral(keep.number)), el('span.words', { title: rows.text[number] }, rows.text[number]),
     el('span.gain', {}, at ? moved(keep.gain) : metric(keep.metric)),
-    el('span.facts', {}, at ? el('span.track', { 'aria-hidden': 'true' }, el(`span${keep.gain < 0 ? '.worse' : ''}`, { style: { width: `${(100 * Math.abs(keep.gain ?? 0)) / most}%` } })) : el('span', {}, 'where it began'), el('span', {}, facts))));
+    el('span.facts', {}, at ? el('span.track', { 'aria-hidden': 'true' }, el(`span${keep.gain < 0 ? '.worse' : ''}`, { style: { width: `${(100 * Math.abs(keep.gain ?? 0)) / most}%` } })) : el('span', {}, 'starting point'), el('span', {}, facts))));
 }
 
 function sums() {
@@ -98,10 +110,10 @@ function sums() {
   if (tokens) {
     const models = Object.entries(spent.models).map(([name, count]) => `${name} (${plural(count, 'request')})`).join(', ');
     const read = tokens - spent.tokens.output;
-    blocks.push(el('p.note', {}, `${models}: ${tokens.toLocaleString('en')} tokens, ${read ? percent(spent.tokens.cache_read / read) : '0%'} of what it read from the cache.${spent.unknown ? ` The cost of ${plural(spent.unknown, 'experiment')} is not known.` : ''}`));
+    blocks.push(el('p.note', {}, `${models}: ${tokens.toLocaleString('en')} tokens, ${read ? percent(spent.tokens.cache_read / read) : '0%'} of the input from the cache.${spent.unknown ? ` The cost of ${plural(spent.unknown, 'experiment')} is unknown.` : ''}`));
   }
-  if (campaign.head.spared) blocks.push(el('p.note', {}, `Of ${plural(campaign.head.spared, 'run')} that looked hopeless and ${campaign.head.spared === 1 ? 'was' : 'were'} let finish, to check the racing, ${campaign.head.wrong} came to what ${campaign.head.spared === 1 ? 'it' : 'they'} had to.`));
-  if (campaign.head.inconclusive) blocks.push(el('p.note', {}, `${plural(campaign.head.inconclusive, 'run')} counted for nothing, because of the machine, and ${campaign.head.inconclusive === 1 ? 'was' : 'were'} made again.`));
+  if (campaign.head.spared) blocks.push(el('p.note', {}, `Control of early stops: ${campaign.head.wrong} of ${plural(campaign.head.spared, 'hopeless run')} that could finish would have been stopped wrongly.`));
+  if (campaign.head.inconclusive) blocks.push(el('p.note', {}, `${plural(campaign.head.inconclusive, 'run')} ${campaign.head.inconclusive === 1 ? 'was' : 'were'} inconclusive because of the machine and repeated.`));
   byId('sums').replaceChildren(...blocks.filter(Boolean));
 }
 
@@ -117,8 +129,8 @@ function sumBlock(title, parts, format, words = {}, more = []) {
 function footer() {
   const { setting } = campaign;
   const parts = [`Branch ${setting.branch}`, `sandbox: ${setting.sandbox}`];
-  if (campaign.written_at) parts.push(`written ${when(campaign.written_at)}${campaign.running ? ', while the session goes on: reload for more' : ''}`);
-  if (campaign.left_out) parts.push(`the logs and changes of ${plural(campaign.left_out, 'experiment')} were not read: autoresearch report ${campaign.tag} reads all`);
+  if (campaign.written_at) parts.push(`written ${when(campaign.written_at)}${campaign.running ? '; the session is running: reload for updates' : ''}`);
+  if (campaign.left_out) parts.push(`the logs and diffs of ${plural(campaign.left_out, 'experiment')} were not read: autoresearch report ${campaign.tag} reads all`);
   byId('footer').replaceChildren(el('p', {}, parts.join(' \u00b7 ')), el('p', {}, 'One file, no network. Charts by uPlot 1.6.32 (MIT, Leon Sorokin).'));
   if (campaign.running) document.querySelector('.brand').append(el('span.live', {}, 'running'));
 }

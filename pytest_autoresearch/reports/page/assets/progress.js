@@ -1,4 +1,4 @@
-// Progress over experiments: the best so far as a step line, what was kept on it, discards behind, crashes below.
+// Metric over experiments: the best so far as a step line, keeps on it, discards behind, crashes in a strip below.
 
 const progress = { chart: null, hovered: null, hidden: new Set() };
 
@@ -31,12 +31,12 @@ function progressChart() {
   over.addEventListener('mouseleave', () => { progress.hovered = null; hideTip(); progress.chart.plot.redraw(false); });
   let pressed = 0;
   over.addEventListener('mousedown', (event) => { pressed = event.clientX; });
-  over.addEventListener('click', (event) => { // which ends a zoom, too
+  over.addEventListener('click', (event) => { // a drag to zoom ends in a click, too
     if (progress.hovered !== null && Math.abs(event.clientX - pressed) < 4) openExperiment(progress.hovered);
   });
 }
 
-// As many decimals as the step from one tick to the next has.
+// The decimals of the step between two ticks.
 function tickDecimals(ticks) {
   const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) : 1;
   let decimals = 0;
@@ -44,7 +44,7 @@ function tickDecimals(ticks) {
   return decimals;
 }
 
-// Where a point stands, in the pixels of the canvas; what is beyond the range stands at its edge.
+// The position of a point in canvas pixels; points beyond the range are placed at the edge.
 function spot(plot, place) {
   const x = plot.valToPos(rows.number[place], 'x', true);
   const { top, height } = plot.bbox;
@@ -168,7 +168,7 @@ function ring(plot, place) {
   ctx.restore();
 }
 
-// The largest gains by name, where there is room beside the line: above a falling one, below a rising one.
+// Labels the largest gains where there is room: above the line if it falls, below it if it rises.
 function labelKeeps(plot, keeps) {
   if (plot.width < 640) return;
   const { ctx, bbox } = plot;
@@ -220,7 +220,7 @@ function hoverPoint(plot) {
     if (progress.hidden.has(rows.status[place])) continue;
     const at = spot(plot, place);
     if (!at) continue;
-    // A keep is what one looks for: it wins over a discard that is as near.
+    // A keep wins over a discard at the same distance.
     const away = ((at.x - x) ** 2 + (at.y - y) ** 2) * (rows.status[place] === KEEP ? 0.5 : 1);
     if (away < least) { least = away; nearest = place; }
   }
@@ -237,7 +237,7 @@ function hoverPoint(plot) {
 
 function tipOf(place) {
   const error = rows.error[place];
-  const value = rows.metric[place] === null ? reasonOf(place)
+  const value = rows.metric[place] === null ? reasonWords(place)
     : `${campaign.metric} ${metric(rows.metric[place])}${error === null ? '' : ` \u00b1 ${metric(error)}`}`;
   const runs = rows.counted[place] > 1 ? ` \u00b7 ${plural(rows.counted[place], 'run')}` : '';
   const change = rows.gain[place] === null ? '' : ` \u00b7 ${moved(rows.gain[place])}`;
@@ -265,16 +265,16 @@ function progressLegend() {
   byId('progress-legend').replaceChildren(...items);
   const notes = [`${minimize ? 'Lower' : 'Higher'} is better.`];
   if (campaign.noise && rows.error.some((error) => error !== null)) {
-    notes.push(`Bars are one standard error either way, from the spread of repeats in this campaign (standard deviation of a run ${metric(campaign.noise.sd)}, ${plural(campaign.noise.degrees, 'degree')} of freedom).`);
+    notes.push(`Bars show one standard error, from repeated runs in this campaign (standard deviation of one run ${metric(campaign.noise.sd)}, ${plural(campaign.noise.degrees, 'degree')} of freedom).`);
   }
   if (campaign.best.some((best, at) => at && best !== null && (minimize ? best > campaign.best[at - 1] : best < campaign.best[at - 1]))) {
-    notes.push(`The line ${minimize ? 'rises' : 'falls'} where the best was run again and turned out less good.`);
+    notes.push(`The line ${minimize ? 'rises' : 'falls'} where new runs of the best were worse than its estimate.`);
   }
   const [low, high] = campaign.limits;
   const beyond = rows.metric.filter((value, place) => value !== null && rows.status[place] !== CRASH && (value > high || value < low)).length;
-  if (beyond) notes.push(`${plural(beyond, 'result')} far off ${beyond === 1 ? 'is' : 'are'} drawn as triangles at the edge.`);
+  if (beyond) notes.push(`${plural(beyond, 'outlier')} ${beyond === 1 ? 'is a triangle' : 'are triangles'} at the edge.`);
   const bare = rows.metric.filter((value, place) => value === null && rows.status[place] === DISCARD).length;
-  if (bare) notes.push(`${plural(bare, 'experiment')} without a number, most of them stopped early, ${bare === 1 ? 'is' : 'are'} not drawn.`);
-  notes.push('Drag to zoom, double-click to see all.');
+  if (bare) notes.push(`${plural(bare, 'experiment')} without a metric, mostly stopped early, ${bare === 1 ? 'is' : 'are'} not drawn.`);
+  notes.push('Drag to zoom, double-click to reset.');
   byId('progress-note').textContent = notes.join(' ');
 }

@@ -1,10 +1,10 @@
-// All experiments: searched, filtered, sorted. Only the rows that are in sight are in the page.
+// The table of experiments, with search, filters and sorting. Only visible rows are in the document.
 
 const view = { query: '', statuses: new Set(), key: 'number', down: true, places: [], active: -1 };
 const costs = rows.cost.some((cost) => cost);
 const asks = rows.p.some((p) => p !== null);
 
-// Better first is what a click on a number asks for.
+// The first click on a column of numbers sorts the better ones first.
 const COLUMNS = [
   { key: 'number', name: 'No.', value: (place) => rows.number[place], down: true },
   { key: 'status', name: 'Verdict', value: (place) => rows.status[place] * 1000 + rows.reason[place], down: false },
@@ -34,7 +34,7 @@ function arrange() {
   const values = new Map(places.map((place) => [place, column.value(place)]));
   places.sort((one, other) => {
     const a = values.get(one), b = values.get(other);
-    if (a === null || b === null) return a === b ? one - other : a === null ? 1 : -1; // what has no number is last
+    if (a === null || b === null) return a === b ? one - other : a === null ? 1 : -1; // missing values come last
     return a < b ? -way : a > b ? way : one - other;
   });
   view.places = places;
@@ -65,7 +65,7 @@ function sortBy(column) {
 
 function orderMenu() {
   const words = { number: ['newest first', 'oldest first'], metric: ['highest metric', 'lowest metric'], gain: ['largest gain', 'largest loss'],
-    seconds: ['longest', 'shortest'], cost: ['dearest', 'cheapest'], runs: ['most runs', 'fewest runs'], p: ['most probable', 'least probable'],
+    seconds: ['longest', 'shortest'], cost: ['most expensive', 'cheapest'], runs: ['most runs', 'fewest runs'], p: ['most probable', 'least probable'],
     status: ['crashed first', 'kept first'], text: ['Z to A', 'A to Z'] };
   const menu = byId('order');
   for (const column of COLUMNS) {
@@ -168,7 +168,7 @@ function markActive() {
   else byId('grid').setAttribute('aria-activedescendant', `row-${place}`);
 }
 
-// Make the row active and bring it into sight, below what stays at the top.
+// Make the row active and scroll it into view, below the sticky header.
 function activate(at) {
   if (!view.places.length) return;
   view.active = Math.min(Math.max(at, 0), view.places.length - 1);
@@ -181,6 +181,6 @@ function activate(at) {
   markActive();
 }
 
-// The widths of the columns that this campaign has.
+// Column widths depend on which columns this campaign has.
 document.body.classList.toggle('no-p', !asks);
 document.body.classList.toggle('no-cost', !costs);

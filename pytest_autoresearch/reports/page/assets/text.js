@@ -1,4 +1,4 @@
-// Numbers as people read them, and the one way in which text becomes part of the page: as text.
+// Numbers for people, and `el`, the only way to build the page: it inserts text as text, never as markup.
 
 function el(name, given = {}, ...children) {
   const [tag, ...classes] = name.split('.');
@@ -37,7 +37,7 @@ function signed(value) {
   return (value > 0 ? '+' : value < 0 ? MINUS : '\u00b1') + text;
 }
 
-// How the metric moved, in its own sign: a gain of a metric that is minimized is a fall.
+// The change of the metric: negative for a gain if the metric is minimized.
 function moved(gain) {
   return gain === null || gain === undefined ? '' : signed(minimize ? -gain : gain);
 }
@@ -73,7 +73,7 @@ function when(seconds) {
   return new Date(1000 * seconds).toLocaleString('en-GB', options);
 }
 
-// From when to when: with the days where they are not one.
+// A period; the dates are shown if it spans more than one day.
 function span(from, to) {
   const clock = { hour: '2-digit', minute: '2-digit' };
   const [began, ended] = [new Date(1000 * from), new Date(1000 * to)];
@@ -81,7 +81,7 @@ function span(from, to) {
   return `${began.toLocaleString('en-GB', options)} to ${ended.toLocaleString('en-GB', options)}`;
 }
 
-// The mark of a verdict: a shape as well as a colour.
+// The mark of a verdict, which differs in shape as well as in colour.
 function mark(status, baseline = false) {
   const kind = baseline ? 'base' : CLASSES[status];
   return el(`span.mark.${kind}`, { 'aria-hidden': 'true' });
@@ -90,9 +90,8 @@ function mark(status, baseline = false) {
 function badge(place) {
   const status = rows.status[place];
   const baseline = isBaseline(place);
-  const reason = reasonOf(place);
   const word = baseline ? 'baseline' : WORDS[status];
-  const more = !baseline && reason && !['improved', 'not-improved'].includes(reason) ? reason : '';
+  const more = baseline || ['improved', 'not-improved'].includes(reasonOf(place)) ? '' : reasonWords(place);
   return el(`span.badge.${baseline ? 'base' : CLASSES[status]}`, {}, mark(status, baseline), el('b', {}, word),
     more ? el('span.why', {}, more) : null);
 }
