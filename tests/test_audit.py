@@ -121,8 +121,8 @@ def test_the_sentence_says_the_difference_its_interval_its_p_and_on_what() -> No
     )
     assert audit.claim(made(BASE, GOOD)) == "audited gain 0.02762 ± 0.00021 (p < 0.0001)"
     same = audit.sentence(made(BASE, GOOD, Rows.VERDICT))
-    assert same.startswith("audited on fresh seeds, on the verdicts' own rows: val_bpb lower by 0.0276")
-    assert audit.claim(made(BASE, GOOD, Rows.VERDICT)).endswith("(p < 0.0001, on the verdicts' own rows)")
+    assert same.startswith("audited on fresh seeds, on the validation rows that decided: val_bpb lower by 0.0276")
+    assert audit.claim(made(BASE, GOOD, Rows.VERDICT)).endswith("(p < 0.0001, on the validation rows that decided)")
 
 
 def test_what_shows_nothing_is_said_to_show_nothing() -> None:
@@ -135,7 +135,7 @@ def test_what_shows_nothing_is_said_to_show_nothing() -> None:
     nothing = made(BASE, [0.97, None, None])
     assert (nothing.difference, nothing.shown) == (None, False)
     assert "val_bpb cannot be compared, 2 of its runs crashed, the first by oom: too much" in audit.sentence(nothing)
-    assert audit.claim(nothing) == "the audit could say nothing"
+    assert audit.claim(nothing) == "the audit has no result: too many runs crashed"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,8 @@ def test_an_audit_runs_both_ends_anew_and_is_recorded_for_good(noisy: Repo) -> N
     assert [line.split()[:2] for line in runs[:3]] == [["1/10", "first:"], ["2/10", "last:"], ["3/10", "last:"]]
     assert len(runs) == 10
     assert re.fullmatch(
-        r"audited on fresh seeds, on the verdicts' own rows: val_bpb lower by 0\.(19|20)\d+ ± 0\.0\d+ \(95%\), "
+        r"audited on fresh seeds, on the validation rows that decided: "
+        r"val_bpb lower by 0\.(19|20)\d+ ± 0\.0\d+ \(95%\), "
         r"p < 0\.0001, 5 \+ 5 runs",
         sentence,
     )

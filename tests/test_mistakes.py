@@ -113,7 +113,7 @@ ARGUMENTS = {
     "--autoresearch-discard pass": "argument --autoresearch-discard: invalid choice: pass (choose from fail, xfail)",
     "--autoresearch-racing no": "argument --autoresearch-racing: invalid choice: no (choose from auto, on, off)",
     "--autoresearch-confirm twice": "argument --autoresearch-confirm: 'twice' is neither off, lean, standard, strict "
-    "nor a number of confirmations from 1 on",
+    "nor a number of confirmations (1 or more)",
     "--autoresearch-propser queue": "there is no option --autoresearch-propser: did you mean "
     "--autoresearch-proposer?",
     "--autoresearch_total=3": "there is no option --autoresearch_total: did you mean --autoresearch-total?",

@@ -87,7 +87,7 @@ def candidate(
 def _stopped(action: Action, role: Role, run: Run) -> str:
     """What the race saw, for people, and before it the rule where it has seen a run."""
     said = f"its {role} run was stopped: {run.hopeless}"
-    return said if role is Role.SCREEN else f"{action.sentence.partition(':')[0]}; {said}"
+    return said if role is Role.SCREEN else f"{action.comparison}; {said}"
 
 
 class _Trial:
