@@ -178,7 +178,7 @@ SETTINGS = {
     "experiments may change in the ini key autoresearch_editable",
     "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, on which the verdict "
     "depends: no proposal may change that, so take it off the list",
-    "autoresearch_metric = best": "autoresearch_metric = best: an experiment has something else of that name: "
+    "autoresearch_metric = best": "autoresearch_metric = best: an experiment has another attribute of this name: "
     "choose another",
     "autoresearch_describe = no-such-program --json": "autoresearch_describe: No such file or directory "
     "(no-such-program --json): correct it in the configuration",
