@@ -176,8 +176,8 @@ SETTINGS = {
     "queue, commits:A..B, checkout or search",
     "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "
     "experiments may change in the ini key autoresearch_editable",
-    "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, on which the verdict "
-    "depends: no proposal may change that, so take it off the list",
+    "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, but the verdict "
+    "depends on that file and no proposal may change it: remove it from the list",
     "autoresearch_metric = best": "autoresearch_metric = best: an experiment has another attribute of this name: "
     "choose another",
     "autoresearch_describe = no-such-program --json": "autoresearch_describe: No such file or directory "
