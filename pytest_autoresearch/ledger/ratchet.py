@@ -37,7 +37,7 @@ _NAME, _EMAIL = "autoresearch", "autoresearch@localhost"
 
 
 class Ratchet:
-    """The campaigns of one repository, of which one is open.
+    """The campaigns of one repository; one of them is open.
 
     Attributes:
         root: Pytest's root folder: the repository's top or a folder in it.

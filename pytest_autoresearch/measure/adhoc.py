@@ -68,7 +68,7 @@ def measure(
         note: Called repeatedly with the run's progress, on the calling thread.
 
     Returns:
-        The runs, of which the last one counts, and the path of the log.
+        The runs (the last one counts) and the path of the log.
 
     Raises:
         Stopped: The runner was closed.

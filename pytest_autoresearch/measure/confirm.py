@@ -21,7 +21,7 @@ _MOST_FAILED = 2  # crashed incumbent runs for one candidate, after which the in
 
 
 class RunOnce(Protocol):
-    """Runs a commit. Returns one or more runs, of which the last one counts.
+    """Runs a commit. Returns one or more runs; the last one counts.
 
     Args:
         commit: The commit to run.
