@@ -40,18 +40,18 @@ class Refused(AutoresearchError):
 
     Attributes:
         proposal: What was meant, so that the record can name it.
-        crash: The class of the crash that it becomes when nobody repairs it.
+        crash: The crash that it becomes when nobody repairs it.
     """
 
-    def __init__(self, reason: str, proposal: Proposal, crash: CrashClass = CrashClass.REFUSED) -> None:
+    def __init__(self, reason: str, proposal: Proposal, crash: str = CrashClass.REFUSED) -> None:
         super().__init__(reason)
         self.proposal = proposal
-        self.crash = CrashClass(crash)  # whoever raises it may be a user's hook
+        self.crash = Crash.of(crash, reason)
 
     @property
     def failure(self) -> Failure:
         """The refusal as its proposer is told."""
-        return Failure(Stage.PROPOSAL, Crash(self.crash, str(self)), near_duplicate=isinstance(self, NearDuplicate))
+        return Failure(Stage.PROPOSAL, self.crash, near_duplicate=isinstance(self, NearDuplicate))
 
 
 class NearDuplicate(Refused):
