@@ -1,4 +1,4 @@
-"""The acceptance rule: an experiment is kept when this passes. Add an assert, and git keeps something else."""
+"""The acceptance rule: an experiment is kept if this test passes. Add asserts to demand more."""
 
 
 def test_val_bpb_improves(experiment):

@@ -1,7 +1,7 @@
 """A night of machine-learning research as a pytest session.
 
-The names below are all that a conftest.py needs, and all that is public. They are imported when they are asked for,
-since pytest loads this package in every session.
+The names in `__all__` are the public API, for use in a conftest.py. They are imported on first use, because pytest
+imports this package in every session.
 """
 
 from __future__ import annotations

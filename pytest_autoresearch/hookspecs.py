@@ -1,4 +1,4 @@
-"""The hooks that a user may implement in a conftest or a plugin. All are called on the main thread."""
+"""The hooks that users may implement in a conftest or a plugin. All are called on the main thread."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def pytest_autoresearch_propose(campaign: CampaignView, context: Context, failure: str) -> Proposal | None:
     """Edit the files in `context.folder` and describe the edit; return None to leave it to the proposer.
 
-    `failure` says why the edit before was refused, and is empty at first.
+    `failure` says why the previous edit was refused; empty at first.
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_autoresearch_guard(campaign: CampaignView, context: Context, proposal: Proposal) -> str | None:
-    """Look at the edit in `context.folder` before it is committed; return why it is refused, or None."""
+    """Check the edit in `context.folder` before it is committed; return why it is refused, or None."""
 
 
 @pytest.hookspec(firstresult=True)
@@ -32,7 +32,7 @@ def pytest_autoresearch_verdict(campaign: CampaignView, experiment: Experiment) 
 
 @pytest.hookspec
 def pytest_autoresearch_record(campaign: CampaignView, experiment: Experiment) -> None:
-    """Called once for every experiment after it is recorded: the place for trackers.
+    """Called once for every experiment after it is recorded; use it for trackers.
 
-    What it raises is reported at the end of the session and changes nothing.
+    An exception is reported at the end of the session and has no other effect.
     """

@@ -1,4 +1,4 @@
-"""Options, ini keys and hook declarations of the plugin. No logic: without --autoresearch, nothing else is imported."""
+"""The plugin's options, ini keys and hooks. No logic: without --autoresearch, it imports only `settings`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytest.register_assert_rewrite("pytest_autoresearch.bundled")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("autoresearch", "unattended research: every experiment is a test, git keeps what improved")
+    group = parser.getgroup("autoresearch", "unattended research: every experiment is a test, git keeps improvements")
     group.addoption(
         "--autoresearch",
         action="store_true",
-        help="run experiments, and nothing else: propose, train, measure, keep or discard (off)",
+        help="run experiments instead of ordinary tests: propose, train, measure, keep or discard (off)",
     )
     for option in OPTIONS:
         option.add(parser, option.flag, argparse.SUPPRESS if option.hidden else option.help)

@@ -1,7 +1,7 @@
-"""Every option and ini key: one table, and the frozen value that it is read into.
+"""The table of options and ini keys, and the frozen `Settings` with their values.
 
-Reading checks what can be checked without looking at the repository; a mistake is one sentence. Every pytest run loads
-the table, so the rest of the package is imported only where something is read.
+Reading checks everything that needs no look at the repository; a mistake is reported in one sentence. Every pytest run
+imports this module, so functions import the rest of the package only when they need it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
 _METRIC = re.compile(r"[A-Za-z_][\w./-]{0,99}", re.ASCII)  # what runners.summary reads
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_LIKENESS = 0.85  # names share a long prefix
+_LIKENESS = 0.85  # high, because all names share a long prefix
 
 
-# ------------------------------------------------------ from text to a value, for argparse and for ini keys alike
+# ------------------------------------------------------ from text to a value, for both argparse and ini keys
 
 
 def _choice(given: str, known: tuple[str, ...]) -> str:
@@ -52,7 +52,7 @@ def _count(least: int, hint: str) -> Callable[[str], int]:
 
 
 def _number(hint: str, least: float = 0.0) -> Callable[[str], float]:
-    """Of a number above `least`."""
+    """A parser of numbers above `least`."""
 
     def parse(given: str) -> float:
         try:
@@ -67,7 +67,7 @@ def _number(hint: str, least: float = 0.0) -> Callable[[str], float]:
 
 
 def _proposer(given: str) -> str:
-    """One of the names; a range of commits, or a command, stands behind its own."""
+    """A proposer's name; `commits:` and `command:` are followed by a value."""
     return given if given.startswith(("commits:", "command:")) else _choice(given, PROPOSERS)
 
 
@@ -90,9 +90,9 @@ class Option(NamedTuple):
     """A command-line option `--autoresearch-NAME`, which is also the ini key `autoresearch_NAME`.
 
     Attributes:
-        default: Its value where it was not given.
-        parse: From what was given to its value; raises argparse.ArgumentTypeError.
-        choices: All that can be given; empty where `parse` says it.
+        default: The value if the option is not given.
+        parse: Converts the given text; raises argparse.ArgumentTypeError.
+        choices: The allowed texts; empty if `parse` checks them.
     """
 
     name: str
@@ -113,11 +113,11 @@ class Option(NamedTuple):
 
     @property
     def switch(self) -> bool:
-        """Whether it is given without a value."""
+        """Whether the option takes no value."""
         return self.parse is _switch
 
     def add(self, parser: pytest.Parser, flag: str, text: str) -> None:
-        """Let argparse know it by a flag."""
+        """Add the option to argparse under a flag."""
         group = parser.getgroup("autoresearch")
         if self.switch:
             group.addoption(flag, dest=self.key, action="store_true", default=None, help=text)
@@ -128,61 +128,61 @@ class Option(NamedTuple):
             )  # fmt: skip
 
     def read(self, given: str) -> Any:
-        """The value of an ini key."""
+        """Parse the text of the ini key."""
         return self.parse(_choice(given, self.choices) if self.choices else given)
 
 
 OPTIONS = (
-    Option("max", "N", "stop after N experiments in this session, the baseline not counted; 0: until stopped (20)",
+    Option("max", "N", "stop after N experiments in this session, not counting the baseline; 0: until stopped (20)",
            20, _count(0, "0 for no limit")),
-    Option("total", "N", "stop when the campaign has N experiments, whoever ran them (no limit)",
+    Option("total", "N", "stop when the campaign has N experiments, from all sessions (no limit)",
            None, _count(1, "1 or more")),
-    Option("tag", "TAG", "the campaign, whose branch is autoresearch/TAG; one that exists is continued (today's date, "
-           "such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
+    Option("tag", "TAG", "the campaign; its branch is autoresearch/TAG; an existing campaign is continued (today's "
+           "date, such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
-           "checkout or search (auto: anthropic where a key is set, else search)", "auto", _proposer),
+           "checkout or search (auto: anthropic if a key is set, else search)", "auto", _proposer),
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)", ""),
-    Option("confirm", "RULE", "how sure a keep has to be: off (one run decides), standard, strict, lean, or the number "
-           "of confirmations at most (standard)", "standard", _rule),
-    Option("racing", "HOW", "end a run early that cannot come to what the keep rule asks, by its loss curve: on, off, "
-           "or auto: where the acceptance tests go by the keep rule's margin (auto)",
+    Option("confirm", "RULE", "the keep rule: off (one run decides), standard, strict, lean, or the largest number of "
+           "confirmations (standard)", "standard", _rule),
+    Option("racing", "HOW", "stop a run early if its loss curve shows that it cannot pass the keep rule: on, off, or "
+           "auto: on if the acceptance tests use the keep rule's margin (auto)",
            "auto", choices=("auto", "on", "off")),
-    Option("inconclusive", "N", "make a run again that was disturbed on its GPU, and stop after N of them in a row; "
+    Option("inconclusive", "N", "repeat a run that was disturbed on its GPU, and stop after N such runs in a row; "
            "0: every run counts (3)", 3, _count(0, "0 for never")),
-    Option("simplify", "", "keep a simpler program that is no worse, too (off)", False, _switch),
-    Option("audit", "", "at the end of a session that kept something, run the first and the last program anew, on rows "
-           "that no verdict used (off)", False, _switch),
-    Option("cost", "USD", "stop before this session's proposals have cost so many US dollars (no limit)",
+    Option("simplify", "", "also keep a simpler program that is no worse (off)", False, _switch),
+    Option("audit", "", "at the end of a session with a keep, run the first and the last program again, on rows that "
+           "no verdict used (off)", False, _switch),
+    Option("cost", "USD", "stop before this session's proposals cost more than USD US dollars (no limit)",
            None, _number("US dollars, more than 0")),
-    Option("repairs", "N", "how often a proposal that was refused, or crashed, goes back to its proposer (3)",
+    Option("repairs", "N", "how often a refused or crashed proposal goes back to its proposer for repair (3)",
            3, _count(0, "0 for never")),
-    Option("agent-seconds", "SECONDS", "an agent's time for one proposal, for command (900)",
+    Option("agent-seconds", "SECONDS", "time limit of an agent for one proposal, for command (900)",
            900.0, _number("seconds, more than 0")),
     Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)", ""),
     Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)",
            None, _number("seconds, more than 0")),
     Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)",
            None, _number("gigabytes, more than 0")),
-    Option("hours", "HOURS", "start nothing more after so many hours of this session (no limit)",
+    Option("hours", "HOURS", "start no more experiments after HOURS hours of this session (no limit)",
            None, _number("hours, more than 0")),
-    Option("target", "VALUE", "stop when the metric of the branch is at least as good as this (none)",
+    Option("target", "VALUE", "stop when the branch's metric reaches VALUE (none)",
            None, _number("the metric's unit", least=-math.inf)),
-    Option("sandbox", "POLICY", "auto: the best that this machine has; require: no session without one that holds in "
-           "everything; off (auto)", "auto", choices=("auto", "require", "off")),
-    Option("discard", "HOW", "how pytest reports a discard: fail, or xfail for dashboards that stay green (fail)",
+    Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
+           "sandbox; off: none (auto)", "auto", choices=("auto", "require", "off")),
+    Option("discard", "HOW", "how pytest reports a discard: fail, or xfail to keep dashboards green (fail)",
            "fail", choices=("fail", "xfail")),
-    Option("junit-names", "HOW", "what a JUnit test case is called: plain; or verdict, with verdict and metric behind "
+    Option("junit-names", "HOW", "the name of a JUnit test case: plain, or verdict: followed by verdict and metric "
            "(plain)", "plain", choices=("plain", "verdict")),
-    Option("exit", "POLICY", "exit status 0 when the session did its work: session; only if something was kept: "
+    Option("exit", "POLICY", "exit status 0 if the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
-    Option("json", "", "one line of JSON for each experiment, too (off)", False, _switch),
+    Option("json", "", "also print one line of JSON for each experiment (off)", False, _switch),
     Option("lanes", "N", "experiments at a time (1)", 1, _count(1, "1 or more"), hidden=True),
 )  # fmt: skip
 FLAGS = frozenset(("--autoresearch", *(option.flag for option in OPTIONS)))
 
 
 class IniKey(NamedTuple):
-    """A setting of the repository, which has no option."""
+    """A setting of the repository that has no command-line option."""
 
     key: str
     type: str
@@ -195,29 +195,26 @@ INI_KEYS = (
     IniKey("autoresearch_metric", "string", "the name of the metric (val_bpb)"),
     IniKey("autoresearch_direction", "string", "which way the metric improves: minimize or maximize (minimize)"),
     IniKey("autoresearch_editable", "args", "the files that a proposal may change, globs allowed (train.py)"),
-    IniKey(
-        "autoresearch_frozen", "args", "files and folders that must be committed, and on which results depend (none)"
-    ),
+    IniKey("autoresearch_frozen", "args", "files and folders that results depend on; they must be committed (none)"),
     IniKey("autoresearch_experiments", "string", "the folder of acceptance rules (experiments)"),
     IniKey("autoresearch_readable", "args", "untracked files and folders that training needs (none)"),
     IniKey(
         "autoresearch_prices",
         "args",
-        "MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ, in US dollars for a "
-        "million tokens (those of the models that are known)",
+        "MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHE-READ, in US dollars per million tokens (those of known models)",
     ),
     IniKey("autoresearch_agent_files", "args", "files and folders that an agent may read and write (none)"),
     IniKey(
         "autoresearch_agent_environment",
         "args",
-        "variables that an agent is given, globs allowed, beside those of the agents that are known (none)",
+        "environment variables for agents, globs allowed, beside those that known agents need (none)",
     ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user asked for. The fields are the options and ini keys; None is "not given"."""
+    """The values of the options and ini keys; None means "not given"."""
 
     root: Path
     config_file: Path | None
@@ -262,20 +259,20 @@ class Settings:
         return self.root / self.experiments
 
     def artifacts(self, experiment: Experiment) -> Path:
-        """The folder of what an experiment left for people: logs, patches. It may be gone."""
+        """The folder with an experiment's logs and patches, which may have been deleted."""
         from pytest_autoresearch.core import artifacts
 
         return artifacts.of(self.experiments_folder, experiment)
 
     def campaign_artifacts(self, tag: str) -> Artifacts:
-        """What a campaign left for people."""
+        """The files that a campaign wrote for people."""
         from pytest_autoresearch.core import artifacts
 
         return artifacts.campaign(self.experiments_folder, tag)
 
     @property
     def readable_paths(self) -> tuple[Path, ...]:
-        """What training may read beside its tree: files and folders that are there."""
+        """Existing files and folders that training may read, beside its tree."""
         paths = (self.root / Path(name).expanduser() for name in self.readable)
         return tuple(path for path in paths if path.exists())
 
@@ -284,7 +281,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
     """The settings, from functions that return an option's or an ini key's value.
 
     Raises:
-        UserError: A value makes no sense, or an ini key is misspelt.
+        UserError: A value is invalid, or an ini key is misspelt.
     """
     from pytest_autoresearch.core.errors import UserError
     from pytest_autoresearch.core.experiment import Direction
@@ -331,7 +328,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         sandbox=given["sandbox"],
         discard=given["discard"],
         junit_names=given["junit-names"],
-        exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent asks what became of it
+        exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
         lanes=given["lanes"],
         command=ini("autoresearch_command", _words, "python train.py"),
         describe=ini("autoresearch_describe", _words) or None,
@@ -352,11 +349,11 @@ def _metric(name: str) -> str:
 
     if not _METRIC.fullmatch(name):
         raise argparse.ArgumentTypeError(
-            f"{name}: no line of output could name that: use letters, digits, '_', '.', '/' and '-', a letter or '_' "
-            "first, 100 at most"
+            f"{name}: not a valid metric name: use at most 100 letters, digits, '_', '.', '/' and '-', and begin with "
+            "a letter or '_'"
         )
     if name in dir(Experiment):
-        raise argparse.ArgumentTypeError(f"{name}: an experiment has something else of that name: choose another")
+        raise argparse.ArgumentTypeError(f"{name}: an experiment has another attribute of this name: choose another")
     return name
 
 
@@ -368,14 +365,14 @@ def _words(given: str) -> tuple[str, ...]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt one is like, or None."""
-    import difflib  # only a mistake needs it
+    """The known name that is most similar to a misspelt one, or None."""
+    import difflib  # needed only after a mistake
 
     return next(iter(difflib.get_close_matches(name, list(known), 1, _LIKENESS)), None)
 
 
 def _check_keys(config_file: Path | None, getini: Callable[[str], Any]) -> None:
-    """Meet a misspelt ini key: pytest only warns, when the session is over."""
+    """Raise UserError for a misspelt ini key; pytest only warns about it, at the end of the session."""
     from pytest_autoresearch.core.errors import UserError
 
     if config_file is None:
@@ -389,7 +386,7 @@ def _check_keys(config_file: Path | None, getini: Callable[[str], Any]) -> None:
 
 
 def _is_known(key: str, getini: Callable[[str], Any]) -> bool:
-    """Whether somebody else has an ini key of that name."""
+    """Whether another plugin defines this ini key."""
     try:
         getini(key)
     except ValueError:
@@ -398,5 +395,5 @@ def _is_known(key: str, getini: Callable[[str], Any]) -> bool:
 
 
 def this_python(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The command with `python` as this interpreter: the one on PATH may be another, or missing."""
+    """The command with `python` replaced by this interpreter, because the one on PATH may be another, or missing."""
     return (sys.executable, *command[1:]) if command and command[0] in ("python", "python3") else command

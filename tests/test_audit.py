@@ -121,8 +121,8 @@ def test_the_sentence_says_the_difference_its_interval_its_p_and_on_what() -> No
     )
     assert audit.claim(made(BASE, GOOD)) == "audited gain 0.02762 ± 0.00021 (p < 0.0001)"
     same = audit.sentence(made(BASE, GOOD, Rows.VERDICT))
-    assert same.startswith("audited on fresh seeds, on the verdicts' own rows: val_bpb lower by 0.0276")
-    assert audit.claim(made(BASE, GOOD, Rows.VERDICT)).endswith("(p < 0.0001, on the verdicts' own rows)")
+    assert same.startswith("audited on fresh seeds, on the validation rows that decided: val_bpb lower by 0.0276")
+    assert audit.claim(made(BASE, GOOD, Rows.VERDICT)).endswith("(p < 0.0001, on the validation rows that decided)")
 
 
 def test_what_shows_nothing_is_said_to_show_nothing() -> None:
@@ -135,7 +135,7 @@ def test_what_shows_nothing_is_said_to_show_nothing() -> None:
     nothing = made(BASE, [0.97, None, None])
     assert (nothing.difference, nothing.shown) == (None, False)
     assert "val_bpb cannot be compared, 2 of its runs crashed, the first by oom: too much" in audit.sentence(nothing)
-    assert audit.claim(nothing) == "the audit could say nothing"
+    assert audit.claim(nothing) == "the audit has no result: too many runs crashed"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,8 @@ def test_an_audit_runs_both_ends_anew_and_is_recorded_for_good(noisy: Repo) -> N
     assert [line.split()[:2] for line in runs[:3]] == [["1/10", "first:"], ["2/10", "last:"], ["3/10", "last:"]]
     assert len(runs) == 10
     assert re.fullmatch(
-        r"audited on fresh seeds, on the verdicts' own rows: val_bpb lower by 0\.(19|20)\d+ ± 0\.0\d+ \(95%\), "
+        r"audited on fresh seeds, on the validation rows that decided: "
+        r"val_bpb lower by 0\.(19|20)\d+ ± 0\.0\d+ \(95%\), "
         r"p < 0\.0001, 5 \+ 5 runs",
         sentence,
     )
@@ -303,7 +304,7 @@ def test_an_interrupted_audit_leaves_no_process_and_no_record(noisy: Repo, numbe
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert "the audit was interrupted, and nothing was recorded of it" in err
+    assert "the audit was interrupted, and nothing was recorded" in err
     assert "5/10 first" in out
     assert "6/10" not in out
     assert noisy.training() == []
@@ -316,7 +317,7 @@ def test_there_is_nothing_to_audit_where_nothing_was_kept_or_a_session_runs(nois
     noisy.run("--max", "1")
     status, out, err = audited(noisy)
     assert (status, out) == (2, "")
-    assert "nothing was kept in t: its first program is its last" in err
+    assert "nothing was kept in t, so there is nothing to audit" in err
     noisy.run("--max", "1")
     process = noisy.start("--max", "1")
     noisy.wait_for(lambda: hanging(noisy))
@@ -332,7 +333,7 @@ def test_what_decides_must_be_as_it_was(noisy: Repo) -> None:
     noisy.plan(0.9)
     noisy.run("--max", "1")
     noisy.write("judge/rules.txt", "two\n")
-    assert "judge/rules.txt decides what is measured and is not as it was committed" in audited(noisy)[2]
+    assert "judge/rules.txt decides what is measured and has uncommitted changes" in audited(noisy)[2]
     noisy.commit()
     assert "the campaign t was measured with other harness" in audited(noisy)[2]
 

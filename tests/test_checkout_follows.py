@@ -235,7 +235,7 @@ def test_a_file_that_was_edited_meanwhile_is_left_alone(here: Here, branch: str,
     after = here.change("RATE = 1", "RATE = 2").decode()
     followed = here.session(status, meanwhile="NEXT = 1\n")
     assert here.text() == f"{after}NEXT = 1\n"
-    assert followed.said.startswith("train.py was edited meanwhile and left alone")
+    assert followed.said.startswith("train.py was edited meanwhile and left unchanged")
     assert here.git("diff", "--cached") == ""
     here.change("RATE = 2", "RATE = 3")
     here.session(Status.KEEP)
@@ -247,7 +247,7 @@ def test_an_edit_that_was_measured_on_an_old_head_stays_on_the_new_one(here: Her
     here.begin(branch)
     here.change("RATE = 1", "RATE = 2")
     followed = here.session(Status.DISCARD, reason="stale")
-    assert followed == Followed("the edit is still in train.py, on the new head: type the same command again")
+    assert followed == Followed("the edit is still in train.py, on the new head: rerun the same command")
     assert here.text() == "RATE = 2\nDEPTH = 4\nWIDTH = 8\nSTEPS = 16\nTHEIRS = 1\n"
     assert here.git("diff", "--cached") == ""
     here.session(Status.KEEP)
@@ -422,7 +422,7 @@ def test_a_locked_index_is_said_and_loses_nothing(here: Here) -> None:
     after = here.change("RATE = 1", "RATE = 2")
     (here.path / ".git/index.lock").touch()
     followed = here.session(Status.KEEP)
-    assert "train.py could not follow the verdict (git update-index: " in followed.said
+    assert "train.py could not be updated after the verdict (git update-index: " in followed.said
     assert "index.lock" in followed.said
     (here.path / ".git/index.lock").unlink()
     assert (here.root / "train.py").read_bytes() == after
@@ -460,7 +460,7 @@ def test_somebody_elses_keep_moves_a_checkout_on_the_branch_only(here: Here, bra
 def test_nothing_to_try_is_a_mistake(here: Here, branch: str) -> None:
     here.begin(branch)
     ratchet = here.ratchet()
-    with pytest.raises(UserError, match=r"no uncommitted change of train\.py to try: edit it first$"):
+    with pytest.raises(UserError, match=r"no uncommitted change in train\.py to try: edit it first$"):
         Checkout(ratchet, here.editable).check()
     here.change("RATE = 1", "RATE = 2")
     here.session(Status.KEEP)
@@ -492,7 +492,7 @@ def test_a_file_that_git_ignores_in_the_campaign_alone_is_not_taken_away(tmp_pat
     (here.path / "new.py").write_text("x = 1\n")
     followed = here.session(Status.DISCARD)
     assert here.text("new.py") == "x = 1\n"
-    assert followed.said.startswith("new.py was edited meanwhile and left alone")
+    assert followed.said.startswith("new.py was edited meanwhile and left unchanged")
 
 
 def test_a_file_that_is_edited_between_the_look_and_the_write_is_left_alone(here: Here) -> None:

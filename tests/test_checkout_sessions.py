@@ -80,7 +80,7 @@ def test_a_kept_edit_stays_and_the_checkout_is_at_the_head(repo: Repo, branch: s
     result.stdout.fnmatch_lines([
         "keep 0001: val_bpb 0.900000, best 1.000000 (-0.100000): halve the batch",
         "log: experiments/runs/t/0001/train.log",
-        "train.py is as the branch autoresearch/t has it",
+        "train.py is the same as on autoresearch/t",
     ])  # fmt: skip
     assert len(result.outlines) <= 15
     repo.check_ledger()
@@ -104,7 +104,7 @@ def test_an_edit_that_is_not_kept_is_set_aside_and_the_command_that_is_said_brin
     command = "git checkout refs/autoresearch/t/0001 -- train.py"
     verdict = "discard 0001: val_bpb 1.500000, *" if action == 1.5 else "crash 0001: exit 1: RuntimeError: the tensor *"
     result.stdout.fnmatch_lines([
-        f"{verdict}: edit of train.py (+1 -1)", f"log: {log}", f"set aside: {command} brings it back",
+        f"{verdict}: edit of train.py (+1 -1)", f"log: {log}", f"the edit was set aside: {command} restores it",
     ])  # fmt: skip
     assert len(result.outlines) <= 15
     subprocess.run(command, shell=True, cwd=repo.path, check=True, capture_output=True)
@@ -196,7 +196,7 @@ def test_nothing_to_try_is_a_mistake_and_nothing_is_touched(repo: Repo) -> None:
     repo.write("notes.txt", "mine\n")
     result = session(repo)
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: there is no uncommitted change of train.py to try: edit it first; the base*"])
+    result.stderr.fnmatch_lines(["ERROR: there is no uncommitted change in train.py to try: edit it first; the base*"])
     assert repo.records() == []
     assert not (repo.path / "results.tsv").exists()
 
@@ -262,7 +262,7 @@ def test_what_a_hook_proposes_moves_a_checkout_on_the_branch_too(repo: Repo) -> 
     assert repo.records()[1].proposal.proposer == "plan"
     assert text(repo) == mine
     assert repo.git("diff", "--cached") == ""
-    result.stdout.fnmatch_lines(["train.py was edited meanwhile and left alone"])
+    result.stdout.fnmatch_lines(["train.py was edited meanwhile and left unchanged"])
 
 
 # ---------------------------------------------------------------------------------------------------------- output
@@ -274,7 +274,7 @@ def test_with_v_all_lines_are_shown(repo: Repo) -> None:
     result.stdout.fnmatch_lines([
         "autoresearch: campaign t (new), branch autoresearch/t",
         "  proposer: checkout, the uncommitted edit of train.py",
-        " 0001  discard *", "set aside: *", "1 experiment in this session: *",
+        " 0001  discard *", "the edit was set aside: *", "1 experiment in this session: *",
     ])  # fmt: skip
     result.stdout.no_fnmatch_line("*are ignored*")
 

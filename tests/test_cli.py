@@ -124,7 +124,7 @@ def test_a_record_that_no_session_wrote_is_refused(
     done = subprocess.run(["git", "mktag"], input=text, capture_output=True, text=True, check=True)
     repo.git("update-ref", "refs/autoresearch/t/0009", done.stdout.strip())
     for words in (["results"], ["show", "9", "--diff"], ["best"]):
-        assert "refs/autoresearch/t/0009 is the record of no session" in refused(capsys, *words, "--tag", "t")
+        assert "refs/autoresearch/t/0009 was written by no session" in refused(capsys, *words, "--tag", "t")
     assert not (repo.path / "gone.txt").exists()
 
 

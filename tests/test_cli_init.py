@@ -195,8 +195,8 @@ def test_a_train_py_that_lowers_val_bpb_needs_no_configuration(
         ((), "there is no train.py here: name the script to run and measure, such as `autoresearch init "
              "--command 'python sort.py' --metric score`"),
         (("--editable", "other.py"), "there is no other.py here"),
-        ((*OPTIONS, "--metric", "best"), "autoresearch_metric = best: an experiment has something else of that name"),
-        ((*OPTIONS, "--metric", "f1@10"), "autoresearch_metric = f1@10: no line of output could name that"),
+        ((*OPTIONS, "--metric", "best"), "metric = best: an experiment has another attribute of this name"),
+        ((*OPTIONS, "--metric", "f1@10"), "autoresearch_metric = f1@10: not a valid metric name"),
         (("--command", "python 'sort.py"), "cannot be split into words"),
         (("--command", "python nosuch.py"), "`python nosuch.py` runs nosuch.py, which does not exist here: name an "
          "existing file or name the files"),

@@ -187,7 +187,7 @@ def test_a_branch_that_leads_elsewhere_is_left_alone(
     other.git("update-ref", "refs/heads/autoresearch/t", mine)
     before = refs(other.path)
     assert on(other, "pull") == 2
-    assert "neither leads to the other, so nothing was pulled" in capsys.readouterr().err
+    assert "they have diverged, so nothing was pulled" in capsys.readouterr().err
     assert refs(other.path) == before
 
 
@@ -223,7 +223,7 @@ def test_a_remote_that_refuses_has_nothing_of_it(repo: Repo, remote: Path, capsy
     hook.chmod(0o755)
     assert on(repo, "push") == 2
     said = capsys.readouterr().err
-    assert "origin did not take it, and nothing was pushed: " in said
+    assert "origin refused it, and nothing was pushed: " in said
     assert said.count("\n") == 1
     assert refs(remote) == {}
 

@@ -113,7 +113,7 @@ ARGUMENTS = {
     "--autoresearch-discard pass": "argument --autoresearch-discard: invalid choice: pass (choose from fail, xfail)",
     "--autoresearch-racing no": "argument --autoresearch-racing: invalid choice: no (choose from auto, on, off)",
     "--autoresearch-confirm twice": "argument --autoresearch-confirm: 'twice' is neither off, lean, standard, strict "
-    "nor a number of confirmations from 1 on",
+    "nor a number of confirmations (1 or more)",
     "--autoresearch-propser queue": "there is no option --autoresearch-propser: did you mean "
     "--autoresearch-proposer?",
     "--autoresearch_total=3": "there is no option --autoresearch_total: did you mean --autoresearch-total?",
@@ -176,9 +176,9 @@ SETTINGS = {
     "queue, commits:A..B, checkout or search",
     "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "
     "experiments may change in the ini key autoresearch_editable",
-    "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, on which the verdict "
-    "depends: no proposal may change that, so take it off the list",
-    "autoresearch_metric = best": "autoresearch_metric = best: an experiment has something else of that name: "
+    "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, but the verdict "
+    "depends on that file and no proposal may change it: remove it from the list",
+    "autoresearch_metric = best": "autoresearch_metric = best: an experiment has another attribute of this name: "
     "choose another",
     "autoresearch_describe = no-such-program --json": "autoresearch_describe: No such file or directory "
     "(no-such-program --json): correct it in the configuration",

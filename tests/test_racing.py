@@ -147,7 +147,7 @@ def test_a_race_is_looked_at_once_for_each_checkpoint_and_says_why_it_ends() -> 
     assert said == race.hopeless
     assert said.startswith("loss ")
     assert "after 20% of the budget" in said
-    assert said.endswith("to beat 1")
+    assert said.endswith("the limit for beating 1")
     spared = Race(racer, SEED, BEST, spared=True)
     assert spared.look(smoothed(behind[:41])) == ""
     assert spared.hopeless == said

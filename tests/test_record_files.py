@@ -1,7 +1,7 @@
 """Records of schema 1 as earlier sessions wrote them: a campaign that was begun with them goes on.
 
 `records/experiments/NAME.json` is a record, `NAME.again.json` what it is when read and written again, where that is not
-the same: records of earlier versions lack what came later. None of these files may change.
+the same: earlier versions wrote fewer fields, or other words in a sentence. None of these files may change.
 """
 
 from __future__ import annotations

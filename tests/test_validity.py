@@ -49,7 +49,7 @@ def test_heat_is_told_against_what_is_usual() -> None:
     hot = run(**{HOT: 0.4})
     assert (
         unsteady(hot, [], [QUIET])
-        == "the GPU was held back (thermal (hardware)) in 40% of the looks; at most 0% before"
+        == "the GPU was throttled (thermal (hardware)) in 40% of the looks, before in at most 0%"
     )
     assert unsteady(hot, [], [run(**{HOT: 0.38})]) == ""
     assert unsteady(hot, [run(**{HOT: 0.38})], [QUIET]) == "", "a program that was hot before, and counted"

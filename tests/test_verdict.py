@@ -106,7 +106,7 @@ def test_a_result_on_another_base_is_never_kept() -> None:
     stale = verdict.veto(measured(0.9), "e" * 40)
     assert stale is not None
     assert (stale.status, stale.reason) == (Status.DISCARD, "stale")
-    assert stale.message == "measured on bbbbbbb, but the branch is at eeeeeee now: it will be tried again there"
+    assert stale.message == "measured on bbbbbbb, but the branch is at eeeeeee now: it will be measured again"
     assert stale.gain == pytest.approx(0.1)
 
 

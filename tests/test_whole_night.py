@@ -122,7 +122,7 @@ def test_a_machine_that_is_not_well_ends_the_session_and_one_hot_program_does_no
     gpu_repo.plan("1.05", "1.06:0.0005:always-hot", "1.07:0.0005:always-hot", "0.8")
     result = gpu_repo.run("--autoresearch-confirm", "standard", "--max", "3")
     assert result.ret == 3
-    result.stdout.fnmatch_lines(["*3 runs in a row were inconclusive*thermal (hardware)*type the same command again*"])
+    result.stdout.fnmatch_lines(["*3 runs in a row were inconclusive*thermal (hardware)*rerun the same command*"])
     assert gpu_repo.statuses() == {0: "keep", 1: "discard", 2: "discard"}, "what could not be measured has no verdict"
 
     # Once the machine is well it is measured first; and who wants to may let every run count.

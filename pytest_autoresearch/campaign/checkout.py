@@ -1,9 +1,8 @@
-"""The user's checkout, for the one proposer whose edits come from it: what there is to try, how a verdict is followed.
+"""The user's checkout, for the proposer `checkout`: reads the user's edit, and follows its verdict.
 
-Only the editable files are read and, once a verdict is recorded, written; of the index only their entries, and only
-where the checkout is on the campaign's branch, which moves HEAD along. A file is replaced only where what it holds is
-in a commit, itself or as a change, so neither a kill at any point nor an edit made meanwhile loses anything. Decides no
-verdict.
+It reads only the editable files, and writes them only after a verdict is recorded. It writes their index entries only
+if the checkout is on the campaign's branch. A file is replaced only if its content is in a commit, as a file or as a
+merged change. So neither a kill nor an edit made meanwhile can lose work. It decides no verdict.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What became of the checkout's files after a verdict.
+    """What happened to the checkout's files after a verdict.
 
     Attributes:
-        said: A sentence for whoever made the edit; empty where nothing was to be done.
-        command: The git command that brings an edit back which was set aside, else empty.
+        said: A sentence for the author of the edit; empty if nothing happened.
+        command: The git command that restores a discarded edit, else empty.
     """
 
     said: str = ""
@@ -39,7 +38,7 @@ class Checkout:
     """The editable files of the user's checkout.
 
     Args:
-        ratchet: With its campaign chosen.
+        ratchet: The ratchet, after `choose`.
         editable: The paths that may change, relative to pytest's root.
     """
 
@@ -50,41 +49,41 @@ class Checkout:
         self._files = EditableFiles(self._git, tuple((ratchet.prefix / path).as_posix() for path in editable))
         self._tried: Edit | None = None
         self._from = ""
-        # Off the branch, which commit the files were brought to last: HEAD does not say.
+        # If the checkout is not on the branch, this file has the commit that the files were last brought to.
         self._note = Path(self._git("rev-parse", "--absolute-git-dir")) / "autoresearch-checkout"
 
     # ------------------------------------------------------------------------------------ before the experiment
 
     def check(self) -> None:
-        """There is something to try.
+        """Check that there is an edit to try.
 
         Raises:
-            UserError: There is not.
+            UserError: There is none.
         """
         files = self._files.working(self._head()).files
         head = self._ratchet.head()
-        first = "" if head else "; the baseline runs before it by itself"
+        first = "" if head else "; the baseline runs before it automatically"
         if files == self._files.committed(self._head()):
-            raise UserError(f"there is no uncommitted change of {self._names} to try: edit it first{first}")
+            raise UserError(f"there is no uncommitted change in {self._names} to try: edit it first{first}")
         brought = {head or self._head(), self._base()}  # off the branch, an earlier session may have moved the files
         if any(files == self._files.committed(commit) for commit in brought):
             branch = f"autoresearch/{self._ratchet.tag}"
-            raise UserError(f"there is nothing to try, {self._names} is as the branch {branch} has it: edit it first")
+            raise UserError(f"there is nothing to try, {self._names} is the same as on {branch}: edit it first")
 
     def finish(self, records: Iterable[Experiment]) -> None:
-        """Let the index follow a keep after which a session was killed; called when the branch is where it belongs."""
+        """Update the index if a session was killed right after a keep. Call it when the branch has been repaired."""
         head = self._head()
         last = next((one for one in records if one.commit == head and one.number != BASELINE and _is_keep(one)), None)
         if last is None or not self._on_branch():
             return
         before, working = self._files.committed(last.base), self._files.working(head).files
-        # A file that is the base's too was taken back on purpose.
+        # A file that equals the base was restored by the user.
         lagging = {path: entry for path, entry in before.items() if working.get(path) != entry}
-        with contextlib.suppress(GitError):  # the index is locked or broken: whoever uses it next is told by git
+        with contextlib.suppress(GitError):  # the index is locked or broken; git will tell its next user
             self._files.move_index(head, [lagging])
 
     def edit(self) -> Edit | None:
-        """What is uncommitted in the editable files, staged or not; None where nothing is."""
+        """The uncommitted changes in the editable files, staged or not; None if there are none."""
         self._from = self._base()
         self._tried = self._files.edit(self._from)
         return self._tried
@@ -101,9 +100,9 @@ class Checkout:
     # ------------------------------------------------------------------------------------------ after the verdict
 
     def follow(self, experiment: Experiment) -> Followed:
-        """Bring the files to the branch's head, and say how a set-aside edit comes back.
+        """Update the files to the branch's head, and say how to restore a discarded edit.
 
-        An edit that was never committed stays where it is, and so does every file that was edited meanwhile.
+        An edit that was refused without a commit stays in the files. Files that were edited meanwhile stay unchanged.
         """
         edit = self._tried if experiment.proposal.proposer == CheckoutProposer.name else None
         moved = _is_keep(experiment) and experiment.number != BASELINE and self._on_branch()
@@ -114,7 +113,7 @@ class Checkout:
                 return self._not_tried(edit)
             return self._follow(experiment, edit)
         except (GitError, OSError) as error:
-            return Followed(f"{self._names} could not follow the verdict ({error}): `git status` shows how it is now")
+            return Followed(f"{self._names} could not be updated after the verdict ({error}): see `git status`")
 
     def _not_tried(self, edit: Edit) -> Followed:
         said, head = f"not tried: the edit is still in {self._names}", self._ratchet.head() or self._head()
@@ -127,7 +126,7 @@ class Checkout:
     def _follow(self, experiment: Experiment, edit: Edit | None) -> Followed:
         head = self._ratchet.head() or experiment.commit
         known = [self._files.committed(experiment.base), self._files.committed(experiment.commit)]
-        if edit is not None:  # merged into that commit, but for a file that git ignored there
+        if edit is not None:  # the commit contains the edit, except files that git ignores there
             known.append({path: entry for path, entry in edit.files.items() if path in known[0] | known[1]})
         stale = experiment.verdict is not None and experiment.verdict.reason == Reason.STALE
         with self._files.scratch(head) as git:
@@ -141,7 +140,7 @@ class Checkout:
         return self._said(experiment, edit, left, merged)
 
     def _remember(self, experiment: Experiment, head: str, left: list[str]) -> None:
-        """Note from which commit the next edit is made. A file that was edited meanwhile has what it was made from."""
+        """Note the base of the next edit. If files were edited meanwhile, that is the commit they were edited from."""
         if left:
             if not _is_keep(experiment) or self._files.committed(self._from) != self._files.committed(experiment.base):
                 return
@@ -154,23 +153,23 @@ class Checkout:
         kept = _is_keep(experiment)
         command = self._command(experiment, edit) if edit is not None and not (kept or merged) else ""
         if left:
-            which = f"{', '.join(left)} {'was' if len(left) == 1 else 'were'} edited meanwhile and left alone"
-            return Followed(f"{which}; {command} brings back what was measured" if command else which, command)
+            which = f"{', '.join(left)} {'was' if len(left) == 1 else 'were'} edited meanwhile and left unchanged"
+            return Followed(f"{which}; {command} restores the measured edit" if command else which, command)
         if merged:
-            return Followed(f"the edit is still in {self._names}, on the new head: type the same command again")
+            return Followed(f"the edit is still in {self._names}, on the new head: rerun the same command")
         if command:
-            return Followed(f"set aside: {command} brings it back", command)
-        return Followed(f"{self._names} is as the branch autoresearch/{self._ratchet.tag} has it")
+            return Followed(f"the edit was set aside: {command} restores it", command)
+        return Followed(f"{self._names} is the same as on autoresearch/{self._ratchet.tag}")
 
     def _command(self, experiment: Experiment, edit: Edit) -> str:
         name = f"refs/autoresearch/{self._ratchet.tag}/{experiment.number:04d}"
         whole = all(path in self._files.committed(experiment.commit) for path in edit.paths)
-        # Only `restore` takes away what the edit had taken away.
+        # Only `git restore` also deletes the files that the edit deleted.
         verb = f"git checkout {name}" if whole else f"git restore --source={name} --staged --worktree"
         return f"{verb} -- {self._here(edit)}"
 
     def _here(self, edit: Edit) -> str:
-        """The edit's files, as they are typed where pytest was typed."""
+        """The edit's files, quoted for the shell and relative to the current folder."""
         return " ".join(shlex.quote(os.path.relpath(self._ratchet.top / path)) for path in edit.paths)
 
     # ------------------------------------------------------------------------------------------------ looking

@@ -1,6 +1,6 @@
-"""An earlier experiment as a proposer may look at it: its record in short, its diff, its curve, the end of its log.
+"""Describes an earlier experiment for a proposer: a summary of its record, the diff, the loss curve, the log's end.
 
-Pure: it is given texts. Every part is bounded, so that a look costs a proposer little whatever a program prints.
+Pure: texts in, text out. Every part has a limit, so that the description costs a proposer few tokens.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _STEP = re.compile(r"\bstep[ :=]*(\d{1,18})\b.*?\bloss[ :=]*([-+\d.eE]{1,24})", 
 
 
 def looked_at(experiment: Experiment, diff: str, log: str) -> str:
-    """All of it, in at most 12,000 characters.
+    """The description, in at most 12,000 characters.
 
     Args:
-        diff: Its change as a patch; empty where it has none.
-        log: What its training said.
+        diff: The change as a patch; empty without a commit.
+        log: The training log.
     """
     parts = [*_said(experiment), "", "diff:", _shortened(diff, _DIFF_CHARACTERS) or "none: nothing was committed"]
     points = curve(log)
     if points:
         parts += ["", "loss by step: " + ", ".join(f"{step} {loss:.4g}" for step, loss in points)]
     said = log if log.strip() else next((run.log for run in reversed(experiment.runs) if run.log), "")
-    parts += ["", "end of the log:", said[-_LOG_CHARACTERS:].strip() or "not on this machine any more"]
+    parts += ["", "end of the log:", said[-_LOG_CHARACTERS:].strip() or "no longer on this machine"]
     return "\n".join(parts)[:_MOST_CHARACTERS]
 
 
 def curve(log: str) -> list[tuple[int, float]]:
-    """Steps and losses as the log has them, a few of them evenly drawn, the first and the last among them."""
+    """Steps and losses from the log, reduced to at most 20 evenly spaced ones, including the first and the last."""
     found = []
     for line in log.splitlines():
         if match := _STEP.search(line):
@@ -67,7 +67,7 @@ def _said(experiment: Experiment) -> list[str]:
 
 
 def _shortened(text: str, most: int) -> str:
-    """The beginning and the end where there is more than `most` characters."""
+    """The text, or its beginning and end if it has more than `most` characters."""
     text = text.strip("\n")
     if len(text) <= most:
         return text

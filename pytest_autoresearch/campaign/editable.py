@@ -1,8 +1,8 @@
-"""The editable files of the user's checkout as git sees them: in a commit, in an index, on the disk.
+"""The editable files of the user's checkout, as git sees them: in a commit, in an index, on the disk.
 
-Files are compared by mode and blob, as `git add` would make them, so that line ends and filters of the user's
-configuration make no difference. What is looked up goes through an index of its own; `move_index` alone touches the
-user's, and `bring` alone writes a file. Knows nothing of experiments.
+Files are compared by mode and blob, as `git add` would store them, so the user's line ends and filters make no
+difference. Reading uses a temporary index. Only `move_index` writes the user's index, and only `bring` writes files.
+Knows nothing of experiments.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pytest_autoresearch.source.guard import is_editable
 Files = dict[str, str]  # path, from the repository's top: mode and blob
 
 _DIFF = ("diff-index", "--cached", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
-_WHOLE = ("-c", "core.splitIndex=false")  # of an index that is thrown away, no half is left in the user's git folder
+_WHOLE = ("-c", "core.splitIndex=false")  # a split temporary index would leave a file in the user's git folder
 
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """The files as they are on the disk.
+    """The files on the disk.
 
     Attributes:
         files: Every file.
-        looks: How each looked just before it was read, so that a later edit shows; None where there was none.
+        looks: The metadata of each file just before it was read, to detect later edits; None if the file is missing.
     """
 
     files: Files
@@ -41,11 +41,11 @@ class Working:
 
 
 class EditableFiles:
-    """Of one checkout.
+    """The editable files of one checkout.
 
     Args:
-        git: At the checkout's top.
-        patterns: Which files these are, from the top.
+        git: Git in the checkout's top folder.
+        patterns: The paths of the editable files, relative to the top; globs allowed.
     """
 
     def __init__(self, git: Git, patterns: tuple[str, ...]) -> None:
@@ -55,13 +55,13 @@ class EditableFiles:
     # ------------------------------------------------------------------------------------------------ looking
 
     def committed(self, commit: str) -> Files:
-        """Those of a commit."""
+        """The editable files of a commit."""
         said = self._git("ls-tree", "-r", "-z", "--full-tree", commit, "--", *self._where())
         rows = (row.partition("\t") for row in said.split("\0") if row)
         return {path: " ".join(head.split()[::2]) for head, _, path in rows if self._is_editable(path)}
 
     def indexed(self, git: Git) -> Files:
-        """Those of git's index; one that is in conflict is like no other."""
+        """The editable files of git's index; a file in conflict equals no other."""
         said = git("ls-files", "-z", "--stage", "--", *self._where())
         rows = (row.partition("\t") for row in said.split("\0") if row)
         return {
@@ -71,13 +71,13 @@ class EditableFiles:
         }
 
     def working(self, commit: str) -> Working:
-        """Those on the disk, beside those of the commit that are missing there."""
+        """The editable files on the disk, looked up by their names on the disk and in the commit."""
         with self.scratch(commit) as git:
             looks = self._take_in(git)
             return Working(self.indexed(git), looks)
 
     def edit(self, commit: str) -> Edit | None:
-        """What was done to the commit's, staged or not; None where nothing was."""
+        """The changes against the commit, staged or not; None if there are none."""
         with self.scratch(commit) as git:
             self._take_in(git)
             patch = git.run(*_DIFF, "-p", "--binary", "--full-index", commit)
@@ -91,14 +91,14 @@ class EditableFiles:
 
     @contextlib.contextmanager
     def scratch(self, commit: str) -> Iterator[Git]:
-        """Git on an index of its own, which holds the commit."""
+        """Git on a temporary index, which holds the commit."""
         with tempfile.TemporaryDirectory() as folder:
             git = self._git.on_index(Path(folder, "index"))
             git(*_WHOLE, "read-tree", commit)
             yield git
 
     def _take_in(self, git: Git) -> dict[str, tuple[int, ...] | None]:
-        """Put what is on the disk into git's index, as `git add` would; how it looked just before."""
+        """Add the files on the disk to git's index, as `git add` would; returns their metadata just before that."""
         listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *self._where())
         paths = {path for path in listed.split("\0") if self._is_editable(path)} | set(self.indexed(git))
         looks = {path: _look(self._git.folder / path) for path in paths}
@@ -107,7 +107,7 @@ class EditableFiles:
         return looks
 
     def _where(self) -> list[str]:
-        """Where they can be, for git: a large repository is not looked through for one file."""
+        """Pathspecs of the folders that can contain the files, so that git need not search a large repository."""
         places = (PurePosixPath(*_plain_parts(pattern)).as_posix() for pattern in self._patterns)
         return [f":(literal){place}" if place != "." else ":(top)" for place in places]
 
@@ -117,7 +117,7 @@ class EditableFiles:
     # ------------------------------------------------------------------------------------------------ writing
 
     def merge(self, git: Git, edit: Edit, head: str) -> bool:
-        """Whether the edit could be merged into the head, which git's index then holds; else that is as it was."""
+        """Merge the edit into the head in git's index; on failure the index holds the head. Returns the success."""
         try:
             git.run("apply", "--cached", "--3way", "--whitespace=nowarn", stdin=edit.patch)
         except GitError:
@@ -126,12 +126,15 @@ class EditableFiles:
         return True
 
     def bring(self, git: Git, now: Working, known: list[Files]) -> list[str]:
-        """Make the working files what git's index holds, but for those whose content nothing knows: these are returned.
+        """Make the working files equal to git's index, except files with unknown content.
 
         Args:
-            git: On a scratch index.
+            git: Git on a scratch index.
             now: The working files.
-            known: What a file may be replaced for.
+            known: Contents that may be overwritten.
+
+        Returns:
+            The files that were left unchanged, because their content is not in `known` or changed meanwhile.
         """
         target = self.indexed(git)
         due = [path for path in sorted({*now.files, *target}) if now.files.get(path) != target.get(path)]
@@ -153,9 +156,9 @@ class EditableFiles:
         return left
 
     def move_index(self, head: str, known: list[Files]) -> None:
-        """Make the user's index what the head is, but for what was staged that nothing knows, and other paths."""
+        """Make the editable files in the user's index equal to the head, except entries that are not in `known`."""
         target, index = self.committed(head), self.indexed(self._git)
-        nothing, gone = self._git("hash-object", "--stdin"), f"0 {'0' * len(head)}"  # what `git add -N` leaves
+        nothing, gone = self._git("hash-object", "--stdin"), f"0 {'0' * len(head)}"  # `git add -N` makes empty entries
         lines = [
             f"{target.get(path, gone)}\t{path}\0"
             for path, entry in {**dict.fromkeys(target), **index}.items()
@@ -175,12 +178,12 @@ def _is_plain(entry: str | None) -> bool:
 
 
 def _plain_parts(pattern: str) -> list[str]:
-    """The folders and the name before the first that is a glob."""
+    """The parts of the pattern before the first glob."""
     return list(takewhile(lambda part: not set(part) & set("*?["), PurePosixPath(pattern).parts))
 
 
 def _look(path: Path) -> tuple[int, ...] | None:
-    """What changes when somebody writes the file; None where there is none."""
+    """Metadata that changes when the file is written; None if the file is missing."""
     try:
         seen = path.lstat()
     except OSError:
@@ -189,7 +192,7 @@ def _look(path: Path) -> tuple[int, ...] | None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Give the target the source's content, whole or not at all; its mode too, where one of them alone is a program."""
+    """Replace the target's content atomically; take the source's mode only if exactly one of them is executable."""
     mode = stat.S_IMODE(source.stat().st_mode)
     if target.exists() and (target.stat().st_mode ^ mode) & stat.S_IXUSR == 0:
         mode = stat.S_IMODE(target.stat().st_mode)

@@ -1,1 +1,1 @@
-"""Frozen values that all other packages speak in."""
+"""Frozen values that all other packages use."""

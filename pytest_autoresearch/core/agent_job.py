@@ -1,6 +1,6 @@
-"""An agent with a command line sent to work in a folder: what it is given, and how it came back. Pure values.
+"""One run of a command-line agent in a folder: its input and its result. Pure values.
 
-A proposer writes errands and a runner runs them; neither knows the other.
+A proposer makes errands and a runner runs them; neither imports the other.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ PROMPT_FILE = "prompt.md"
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One start of an agent.
+    """One run of an agent, before it starts.
 
     Attributes:
-        command: The program and its arguments; the program by an absolute path.
-        folder: Where it starts, and what it may write to.
-        prompt: Its task, on its standard input and in `prompt_file`.
-        scratch: A folder beside that one, made for this errand and removed after it.
-        seconds: How long it may take.
-        readable: What it may read beside its own program.
-        shared: Files and folders of the user's that it may read and write.
-        settings: Copied from the user's home folder into its private one; relative to both.
-        moved: Variables of the user's that put one of these elsewhere, and which.
-        variables: Variables of this process that it is given beside those that every candidate may see, globs allowed.
-        environment: Variables that it is given beside those.
-        output_limit_mb: How much it may print, in MiB.
+        command: The program, as an absolute path, and its arguments.
+        folder: The working directory, which the agent may write to.
+        prompt: The task, on standard input and in `prompt_file`.
+        scratch: A temporary folder beside `folder`, created for this errand and removed after it.
+        seconds: The time limit.
+        readable: Files and folders that the agent may read, beside its own program.
+        shared: Files and folders of the user that the agent may read and write.
+        settings: Paths copied from the user's home folder into the agent's private one; relative to both.
+        moved: The user's environment variables that move one of `settings` elsewhere, each with the path it moves.
+        variables: Names of environment variables to pass on, beside those that every candidate gets; globs allowed.
+        environment: More environment variables, with their values.
+        output_limit_mb: The limit for its output, in MiB.
     """
 
     command: tuple[str, ...]
@@ -46,24 +46,24 @@ class Errand:
 
     @property
     def prompt_file(self) -> Path:
-        """Where the prompt lies while the agent works."""
+        """The file with the prompt."""
         return self.scratch / PROMPT_FILE
 
     @property
     def home(self) -> Path:
-        """The agent's own home folder, where there is a sandbox."""
+        """The agent's private home folder; used only with a sandbox."""
         return self.scratch / "home"
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How an agent came back.
+    """How an agent ended.
 
     Attributes:
-        exit_status: Negative for a signal; None when nobody saw its end.
-        output: The end of what it printed, plain text of at most 4,000 characters.
-        why: Why it was ended, such as `after 900 s`; empty where it ended by itself.
-        seconds: From its start until nothing of it was left.
+        exit_status: Negative for a signal; None if unknown.
+        output: The end of its output, plain text of at most 4,000 characters.
+        why: Why it was stopped, such as `after 900 s`; empty if it ended by itself.
+        seconds: From its start until all of its processes had ended.
     """
 
     exit_status: int | None

@@ -1,19 +1,19 @@
-"""Everything that can go wrong on our side of the line, as one tree.
+"""All exceptions of this package, as one tree.
 
     AutoresearchError
-    ├── UserError           a mistake that one sentence and one command put right; nothing was touched
-    │   └── NoRepository    git knows no repository here
-    ├── Refused             a proposal that the guard or its own form turned down; the proposer may repair it
-    │   └── NearDuplicate   it is like an earlier one; made once more, it is taken
-    ├── ProposerError       a proposer can propose nothing more, for a reason that is no proposal's; ends the session
-    ├── Spent               the user's budget for proposals is used up; ends the session as a limit does
-    ├── Stopped             the session is ending; what was running has no result
-    ├── SandboxError        a sandbox that worked at the start of the session did not start a run
-    └── GitError            git said no
+    ├── UserError           a user's mistake; one sentence says how to fix it, and nothing was touched
+    │   └── NoRepository    the folder is in no git repository
+    ├── Refused             the guard or a check refused a proposal; the proposer may repair it
+    │   └── NearDuplicate   the proposal is like an earlier one; proposed again, it is accepted
+    ├── ProposerError       the proposer itself failed (expired key, outage); ends the session
+    ├── Spent               the user's budget for proposals is used up; ends the session like any limit
+    ├── Stopped             the session is ending; a running experiment gets no result
+    ├── SandboxError        the sandbox worked at the start of the session, but failed to start a run
+    └── GitError            a git command failed
         ├── NumberTaken     another session has recorded an experiment under this number
-        └── BaseMoved       the branch is no longer where the verdict was made against
+        └── BaseMoved       the branch has moved since the verdict
 
-A crash of the candidate is not an error: it is a result (`experiment.Crash`).
+A crash of the candidate is no exception but a result (`run.Crash`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class AutoresearchError(Exception):
 
 
 class UserError(AutoresearchError):
-    """A mistake of the user's: one sentence that says what to type next."""
+    """A user's mistake; the text is one sentence that says what to type next."""
 
 
 class NoRepository(UserError):
@@ -36,11 +36,11 @@ class NoRepository(UserError):
 
 
 class Refused(AutoresearchError):
-    """A proposal is not taken; the text says why, for the proposer.
+    """A proposal was refused; the text tells the proposer why.
 
     Attributes:
-        proposal: What was meant, so that the record can name it.
-        crash: The crash that it becomes when nobody repairs it.
+        proposal: The refused proposal, for the record.
+        crash: The recorded crash if the proposal is not repaired.
     """
 
     def __init__(self, reason: str, proposal: Proposal, crash: str = CrashClass.REFUSED) -> None:
@@ -50,20 +50,20 @@ class Refused(AutoresearchError):
 
     @property
     def failure(self) -> Failure:
-        """The refusal as its proposer is told."""
+        """The refusal, for the proposer."""
         return Failure(Stage.PROPOSAL, self.crash, near_duplicate=isinstance(self, NearDuplicate))
 
 
 class NearDuplicate(Refused):
-    """A proposal is like an earlier one, of which its proposer is told once."""
+    """A proposal is like an earlier one. The proposer is warned once."""
 
 
 class ProposerError(AutoresearchError):
-    """A proposer cannot go on: a key that expired, a service that stays away. The text says what to type next."""
+    """The proposer itself failed, such as an expired key or an outage. The text says what to type next."""
 
 
 class Spent(AutoresearchError):
-    """The next request might cost more than is left of the user's budget; the text says how much that is."""
+    """The next request might cost more than what is left of the user's budget; the text has the amounts."""
 
 
 class Stopped(AutoresearchError):
@@ -71,16 +71,16 @@ class Stopped(AutoresearchError):
 
 
 class SandboxError(AutoresearchError):
-    """A run could not be started in its sandbox; the text is what that said."""
+    """A run could not be started in its sandbox; the text is the sandbox's own message."""
 
 
 class GitError(AutoresearchError):
-    """A git command failed; the text is what git said."""
+    """A git command failed; the text is git's own message."""
 
 
 class NumberTaken(GitError):
-    """The record's number belongs to another session's experiment by now."""
+    """Another session has recorded an experiment under this number."""
 
 
 class BaseMoved(GitError):
-    """The branch has moved since the verdict's base was read."""
+    """The branch has moved since the verdict."""

@@ -1,7 +1,6 @@
-"""The values that every other module speaks in.
+"""An experiment and its parts: frozen data and enums, with their arithmetic.
 
-Frozen data and enums, with the arithmetic that belongs to them. Pure: no I/O, nothing of git, of pytest or
-of the rest of this package but the runs that an experiment is made of.
+Pure: no I/O. Knows nothing of git, pytest or other packages of the project.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.run import Crash, Limits, Role, Run
 
 BASELINE = 0
-Constant = float | int | bool  # of a program: what an edit may set a name to
+Constant = float | int | bool  # a value that an edit may give to a constant of the program
 _USUAL = Limits(300.0, 30.0, 600.0)
 
 
@@ -35,27 +34,27 @@ class Direction(StrEnum):
 
     @property
     def worst(self) -> float:
-        """The value that every finite metric improves on: what a baseline is compared with."""
+        """The value that every finite metric improves on; a baseline is compared with it."""
         return math.inf if self is Direction.MINIMIZE else -math.inf
 
     def gain(self, metric: float, best: float) -> float:
-        """How much better `metric` is than `best`, in the metric's unit; positive is better."""
+        """The improvement of `metric` over `best`, in the metric's unit; positive is better."""
         return best - metric if self is Direction.MINIMIZE else metric - best
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An edit of the editable files, described.
+    """Describes an edit of the editable files.
 
     Attributes:
         description: One line: the commit's subject and the last column of `results.tsv`.
-        hypothesis: Why it should help.
-        proposer: The name of the proposer that made it.
-        source: What it was made from, such as a queued file and its hash; how a proposer knows its own again.
+        hypothesis: Why the edit should help.
+        proposer: The proposer's name.
+        source: The origin, such as a queued file and its hash; a proposer recognises its own proposals by it.
         parameters: The constants that a search set, by name.
-        repeats: The commit of an earlier candidate that this one repeats on another base, else empty.
-        expected: What it should do to the metric, in the proposer's words.
-        area: The direction of `program.md` that it belongs to, in the proposer's words.
+        repeats: The commit of an earlier candidate that this proposal repeats on another base, else empty.
+        expected: The expected effect on the metric, in the proposer's words.
+        area: Its research direction from `program.md`, in the proposer's words.
     """
 
     description: str
@@ -70,16 +69,16 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a proposer has used of a paid service, for one experiment or one request; usages can be added.
+    """A proposer's use of a paid service, for one experiment or one request; usages can be added.
 
     Attributes:
-        model: Who answered; empty where nobody was asked.
-        requests: How often it was asked.
-        input_tokens: Read at the full price.
-        output_tokens: Written, thinking included.
-        cache_read_tokens: Read from the prompt cache.
-        cache_write_tokens: Written to the prompt cache.
-        cost_usd: In US dollars; None where the model's prices are not known.
+        model: The model that answered; empty without requests.
+        requests: The number of requests.
+        input_tokens: Tokens read at the full price.
+        output_tokens: Tokens written, thinking included.
+        cache_read_tokens: Tokens read from the prompt cache.
+        cache_write_tokens: Tokens written to the prompt cache.
+        cost_usd: In US dollars; None if the model's prices are unknown.
     """
 
     model: str = ""
@@ -104,18 +103,18 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """All of them, read and written."""
+        """All tokens, read and written."""
         return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One failure of an experiment that went back to its proposer.
+    """One failure that was sent back to the proposer for repair.
 
     Attributes:
-        stage: Where it failed.
-        crash: What was wrong.
-        commit: What had been committed by then; empty where nothing was.
+        stage: The stage that failed.
+        crash: The error.
+        commit: The commit that failed; empty if nothing was committed.
     """
 
     stage: Stage
@@ -129,13 +128,13 @@ class Reason(StrEnum):
     BASELINE = "baseline"
     IMPROVED = "improved"
     SIMPLER = "simpler"
-    ACCEPTED = "accepted"  # by its tests, though the keep rule sees no gain
+    ACCEPTED = "accepted"  # the tests passed, though the keep rule sees no gain
     NOT_IMPROVED = "not-improved"
-    REGRESSION = "regression"  # not better in its first run
+    REGRESSION = "regression"  # not better in the first run
     WITHIN_NOISE = "within-noise"
     NOT_FINITE = "not-finite"
     HOPELESS = "hopeless"  # ended early
-    ASSERTION = "assertion"  # it improved, but a test said no
+    ASSERTION = "assertion"  # it improved, but a test failed
     SKIP = "skip"
     XFAIL = "xfail"
     XPASS = "xpass"
@@ -147,10 +146,10 @@ class Verdict:
     """Keep, discard or crash, with the reason and the numbers behind it.
 
     Attributes:
-        status: What git and the TSV are told.
-        reason: One of `Reason`, the class of the crash, or the word of a user's hook.
-        message: One sentence for a person.
-        gain: How much better than the incumbent, in the metric's unit; None without a metric or an incumbent.
+        status: Keep, discard or crash.
+        reason: One of `Reason`, the crash class, or a word from a user's hook.
+        message: One sentence for people.
+        gain: The improvement over the incumbent, in the metric's unit; None without a metric or an incumbent.
     """
 
     status: Status
@@ -164,15 +163,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the keep rule says of an experiment's runs; the acceptance test has the last word.
+    """The keep rule's decision on an experiment's runs; the acceptance test makes the final one.
 
     Attributes:
-        best: The estimate of the incumbent, which is the branch head, when this was judged; None for a baseline.
-        margin: What the rule demands beyond `best`.
-        decided: The rule's own verdict; None where one run decides.
-        evidence: What it saw, in a sentence.
-        probability: That the experiment is better than the incumbent, by all of its runs; None where not asked.
-        rule: Its name, as the user knows it; empty in records of earlier versions.
+        best: The estimate of the incumbent (the branch head) when the experiment was judged; None for a baseline.
+        margin: The gain that the rule requires, in the metric's unit.
+        decided: The rule's own verdict; None if one run decides.
+        evidence: The evidence as one sentence for people; nothing parses it.
+        probability: The probability that the experiment is better than the incumbent; None if not computed.
+        rule: The rule's name in `--autoresearch-confirm`; empty in records of earlier versions.
     """
 
     best: float | None = None
@@ -184,24 +183,24 @@ class Decision:
 
 
 def weighted(screen: float, confirmations: Sequence[float]) -> float:
-    """The mean with the first run at half weight. By differences: runs that are equal have that very mean."""
+    """The mean with the first run at half weight. It sums differences, so the mean of equal runs is exact."""
     weight = 0.5 + len(confirmations)
     mean = screen + sum(metric - screen for metric in confirmations) / weight
     if math.isfinite(mean) or not all(map(math.isfinite, (screen, *confirmations))):
         return mean
-    return sum((screen * (0.5 / weight), *(metric / weight for metric in confirmations)))  # no sum leaves the range
+    return sum((screen * (0.5 / weight), *(metric / weight for metric in confirmations)))  # no sum overflows
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What rows must share to be compared, and what every record says of its surroundings.
+    """The conditions of a measurement. Results are compared only if hardware, harness and data are the same.
 
     Attributes:
         profile: The hardware class.
-        hardware_key: Rows are compared only within one.
-        harness_hash: Of the frozen paths; rows are compared only within one.
-        data_hash: Of the prepared data; rows are compared only within one.
-        sandbox: What held the training process, in words that begin with `none` where nothing did.
+        hardware_key: Identifies the hardware.
+        harness_hash: Hash of the frozen paths.
+        data_hash: Hash of the prepared data.
+        sandbox: The sandbox of the training process, in words; they begin with `none` if there was no sandbox.
     """
 
     profile: str = ""
@@ -212,40 +211,40 @@ class Setting:
 
     @property
     def confined(self) -> bool:
-        """Whether a sandbox held the training process."""
+        """Whether training ran in a sandbox."""
         return self.sandbox.partition(" ")[0] != "none"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Experiment:
-    """One numbered attempt: a proposal, its runs and, once it is judged, the verdict.
+    """One numbered attempt: a proposal, its runs and the verdict.
 
     Attributes:
         number: 0 for the baseline.
-        tag: The campaign.
-        commit: What was trained; the base when the proposal was refused.
+        tag: The campaign's name.
+        commit: The commit that was trained; the base if the proposal was refused.
         base: The branch head that the proposal was made from.
         tree: The git tree of `commit`.
-        program: The digest of its editable files by their syntax; empty in records of earlier versions.
-        proposal: What was tried.
+        program: Digest of the editable files' syntax; empty in records of earlier versions.
+        proposal: The proposal.
         runs: Every training process, in order.
-        limits: What each run might use.
-        metric_name: The name under which the metric is printed.
-        direction: Which way it improves.
-        decision: What the keep rule says of its runs.
-        refusal: Why the proposal was never run, or None.
-        verdict: None until it is judged.
-        setting: What it can be compared with.
-        program_hash: Of `program.md` when the proposal was made.
-        repairs: The failures that went back to the proposer before this came of it.
-        usage: What its proposer has used for it.
-        constants: The constants that its edit set, by name, where it did nothing else.
-        simpler: Whether its program is smaller than its base's by a hundredth or more.
+        limits: The limits of each run.
+        metric_name: The metric's name in the output.
+        direction: Which way the metric improves.
+        decision: The keep rule's decision.
+        refusal: Why the proposal was refused without a run, or None.
+        verdict: None until the experiment is judged.
+        setting: The conditions of the measurement.
+        program_hash: Hash of `program.md` when the proposal was made.
+        repairs: The failures that the proposer repaired before this result.
+        usage: The proposer's use of a paid service.
+        constants: The constants that the edit set, by name; empty if the edit did anything else.
+        simpler: Whether the program is smaller than its base by 1% or more.
         comparable: Whether its loss curve can be compared with its base's.
-        lines_added: Lines of the editable files that it has and its base has not; `lines_removed` the other way round.
-        notes: The proposer's notes as it rewrote them with this experiment; empty where it left them alone.
+        lines_added: Lines added to the editable files; `lines_removed` counts the removed ones.
+        notes: The proposer's notes as rewritten with this experiment; empty if unchanged.
         timings: Seconds by stage.
-        planned_number: What it was to be called, where another session took that number first; else None.
+        planned_number: The number at first, if another session took it; else None.
         finished_at: When it was judged, in seconds since the epoch.
     """
 
@@ -278,21 +277,21 @@ class Experiment:
     finished_at: float = 0.0
 
     def __repr__(self) -> str:
-        return f"<experiment {self.number:04d}>"  # short: it stands in every assertion message
+        return f"<experiment {self.number:04d}>"  # short, because every assertion message shows it
 
     @property
     def crash(self) -> Crash | None:
-        """Why there is no metric, or None. A run that is made again leaves it to the next one."""
+        """Why there is no metric, or None. Only the last run counts."""
         return self.refusal or (self.last_run.crash if self.last_run else None)
 
     @property
     def own_runs(self) -> tuple[Run, ...]:
-        """The runs of its own commit, but for those that count for nothing."""
+        """The runs of its own commit that count, which are those that are not inconclusive."""
         return tuple(run for run in self.runs if not run.commit and not run.inconclusive)
 
     @property
     def hopeless(self) -> str:
-        """Why its last run was ended early, in a sentence; empty where none was."""
+        """Why its last run was stopped early, as one sentence; empty if it was not."""
         return self.last_run.hopeless if self.last_run and self.last_run.stopped else ""
 
     @property
@@ -307,14 +306,16 @@ class Experiment:
 
     @property
     def _counted(self) -> tuple[Run, ...]:
-        """The runs that count: those with a metric, or all where none has one."""
+        """Its own runs with a metric, or all of them if none has one."""
         own = self.own_runs
         return tuple(run for run in own if run.metric is not None) or own
 
     @property
     def metric(self) -> float:
-        """The estimate over all its runs: their mean, the first at half weight where others confirm it, since it was
-        selected by that. NaN when there is none, or a run of it was ended early: what others showed was not enough."""
+        """The estimate over all its runs, which is their mean; NaN without one, or if a run was stopped early.
+
+        The first run of a confirmed candidate has half weight, because the candidate was selected by it.
+        """
         if self.hopeless:
             return math.nan
         runs = [run for run in self.own_runs if run.metric is not None]
@@ -325,32 +326,32 @@ class Experiment:
         values = [run.metric for run in runs if run.metric is not None]
         try:
             return math.fsum(values) / len(values) if values else math.nan
-        except OverflowError:  # the sum is larger than any number, the mean is not
+        except OverflowError:  # the sum overflows, the mean does not
             return math.fsum(value / len(values) for value in values)
 
     @property
     def measured(self) -> bool:
-        """Whether there is a metric: it is no crash, and was not ended before it had one."""
+        """Whether there is a metric: it did not crash and was not stopped early."""
         return self.crash is None and not math.isnan(self.metric)
 
     @property
     def best(self) -> float:
-        """What has to be beaten; for a baseline, what every finite metric improves on."""
+        """The estimate to beat; for a baseline, the value that every finite metric improves on."""
         return self.direction.worst if self.decision.best is None else self.decision.best
 
     @property
     def margin(self) -> float:
-        """What the keep rule demands beyond `best`."""
+        """The gain that the keep rule requires, in the metric's unit."""
         return self.decision.margin
 
     @property
     def gain(self) -> float:
-        """How much better than `best`, in the metric's unit; positive is better, whatever the direction."""
+        """The improvement over `best`, in the metric's unit; positive is better, whatever the direction."""
         return self.direction.gain(self.metric, self.best)
 
     @property
     def training_seconds(self) -> float:
-        """The longest training time of any run that counts."""
+        """The longest training time of the runs that count, in seconds."""
         return max((run.training_seconds for run in self._counted), default=0.0)
 
     @property
@@ -359,12 +360,12 @@ class Experiment:
 
     @property
     def peak_memory_mb(self) -> float:
-        """The largest memory of any run that counts, seen from outside, in MiB."""
+        """The largest memory of the runs that count, measured from outside, in MiB."""
         return max((run.peak_memory_mb for run in self._counted), default=0.0)
 
     @property
     def allocator_mb(self) -> float | None:
-        """The largest peak of the allocator of any run that counts, as training printed it, in MiB, or None."""
+        """The largest allocator peak of the runs that count, as training printed it, in MiB, or None."""
         return max((run.allocator_mb for run in self._counted if run.allocator_mb is not None), default=None)
 
     @property
@@ -373,7 +374,7 @@ class Experiment:
 
     @property
     def seconds(self) -> float:
-        """What the experiment cost: all its stages, in seconds."""
+        """The duration of all its stages together, in seconds."""
         return math.fsum(self.timings.values())
 
     def judged(self, verdict: Verdict, finished_at: float) -> Experiment:

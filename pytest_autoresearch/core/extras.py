@@ -1,4 +1,4 @@
-"""Libraries that an extra of this distribution brings, such as `pytest-autoresearch[search]`."""
+"""Libraries that an extra installs, such as `pytest-autoresearch[search]`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ def need(extra: str, library: str, what: str, otherwise: str = "") -> None:
     """Check that a library is installed, before anything is touched.
 
     Args:
-        extra: What brings it.
+        extra: The extra that installs it.
         library: The module to look for; it is not imported.
-        what: What needs it.
+        what: The feature that needs it.
         otherwise: What else the user can do.
 
     Raises:
-        UserError: The library is not installed; the sentence says what to type.
+        UserError: The library is not installed.
     """
     if find_spec(library) is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What went wrong with a proposal, as its proposer is told. Pure."""
+"""The failure of a proposal, as reported to its proposer. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pytest_autoresearch.core.run import Crash
 class Stage(StrEnum):
     """Where an experiment failed."""
 
-    PROPOSAL = "proposal"  # it could not be put into the tree, or a guard refused it
-    PREFLIGHT = "preflight"  # before its clock was started
+    PROPOSAL = "proposal"  # it could not be applied, or a guard refused it
+    PREFLIGHT = "preflight"  # before its clock started
     RUN = "run"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a proposal goes back to its proposer; its text is what the proposer is told.
+    """Why a proposal goes back to its proposer; `str()` is the text for the proposer.
 
     Attributes:
-        stage: Where it failed.
-        crash: What was wrong.
-        log: The end of what the run said; empty where there was no run.
-        near_duplicate: Whether nothing failed: the proposal is like an earlier one, and is taken if made once more.
+        stage: The stage that failed.
+        crash: The error.
+        log: The end of the run's output; empty without a run.
+        near_duplicate: Whether it is only a warning: the proposal is like an earlier one, and is accepted if repeated.
     """
 
     stage: Stage

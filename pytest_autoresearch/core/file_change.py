@@ -1,4 +1,4 @@
-"""One path that a proposal changed, as git sees it."""
+"""A file that a proposal changed, as git sees it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class FileChange:
     Attributes:
         path: Relative to the repository's top, with slashes.
         kind: `A`dded, `M`odified, `D`eleted or `T`ype changed.
-        regular: Whether it is a plain file afterwards, with the mode it had before.
-        size: In bytes, afterwards.
-        twin: Another path of the tree that a file system may take for the same: but for case, or the way in which an
-            accent is written. Empty where there is none.
+        regular: Whether it is a plain file after the change, with its old mode.
+        size: After the change, in bytes.
+        twin: Another path of the tree that some file systems cannot tell from this one, because they differ only in
+            case or in the encoding of accents. Empty if there is none.
     """
 
     path: str

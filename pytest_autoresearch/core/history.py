@@ -1,4 +1,4 @@
-"""What a set of records says together: the kept line, and what is owed a verdict. Pure."""
+"""Questions to a set of records: the chain of keeps, and the candidates without a verdict. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, St
 def chain(records: Iterable[Experiment]) -> list[Experiment]:
     """The keeps in the order of the branch, the baseline first.
 
-    Two sessions that share a campaign may keep a lower number after a higher one, so the order is that of the bases.
+    They are ordered by their bases, not by number: with two sessions, a lower number may be kept after a higher one.
     """
     keeps = [record for record in records if record.verdict and record.verdict.status is Status.KEEP]
     after = {record.base: record for record in keeps if record.number != BASELINE}
@@ -21,10 +21,10 @@ def chain(records: Iterable[Experiment]) -> list[Experiment]:
 
 
 def untried(records: Iterable[Experiment], waiting: Iterable[Experiment]) -> list[Experiment]:
-    """Candidates that are owed a verdict, oldest first.
+    """Candidates without a valid verdict, oldest first.
 
-    Those that a session left without one, and those that were measured against a base that had moved by then; less
-    those that a later record repeats. Nothing needs to be deleted to take one off the list.
+    These are candidates that a session could not judge, and stale ones, which were measured against an old base.
+    A candidate leaves the list when a later record repeats it; nothing has to be deleted.
     """
     done, left = list(records), list(waiting)
     repeated = {candidate.proposal.repeats for candidate in (*done, *left)}

@@ -1,4 +1,4 @@
-"""The permanent account of an experiment as JSON: `encode` and `decode`. Pure."""
+"""Encodes and decodes an experiment's record as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pytest_autoresearch.core.experiment import Constant, Experiment, Reason
 from pytest_autoresearch.core.run import Crash, Run
 
 SCHEMA = 1
-_LOG_CHARACTERS = 2000  # a crash is explained by its record alone; everything else is in the artifacts
+_LOG_CHARACTERS = 2000  # the record of a crash explains it without the log file, which may be deleted
 
-# In the order of the document, in which proposal, verdict and decision are not nested.
+# The order in the document. Proposal, verdict and decision are not nested.
 _FIELDS = (
     "schema", "number", "tag", "status", "reason", "message", "commit", "base", "tree", "program",
     "description", "hypothesis", "proposer", "source", "parameters", "repeats", "expected", "area",
@@ -24,18 +24,18 @@ _FIELDS = (
     "refusal", "runs", "limits", "setting", "program_hash", "repairs", "usage", "constants", "simpler", "comparable",
     "lines_added", "lines_removed", "notes", "planned_number", "timings", "finished_at",
 )  # fmt: skip
-_LATER = (  # which records of earlier versions do not have
+_LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
     "simpler", "comparable", "lines_added", "lines_removed", "notes",
 )  # fmt: skip
-_REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # the metric is for people: the runs say it
+_REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
 
 T = TypeVar("T")
 
 
 def encode(experiment: Experiment) -> str:
-    """The JSON document of a record, schema version first."""
+    """The JSON document of an experiment's record."""
     nested = to_json(experiment)
     flat = nested | nested["proposal"] | nested["decision"] | (nested["verdict"] or _NO_VERDICT)
     flat |= {"schema": SCHEMA, "metric": to_json(experiment.metric)}
@@ -43,29 +43,29 @@ def encode(experiment: Experiment) -> str:
 
 
 def decode(text: str) -> Experiment:
-    """The experiment that `encode` wrote.
+    """The experiment of a document that `encode` wrote.
 
     Raises:
-        ValueError: It is no record, or one of a schema that this version does not know.
+        ValueError: The text is no record, or has an unknown schema.
     """
     flat = document(text, SCHEMA, "record", _REQUIRED)
     verdict = None if flat["status"] is None else flat
     return from_json({**flat, "proposal": flat, "decision": flat, "verdict": verdict}, Experiment)
 
 
-# ------------------------------------------------------------------------------------------------ of any record
+# ------------------------------------------------------------------------------------------- for every kind of record
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON can hold it: infinities and NaN are strings, which any reader of JSON takes."""
+    """A value as plain JSON data; infinities and NaN become strings, because standard JSON has no such numbers."""
     return _converter.unstructure(value)
 
 
 def document(text: str, schema: int, name: str, required: Iterable[str]) -> dict[str, Any]:
-    """The JSON document of a record.
+    """The parsed JSON document of a record.
 
     Raises:
-        ValueError: It is none, lacks what is required, or has another schema.
+        ValueError: The text is no such document, a required field is missing, or the schema is another one.
     """
     found = json.loads(text)
     if not isinstance(found, dict):
@@ -78,10 +78,10 @@ def document(text: str, schema: int, name: str, required: Iterable[str]) -> dict
 
 
 def from_json(value: Any, kind: type[T]) -> T:
-    """The value that `to_json` was given. Fields that are not known are passed over.
+    """The inverse of `to_json`. Unknown fields are ignored.
 
     Raises:
-        ValueError: It is of no such kind.
+        ValueError: The data does not fit the type.
     """
     try:
         return _converter.structure(value, kind)
@@ -90,7 +90,7 @@ def from_json(value: Any, kind: type[T]) -> T:
 
 
 def _only(value: Any, kind: type[T]) -> T:
-    """A value that has the type already: numbers alone are converted."""
+    """The value, which must have the type already."""
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} instead of {kind.__name__}")
     return value

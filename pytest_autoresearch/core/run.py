@@ -1,4 +1,4 @@
-"""One training process: what it may use, what it gave back, where it is. Pure; imports nothing of the project."""
+"""One training process: its limits, its result, its progress. Pure; imports nothing of the project."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may use.
+    """The limits of one run.
 
     Attributes:
         budget_seconds: Training seconds, from `harness.begin()` on.
         startup_seconds: Seconds before training begins (imports, building, compiling).
-        deadline_seconds: Hard limit of the whole training process.
-        memory_limit_mb: Memory of the process tree, in MiB: on the device where it has one, else resident; infinite
-            where there is no limit.
+        deadline_seconds: Hard timeout of the whole training process.
+        memory_limit_mb: Memory of the process tree, in MiB: device memory on a GPU, else resident memory; infinite
+            without a limit.
     """
 
     budget_seconds: float
@@ -28,26 +28,26 @@ class Limits:
 
 
 class CrashClass(StrEnum):
-    """What kind of crash it is."""
+    """The kind of a crash."""
 
     SYNTAX = "syntax"
     IMPORT = "import"
-    OOM = "oom"  # out of memory, by the allocator's own error
+    OOM = "oom"  # the allocator reported that it is out of memory
     NAN = "nan"
     TIMEOUT = "timeout"
     OVER_BUDGET = "over-budget"
-    OVER_MEMORY = "over-memory"  # as seen from outside
+    OVER_MEMORY = "over-memory"  # measured from outside
     OVER_DISK = "over-disk"
     OVER_PROCESSES = "over-processes"
-    OVER_OUTPUT = "over-output"  # of an agent; a run may print what it likes
+    OVER_OUTPUT = "over-output"  # agents only; the output of a run has no limit
     UNWATCHED = "unwatched"
     NO_METRIC = "no-metric"
-    REJECTED = "rejected"  # the scorer found that the metric is not what it seems
+    REJECTED = "rejected"  # the scorer found that the metric is not genuine
     REFUSED = "refused"
     NO_PROPOSAL = "no-proposal"
-    HOPELESS = "hopeless"  # how a process is ended early; a run that was is no crash
-    EXIT = "exit"  # with a status
-    SIGNAL = "signal"  # with a number
+    HOPELESS = "hopeless"  # why a process was stopped early; its run is no crash
+    EXIT = "exit"  # with an exit status in `Crash.code`
+    SIGNAL = "signal"  # with its number in `Crash.code`
     OTHER = "other"  # a word of a user's hook, or of another version
 
 
@@ -62,9 +62,9 @@ class Crash:
     """Why there is no metric.
 
     Attributes:
-        kind: The class.
-        message: One sentence, or the line of the log that says it.
-        code: The exit status or the number of the signal; None for other classes, and where nobody knows.
+        kind: The crash class.
+        message: One sentence, or the line of the log with the error.
+        code: The exit status or signal number; None if unknown, and for other classes.
         word: The reason of the class `OTHER`; empty for other classes.
     """
 
@@ -75,7 +75,7 @@ class Crash:
 
     @classmethod
     def of(cls, reason: str, message: str) -> Crash:
-        """The crash with a reason as people and records have it."""
+        """The crash with a reason as shown and recorded."""
         if numbered := _NUMBERED.fullmatch(reason):
             return cls(CrashClass(numbered[1]), message, int(numbered[2]) if numbered[2] else None)
         kind = _UNNUMBERED.get(reason)
@@ -83,7 +83,7 @@ class Crash:
 
     @property
     def reason(self) -> str:
-        """The class as people and records have it, such as `oom`, `exit 1` or `signal 9`."""
+        """The class as shown and recorded, such as `oom`, `exit 1` or `signal 9`."""
         if self.kind is CrashClass.OTHER:
             return self.word
         if self.kind not in (CrashClass.EXIT, CrashClass.SIGNAL):
@@ -95,49 +95,46 @@ class Crash:
 
 
 class Role(StrEnum):
-    """What a run was made for."""
+    """The purpose of a run."""
 
     BASELINE = "baseline"
-    SCREEN = "screen"  # a candidate's first
+    SCREEN = "screen"  # a candidate's first run
     CONFIRM = "confirm"
-    INCUMBENT = "incumbent"  # the branch's head, run again beside a candidate
+    INCUMBENT = "incumbent"  # the branch head, run again while a candidate is undecided
     AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training process: what it was given and what it gave back.
+    """The result of one training process.
 
     Attributes:
         seed: Passed to training as AUTORESEARCH_SEED.
-        role: What it was made for.
-        commit: What was run, where that is not the experiment's own commit; else empty.
-        losses: What training printed, smoothed, at the checkpoints of `curve`; None at those that it did not reach.
-        bar: The metric that it was raced against; None where it was not raced.
-        hopeless: Why its losses could not come to that, in a sentence; empty where they could. Without a metric it was
-            ended there, with one it was let finish to see whether the race was right.
-        inconclusive: What was wrong with the machine while it ran, in a sentence: then it counts for nothing, and was
-            made again.
-        metric: The metric that counts, or None when the run crashed.
+        role: Its purpose.
+        commit: The commit that was run; empty for the experiment's own commit.
+        losses: The smoothed training loss at the checkpoints of `loss_curve`; None where not reached.
+        bar: The racing threshold: the metric that the run had to beat; None if the run was not raced.
+        hopeless: Why its losses could not reach `bar`, as one sentence; else empty. A hopeless run without a metric was
+            stopped early. A hopeless run with a metric is a control run, which checks the racing.
+        inconclusive: What disturbed the run, as one sentence; such a run does not count and was repeated.
+        metric: The metric that counts, or None if the run crashed or was stopped.
         reported: The metric as the training command printed it, or None.
         metrics: Every number of the summary block, under its printed name.
-        training_seconds: Seconds inside the budget, by the parent's clock where training is gated by it.
+        training_seconds: Seconds inside the budget, by the parent's clock if training is gated by it.
         startup_seconds: Seconds before training began.
-        score_seconds: Seconds that the scorer took.
+        score_seconds: Duration of the scoring, in seconds.
         total_seconds: Seconds from the start of the process to the metric.
-        peak_memory_mb: Largest memory seen from outside, in MiB: what the limit is held against.
-        memory_from: What that is: `resident` memory, memory of the device `by process` or by `device growth`.
-        resident_mb: Largest resident memory of the process tree, in MiB.
+        peak_memory_mb: Peak memory measured from outside, in MiB; the memory limit applies to it.
+        memory_from: How `peak_memory_mb` was measured: `resident`, or device memory `by process` or by `device growth`.
+        resident_mb: Peak resident memory of the process tree, in MiB.
         allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
-        lane: Where it ran.
+        lane: The lane that ran it.
         device: The GPU's UUID, else empty.
-        others: Other processes seen on that GPU during training, those that only draw marked; None where there is no
-            telling.
-        throttling: Why its clock was held down during training, and in which share of the looks, 0 to 1; None where
-            there is no telling.
-        variables: What it was given beyond the campaign's variables: those for a run that follows one out of memory.
-        score_transport: How the model's answers reached the scorer, as it says; empty where it says nothing.
-        exit_status: Of the training process; negative for a signal, None when it was never started.
+        others: Other processes on the GPU during training; those that only draw are marked. None if unknown.
+        throttling: Reasons for throttling during training, each with its share of the looks, 0 to 1; None if unknown.
+        variables: Environment variables beyond the campaign's, for a retry after running out of memory.
+        score_transport: How the model's answers reached the scorer, as the scorer reports it; empty if not reported.
+        exit_status: Of the training process; negative for a signal, None if it was never started.
         crash: Why there is no metric, or None.
         log: The end of the output.
     """
@@ -172,13 +169,13 @@ class Run:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was ended early, as hopeless: it has no metric, and is no crash."""
+        """Whether the run was stopped early as hopeless: it has no metric, and is no crash."""
         return bool(self.hopeless) and self.metric is None and self.crash is None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a running experiment is, as far as its output says.
+    """The progress of a running experiment, from its output.
 
     Attributes:
         phase: `proposing`, `preflight`, `training` or `scoring`.
@@ -187,8 +184,8 @@ class Progress:
         seconds: Seconds inside the phase.
         remaining_seconds: Training seconds left; None outside training.
         memory_mb: Memory of the process tree now, in MiB.
-        run: Which of the experiment's runs it is, by the name of its log; empty for the first.
-        losses: Of training so far, at the checkpoints of `curve`.
+        run: The log name of the run; empty for the experiment's first run.
+        losses: The training loss so far, at the checkpoints of `loss_curve`.
     """
 
     phase: str

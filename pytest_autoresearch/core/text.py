@@ -1,8 +1,8 @@
-"""Text that comes from elsewhere, made fit to print. Pure."""
+"""Makes text from other programs safe to print. Pure."""
 
 from __future__ import annotations
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space, line end or control character as one space."""
+    """The text as one line: whitespace, line ends and control characters become single spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

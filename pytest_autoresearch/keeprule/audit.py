@@ -1,6 +1,6 @@
-"""The final audit: first and last commit of a campaign, measured anew, and what may be said of their difference.
+"""The final audit: re-measures the first and the last commit of a campaign and tests their difference.
 
-Pure: numbers in, numbers and sentences out, and the text of an audit's record. How a run is made is decided elsewhere.
+Pure: numbers in, numbers and sentences out; also encodes an audit's record. Knows nothing of how a run is made.
 """
 
 from __future__ import annotations
@@ -19,43 +19,45 @@ from pytest_autoresearch.keeprule import student_t
 from pytest_autoresearch.keeprule.noise import Sample
 
 SCHEMA = 1
-_FIELDS = (  # of its record, in their order
+_FIELDS = (  # of the record, in order
     "schema", "tag", "first", "last", "last_number", "metric_name", "direction", "rows",
     "sentence", "gain", "interval", "p", "freedom", "shown", "runs", "limits", "setting", "finished_at",
 )  # fmt: skip
 RUNS = 5  # of each commit
-LEAST_RUNS = 2  # with a metric, for a variance
+LEAST_RUNS = 2  # of each commit, with a metric: a variance needs two
 LEVEL = 0.01
 COVERAGE = 0.95
 
 
 class AuditSide(StrEnum):
-    """One of the two commits."""
+    """Which of the two commits."""
 
     FIRST = "first"
     LAST = "last"
 
 
 class Rows(StrEnum):
-    """What the runs of an audit were scored on."""
+    """The validation rows of an audit."""
 
     AUDIT = "audit"  # rows that no verdict used
-    VERDICT = "verdict"  # those that every verdict used: the harness has no others
+    VERDICT = "verdict"  # the rows that every verdict used, because the harness has no others
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One run of an audit, before it is made."""
+    """One planned run of an audit."""
 
     side: AuditSide
     seed: int
 
 
 def turns(runs: int, known: Iterable[int]) -> tuple[Turn, ...]:
-    """So many runs of each commit, in the order first, last, last, first, first …: what drifts evenly cancels.
+    """The plan of an audit, in the order first, last, last, first, first …, so that a steady drift cancels.
 
     Args:
-        known: The seeds of every run so far: none comes again, and no two runs share one, which would tie them.
+        runs: The number of runs of each commit.
+        known: The seeds of all runs so far. No planned run reuses one, and each gets its own, so that runs are
+            independent.
     """
     pairs = ((AuditSide.FIRST, AuditSide.LAST), (AuditSide.LAST, AuditSide.FIRST))
     sides = [side for number in range(runs) for side in pairs[number % 2]]
@@ -65,13 +67,13 @@ def turns(runs: int, known: Iterable[int]) -> tuple[Turn, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much better the last commit is than the first.
+    """The difference between the last commit and the first.
 
     Attributes:
         gain: The difference of the two means, in the metric's unit; positive is better, whatever the direction.
-        margin: Half of its two-sided 95% interval.
-        p: One-sided: how likely a gain as clear as this would be if there were none.
-        freedom: Degrees of freedom, by Welch and Satterthwaite; infinite where no run differs from another.
+        margin: Half the width of its two-sided 95% interval.
+        p: The one-sided p-value: the probability of such a gain if the last commit were no better.
+        freedom: Degrees of freedom (Welch-Satterthwaite); infinite if all runs are equal.
     """
 
     gain: float
@@ -81,12 +83,12 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether that is enough to claim a gain."""
+        """Whether the gain is significant."""
         return self.p <= LEVEL
 
 
 def compare(first: Sequence[float], last: Sequence[float], direction: Direction) -> Difference:
-    """Welch's test, which does not take the two commits to be equally noisy.
+    """Welch's test, which does not assume that the two commits are equally noisy.
 
     `t = (m1 - m2) / sqrt(v1/n1 + v2/n2)`, with `(v1/n1 + v2/n2)^2 / ((v1/n1)^2/(n1-1) + (v2/n2)^2/(n2-1))` degrees of
     freedom: B. L. Welch, Biometrika 34 (1947), 28-35.
@@ -98,10 +100,10 @@ def compare(first: Sequence[float], last: Sequence[float], direction: Direction)
     if min(sample.runs for sample in samples) < LEAST_RUNS:
         raise ValueError("two runs of each commit are the least that has a variance")
     gain = direction.gain(samples[1].mean, samples[0].mean)
-    # Roots of the variances of the two means: their squares may be too large, or too small, for a number.
+    # Standard errors of the two means, not variances: a square may overflow or underflow.
     errors = [sample.spread / math.sqrt(sample.runs * (sample.runs - 1)) for sample in samples]
     error = math.hypot(*errors)
-    if error == 0:  # of few runs of a coarse metric that may be chance
+    if error == 0:  # a few equal values of a coarse metric may be chance
         sure = gain > 0 and min(sample.runs for sample in samples) >= RUNS
         return Difference(gain, 0.0, 0.0 if sure else 1.0, math.inf)
     if not (math.isfinite(error) and math.isfinite(gain)):
@@ -118,18 +120,19 @@ def compare(first: Sequence[float], last: Sequence[float], direction: Direction)
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Two commits of a campaign, run anew.
+    """An audit with its runs.
 
     Attributes:
-        tag: The campaign.
-        first: The commit that it began with, and `last` the one that it had come to.
-        last_number: The experiment that was kept as `last`.
-        metric_name: What was measured.
-        direction: Which way it improves.
-        rows: What it was measured on.
-        runs: Every run in its order, with its seed; `commit` says of which of the two.
-        limits: What each run might use.
-        setting: What it can be compared with.
+        tag: The campaign's name.
+        first: The campaign's first commit.
+        last: The campaign's last keep.
+        last_number: The number of the experiment with the commit `last`.
+        metric_name: The metric's name.
+        direction: Which way the metric improves.
+        rows: The validation rows.
+        runs: All runs in order; `Run.commit` is one of the two commits.
+        limits: The limits of each run.
+        setting: The conditions of the measurement.
         finished_at: In seconds since the epoch.
     """
 
@@ -146,37 +149,37 @@ class Audit:
     finished_at: float
 
     def metrics(self, side: AuditSide) -> list[float]:
-        """The metrics of one commit's runs, less those that have none."""
+        """The metrics of one commit's runs, without crashed and inconclusive ones."""
         commit = self.first if side is AuditSide.FIRST else self.last
         return [run.metric for run in self._counted if run.commit == commit and run.metric is not None]
 
     @property
     def _counted(self) -> tuple[Run, ...]:
-        """The runs that were not disturbed."""
+        """The runs that are not inconclusive."""
         return tuple(run for run in self.runs if not run.inconclusive)
 
     @property
     def difference(self) -> Difference | None:
-        """None where too many runs crashed to say anything."""
+        """The difference between the two commits; None if too many runs crashed."""
         first, last = map(self.metrics, AuditSide)
         return compare(first, last, self.direction) if min(len(first), len(last)) >= LEAST_RUNS else None
 
     @property
     def crashes(self) -> tuple[Run, ...]:
-        """The runs without a metric that were not made again with one."""
+        """The crashed runs, without those that succeeded when repeated."""
         measured = {run.seed for run in self._counted if run.metric is not None}
         return tuple(run for run in self._counted if run.metric is None and run.seed not in measured)
 
     @property
     def shown(self) -> bool:
-        """Whether it shows an improvement."""
+        """Whether the audit shows an improvement."""
         return self.difference is not None and self.difference.shown
 
 
 def of(audits: Iterable[Audit], line: Sequence[Experiment]) -> Audit | None:
-    """The audit of these keeps, baseline first: the first that could say something.
+    """The earliest audit of these keeps that has a result, or None; `line` starts with the baseline.
 
-    Not the latest: whoever may ask until the answer is yes will get it from luck alone.
+    The earliest, not the latest: by repeating audits until one shows a gain, luck alone would show one.
     """
     if len(line) < 2:
         return None
@@ -185,12 +188,13 @@ def of(audits: Iterable[Audit], line: Sequence[Experiment]) -> Audit | None:
     return next((one for one in found if one.difference), found[0] if found else None)
 
 
-# ------------------------------------------------------------------------------------------------------ in words
+# ------------------------------------------------------------------------------------------------------ sentences
 
 
 def sentence(audit: Audit) -> str:
-    """What may be quoted: the difference with its interval and p, and on what it was measured."""
-    where = "on rows that no verdict used" if audit.rows is Rows.AUDIT else "on fresh seeds, on the verdicts' own rows"
+    """The result that may be quoted: the difference, its interval, its p-value and the rows."""
+    fresh = audit.rows is Rows.AUDIT
+    where = "on rows that no verdict used" if fresh else "on fresh seeds, on the validation rows that decided"
     found = audit.difference
     if found is None:
         return f"audited {where}: {audit.metric_name} cannot be compared, {_crashes(audit, 'of its runs')}"
@@ -206,14 +210,14 @@ def sentence(audit: Audit) -> str:
 
 
 def claim(audit: Audit | None) -> str:
-    """The same in a few words, for a summary."""
+    """The result in a few words, for a summary."""
     if audit is None:
         return "not audited"
     found = audit.difference
     if found is None:
-        return "the audit could say nothing"
+        return "the audit has no result: too many runs crashed"
     value, margin = rounded(found.gain, found.margin)
-    where = "" if audit.rows is Rows.AUDIT else ", on the verdicts' own rows"
+    where = "" if audit.rows is Rows.AUDIT else ", on the validation rows that decided"
     said = f"{value} ± {margin} ({probability(found.p)}{where})"
     return f"audited gain {said}" if found.shown else f"the audit shows no gain: {said}"
 
@@ -226,11 +230,11 @@ def probability(p: float) -> str:
 
 
 def rounded(value: float, margin: float) -> tuple[str, str]:
-    """A value and its margin, with as many decimals as the margin makes sense of."""
+    """A value and its margin as text, rounded to the precision of the margin."""
     if not (0 < margin < math.inf):
         return f"{value:.6g}", f"{margin:g}"
     places = -math.floor(math.log10(margin))
-    if margin * 10**places < 2.999 or abs(value) < 10 * margin:  # one digit would lose too much of what it says
+    if margin * 10**places < 2.999 or abs(value) < 10 * margin:  # one digit would be too coarse
         places += 1
     places = max(places, 0)
     if places <= 12 and abs(value) < 1e12:
@@ -243,11 +247,11 @@ def _crashes(audit: Audit, of: str) -> str:
     return f"{len(audit.crashes)} {of} crashed" + (f", the first by {one_line(str(crash))[:200]}" if crash else "")
 
 
-# ------------------------------------------------------------------------------------------------------ its record
+# ------------------------------------------------------------------------------------------------------ the record
 
 
 def encode(audit: Audit) -> str:
-    """The JSON document of an audit's record, schema version first."""
+    """The JSON document of an audit's record."""
     found = audit.difference
     known = to_json(audit) | {
         "schema": SCHEMA,
@@ -262,9 +266,9 @@ def encode(audit: Audit) -> str:
 
 
 def decode(text: str) -> Audit:
-    """The audit that `encode` wrote; what is derived from its runs is worked out again.
+    """The audit of a document that `encode` wrote. The results are computed again from the runs.
 
     Raises:
-        ValueError: It is no such record, or one of a schema that this version does not know.
+        ValueError: The text is no such record, or has an unknown schema.
     """
     return from_json(document(text, SCHEMA, "audit", ()), Audit)

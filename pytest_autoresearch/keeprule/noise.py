@@ -1,4 +1,4 @@
-"""How much the metric differs between runs of one program: what is measured of it, and what is believed before.
+"""The noise: how much the metric varies between runs of one program, estimated from runs and a prior.
 
 Pure: numbers in, numbers out. Knows nothing of verdicts.
 """
@@ -10,18 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 
-EXACT = 1e-7  # a metric that differs by less than this share of itself between seeds is deterministic
+EXACT = 1e-7  # relative difference between seeds below which a metric counts as deterministic
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Runs of one commit on seeds that differ. A run that was chosen for its metric is not for here.
+    """Runs of one commit on different seeds. Runs that were selected by their metric must not be included.
 
     Attributes:
-        runs: How many.
-        mean: Of their metrics; 0 where there are none.
-        spread: The root of the sum of the squared differences from the mean. A root, since the squares of a metric
-            near the ends of what a number can hold would leave it.
+        runs: The number of runs.
+        mean: The mean metric; 0 without runs.
+        spread: The root of the sum of squared differences from the mean; the root, because the sum may overflow.
     """
 
     runs: int = 0
@@ -30,27 +29,27 @@ class Sample:
 
     @classmethod
     def of(cls, metrics: Iterable[float]) -> Sample:
-        """The sample of these."""
+        """The sample of these metrics."""
         return reduce(cls.plus, metrics, cls())
 
     def plus(self, metric: float) -> Sample:
-        """The sample with one run more."""
+        """The sample with one more run."""
         runs = self.runs + 1
         if runs == 1:
             return Sample(1, float(metric))
         away = metric - self.mean
-        if math.isinf(away) and math.isfinite(metric):  # further apart than a number can say
+        if math.isinf(away) and math.isfinite(metric):  # the difference overflows
             return Sample(runs, self.mean * (self.runs / runs) + metric / runs, math.inf)
         return Sample(runs, self.mean + away / runs, math.hypot(self.spread, away * math.sqrt(self.runs / runs)))
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What is believed of the noise before any run.
+    """The assumed noise before any run.
 
     Attributes:
         sd: The standard deviation of one run.
-        freedom: How many degrees of freedom that belief is worth; 0 where there is none.
+        freedom: The weight of the prior in degrees of freedom; 0 without a prior.
     """
 
     sd: float = 0.0
@@ -58,7 +57,7 @@ class Prior:
 
     @property
     def baseline_runs(self) -> int:
-        """How often the baseline is run, so that the noise is known well enough."""
+        """The number of baseline runs, enough to estimate the noise."""
         return 3 if self.freedom else 5
 
 
@@ -67,19 +66,19 @@ VAL_BPB_ON_A_GPU = Prior(sd=0.0005, freedom=4)
 
 
 def prior_of(metric_name: str, on_a_gpu: bool) -> Prior:
-    """What is believed of a metric; nothing but of val_bpb after minutes on a GPU, of which real nights are known."""
+    """The prior of a metric. Only val_bpb on a GPU has one, from measurements of real nights."""
     return VAL_BPB_ON_A_GPU if metric_name == "val_bpb" and on_a_gpu else NO_PRIOR
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What is known of the noise now.
+    """The current estimate of the noise.
 
     Attributes:
         freedom: Degrees of freedom of the replicates.
-        spread: The root of their sum of squares.
-        prior: What was believed before.
-        exact: Whether the metric is deterministic, so that one run says all.
+        spread: The root of the replicates' sum of squares.
+        prior: The prior.
+        exact: Whether the metric is deterministic, so that one run is enough.
     """
 
     freedom: int = 0
@@ -94,14 +93,14 @@ class Noise:
 
     @property
     def sd(self) -> float:
-        """The standard deviation of one run: `s^2 = (SS + v0 s0^2) / (df + v0)`; infinite while nothing is known."""
+        """The standard deviation of one run: `s^2 = (SS + v0 s0^2) / (df + v0)`; infinite while unknown."""
         if not self.degrees:
             return math.inf
         believed = self.prior.sd * math.sqrt(self.prior.freedom)
         return math.hypot(self.spread, believed) / math.sqrt(self.degrees)
 
     def plus(self, before: Sample, after: Sample) -> Noise:
-        """The noise when one of the samples it was pooled from has grown."""
+        """The noise after one of its pooled samples has grown from `before` to `after`."""
         ratio = before.spread / after.spread if after.spread else 0.0
         grown = after.spread * math.sqrt(max(0.0, 1 - ratio * ratio)) if math.isfinite(after.spread) else after.spread
         freedom = self.freedom + max(after.runs - 1, 0) - max(before.runs - 1, 0)
@@ -109,12 +108,11 @@ class Noise:
 
 
 def pooled(samples: Iterable[Sample], prior: Prior = NO_PRIOR, seeds_passed: bool = True) -> Noise:
-    """What samples of several commits say together.
+    """The noise, pooled over samples of several commits.
 
     Args:
-        samples: One for each commit that was run more than once; the baseline's is among them.
-        seeds_passed: Whether training was really given different seeds: runs that are equal because nothing differed
-            show no determinism.
+        samples: One for each commit with more than one run, including the baseline.
+        seeds_passed: Whether training really got different seeds. Equal runs on equal seeds prove no determinism.
     """
     taken = [sample for sample in samples if sample.runs > 1]
     noise = Noise(sum(sample.runs - 1 for sample in taken), math.hypot(*(sample.spread for sample in taken)), prior)

@@ -1,6 +1,6 @@
-"""Racing: whether a run that is under way can still show what it has to, by how the campaign's finished runs went.
+"""Racing: decides from its losses whether a run can still reach its threshold, by comparison with finished runs.
 
-Pure: losses in, yes or no out. Knows nothing of how a run is ended, nor where its losses come from.
+Pure: losses in, a decision out. Knows nothing of how a run is stopped or where its losses come from.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.loss_curve import CHECKPOINTS, LossCurve
 from pytest_autoresearch.keeprule import student_t
 
-FINISHED = 8  # runs to learn from before anything is stopped
-SPARED = 10  # of so many hopeless runs, one is let finish
+FINISHED = 8  # finished runs that are needed before any run is stopped
+SPARED = 10  # one of so many experiments is a control: its hopeless runs are not stopped
 _SURE = 0.997  # with 0.99, more than one in fifty true gains was stopped in simulations
 _RELATED = 0.95
 
 
-# What a changed line speaks of where a curve bends elsewhere or is in another unit: batches, schedules, the loss, how
-# and when it is printed.
+# Words in a changed line that can change the shape or the unit of a loss curve: batches, schedules, the loss, printing.
 _DISTORTS = re.compile(
     r"batch|accum|schedul|warm|cool|anneal|decay|lrm|loss|entropy|nll|smooth|seq_len|sequence_length|print|budget",
     re.IGNORECASE,
@@ -32,26 +31,26 @@ _DISTORTS = re.compile(
 
 
 def distorts(changed: Iterable[str]) -> bool:
-    """Whether these lines, added or removed, make a loss curve that cannot be compared with the one before.
+    """Whether the loss curve may be incomparable with the one before, judged by words in the added and removed lines.
 
-    By their words, and rather once too often: such a run is trained to its end, and nothing worse.
+    It errs towards True, which only costs time: the run is not raced.
     """
     return any(_DISTORTS.search(line) for line in changed)
 
 
 def is_spared(number: int) -> bool:
-    """Whether the experiment's runs are let finish though they are hopeless: one experiment in ten, always the same."""
+    """Whether the experiment is a control, whose hopeless runs are not stopped: a fixed choice of one in ten."""
     return int.from_bytes(hashlib.sha256(str(number).encode()).digest()[:4], "big") % SPARED == 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
-    """A run that went to its end.
+    """A finished run.
 
     Attributes:
-        seed: The data came in an order that is the seed's.
-        losses: At the checkpoints; a NaN where there is none.
-        metric: What came of it, turned so that less is better.
+        seed: Its seed, which sets the order of the data.
+        losses: The loss at each checkpoint; NaN if missing.
+        metric: The metric with its sign set so that less is better.
         won: Whether its commit was kept.
     """
 
@@ -62,12 +61,12 @@ class _Finished:
 
 
 class Racer:
-    """What the finished runs of a campaign, the incumbents' among them, say about those under way.
+    """Predicts from a campaign's finished runs which running ones are hopeless.
 
-    A loss foretells a metric: as much lower as the loss is, so much lower the metric will be, but for the bend that is
-    a program's own and for chance. How large both are shows in the runs that went to their end. What a seed's data do
-    to a loss is the same for all programs and larger than all else, so a run is raced where another was finished on its
-    seed.
+    The model: a program's loss differs from another's in proportion to their metrics, plus the bend (the shape of the
+    program's own curve), plus chance. Finished runs show how large bend and chance are. The order of the data, set by
+    the seed, has the largest effect on a loss and is the same for all programs. So a run is raced only if other runs
+    on its seed have finished.
 
     Args:
         direction: Which way the metric improves; a loss always falls.
@@ -78,20 +77,25 @@ class Racer:
         self._finished: list[_Finished] = []
 
     def learn(self, seed: int, losses: LossCurve, metric: float, won: bool) -> None:
-        """A run went to its end: the baseline's or an incumbent's, which have won, or after its verdict a candidate's.
+        """Add a finished run, whose curve must be comparable with the others.
 
-        A curve that cannot be compared with the others is not for here.
+        Args:
+            seed: The run's seed.
+            losses: Its losses at the checkpoints.
+            metric: Its metric.
+            won: Whether its commit was kept; true for the baseline.
         """
         if math.isfinite(metric) and len(losses) == len(CHECKPOINTS):
             known = tuple(math.nan if loss is None else loss for loss in losses)
             self._finished.append(_Finished(seed, known, self._sign * metric, won))
 
     def limit(self, at: int, seed: int, bar: float) -> float | None:
-        """The loss at a checkpoint beyond which a run on that seed is hopeless; None while too little is known.
+        """The loss at a checkpoint above which a run on this seed is hopeless; None while too few runs have finished.
 
         Args:
-            at: Which of the checkpoints.
-            bar: The metric that it has to beat; see `rule.needed`.
+            at: The index of the checkpoint.
+            seed: The run's seed.
+            bar: The metric that the run has to beat; see `rule.needed`.
         """
         finished = [one for one in self._finished if math.isfinite(one.losses[at])]
         if len(finished) < FINISHED:
@@ -101,15 +105,15 @@ class Racer:
 
 
 def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> float:
-    """The loss at a checkpoint beyond which a run will not end at the bar.
+    """The loss at a checkpoint above which a run will not reach the bar.
 
-    Of the finished runs those count that ended near the bar, half of them all: a program that is far worse shows it in
-    its own way, and with its own noise. From each is taken what its metric explains of its loss; what is left, less the
-    mean of its seed, is its bend and chance. The bound is the upper end of the prediction interval of a run that ends
-    at the bar, or where a run with the largest bend of any that won would be, whichever is later.
+    Only the half of the finished runs that ended nearest to the bar counts, because much worse programs have other
+    curves and other noise. The residual of a run is its loss, minus the part that its metric explains, minus the mean
+    of its seed; it contains bend and chance. The bound is the larger of two losses: the upper end of the prediction
+    interval of a run that ends at the bar, and the loss of such a run with the largest bend of any run that won.
     """
     often = Counter(one.seed for one in finished)
-    pool = [one for one in finished if often[one.seed] > 1 or one.seed == seed]  # alone on its seed it shows nothing
+    pool = [one for one in finished if often[one.seed] > 1 or one.seed == seed]  # one run of a seed has no residual
     nearest = sorted(pool, key=lambda one: abs(one.metric - bar))[: max(FINISHED, len(pool) // 2)]
     slope = _slope(finished, at)
     rests: dict[int, list[float]] = {}
@@ -132,7 +136,7 @@ def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> flo
 
 
 def _foretells(finished: Sequence[_Finished], at: int) -> bool:
-    """Whether a lower loss went with a better metric so far: of runs on the same seed, and hardly by chance."""
+    """Whether loss and metric correlate significantly among runs on the same seed."""
     groups: dict[int, list[_Finished]] = {}
     for one in finished:
         groups.setdefault(one.seed, []).append(one)
@@ -151,7 +155,7 @@ def _foretells(finished: Sequence[_Finished], at: int) -> bool:
 
 
 def _slope(finished: Sequence[_Finished], at: int) -> float:
-    """How a loss grows with the metric, by the third of the runs that ended furthest from the middle."""
+    """The slope of the loss over the metric: the median over the third of the runs furthest from the median run."""
     seeds = [one.seed for one in finished]
     most = max(set(seeds), key=seeds.count)
     alike = sorted((one for one in finished if one.seed == most), key=lambda one: one.metric)
@@ -169,9 +173,9 @@ def _slope(finished: Sequence[_Finished], at: int) -> float:
 
 
 def racer_of(records: Iterable[Experiment]) -> Racer:
-    """What a campaign's records teach about runs of the branch head and of what is made from it.
+    """The racer for candidates of the branch head, from the campaign's records.
 
-    A keep whose curve cannot be compared with those before begins anew: only what was made from it counts.
+    If a keep's curve is incomparable with those before, only that keep and later experiments count.
     """
     known = list(records)
     line = chain(known)
@@ -189,13 +193,13 @@ def racer_of(records: Iterable[Experiment]) -> Racer:
 
 @dataclass(frozen=True, slots=True)
 class Races:
-    """What racing did in some experiments.
+    """The effect of racing in some experiments.
 
     Attributes:
-        stopped: Runs that were ended early.
-        saved_seconds: Of training, that they did not use.
-        spared: Hopeless runs that were let finish, one experiment in ten.
-        wrong: How many of those then showed what they had to.
+        stopped: The number of runs that were stopped early.
+        saved_seconds: The training seconds that they did not use.
+        spared: The number of control runs: hopeless runs that were not stopped.
+        wrong: The number of control runs that beat their threshold, so that stopping them would have been wrong.
     """
 
     stopped: int = 0
@@ -205,7 +209,7 @@ class Races:
 
 
 def races(records: Iterable[Experiment]) -> Races:
-    """What racing did in these experiments."""
+    """Count the effect of racing in these experiments."""
     hopeless = [(record, run) for record in records for run in record.runs if run.hopeless and not run.inconclusive]
     ended = [(record, run) for record, run in hopeless if run.stopped]
     spared = [(record, run.metric, run.bar) for record, run in hopeless if run.metric is not None]
@@ -218,16 +222,16 @@ def races(records: Iterable[Experiment]) -> Races:
 
 
 class Race:
-    """One run against what it has to come to.
+    """The race of one run against its threshold.
 
     Args:
-        racer: What the campaign's finished runs teach.
-        seed: The run's.
-        bar: The metric that it has to beat.
-        spared: Whether it is let finish all the same.
+        racer: Knows the campaign's finished runs.
+        seed: The run's seed.
+        bar: The racing threshold: the metric that the run has to beat.
+        spared: Whether the run is a control, which is not stopped.
 
     Attributes:
-        hopeless: Why it cannot come to that, in a sentence; empty while it can.
+        hopeless: Why the run cannot reach the threshold, as one sentence; empty while it can.
     """
 
     def __init__(self, racer: Racer, seed: int, bar: float, spared: bool) -> None:
@@ -239,10 +243,10 @@ class Race:
         self._looked = -1
 
     def look(self, losses: LossCurve) -> str:
-        """Why the run is to be ended here; empty where it may go on.
+        """Why the run must stop now, as one sentence; empty if it may go on.
 
         Args:
-            losses: Its curve so far.
+            losses: The run's losses so far, at the checkpoints.
         """
         at = max((index for index, loss in enumerate(losses) if loss is not None), default=-1)
         loss = losses[at] if at > self._looked else None
@@ -253,7 +257,7 @@ class Race:
         if limit is None or not loss > limit:
             return ""
         self.hopeless = (
-            f"loss {loss:.4f} after {CHECKPOINTS[at]:.0%} of the budget, where {limit:.4f} is the most to beat "
+            f"loss {loss:.4f} after {CHECKPOINTS[at]:.0%} of the budget is above {limit:.4f}, the limit for beating "
             f"{self.bar:.4g}"
         )
         return "" if self._spared else self.hopeless

@@ -1,4 +1,4 @@
-"""What a campaign knows of each commit that was run more than once, and of the noise. Pure: it is given records."""
+"""Estimates from a campaign's records: samples of each commit, noise, incumbent, expected luck. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample, pooled
 from pytest_autoresearch.keeprule.rule import Incumbent, Rule, kept_by_chance
 
-_SELECTED = Role.SCREEN  # a run that a candidate was chosen by says more of luck than of the program
+_SELECTED = Role.SCREEN  # candidates were selected by this run, so its metric is biased by luck
 
 
 def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
-    """The runs of every commit that count for an estimate, over all records, by commit."""
+    """The sample of every commit, over all records; without screening and inconclusive runs."""
     found: dict[str, Sample] = {}
     seen: set[tuple[str, int]] = set()  # two lanes may have run a commit on the same seed
     for record in records:
@@ -30,7 +30,7 @@ def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
 
 
 def run_count(records: Iterable[Experiment], commit: str) -> int:
-    """How often a commit was run so that it counts: the next run of it takes the seed after."""
+    """The number of a commit's runs that count; it sets the seed of the next run."""
     return sum(
         (run.commit or record.commit) == commit and not run.inconclusive for record in records for run in record.runs
     )
@@ -42,12 +42,12 @@ def runs_of(records: Iterable[Experiment], commit: str) -> list[Run]:
 
 
 def noise(known: Mapping[str, Sample], prior: Prior) -> Noise:
-    """What all replicates say together."""
+    """The noise, pooled over all replicates."""
     return pooled(known.values(), prior)
 
 
 def standing(head: Experiment, records: Iterable[Experiment], known: Mapping[str, Sample], rule: Rule) -> Incumbent:
-    """The branch head as what has to be beaten: by its runs on fresh seeds, else by the one that it was kept for."""
+    """The branch head as incumbent, estimated from its runs on fresh seeds, or else from the metric of its keep."""
     sample = known.get(head.commit, Sample())
     again = any(run.commit == head.commit for record in records for run in record.runs)
     due = rule.renew and head.number != BASELINE and not again
@@ -55,9 +55,9 @@ def standing(head: Experiment, records: Iterable[Experiment], known: Mapping[str
 
 
 def resolution(baseline: Experiment | None, prior: Prior) -> float:
-    """The steps in which a proposer is shown metrics: half a standard deviation, with one digit; 0 where none is known.
+    """The rounding step for metrics shown to a proposer: half a standard deviation, with one digit; 0 if unknown.
 
-    By the baseline's runs alone, so that what was shown once is shown in the same way all night.
+    It depends only on the baseline's runs, so that every experiment is shown with the same rounding.
     """
     metrics = [run.metric for run in baseline.own_runs if run.metric is not None] if baseline else []
     known = pooled([Sample.of(metrics)], prior)
@@ -67,7 +67,7 @@ def resolution(baseline: Experiment | None, prior: Prior) -> float:
 
 
 def reference(records: Iterable[Experiment], known: Mapping[str, Sample]) -> float | None:
-    """The best estimate that any incumbent had: simpler programs may together cost only so much against it."""
+    """The best estimate of any incumbent so far; it limits the total loss that simpler programs may cause."""
     line = chain(records)
     found = [sample.mean if (sample := known.get(one.commit)) else one.metric for one in line]
     if not found:
@@ -77,13 +77,13 @@ def reference(records: Iterable[Experiment], known: Mapping[str, Sample]) -> flo
 
 @dataclass(frozen=True, slots=True)
 class Luck:
-    """How far a campaign's keeps can be believed.
+    """How many of a campaign's keeps may be luck.
 
     Attributes:
-        nothing: How many of them are expected to be no improvement, each by its own evidence; simpler programs, which
-            need be none, aside. None where none was asked for evidence.
-        chance: How many would be kept by chance alone, had no proposal changed anything.
-        tried: Of so many proposals.
+        nothing: The expected number of keeps that are no improvement, summed from their probabilities; without simpler
+            programs, which need no improvement. None if no keep has a probability.
+        chance: The expected number of keeps if no proposal changed anything.
+        tried: The number of proposals that were judged.
     """
 
     nothing: float | None
@@ -92,7 +92,7 @@ class Luck:
 
 
 def luck(records: Iterable[Experiment]) -> Luck:
-    """What is to be said beside the number of keeps."""
+    """The expected luck in these records."""
     known = list(records)
     keeps = [
         one
@@ -108,7 +108,7 @@ def luck(records: Iterable[Experiment]) -> Luck:
 
 
 def tally(records: Iterable[Experiment]) -> tuple[int, int]:
-    """How many proposals were kept, and how many were judged, crashes aside."""
+    """The number of kept and the number of judged proposals, without crashes."""
     judged = [one.verdict for one in records if one.verdict and one.number != BASELINE]
     done = [verdict for verdict in judged if verdict.status is not Status.CRASH]
     return sum(verdict.status is Status.KEEP for verdict in done), len(done)

@@ -1,7 +1,7 @@
-"""The keep rule: a small state machine that says, of the evidence so far, which run comes next or what the verdict is.
+"""The keep rule: decides from the evidence so far which run comes next, or what the verdict is.
 
-Pure: numbers in, numbers and sentences out. The campaign, the simulations and the tests all drive this code. It knows
-nothing of how a run is made, and remembers nothing: the same evidence gives the same answer.
+Pure and without state: the same evidence gives the same answer. Campaigns, simulations and tests use this same code.
+Knows nothing of how a run is made.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pytest_autoresearch.core.experiment import Direction, Reason, weighted
 from pytest_autoresearch.keeprule import student_t
 from pytest_autoresearch.keeprule.noise import EXACT, Noise
 
-SIMPLER_LOOKS = 6  # to show that something is not worse takes more runs than to show that it is better
+SIMPLER_LOOKS = 6  # it takes more runs to show "not worse" than "better"
 _SIMPLER_P = 0.95
 _SIMPLER_FUTILE_P = 0.4
 
 
 class Step(StrEnum):
-    """What comes next."""
+    """The next step."""
 
     RUN_CANDIDATE = "run the candidate"
     RUN_INCUMBENT = "run the incumbent"
@@ -30,37 +30,39 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What a campaign has earned by what it kept: where one in five is kept, one more is believed more readily.
+    """Makes the threshold depend on the campaign's success: the more proposals are kept, the lower the threshold.
 
-    A keep asks for a probability of `1 - rate * (kept + 1) / (tried + start)`, as long as that is more than the rule's
-    own threshold. So a campaign of proposals that change nothing soon asks for a lot.
+    A keep needs a probability of `1 - rate * (kept + 1) / (tried + start)`, or the rule's own threshold if that is
+    higher. So the threshold rises quickly in a campaign whose proposals change nothing.
 
     Attributes:
-        rate: How much a share of kept proposals takes away from what is asked for.
-        start: How many proposals of which one was kept a campaign is taken to have behind it.
+        rate: How much the share of kept proposals lowers the threshold.
+        start: A pseudo-count: the campaign counts as if one keep in so many proposals came before it.
     """
 
     rate: float
     start: float
 
     def asks(self, kept: int, tried: int) -> float:
-        """The probability that a keep has to have now."""
+        """The probability that a keep needs now."""
         return 1 - self.rate * (kept + 1) / (tried + self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When to keep, when to give up, and what may be run to find out.
+    """A keep rule: the thresholds for keeping and dropping, and the number of runs.
+
+    A look is a decision after a confirmation.
 
     Attributes:
-        name: As the user names it.
-        keep: The probability of being better that keeps a candidate after one confirmation, after two, and so on: as
-            many as there are looks. Empty: one run decides.
-        drop: The probability below which it is given up after each look but the last, where what is not kept goes.
-        incumbent_runs: While a candidate is undecided the incumbent is run again, up to so many runs in all.
-        renew: Whether a new incumbent is run once more, whatever comes.
-        slack: How far below the incumbent a first run has to be, in standard deviations.
-        credit: Where there is one, it may ask for more than `keep`.
+        name: The name in `--autoresearch-confirm`.
+        keep: For each look, the probability of being better above which a candidate is kept. Empty: one run decides.
+        drop: For each look except the last, the probability below which a candidate is dropped. After the last look,
+            every candidate that is not kept is dropped.
+        incumbent_runs: The incumbent is run again while a candidate is undecided, up to this many runs in total.
+        renew: Whether every new incumbent is run once more.
+        slack: How much better than the incumbent the first run must be, in standard deviations.
+        credit: If given, it may raise the threshold above `keep`.
     """
 
     name: str
@@ -73,11 +75,11 @@ class Rule:
 
     @property
     def looks(self) -> int:
-        """How many confirmations there are at most."""
+        """The largest number of confirmations."""
         return len(self.keep)
 
     def threshold(self, look: int, kept: int, tried: int) -> float:
-        """The probability that keeps after so many confirmations, of which there is at least one."""
+        """The probability above which a candidate is kept after `look` confirmations (1 or more)."""
         own = self.keep[min(look, len(self.keep)) - 1]
         return max(own, self.credit.asks(kept, tried)) if self.credit else own
 
@@ -88,28 +90,28 @@ STRICT = Rule("strict", (0.97, 0.93, 0.88), (0.40, 0.55))
 LEAN = Rule("lean", (0.50,), slack=0.5, credit=Credit(6.8, 40))
 
 
-# Of 100 proposals that change nothing: measured by benchmarks/aa.py, for the rules that have a name.
+# The share of proposals that are kept though they change nothing, measured by benchmarks/aa.py.
 _BY_CHANCE = {"off": 0.042, "standard": 0.030, "strict": 0.010, "lean": 0.011}
 
 
 def kept_by_chance(name: str) -> float:
-    """The share of proposals that change nothing and are kept all the same, by the rule of that name."""
+    """The share of proposals that the rule keeps though they change nothing."""
     return _BY_CHANCE.get(name, _BY_CHANCE["standard"])
 
 
 def rule_of(word: str) -> Rule:
-    """The rule of a word of `--autoresearch-confirm`: a name, or the largest number of confirmations.
+    """The rule for a value of `--autoresearch-confirm`: a name, or the largest number of confirmations.
 
-    With a number, what is asked for falls in equal steps from the standard rule's first threshold to its last.
+    For a number, the thresholds fall in equal steps from the standard rule's first to its last.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The word is neither.
     """
     named = {rule.name: rule for rule in (OFF, LEAN, STANDARD, STRICT)}
     if word in named:
         return named[word]
     if not (word.isascii() and word.isdecimal()) or int(word) < 1:
-        raise ValueError(f"{word!r} is neither {', '.join(named)} nor a number of confirmations from 1 on")
+        raise ValueError(f"{word!r} is neither {', '.join(named)} nor a number of confirmations (1 or more)")
     looks = int(word)
     first, last = STANDARD.keep
     keep = tuple(round(first - (first - last) * look / max(looks - 1, 1), 6) for look in range(looks))
@@ -118,12 +120,12 @@ def rule_of(word: str) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Incumbent:
-    """The branch head, by its runs on fresh seeds. The run that chose it as a candidate is not among them.
+    """The branch head, estimated from its runs on fresh seeds, without the screening run that selected it.
 
     Attributes:
-        runs: How many there are.
-        mean: Of their metrics.
-        due: Whether the run that follows a keep is still to be made.
+        runs: The number of runs.
+        mean: Their mean metric.
+        due: Whether the additional run after a keep is still missing.
     """
 
     runs: int
@@ -133,20 +135,20 @@ class Incumbent:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a verdict is made from.
+    """Everything that a decision depends on.
 
     Attributes:
-        rule: What it is made by.
+        rule: The keep rule.
         direction: Which way the metric improves.
-        noise: What is known of it.
-        incumbent: What has to be beaten.
-        screen: The candidate's first metric, None before it was run.
-        confirmations: Its metrics on fresh seeds, in order.
-        renewed: How often the incumbent was run since the last of them.
-        simpler: Whether the candidate is a simpler program, to be kept where it is no worse.
-        reference: The best estimate that any incumbent of the campaign had; None: the incumbent's.
-        kept: How many proposals the campaign has kept before this one.
-        tried: How many it has judged.
+        noise: The noise of the metric.
+        incumbent: The incumbent to beat.
+        screen: The candidate's first metric, None before its first run.
+        confirmations: The candidate's metrics on fresh seeds, in order.
+        renewed: The number of incumbent runs since the last confirmation.
+        simpler: Whether the candidate is a simpler program, which is kept if it is no worse.
+        reference: The best estimate of any incumbent of the campaign; None for the current incumbent's.
+        kept: The number of proposals that the campaign has kept so far.
+        tried: The number of proposals that the campaign has judged so far.
     """
 
     rule: Rule
@@ -163,7 +165,7 @@ class Evidence:
 
     @property
     def metric(self) -> float:
-        """The candidate's estimate: the mean of its runs, the first at half weight, since it was selected by it."""
+        """The candidate's estimate: the mean of its runs. The first, which selected it, has half weight."""
         if self.screen is None:
             return math.nan
         return weighted(self.screen, self.confirmations) if self.confirmations else float(self.screen)
@@ -177,16 +179,16 @@ class Evidence:
 
     @property
     def gain(self) -> float:
-        """How much better the candidate's estimate is; positive is better, whatever the direction."""
+        """The candidate's improvement over the incumbent; positive is better, whatever the direction."""
         return self.direction.gain(self.metric, self.incumbent.mean)
 
     @property
     def p(self) -> float:
-        """The probability that the candidate is better; NaN where there is no telling."""
+        """The probability that the candidate is better; NaN if unknown."""
         return self.p_of_losing_less_than(0.0)
 
     def p_of_losing_less_than(self, allowed: float) -> float:
-        """The probability that it is worse by less than this."""
+        """The probability that the candidate is worse by less than `allowed`, in the metric's unit; NaN if unknown."""
         gain, error = self.gain + allowed, self.error
         if math.isnan(gain) or (not self.noise.degrees and not self.noise.exact):
             return math.nan
@@ -199,14 +201,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What to do now, and for a verdict why.
+    """The next step, and its reason.
 
     Attributes:
-        step: What to do.
-        evidence: What it follows from.
-        reason: For a verdict, why; None where a run is to be made.
-        margin: What the evidence has to show beyond the incumbent's mean. Minimising, it is a keep exactly where
-            `metric < best - margin`; maximising, where `metric > best + margin`.
+        step: The step.
+        evidence: The evidence that the decision is based on.
+        reason: The reason of a verdict; None if the step is a run.
+        margin: The gain that a keep needs. Minimising, the candidate is kept exactly if `metric < best - margin`;
+            maximising, if `metric > best + margin`.
     """
 
     step: Step
@@ -221,7 +223,7 @@ class Action:
 
     @property
     def best(self) -> float:
-        """The incumbent's."""
+        """The incumbent's estimate."""
         return self.evidence.incumbent.mean
 
     @property
@@ -230,16 +232,24 @@ class Action:
         return self.evidence.p
 
     @property
+    def comparison(self) -> str:
+        """The two estimates, such as `0.9715 against 0.9716 ± 0.0004`; the last number is their standard error."""
+        error = self.evidence.error
+        noisy = 0 < error < math.inf and not self.evidence.noise.exact
+        places = f".{min(max(0, -math.floor(math.log10(error))), 12)}f" if noisy else ".7g"
+        return f"{self.metric:{places}} against {self.best:{places}}" + (f" ± {error:{places}}" if noisy else "")
+
+    @property
     def sentence(self) -> str:
-        """The evidence, for people."""
+        """The evidence as one sentence for people."""
         return _sentence(self)
 
 
 def next_action(evidence: Evidence) -> Action:
-    """What to do next.
+    """Decide the next step.
 
-    The candidate's runs are made on fresh seeds and so are the incumbent's; their metrics come back in the next
-    evidence, the incumbent's mean and the noise with them.
+    The caller makes the run on a fresh seed, updates the evidence (with the incumbent's mean and the noise), and calls
+    again.
     """
     rule, noise, incumbent = evidence.rule, evidence.noise, evidence.incumbent
     single = not rule.looks or noise.exact
@@ -257,11 +267,11 @@ def next_action(evidence: Evidence) -> Action:
         if single:
             return Action(Step.KEEP, evidence, Reason.IMPROVED if _beats(evidence, 0.0) else Reason.SIMPLER, margin)
         if not noise.degrees and incumbent.runs < rule.incumbent_runs:
-            return Action(Step.RUN_INCUMBENT, evidence)  # nothing can be said before the noise is known
+            return Action(Step.RUN_INCUMBENT, evidence)  # no decision is possible before the noise is known
         return Action(Step.RUN_CANDIDATE, evidence)
     better, margin = _margins(evidence, looks)
     last = looks >= _looks(evidence)
-    if _beats(evidence, margin) and (last or not evidence.renewed):  # another run of the incumbent is no look
+    if _beats(evidence, margin) and (last or not evidence.renewed):  # a run of the incumbent is not a look
         return Action(Step.KEEP, evidence, Reason.IMPROVED if _beats(evidence, better) else Reason.SIMPLER, margin)
     if last or not _beats(evidence, _futility(evidence, looks)):
         return Action(Step.DROP, evidence, Reason.WITHIN_NOISE, margin)
@@ -271,9 +281,10 @@ def next_action(evidence: Evidence) -> Action:
 
 
 def needed(evidence: Evidence) -> float:
-    """The metric that the candidate's next run has to beat, or it is dropped: what a race is run against.
+    """The racing threshold: the metric that the candidate's next run has to beat, or the candidate is dropped.
 
-    A race looks at the run while it is made; the evidence is that before it.
+    Args:
+        evidence: The evidence before that run.
     """
     if evidence.screen is None:
         return _bar(evidence, _screen_margin(evidence))
@@ -285,21 +296,21 @@ def needed(evidence: Evidence) -> float:
     )  # fmt: skip
     keep = _margins(after, looks)[1]
     margin = keep if looks >= _looks(after) else min(keep, _futility(after, looks))
-    # The mean that the weighted one has to come to, less what the other runs have given it.
+    # Solve "weighted mean with the next run = bar" for the next run's metric.
     return evidence.metric + (_bar(evidence, margin) - evidence.metric) * (0.5 + looks)
 
 
 def simplification_left(evidence: Evidence) -> float:
-    """How much worse simpler programs may still make the incumbent than the best there was, in the metric's unit.
+    """How much worse than the campaign's best estimate simpler programs may still make the incumbent, in its unit.
 
-    Zero or less: they are judged as any other from now on.
+    At zero or less, simpler programs are judged like any other.
     """
     reference = evidence.incumbent.mean if evidence.reference is None else evidence.reference
     return 2 * _allowed(evidence) - evidence.direction.gain(reference, evidence.incumbent.mean)
 
 
 def _bar(evidence: Evidence, margin: float) -> float:
-    """What has to be beaten: as the acceptance test has it, to the last bit."""
+    """The metric to beat. The acceptance test computes the same value, to the last bit."""
     best = evidence.incumbent.mean
     return best - margin if evidence.direction is Direction.MINIMIZE else best + margin
 
@@ -318,7 +329,7 @@ def _incumbent_runs(evidence: Evidence) -> int:
 
 
 def _screen_margin(evidence: Evidence) -> float:
-    """What the first run has to show."""
+    """The gain that the first run needs."""
     rule, noise = evidence.rule, evidence.noise
     if evidence.simpler and rule.looks:
         return -max(0.0, simplification_left(evidence))
@@ -328,7 +339,7 @@ def _screen_margin(evidence: Evidence) -> float:
 
 
 def _margins(evidence: Evidence, looks: int) -> tuple[float, float]:
-    """What shows after so many confirmations that it is better; and what keeps it, which is less if it is simpler."""
+    """The gain that shows "better" after `looks` confirmations, and the gain that keeps: less for simpler programs."""
     noise, error = evidence.noise, evidence.error
     if not noise.degrees:
         return math.inf, math.inf
@@ -342,7 +353,7 @@ def _margins(evidence: Evidence, looks: int) -> tuple[float, float]:
 
 
 def _futility(evidence: Evidence, looks: int) -> float:
-    """The margin that it does not even have to fall short of to be given up."""
+    """The gain below which the candidate is dropped before the last look."""
     noise, drop = evidence.noise, evidence.rule.drop
     if not noise.degrees:
         return math.inf
@@ -354,31 +365,24 @@ def _futility(evidence: Evidence, looks: int) -> float:
 
 
 def _allowed(evidence: Evidence) -> float:
-    """How much worse a simpler program may be; of a deterministic metric, what is no difference."""
+    """How much worse a simpler program may be; for a deterministic metric, only the rounding error."""
     if not evidence.noise.exact:
         return evidence.noise.sd if evidence.noise.degrees else 0.0
     return max(EXACT * abs(evidence.incumbent.mean), math.ulp(0.0))
 
 
 def _times(z: float, error: float) -> float:
-    return z * error if z else 0.0  # no confidence asked for and no idea of the noise: nothing is asked for
+    return z * error if z else 0.0  # `error` may be infinite, and 0 * inf is NaN
 
 
 def _sentence(action: Action) -> str:
-    evidence = action.evidence
-    error, looks = evidence.error, len(evidence.confirmations)
-    noisy = 0 < error < math.inf and not evidence.noise.exact
-    digits = min(max(0, -math.floor(math.log10(error))), 12) if noisy else None
-    told = [
-        f"{number:.{digits}f}" if digits is not None else f"{number:.7g}" for number in (action.metric, action.best)
-    ]
-    said = f"{told[0]} against {told[1]}" + (f" ± {error:.{digits}f}" if noisy else "")
-    if action.reason is None:  # a run is to be made
-        return f"{said}: {action.step}" if evidence.screen is not None else str(action.step)
+    looks = len(action.evidence.confirmations)
+    if action.reason is None:  # the step is a run
+        return f"{action.comparison}: {action.step}" if action.evidence.screen is not None else str(action.step)
     words = {
         Reason.IMPROVED: "better", Reason.SIMPLER: "simpler and no worse", Reason.REGRESSION: "not better",
         Reason.WITHIN_NOISE: "within noise", Reason.NOT_FINITE: "not a finite number",
     }  # fmt: skip
     after = f"after {looks} confirmation{'s' * (looks > 1)}" if looks else "in its first run"
     p = "" if math.isnan(action.p) or not looks else f" (P = {action.p:.2f})"
-    return f"{said}: {words[action.reason]} {after}{p}"
+    return f"{action.comparison}: {words[action.reason]} {after}{p}"

@@ -1,7 +1,6 @@
-"""The words in which a verdict is given, and what git must not take whatever a test says.
+"""Makes the verdict from the keep rule's decision and the acceptance test, which decides last.
 
-The keep rule's own part is over by then (`rule.py`): it has said how often to run, and what the evidence has to show.
-The acceptance test has the last word.
+Also holds the veto: the keeps that git must not accept, whatever the tests say.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from pytest_autoresearch.core.run import Crash
 
 
 def crashed(crash: Crash) -> Verdict:
-    """The verdict on an experiment that has no metric."""
+    """The verdict on a crash."""
     return Verdict(Status.CRASH, crash.reason, str(crash))
 
 
 def kept(experiment: Experiment) -> Verdict:
-    """The verdict when every test passed."""
+    """The verdict if every test passed."""
     if experiment.number == BASELINE:
         return Verdict(Status.KEEP, Reason.BASELINE, f"{experiment.metric_name} {experiment.metric:.6f}")
     reason = Reason.IMPROVED if experiment.gain > experiment.margin else Reason.ACCEPTED
@@ -28,13 +27,13 @@ def kept(experiment: Experiment) -> Verdict:
 
 
 def stopped(experiment: Experiment) -> Verdict:
-    """The verdict on an experiment that was ended early, as hopeless: no test is asked."""
+    """The verdict on an experiment that was stopped early as hopeless; no test runs."""
     said = experiment.decision.evidence or experiment.hopeless
     return Verdict(Status.DISCARD, Reason.HOPELESS, f"{experiment.metric_name}: {said}")
 
 
 def discarded(experiment: Experiment, assertion: str) -> Verdict:
-    """The verdict when a test said no; `assertion` is what it said."""
+    """The verdict if a test failed; `assertion` is the test's message."""
     improved = experiment.gain > experiment.margin
     message = _against_best(experiment)
     if improved or experiment.number == BASELINE:
@@ -45,23 +44,21 @@ def discarded(experiment: Experiment, assertion: str) -> Verdict:
 
 
 def undecided(experiment: Experiment, word: Reason, said: str) -> Verdict:
-    """The verdict on a test that was skipped or expected to fail: never a keep."""
+    """The verdict if a test was skipped or expected to fail; never a keep."""
     return Verdict(Status.DISCARD, word, f"{_against_best(experiment)}; {word}: {said}", _gain(experiment))
 
 
 def veto(experiment: Experiment, head: str | None) -> Verdict | None:
-    """Why git must not take it, whatever the tests say; None when nothing stands against it.
+    """The verdict that replaces a keep which git must not accept; None if the keep stands.
 
     Args:
-        experiment: All of its tests passed.
-        head: The commit of the branch now, None before the baseline.
+        experiment: An experiment whose tests all passed.
+        head: The current commit of the branch, None before the baseline.
     """
     if not math.isfinite(experiment.metric):
         return Verdict(Status.DISCARD, Reason.NOT_FINITE, f"{experiment.metric_name} is {experiment.metric}")
     if head is not None and experiment.number != BASELINE and experiment.base != head:
-        message = (
-            f"measured on {experiment.base[:7]}, but the branch is at {head[:7]} now: it will be tried again there"
-        )
+        message = f"measured on {experiment.base[:7]}, but the branch is at {head[:7]} now: it will be measured again"
         return Verdict(Status.DISCARD, Reason.STALE, message, experiment.gain)
     return None
 

@@ -1,1 +1,1 @@
-"""Everything git."""
+"""Everything about git: refs, records, worktrees, remotes, and `results.tsv`."""

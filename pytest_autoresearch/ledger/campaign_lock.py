@@ -1,4 +1,4 @@
-"""Which sessions take part in a campaign: a lock that each shares as long as its process lives. Knows no git."""
+"""The lock of a campaign, shared by its sessions until their processes end. Knows no git."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PATIENCE_SECONDS = 5.0
 
 
 class Presence:
-    """This process's part in one campaign of a repository.
+    """This process's hold on the lock of one campaign.
 
     Args:
         home: The folder of the locks.
@@ -26,13 +26,14 @@ class Presence:
         self._held: int | None = None
 
     def join(self, tag: str, when_alone: Callable[[], None]) -> None:
-        """Take part from now on.
+        """Join the campaign.
 
         Args:
-            when_alone: Called before, where nobody else takes part: whatever lies about was left by the dead.
+            tag: The campaign's name.
+            when_alone: Called first if no other session is in the campaign; it can clean up after killed sessions.
 
         Raises:
-            UserError: Somebody needs the campaign for himself, and goes on needing it.
+            UserError: Another process has the campaign for itself and does not release it in a few seconds.
         """
         self._held = self._open(tag)
         with contextlib.suppress(BlockingIOError):
@@ -47,24 +48,24 @@ class Presence:
                 if time.monotonic() > until:
                     self.leave()
                     raise UserError(
-                        f"the campaign {tag} is being audited, or moved between repositories: wait until that has ended"
+                        f"the campaign {tag} is being audited or pulled: wait until this has ended"
                     ) from None
             time.sleep(0.05)
 
     def leave(self) -> None:
-        """Take part no more."""
+        """Leave the campaign."""
         if self._held is not None:
             os.close(self._held)
             self._held = None
 
     @contextlib.contextmanager
     def alone(self, tag: str) -> Iterator[None]:
-        """No other session takes part meanwhile; one that begins waits a moment, and says so.
+        """Have the campaign for this process alone. A session that begins meanwhile waits a few seconds, then fails.
 
         Raises:
-            UserError: One does.
+            UserError: Another session is in the campaign.
         """
-        mine = self._held  # of the session that this is, if it is one
+        mine = self._held  # set if this process is a session
         held = self._open(tag) if mine is None else mine
         try:
             try:

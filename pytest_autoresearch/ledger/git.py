@@ -1,7 +1,7 @@
-"""The one door to git, through GitPython: how a command is run, and nothing of what the commands are for.
+"""Runs git commands, through GitPython. All access to git goes through this module; it knows no command's purpose.
 
-GitPython's own readers of refs and objects are not used: they know neither SHA-256 nor reftable, which Git 3 makes the
-default, and their long-lived `git cat-file` would die of a Ctrl-C and mix up the answers of two lanes.
+It does not use GitPython's own readers of refs and objects. They support neither SHA-256 nor reftable, the defaults of
+Git 3, and their long-lived `git cat-file` would die of a Ctrl-C and mix up the answers of two lanes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import re
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is for us to report, not for the import
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # the import must not fail without git; `run` reports that
 import git
 
 from pytest_autoresearch.core.errors import GitError, UserError
 
-# No hook of the repository runs, nothing asks for a passphrase, nothing goes on in the background.
+# No repository hooks, no passphrase prompts, no background jobs.
 _QUIET = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -26,10 +26,10 @@ _QUIET = (
     "advice.detachedHead=false",
 )
 
-# Where an untrusted tree is checked out, nothing that the user configured changes a byte or runs a program.
+# For untrusted trees: no user configuration may change bytes or run programs.
 _RAW = ("core.attributesFile=/dev/null", "core.autocrlf=false")
 
-# These lead git to another repository or to other paths than asked for. A git hook that starts pytest leaves them set.
+# These redirect git to another repository or other paths. They are set if a git hook has started pytest.
 _REDIRECTIONS = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -50,31 +50,30 @@ _REDIRECTIONS = (
 class Git:
     """Runs git commands in one folder.
 
-    Every command starts in a session of its own: a Ctrl-C at the terminal must not kill git in mid-transaction.
+    Every command runs in its own process session, so that a Ctrl-C at the terminal cannot kill git in a transaction.
 
     Args:
-        folder: Where.
-        raw: Whether files are taken as they are: without filters and line-end conversion.
+        folder: The working directory.
+        raw: Whether files are read and written unchanged, without filters and line-end conversion.
     """
 
     def __init__(self, folder: Path, raw: bool = False) -> None:
         self.folder = folder
         self._git = git.Git(str(folder))
         self._settings: tuple[str, ...] = _QUIET
-        # `git status` would otherwise refresh, and so rewrite, the user's index.
         self._git.update_environment(
             LANGUAGE="C",
             LC_ALL="C",  # `reason` and the ratchet read git's messages
-            GIT_OPTIONAL_LOCKS="0",
+            GIT_OPTIONAL_LOCKS="0",  # otherwise `git status` rewrites the user's index
             GIT_TERMINAL_PROMPT="0",
-            GIT_NO_REPLACE_OBJECTS="1",  # a ref under refs/replace can make any record or commit say something else
+            GIT_NO_REPLACE_OBJECTS="1",  # a ref under refs/replace can replace the content of any record or commit
             GIT_GRAFT_FILE=os.devnull,
         )
         if raw:
             self._settings += _RAW
 
     def without_filters(self) -> None:
-        """Switch off every filter that the configuration defines; attributes in the tree may still name them."""
+        """Switch off every filter of the configuration, because attributes in the tree may name filters."""
         said = (
             self.ask("config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process)$") or ""
         )
@@ -83,23 +82,23 @@ class Git:
         self._settings += tuple(f"{key}=" for key in keys) + tuple(f"{name}.required=false" for name in names)
 
     def at(self, folder: Path, raw: bool = False) -> Git:
-        """The same in another folder, under the same name."""
+        """The same git, with the same identity, in another folder."""
         other = Git(folder, raw)
         other._git.update_environment(**self._git.environment())
         return other
 
     def on_index(self, index: Path) -> Git:
-        """The same on an index of its own: the user's stays as it is."""
+        """The same git on another index, which leaves the user's index unchanged."""
         other = self.at(self.folder)
         other._git.update_environment(GIT_INDEX_FILE=str(index))
         return other
 
     def bind(self, git_folder: Path) -> None:
-        """From now on this git folder and this working tree, whatever a `.git` in the tree says."""
+        """Always use this git folder and this working tree, and ignore `.git` in the tree."""
         self._git.update_environment(GIT_DIR=str(git_folder), GIT_WORK_TREE=str(self.folder))
 
     def identify(self, name: str, email: str) -> None:
-        """Commit under this name from now on."""
+        """Set the author and committer of commits."""
         who = {
             f"GIT_{role}_{part}": text
             for role in ("AUTHOR", "COMMITTER")
@@ -108,15 +107,15 @@ class Git:
         self._git.update_environment(**who)
 
     def run(self, *command: str, stdin: bytes = b"") -> bytes:
-        """What the command printed, byte for byte.
+        """The command's output, byte for byte.
 
         Raises:
-            GitError: The command failed; the text is git's own.
-            UserError: There is no git.
+            GitError: The command failed; the text is git's own message.
+            UserError: Git is not installed.
         """
-        if not self.folder.is_dir():  # GitPython would take the current folder instead: the user's checkout
+        if not self.folder.is_dir():  # GitPython would use the current folder instead, the user's checkout
             raise GitError(f"{self.folder} is no folder")
-        for name in _REDIRECTIONS:  # GitPython hands all of this process's variables down
+        for name in _REDIRECTIONS:  # GitPython passes all variables of this process to git
             os.environ.pop(name, None)
         settings = [word for setting in self._settings for word in ("-c", setting)]
         with tempfile.TemporaryFile() if stdin else contextlib.nullcontext() as given:
@@ -141,12 +140,12 @@ class Git:
         return said
 
     def __call__(self, *command: str, stdin: str = "") -> str:
-        """What the command printed, less its last newline; see `run`."""
+        """The command's output as text, without the last newline; see `run`."""
         said = self.run(*command, stdin=stdin.encode("utf-8", "surrogateescape"))
         return said.removesuffix(b"\n").decode("utf-8", "surrogateescape")
 
     def ask(self, *command: str, stdin: str = "") -> str | None:
-        """What the command printed, or None where it failed: for questions whose answer may be no."""
+        """The command's output, or None if it failed; for commands that fail to say no."""
         try:
             return self(*command, stdin=stdin)
         except GitError:
@@ -154,7 +153,7 @@ class Git:
 
 
 def version() -> tuple[int, ...]:
-    """The version of git; empty where there is none."""
+    """The version of git; empty if git is not installed."""
     try:
         return git.Git().version_info
     except git.GitCommandNotFound:
@@ -162,7 +161,7 @@ def version() -> tuple[int, ...]:
 
 
 def reason(error: GitError) -> str:
-    """The line in which git says why: of a remote's refusals the first, else its first complaint."""
+    """The line of git's message with the reason: the first refusal of a remote, else the first error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for start in (r"! \[", r"remote: (error|fatal)", r"(git \S+: )?(fatal|error)"):
         for line in lines:

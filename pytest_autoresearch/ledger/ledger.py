@@ -1,4 +1,4 @@
-"""The campaign's memory: the records in git, `results.tsv` beside them, and the two kept in step."""
+"""The records of one campaign in memory, kept in step with git and `results.tsv`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Ledger:
     """Every judged experiment of one campaign.
 
     Args:
-        records: As they were when the session looked first.
-        results: Where `results.tsv` is.
-        like: What this session's experiments have in common: metric, budget and setting. Only rows that share it can
-            be compared.
+        records: The records at the start of the session.
+        results: The path of `results.tsv`.
+        like: An experiment with the metric, budget and setting of this session. The campaign's records must have the
+            same, so that results can be compared.
 
     Attributes:
-        records: By number.
-        notices: Sentences for the end of the session.
+        records: All records, ordered by number.
+        notices: Sentences to show at the end of the session.
         incumbent: The experiment whose commit is the branch's head, or None before the baseline.
     """
 
@@ -52,10 +52,10 @@ class Ledger:
         self._results = ResultsFile(results, like.metric_name)
 
     def open(self) -> None:
-        """Finish what a killed session left, in git and in the file.
+        """Join the campaign and repair what a killed session left unfinished, in git and in `results.tsv`.
 
         Raises:
-            UserError: The campaign cannot go on here.
+            UserError: The campaign cannot continue here.
         """
         self._check_comparable()
         self._hold(self._ratchet.open())
@@ -63,7 +63,7 @@ class Ledger:
             self._rebuild()
 
     def _hold(self, records: list[Experiment]) -> None:
-        """These are the records now. What is asked of all of them at every experiment is worked out here, once."""
+        """Replace the records, and compute once what every experiment needs from all of them."""
         self.records = records
         line = chain(records)
         self.incumbent = line[-1] if line else None
@@ -72,11 +72,11 @@ class Ledger:
             self._tried.setdefault(record.program or record.tree, []).append(record)
 
     def tried(self, program: str) -> list[Experiment]:
-        """The experiments whose program this is, by its digest. Safe on any thread."""
+        """The experiments with this program digest. Safe on any thread."""
         return list(self._tried.get(program, ()))
 
     def base(self) -> str:
-        """The commit that a proposal is to be made from, known together with its record. Safe on any thread."""
+        """The commit to make the next proposal from; its record is loaded. Safe on any thread."""
         head = self._ratchet.head()
         with self._lock:
             if head is not None and (self.incumbent is None or self.incumbent.commit != head):
@@ -95,11 +95,11 @@ class Ledger:
         """Make the verdict permanent: the record and the branch in one transaction, then the row.
 
         Returns:
-            The experiment as it stands in git: under another number where another session took this one, discarded as
-            stale where the branch has moved on.
+            The experiment as recorded in git. It has another number if another session took this one. It is discarded
+            as stale if the branch has moved.
 
         Raises:
-            GitError: Git said no; nothing was recorded.
+            GitError: A git command failed; nothing was recorded.
         """
         with self._lock:
             return self._record(experiment)
@@ -114,14 +114,14 @@ class Ledger:
             except NumberTaken:
                 self._reread()
                 if planned == BASELINE and self.baseline is not None:
-                    return self.baseline  # one is enough
+                    return self.baseline  # another session has recorded the baseline
                 number = max(record.number for record in self.records) + 1
                 experiment = replace(experiment, number=number, planned_number=planned)
             except BaseMoved:
                 self._reread()
                 vetoed = self._vetoed(experiment)
                 if vetoed.verdict == experiment.verdict:
-                    raise  # the branch is gone, or was never ours
+                    raise  # the branch was deleted or moved by something else
                 experiment = vetoed
         if experiment.verdict is not None and experiment.verdict.status is Status.KEEP:
             self._hold(sorted((*self.records, experiment), key=lambda record: record.number))
@@ -133,25 +133,25 @@ class Ledger:
                 self._rebuild()
             else:
                 self._results.append(experiment)
-        except OSError as error:  # the record is in git; the file is only a view of it
-            self.notices.append(f"results.tsv lacks {experiment.number:04d} ({error}); the next start writes it again")
+        except OSError as error:  # not fatal: the record is in git
+            self.notices.append(f"results.tsv lacks {experiment.number:04d} ({error}); the next session adds it")
         return experiment
 
     def _vetoed(self, experiment: Experiment) -> Experiment:
-        """A keep that git could not take is a discard."""
+        """The experiment, discarded if it is a keep that git must not accept."""
         if experiment.verdict is None or experiment.verdict.status is not Status.KEEP:
             return experiment
         return replace(experiment, verdict=verdict.veto(experiment, self._ratchet.head()) or experiment.verdict)
 
     def _reread(self) -> None:
-        """Another session has recorded something."""
+        """Load the records again, after another session has recorded something."""
         self._hold(self._ratchet.records())
         self._rebuild()
 
     def _rebuild(self) -> None:
         aside = self._results.rebuild(self.records, self._other_records)
         if aside is not None:
-            self.notices.append(f"results.tsv held rows of no experiment of this repository; it is {aside.name} now")
+            self.notices.append(f"results.tsv had rows of no experiment of this repository: renamed to {aside.name}")
 
     def _other_records(self) -> Iterator[Experiment]:
         for tag in self._ratchet.campaigns():

@@ -1,10 +1,10 @@
 """Git as the ledger: the only code that moves the branch.
 
-A campaign is a branch and a folder of refs. Each record is an annotated tag object whose message is the experiment;
-it is written, and for a keep the branch moved, in one ref transaction. The user's checkout is read, never written:
-proposals are edited and trained in a worktree of the lane's own, under the repository's git folder.
+A campaign is a branch and a folder of refs. A record is an annotated tag object with the experiment as its message.
+One ref transaction writes the record and, for a keep, moves the branch. The user's checkout is only read: each lane
+edits and trains proposals in its own worktree, in the repository's git folder.
 
-What an experiment is and whether it is kept is decided elsewhere.
+This module does not decide what is kept.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _NAME, _EMAIL = "autoresearch", "autoresearch@localhost"
 
 
 class Ratchet:
-    """One repository's campaigns, and the one that is open.
+    """The campaigns of one repository, of which one is open.
 
     Attributes:
-        root: The folder that pytest calls its root; the repository's top or a folder in it.
+        root: Pytest's root folder: the repository's top or a folder in it.
         top: The top of the user's checkout.
         prefix: `root` relative to `top`.
-        tag: The campaign, once `open` was called.
+        tag: The open campaign, after `choose`.
     """
 
     def __init__(self, root: Path) -> None:
-        """Look at the repository.
+        """Read the repository.
 
         Raises:
-            UserError: There is none here, git will not work in it, or nothing is committed yet.
+            UserError: There is no repository here, git cannot work in it, or it has no commit yet.
         """
         self.root = root
         self.git = Git(root)
@@ -86,21 +86,21 @@ class Ratchet:
         return self.git.ask("rev-parse", "--verify", "--quiet", f"{self.branch}^{{commit}}")
 
     def records(self, tag: str = "") -> list[Experiment]:
-        """Every record of a campaign (default: the open one), by number; in one git command.
+        """Every record of a campaign (default: the open one), ordered by number; in one git command.
 
         Raises:
-            UserError: One cannot be read, or says what no session writes: it may be a stranger's.
+            UserError: A record cannot be read, or has values that no session writes and may be forged.
         """
         folder = f"refs/autoresearch/{tag or self.tag}"
         found = sorted(self._tags(folder, r"\d{4,}", decode), key=lambda record: record.number)
-        for record in found:  # these become words of git commands and parts of paths
+        for record in found:  # these values go into git commands and paths
             if not (_COMMIT.fullmatch(record.commit) and _COMMIT.fullmatch(record.base) and _TAG.fullmatch(record.tag)):
                 name = f"{folder}/{record.number:04d}"
-                raise UserError(f"{name} is the record of no session: type `git update-ref -d {name}` to be without it")
+                raise UserError(f"{name} was written by no session: type `git update-ref -d {name}` to delete it")
         return found
 
     def waiting(self) -> list[Experiment]:
-        """Candidates that a session committed but could not judge."""
+        """Candidates that a session has committed but not judged."""
         found = self._tags(f"refs/autoresearch/{self.tag}/waiting", r"\w+", decode)
         return sorted(found, key=lambda record: record.number)
 
@@ -123,7 +123,7 @@ class Ratchet:
         return found
 
     def campaigns(self) -> dict[str, float]:
-        """Every campaign with a record, and when its last one was made, in seconds since the epoch."""
+        """Every campaign with a record, and the time of its last record, in seconds since the epoch."""
         said = self.git("for-each-ref", "--format=%(taggerdate:unix) %(refname)", "refs/autoresearch/")
         last: dict[str, float] = {}
         for line in said.splitlines():
@@ -133,11 +133,11 @@ class Ratchet:
         return last
 
     def dirty(self, paths: Iterable[str], ignored: bool = False) -> list[str]:
-        """Which files under the paths are not as they are committed; all relative to `root`.
+        """The files under the paths with uncommitted changes; all relative to `root`.
 
         Args:
-            paths: Or git pathspecs.
-            ignored: Whether files that git ignores count too.
+            paths: Paths or git pathspecs.
+            ignored: Whether ignored files count too.
         """
         more = ["--ignored=traditional"] if ignored else []
         command = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", *more, "--", *paths)
@@ -146,24 +146,24 @@ class Ratchet:
         return [path for path in here if "__pycache__" not in path and not path.endswith(".pyc")]
 
     def committed(self) -> list[str]:
-        """Every file of the commit that a new campaign would start from, relative to `root`."""
+        """Every file of the commit that a new campaign starts from, relative to `root`."""
         return self.git("ls-tree", "-r", "-z", "--name-only", self.start).split("\0")
 
     def differ(self, one: str, other: str, paths: Iterable[str]) -> bool:
-        """Whether the two commits hold something else under the paths (relative to `root`)."""
+        """Whether the two commits differ under the paths (relative to `root`)."""
         return self.git.ask("diff", "--quiet", one, other, "--", *paths) is None
 
     def tree_hash(self, paths: Iterable[str]) -> str:
-        """A hash of what the user's commit holds under the paths (relative to `root`)."""
+        """A hash of the files under the paths (relative to `root`) in the user's commit."""
         said = self.git("ls-tree", "-r", "-z", self.start, "--", *paths)
         return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def here(self) -> str:
-        """The branch that the user's checkout is on, in full; empty where it is on none."""
+        """The full name of the branch of the user's checkout; empty if HEAD is detached."""
         return self.git.ask("symbolic-ref", "--quiet", "HEAD") or ""
 
     def checked_out(self) -> list[Path]:
-        """The worktrees in which somebody has the campaign's branch checked out."""
+        """The worktrees that have the campaign's branch checked out."""
         folder, found = Path(), []
         for line in self.git("worktree", "list", "--porcelain").splitlines():
             word, _, rest = line.partition(" ")
@@ -176,14 +176,14 @@ class Ratchet:
     # ------------------------------------------------------------------------------------------------ opening
 
     def choose(self, tag: str, may_be_here: bool = False) -> None:
-        """Name the campaign.
+        """Choose the campaign.
 
         Args:
             tag: Its name.
-            may_be_here: Whether its branch may be checked out in the user's checkout, which then follows it.
+            may_be_here: Whether the user's checkout may be on the campaign's branch; it then follows the branch.
 
         Raises:
-            UserError: The tag is no name for a branch, or its branch is checked out somewhere else.
+            UserError: The tag cannot name a branch, or the branch is checked out somewhere else.
         """
         self.tag = tag
         if not _TAG.fullmatch(tag) or self.git.ask("check-ref-format", self.branch) is None:
@@ -192,7 +192,7 @@ class Ratchet:
         for name in said.split():
             if name == "autoresearch" or name.startswith(f"autoresearch/{tag}/"):
                 raise UserError(
-                    f"the branch {name} leaves no room for the branch autoresearch/{tag}: "
+                    f"the branch {name} blocks the name of the branch autoresearch/{tag}: "
                     f"type `git branch -m {name} {name.replace('/', '-')}-renamed` first"
                 )
         for where in self.checked_out():
@@ -204,10 +204,10 @@ class Ratchet:
             )
 
     def open(self) -> list[Experiment]:
-        """Take part in the campaign: finish what a killed session left, from the records, which are returned.
+        """Join the campaign, repair the branch if a session was killed between record and branch, return the records.
 
         Raises:
-            UserError: The branch is where no record put it.
+            UserError: The branch is at a commit that no record explains.
         """
         self.presence.join(self.tag, self._clear_locks)
         head = self.head()  # before the records: another session writes its record, then its branch
@@ -220,7 +220,7 @@ class Ratchet:
         self.presence.leave()
 
     def alone(self) -> AbstractContextManager[None]:
-        """No other session takes part in the campaign meanwhile; see `Presence`."""
+        """Have the campaign for this process alone; see `Presence`."""
         return self.presence.alone(self.tag)
 
     def _clear_locks(self) -> None:
@@ -233,7 +233,7 @@ class Ratchet:
         if not keeps:
             if head is not None:
                 raise UserError(
-                    f"there is a branch autoresearch/{self.tag}, but no experiment made it: "
+                    f"there is a branch autoresearch/{self.tag}, but no experiment created it: "
                     f"type `git branch -m autoresearch/{self.tag} mine-{self.tag}` first, or choose another "
                     "--autoresearch-tag"
                 )
@@ -251,7 +251,7 @@ class Ratchet:
         )
 
     def worktree(self, lane: int) -> Worktree:
-        """The lane's own tree; another session's lanes are passed over."""
+        """A worktree for the lane that no other session holds."""
         with self._serial:
             return Worktree.claim(self.git, self.home, self.prefix, lane)
 
@@ -263,7 +263,7 @@ class Ratchet:
         Raises:
             NumberTaken: The number has a record already.
             BaseMoved: It is a keep, and the branch is no longer at its base.
-            GitError: Git said no.
+            GitError: A git command failed.
         """
         if experiment.verdict is None:
             raise ValueError(f"{experiment!r} has no verdict")
@@ -282,20 +282,20 @@ class Ratchet:
             raise
 
     def leave_waiting(self, experiment: Experiment) -> None:
-        """Note a committed candidate that gets no verdict in this session, so that the next one tries it first."""
+        """Record a committed candidate without a verdict, so that the next session measures it first."""
         name = f"refs/autoresearch/{self.tag}/waiting/{experiment.commit[:16]}"
         self._transaction([f"update {name} {self._tag_object(experiment)}"])
 
     def adopt(self, records: Mapping[str, str], head: str = "", old: str = "") -> None:
-        """Take over what another repository has: records that are none here, and its branch where that is ahead.
+        """Add records from another repository, and move the branch, in one transaction.
 
         Args:
             records: Tag objects by the full names of their refs.
-            head: Where the branch belongs then; empty for where it is.
-            old: Where it was when that was decided; empty for nowhere.
+            head: The new commit of the branch; empty to leave the branch.
+            old: The commit that the branch must still be at; empty if there must be no branch.
 
         Raises:
-            GitError: Git said no; nothing was taken over.
+            GitError: A git command failed; nothing was changed.
         """
         lines = [f"create {name} {tag}" for name, tag in records.items()]
         if head:
@@ -303,10 +303,10 @@ class Ratchet:
         self._transaction(lines)
 
     def record_audit(self, done: Audit) -> str:
-        """Write the record of an audit; the name of its ref. Named by its content: no two repositories' audits collide.
+        """Write the record of an audit, and return its ref. The ref is named by a hash, so that audits never collide.
 
         Raises:
-            GitError: Git said no.
+            GitError: A git command failed.
         """
         tag = self._made_tag(done.last, "audit", audit.encode(done))
         name = f"refs/autoresearch/{self.tag}/audit/{tag[:16]}"
@@ -326,7 +326,7 @@ class Ratchet:
         )
 
     def _move(self, commit: str, old: str | None) -> str:
-        """The line of a transaction that moves the branch to a commit, from nowhere else than where it was."""
+        """The line of a transaction that moves the branch to a commit, only if the branch is at `old`."""
         return f"update {self.branch} {commit} {old}" if old else f"create {self.branch} {commit}"
 
     def _transaction(self, lines: list[str]) -> None:
@@ -335,7 +335,11 @@ class Ratchet:
 
 
 def _nothing_committed(git: Git) -> str:
-    """A clone of what got a campaign alone has its branch, and nothing checked out: a commit would share no history."""
+    """The error message for a HEAD without commits.
+
+    A clone of a repository that received only a campaign has the campaign's branch, but nothing is checked out. A first
+    commit there would share no history with the campaign, so the message names the branch.
+    """
     campaigns = ("refs/heads/autoresearch/", "refs/remotes/*/autoresearch/*", "refs/autoresearch/*/0000")
     said = git("for-each-ref", "--sort=-committerdate", "--count=1", "--format=%(refname)", *campaigns)
     if said:
@@ -344,21 +348,21 @@ def _nothing_committed(git: Git) -> str:
         return f"nothing is checked out here yet: type `git switch -c {mine} {campaign}` first"
     if remotes := git("remote").split():
         return (
-            f"nothing is committed here yet: type `git fetch {remotes[0]}` first where the repository is to come from "
-            "there, else `git add -A && git commit -m baseline`"
+            f"nothing is committed here yet: type `git fetch {remotes[0]}` first to get the repository from there, "
+            "or else `git add -A && git commit -m baseline`"
         )
     return "nothing is committed yet: type `git add -A && git commit -m baseline` first"
 
 
 def _no_repository(root: Path, said: str) -> UserError:
-    """What is wrong, out of what git said in the C locale: it has one exit status for everything."""
+    """The error for git's message, which must be in the C locale: git has one exit status for all of these errors."""
     if distrusted := re.search(r"dubious ownership in repository at '(.*)'", said):
         top = shlex.quote(distrusted[1])
         return UserError(f"git does not trust {root}: type `git config --global --add safe.directory {top}` first")
     if "must be run in a work tree" in said:
         return UserError(f"{root} is a bare git repository: run pytest in a checkout of it")
     if "not a git repository" not in said:
-        return UserError(f"git cannot work in {root}: {said.splitlines()[0]}: put that right first")
+        return UserError(f"git cannot work in {root}: {said.splitlines()[0]}: fix this first")
     return NoRepository(
         f"{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first"
     )

@@ -1,7 +1,8 @@
-"""A campaign here and at a remote: what each side has that the other has not, brought over by plain git.
+"""Pushes a campaign to a remote and pulls it from there, with plain git.
 
-A record is immutable, so that none is ever replaced: a number that is taken on both sides by different experiments
-stops everything. The branch only moves forward, and only from where it was seen. Knows nothing of the command line.
+Records are immutable and never replaced: if both sides have different experiments under one number, nothing is
+transferred. The branch only moves forward, and only from the commit that was read before. Knows nothing of the command
+line.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from pytest_autoresearch.ledger.git import Git, reason
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
 _RECORDS, _BRANCHES = "refs/autoresearch/", "refs/heads/autoresearch/"
-_WAITING = "waiting/"  # candidates without a verdict: the one kind of ref that may differ, since it decides nothing
+_WAITING = "waiting/"  # candidates without a verdict; only these refs may differ, because no result depends on them
 
 
 @dataclass(slots=True)
 class CampaignCopy:
-    """What one repository has of a campaign.
+    """The refs of a campaign in one repository.
 
     Attributes:
-        head: The commit of its branch; empty where there is none.
+        head: The commit of the branch; empty if there is no branch.
         refs: Tag objects by the names of their refs within the campaign, such as `0017`.
     """
 
@@ -41,12 +42,12 @@ class CampaignCopy:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What was brought over.
+    """What was transferred.
 
     Attributes:
-        records: The numbers of the experiments that the other side did not have.
-        head: Where the branch is on both sides now; empty where there is none.
-        advanced: Whether it was moved.
+        records: The numbers of the transferred experiments.
+        head: The commit of the branch on both sides now; empty if there is no branch.
+        advanced: Whether the branch moved.
     """
 
     records: tuple[str, ...]
@@ -55,10 +56,10 @@ class Moved:
 
 
 def remote_of(git: Git, given: str | None) -> str:
-    """The remote that is meant: the one that was given, by name or address, else `origin` or the only one there is.
+    """The remote to use: the given one, by name or address, else `origin` or the only one.
 
     Raises:
-        UserError: There is none, or it is not clear which.
+        UserError: There is no such remote, or there are several.
     """
     known = git("remote").split()
     if given:
@@ -76,7 +77,7 @@ def look(git: Git, remote: str) -> dict[str, CampaignCopy]:
     """Every campaign of a remote that has a record, by its tag.
 
     Raises:
-        UserError: It cannot be reached.
+        UserError: The remote cannot be reached.
     """
     with _told(f"{shown(remote)} cannot be reached"):
         said = git("ls-remote", "--refs", remote, f"{_RECORDS}*", f"{_BRANCHES}*")
@@ -85,10 +86,10 @@ def look(git: Git, remote: str) -> dict[str, CampaignCopy]:
 
 
 def push(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
-    """Send what the remote has not: records, and the branch where it is ahead; all of it or nothing.
+    """Send the records that the remote lacks, and the branch if it is ahead: all or nothing.
 
     Raises:
-        UserError: The remote has something else, has moved on, or does not take it; nothing was sent.
+        UserError: The remote has different records, is ahead, or refuses the push; nothing was sent.
     """
     ours, tag = _here(ratchet), ratchet.tag
     _check_same(tag, remote, ours, theirs, "pushed")
@@ -103,7 +104,7 @@ def push(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
     if not missing and head == theirs.head:
         return Moved((), head, False)
     folder, branch = f"{_RECORDS}{tag}", f"{_BRANCHES}{tag}"
-    # Without a plus: a ref that is there in the meantime and is another is refused, and with it everything.
+    # No plus sign: if a different ref has appeared at the remote meanwhile, the whole push is refused.
     specs = [f"{folder}/*:{folder}/*", *(f"^{folder}/{name}" for name in _differ(ours, theirs))]
     lease = []
     if head:
@@ -117,15 +118,15 @@ def push(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
                 f"{shown(remote)} moved on in the meantime, and nothing was pushed: "
                 f"type `{_command('pull', remote, tag)}` first"
             ) from None
-        raise UserError(f"{shown(remote)} did not take it, and nothing was pushed: {shown(reason(error))}") from None
+        raise UserError(f"{shown(remote)} refused it, and nothing was pushed: {shown(reason(error))}") from None
     return Moved(_numbers(missing), head, head != theirs.head)
 
 
 def pull(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
-    """Take over what the remote has and this repository has not: all of it or nothing, and never backwards.
+    """Get the records that this repository lacks, and the branch if the remote is ahead: all or nothing.
 
     Raises:
-        UserError: A session runs, this repository has something else, or git says no; nothing was moved.
+        UserError: A session runs, this repository has different records, or a git command failed; nothing was changed.
     """
     folder, branch = f"{_RECORDS}{ratchet.tag}", f"{_BRANCHES}{ratchet.tag}"
     with ratchet.alone(), _told(f"nothing was pulled from {shown(remote)}"):
@@ -134,7 +135,7 @@ def pull(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
         missing = theirs.refs.keys() - ours.refs.keys()
         wanted = [f"{folder}/{name}" for name in missing]
         wanted += [branch] if theirs.head not in ("", ours.head) else []
-        if wanted:  # the objects alone: no ref is moved but the remote's own view of itself
+        if wanted:  # only objects: no ref moves except remote-tracking ones
             command = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--stdin")
             ratchet.git(*command, remote, stdin="".join(f"{name}\n" for name in wanted))
         ahead = _is_ahead(ratchet, remote, ours, theirs)
@@ -145,14 +146,14 @@ def pull(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
 
 
 def _is_ahead(ratchet: Ratchet, remote: str, ours: CampaignCopy, theirs: CampaignCopy) -> bool:
-    """Whether the remote's branch is further than the one here, which may then move there."""
+    """Whether the remote's branch is ahead, so that the branch here moves to it."""
     git, branch = ratchet.git, f"autoresearch/{ratchet.tag}"
     if theirs.head in ("", ours.head) or (ours.head and _leads_to(git, theirs.head, ours.head)):
         return False
     if not _leads_to(git, ours.head, theirs.head):
         raise UserError(
-            f"the branch {branch} is at {ours.head[:7]} here and at {theirs.head[:7]} at {shown(remote)}, and neither "
-            f"leads to the other, so nothing was pulled: `git log {ours.head[:7]}...{theirs.head[:7]}` shows both"
+            f"the branch {branch} is at {ours.head[:7]} here and at {theirs.head[:7]} at {shown(remote)}; they have "
+            f"diverged, so nothing was pulled: `git log {ours.head[:7]}...{theirs.head[:7]}` shows both"
         )
     for where in ratchet.checked_out():
         raise UserError(
@@ -164,7 +165,7 @@ def _is_ahead(ratchet: Ratchet, remote: str, ours: CampaignCopy, theirs: Campaig
 
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
-    """What git has to say against it is one sentence."""
+    """Turn a git error into one sentence."""
     try:
         yield
     except GitError as error:
@@ -190,7 +191,7 @@ def _sides(rows: Iterable[list[str]]) -> dict[str, CampaignCopy]:
 
 
 def _check_same(tag: str, remote: str, ours: CampaignCopy, theirs: CampaignCopy, verb: str) -> None:
-    """No record is one thing here and another there."""
+    """Check that every record that both sides have is the same."""
     apart = sorted(name for name in _differ(ours, theirs) if not name.startswith(_WAITING))
     if not apart:
         return
@@ -198,18 +199,18 @@ def _check_same(tag: str, remote: str, ours: CampaignCopy, theirs: CampaignCopy,
     more = f" (and {len(apart) - 1} more)" if len(apart) > 1 else ""
     raise UserError(
         f"experiment {first} of campaign {tag} is {ours.refs[first][:7]} here and {theirs.refs[first][:7]} at "
-        f"{shown(remote)}{more}: both went on from the same place, so nothing was {verb}; go on with one of the "
-        "two, and try what the other found under a new --autoresearch-tag"
+        f"{shown(remote)}{more}: both repositories continued the campaign, so nothing was {verb}; continue one of the "
+        "two, and try the keeps of the other under a new --autoresearch-tag"
     )
 
 
 def _differ(ours: CampaignCopy, theirs: CampaignCopy) -> list[str]:
-    """The refs that both have and that are not the same."""
+    """The refs that both sides have, with different objects."""
     return [name for name, tag in ours.refs.items() if theirs.refs.get(name, tag) != tag]
 
 
 def _leads_to(git: Git, old: str, new: str) -> bool:
-    """Whether the branch may move from one commit to the other; from nowhere it may to any."""
+    """Whether the branch may move from `old` to `new`: forward only; without a branch (empty `old`), to any commit."""
     return bool(new) and (not old or git.ask("merge-base", "--is-ancestor", old, new) is not None)
 
 
@@ -222,12 +223,12 @@ def _command(verb: str, remote: str, tag: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text with no name and password in the addresses in it."""
+    """The text without user names and passwords in its URLs."""
     return re.sub(r"(?<=://)[^/@\s]*@", "", text)
 
 
 def span(numbers: Iterable[str]) -> str:
-    """Numbers in words: `0004`, `0004 to 0006` where none is missing between, `5 experiments` where some are."""
+    """Numbers in words: `0004`, `0004 to 0006` if none between is missing, else `5 experiments`."""
     found = list(numbers)
     if len(found) > 2 and int(found[-1]) - int(found[0]) + 1 != len(found):
         return f"{len(found)} experiments"
@@ -237,10 +238,10 @@ def span(numbers: Iterable[str]) -> str:
 
 
 def choose(sides: Mapping[str, CampaignCopy], remote: str, wanted: str | None) -> str:
-    """The campaign of a remote that is meant: of that name, else the only one.
+    """The campaign of a remote to use: the wanted one, else the only one.
 
     Raises:
-        UserError: There is none, or it is not clear which.
+        UserError: There is no such campaign, or there are several.
     """
     names = ", ".join(sorted(sides))
     if not sides:

@@ -1,4 +1,4 @@
-"""`results.tsv`: a view of the records in upstream's format, which can be written again from them at any time."""
+"""`results.tsv`: the records as a table in upstream's format, which can be rebuilt from them at any time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pytest_autoresearch.core.text import one_line
 
 
 def header(metric_name: str) -> str:
-    """The first line of `results.tsv`, upstream's where the metric is `val_bpb`."""
+    """The first line of `results.tsv`; for the metric `val_bpb`, the same as upstream's."""
     return f"commit\t{metric_name}\tmemory_gb\tstatus\tdescription\n"
 
 
 def row(experiment: Experiment) -> str:
     """One line of `results.tsv`: 7 characters of the commit, 6 decimals, GB (MiB / 1024) with one decimal.
 
-    The memory is the allocator's peak where training prints one, which is what upstream means, else the outside
-    measurement. A crash has zeros for both.
+    The memory is the allocator's peak if training prints it, as upstream does, else the peak measured from outside.
+    A crash has zeros for metric and memory.
     """
     if experiment.verdict is None:
         raise ValueError(f"{experiment!r} has no verdict")
@@ -31,23 +31,30 @@ def row(experiment: Experiment) -> str:
         printed = experiment.allocator_mb
         memory_mb = experiment.peak_memory_mb if printed is None else printed
     said = one_line(experiment.proposal.description)
-    if said.startswith('"'):  # readers of tables take it for the start of a quoted field, to the end of the file
+    if said.startswith('"'):  # TSV readers would read a quoted field that reaches to the end of the file
         said = f"'{said[1:]}"
     return f"{experiment.commit[:7]}\t{metric:.6f}\t{memory_mb / 1024:.1f}\t{status}\t{said}\n"
 
 
 class ResultsFile:
-    """`results.tsv` in the user's checkout: written as experiments end, and again from the records when it lags."""
+    """`results.tsv` in the user's checkout. Rows are appended as experiments end; a stale file is rebuilt."""
 
     def __init__(self, path: Path, metric_name: str) -> None:
         self.path = path
         self._header = header(metric_name)
 
     def rebuild(self, records: Iterable[Experiment], others: Callable[[], Iterable[Experiment]] = tuple) -> Path | None:
-        """Make the file say what the records say.
+        """Rebuild the file from the records.
 
-        A row that belongs to no record, of this campaign or of the `others` in the repository, is somebody's work:
-        such a file is renamed, never overwritten. Returns its new name then.
+        A file with rows of no record, neither of this campaign nor of `others`, may be the user's work. It is renamed,
+        not overwritten.
+
+        Args:
+            records: The campaign's records.
+            others: Returns the records of the repository's other campaigns.
+
+        Returns:
+            The new path of a renamed file, or None.
         """
         lines = [row(record) for record in sorted(records, key=lambda record: (record.finished_at, record.number))]
         text = (self._header + "".join(lines)).encode()
@@ -55,13 +62,13 @@ class ResultsFile:
         if have == text:
             return None
         aside = None
-        if have is not None and not text.startswith(have):  # a prefix is what a kill in mid-row leaves
+        if have is not None and not text.startswith(have):  # a kill while writing leaves a prefix of the text
             theirs = list(others())
             heads = {self._header, *(header(record.metric_name) for record in theirs)}
             known = {line.encode() for line in (*heads, *lines, *(row(record) for record in theirs))}
             if any(line.strip() and line + b"\n" not in known for line in have.split(b"\n")):
                 aside = self._set_aside()
-        # A name of its own: two sessions may be at it at once.
+        # A unique name, because two sessions may rebuild at once.
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
         with part.open("wb") as file:
             file.write(text)

@@ -1,4 +1,4 @@
-"""A lane's own tree: where a proposal is edited, committed and trained, while the user's checkout stays as it is."""
+"""The worktree of a lane, in which proposals are edited, committed and trained. The user's checkout stays unchanged."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.ledger.git import Git
 
 _REGULAR = ("100644", "100755")
-_MOST_BYTES = 16 * 2**20  # of a changed file that git is made to read and keep
-# The tree is the commit and nothing but the commit, whatever the repository's configuration was made to say.
+_MOST_BYTES = 16 * 2**20  # larger changed files are not given to git
+# The tree must be exactly the commit, even if the repository's configuration was manipulated.
 _EXACT = (
     "--no-replace-objects",
     *("-c", "core.sparseCheckout=false", "-c", "core.fileMode=true", "-c", "core.symlinks=true"),
@@ -30,9 +30,10 @@ class Worktree:
     """A git worktree that one lane of one session holds.
 
     Attributes:
-        top: The worktree's own folder.
-        folder: The same place inside it as pytest's root inside the user's checkout; training starts here.
-        out: The folder for what training leaves behind, beside the worktree; `cache` for what compilers keep meanwhile.
+        top: The worktree's folder.
+        folder: The folder that corresponds to pytest's root in the user's checkout; training starts here.
+        out: The folder for training's output, beside the worktree.
+        cache: The folder for compile caches, beside the worktree.
     """
 
     def __init__(self, repository: Git, top: Path, prefix: Path, lock: int) -> None:
@@ -47,7 +48,7 @@ class Worktree:
 
     @classmethod
     def claim(cls, repository: Git, home: Path, prefix: Path, lane: int) -> Worktree:
-        """The first of the lane's trees that no living session holds, made where it is missing."""
+        """The lane's first worktree that no running session holds, created if missing."""
         home.mkdir(parents=True, exist_ok=True)
         for turn in range(1000):
             name = f"lane-{lane}" + (f"-{turn}" if turn else "")
@@ -70,21 +71,21 @@ class Worktree:
                 self.top.unlink()
             shutil.rmtree(self.top, ignore_errors=True)
             self._repository("worktree", "add", "--force", "--detach", "--no-checkout", str(self.top), "HEAD")
-        # A candidate can write to the tree. Were git to look for its folder there, or above it, it could be led to the
-        # user's checkout, and reset that.
+        # A candidate can write to the tree. If git searched for its folder from there, the candidate could redirect git
+        # to the user's checkout, and `reset` would destroy it.
         self._git_folder = Path(self.git("rev-parse", "--absolute-git-dir"))
         self._open()
 
     def _open(self) -> None:
-        """A door to git that leads nowhere else, and past every filter that the configuration has at this moment."""
+        """Bind git to the worktree, and switch off every filter of the current configuration."""
         self.git = self._repository.at(self.top, raw=True)
         self.git.bind(self._git_folder)
         self.git.without_filters()
 
     def _is_ours(self) -> bool:
-        """Whether the folder is the worktree that this very repository knows by its place.
+        """Whether the folder is a worktree of this repository.
 
-        It is not where the repository was copied, nor where a candidate has made its `.git` name another git folder.
+        It is not if the repository was copied, or if a candidate has made `.git` name another git folder.
         """
         said = self.git.ask("rev-parse", "--absolute-git-dir")
         if said is None or self.top.is_symlink():
@@ -98,28 +99,33 @@ class Worktree:
         )
 
     def release(self) -> None:
-        """Let another session have the tree."""
+        """Release the worktree for other sessions."""
         os.close(self._lock)
 
     def reset(self, commit: str) -> None:
-        """Exactly the commit: nothing changed, nothing untracked, nothing ignored; empty folders beside it.
+        """Make the tree exactly the commit, without untracked and ignored files, and empty `out` and `cache`.
 
-        Written anew, every file: what an index remembers of a file can be forged, and git does not see sockets, pipes
-        or what the index says to skip.
+        Every file is written again, because an index can be forged, and because git does not see sockets, pipes and
+        files that the index marks to skip.
         """
         self._restore()
         self._forget()
         _empty(self.top)
         self._open()
-        # Not `reset --hard`: should somebody have attached this HEAD to a branch, that would move the branch.
+        # Not `reset --hard`, which would move a branch if HEAD was attached to one.
         self.git(*_EXACT, "checkout", "--quiet", "--force", "--detach", commit)
         for folder in (self.out, self.cache):
             _empty(folder)
-            folder.rmdir()  # a folder keeps attributes
+            folder.rmdir()  # an old folder may have extended attributes
             folder.mkdir(mode=0o700)
 
     def show(self, root: Path, names: Iterable[str]) -> None:
-        """Untracked things that training needs appear where they are in the user's checkout, whose `root` is given."""
+        """Link untracked files and folders that training needs into the tree.
+
+        Args:
+            root: Pytest's root in the user's checkout.
+            names: Paths relative to `root`; missing and absolute ones are skipped.
+        """
         for name in names:
             path = Path(name).expanduser()
             if not path.is_absolute() and (root / path).exists():
@@ -129,14 +135,14 @@ class Worktree:
                     link.symlink_to(root / path)
 
     def _forget(self) -> None:
-        """No index, and no lock: the lane is held by this process, so that a lock was left by a git that is dead."""
+        """Remove the index and git's locks. This process holds the lane, so a lock was left by a killed git."""
         for path in (*self._git_folder.glob("*.lock"), self._git_folder / "index"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
 
     def _restore(self) -> None:
-        """Undo what a candidate did to the tree's own folder and its `.git`."""
+        """Undo a candidate's changes of the tree's folder itself and of its `.git`."""
         if self.top.is_symlink():
             self.top.unlink()
         self.top.mkdir(exist_ok=True)
@@ -148,9 +154,9 @@ class Worktree:
             link.write_text(text, "utf-8", "surrogateescape")
 
     def changes(self, base: str) -> list[FileChange]:
-        """What the tree has that the base has not; ignored files are not looked at and not committed.
+        """The changes of the tree against the base, without ignored files, which are not committed either.
 
-        Where something stands in the tree that git cannot or should not take in, that alone.
+        If the tree has entries that git cannot or must not add, only these are returned.
         """
         self._restore()
         before = self._listed(base)
@@ -171,9 +177,12 @@ class Worktree:
         return found
 
     def _unfit(self, before: Mapping[str, int]) -> Iterator[FileChange]:
-        """What git would stumble over, pass over or choke on; `before` has the base's paths and their sizes.
+        """Entries that git cannot or must not add: special, unreadable and very large files, and `.git` in the tree.
 
-        Above all a repository within the tree: git would read that one's configuration, and run what it names.
+        For a repository inside the tree, git would read that repository's configuration and run the programs in it.
+
+        Args:
+            before: The base's paths and their sizes in bytes.
         """
         waiting = [self.top]
         while waiting:
@@ -182,7 +191,7 @@ class Worktree:
             try:
                 with os.scandir(folder) as entries:
                     found = [(entry, entry.stat(follow_symlinks=False)) for entry in entries]
-            except OSError:  # it may not be read, or lies too deep
+            except OSError:  # not readable, or the path is too long
                 yield FileChange(here.rstrip("/"), "A", regular=False)
                 continue
             for entry, look in found:
@@ -201,18 +210,18 @@ class Worktree:
                     yield FileChange(path, "T", regular=False)
 
     def _listed(self, commit: str) -> dict[str, int]:
-        """The paths of a commit or a tree, and their sizes in bytes; of a submodule 0."""
+        """The paths of a commit or a tree, and their sizes in bytes; 0 for a submodule."""
         said = self.git(*_EXACT, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
         rows = [entry.partition("\t") for entry in said.split("\0") if entry]
         return {path: int(head.split()[3].replace("-", "0")) for head, _, path in rows}
 
     def files(self, commit: str, chosen: Callable[[str], bool]) -> dict[str, bytes]:
-        """The plain files of a commit or a tree that are chosen by their path, as git holds them."""
+        """The content, as stored in git, of those plain files of a commit or a tree whose path `chosen` accepts."""
         said = self.git(*_EXACT, "ls-tree", "-r", "-z", "--full-tree", commit)
         rows = [entry.partition("\t") for entry in said.split("\0") if entry]
         wanted = {path: head.split()[2] for head, _, path in rows if head.split()[0] in _REGULAR and chosen(path)}
         said = self.git(*_EXACT, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in wanted.values()))
-        rest = said.encode("utf-8", "surrogateescape") + b"\n"  # the last line end was taken off
+        rest = said.encode("utf-8", "surrogateescape") + b"\n"  # restores the newline that git() removed
         found = {}
         for path in wanted:
             head, _, rest = rest.partition(b"\n")
@@ -221,11 +230,11 @@ class Worktree:
         return found
 
     def staged(self) -> str:
-        """The tree that `commit` would commit: what `changes` saw."""
+        """The git tree with the changes that `changes` found, for `commit`."""
         return self.git(*_EXACT, "write-tree")
 
     def commit(self, base: str, message: str) -> tuple[str, str]:
-        """Commit what `changes` saw on top of the base; the commit and its tree. No branch moves."""
+        """Commit the changes that `changes` found, on top of the base. Returns commit and tree. No branch moves."""
         tree = self.staged()
         printable = "".join(c for c in message if c.isprintable() or c == "\n")
         commit = self.git("commit-tree", tree, "-p", base, stdin=printable)
@@ -233,12 +242,12 @@ class Worktree:
         return commit, tree
 
     def bring(self, commit: str) -> None:
-        """Apply what the commit changed to the tree as it is; where both changed a line, the commit's side is taken.
+        """Apply the commit's changes to the tree; where both changed a line, the commit wins.
 
-        What comes out is measured as it stands, so a crude merge costs a run, never a wrong number.
+        The result is measured like any candidate, so a bad merge costs a run but never gives a wrong number.
 
         Raises:
-            GitError: It cannot be merged at all.
+            GitError: The merge failed.
         """
         try:
             self.git("cherry-pick", "--no-commit", "--allow-empty", "--strategy-option=theirs", commit)
@@ -247,13 +256,13 @@ class Worktree:
 
 
 def _empty(folder: Path) -> None:
-    """Leave nothing in the folder but `.git`, however deep it lies and whatever its modes say; it exists afterwards."""
+    """Empty the folder except for `.git`, at any depth and with any file modes; create it if missing."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         folder.unlink()
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    # Not shutil.rmtree, which ends at a thousand folders within each other. An ordinary user's `find` cannot empty a
-    # folder whose mode was taken away, so that it is given back where something is left.
+    # Not shutil.rmtree, which fails at a thousand nested folders. `find` cannot empty folders without write permission,
+    # so a second pass restores the permissions.
     remove = ("find", ".", "-mindepth", "1", "-not", "-path", "./.git", "-delete")
     open_up = ("find", ".", "-type", "d", "-exec", "chmod", "u+rwx", "{}", ";")
     for command in (remove, open_up, remove):
@@ -269,7 +278,7 @@ def _empty(folder: Path) -> None:
 
 
 def _is_git(name: str) -> bool:
-    """Whether some file system takes the name for `.git`: which ones do is what git itself refuses to add."""
+    """Whether some file system treats the name as `.git`; git itself refuses to add these names."""
     plain = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
     return plain.casefold().rstrip(". ").partition(":")[0] in (".git", "git~1")
 

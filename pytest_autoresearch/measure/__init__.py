@@ -1,1 +1,1 @@
-"""From a commit to its runs."""
+"""Measures commits: makes their runs."""

@@ -1,7 +1,7 @@
-"""One measurement outside of every campaign: the user's checkout as it is now, run as an experiment would be run.
+"""Measures the user's checkout once, outside of any campaign, in the same way as an experiment.
 
-No branch moves, nothing is recorded, and the checkout is only read: what it holds goes into a commit that nothing
-names, and from there into a tree of a lane's own. Knows nothing of the command line.
+No branch moves, nothing is recorded, and the checkout is only read: its files go into a commit without a ref, which is
+checked out in a lane's worktree. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pytest_autoresearch.source.guard import is_editable
 
 
 def present(ratchet: Ratchet, editable: tuple[str, ...]) -> str:
-    """A commit of the checkout as it is: what git knows or has staged, and editable files that are new.
+    """Commit the checkout as it is: tracked and staged files, and new editable files. Returns the commit.
 
     Raises:
-        GitError: Git said no.
+        GitError: A git command failed.
     """
     git = ratchet.git.at(ratchet.top)
     patterns = tuple((ratchet.prefix / path).as_posix() for path in editable)
@@ -45,7 +45,7 @@ def present(ratchet: Ratchet, editable: tuple[str, ...]) -> str:
 
 
 def _copied_index(git: Git, place: Path) -> Git:
-    """Git on a copy of the user's index, which knows what was changed without reading everything."""
+    """Git on a copy of the user's index, which saves git from reading every file."""
     theirs = Path(git("rev-parse", "--path-format=absolute", "--git-path", "index"))
     if theirs.is_file():
         shutil.copyfile(theirs, place)
@@ -53,7 +53,7 @@ def _copied_index(git: Git, place: Path) -> Git:
 
 
 def changed(ratchet: Ratchet, commit: str) -> list[str]:
-    """The files, from the repository's top, in which the commit of `present` differs from the one it was made on."""
+    """The files that the commit of `present` changed, relative to the repository's top."""
     said = ratchet.git("diff", "--name-only", "--no-renames", "-z", ratchet.start, commit)
     return [path for path in said.split("\0") if path]
 
@@ -62,10 +62,13 @@ def measure(
     settings: Settings, ratchet: Ratchet, equipment: Equipment, runner: Runner, commit: str, seed: int, limits: Limits,
     note: Callable[[Progress], None],
 ) -> tuple[tuple[Run, ...], Path]:  # fmt: skip
-    """The run of a commit, and where its whole log is; before it the one that ran out of memory, as in an experiment.
+    """Run a commit, with one retry after running out of memory, as in an experiment.
 
     Args:
-        note: Told where the run is, again and again, on the thread that called this.
+        note: Called repeatedly with the run's progress, on the calling thread.
+
+    Returns:
+        The runs, of which the last one counts, and the path of the log.
 
     Raises:
         Stopped: The runner was closed.
@@ -77,7 +80,7 @@ def measure(
     def run(variables: Mapping[str, str]) -> Run:
         tree.reset(commit)
         tree.show(settings.root, settings.readable)
-        # Nothing of the run is kept, and no number is too good: the program is the user's own.
+        # No probe and no compile cache: the program is the user's own, and nothing of the run is kept.
         job = make_job(settings, equipment.harness, tree, variables, log=log, seed=seed, lane=0, limits=limits)
         made = runner.run(job, note)
         return replace(made, variables=variables)

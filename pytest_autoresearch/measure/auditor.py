@@ -1,6 +1,6 @@
-"""Conducts an audit: makes its runs one after the other, in the order of `audit.turns`, and has them recorded.
+"""Conducts an audit: makes its runs one after the other, in the order of `audit.turns`, and records the audit.
 
-Waits on the thread that calls it, and hears there whether it is to stop. Knows nothing of the command line or pytest.
+Blocks the calling thread and checks there whether to stop. Knows nothing of the command line or pytest.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Auditor:
     """Audits the campaign of a ledger.
 
     Args:
-        setting: What runs made here can be compared with.
-        watcher: Follows them.
+        setting: The conditions of measurements in this session.
+        watcher: Follows the runs.
     """
 
     def __init__(
@@ -57,22 +57,22 @@ class Auditor:
         self._run_maker = RunMaker(settings, ratchet, harness, ledger, runner, losses, watcher)
 
     def conduct(self, runs: int, say: Callable[[str], None], stopped: Callable[[], bool]) -> Audit:
-        """Make the runs and record them.
+        """Make the runs and record the audit.
 
         Args:
-            runs: Of each commit.
-            say: Told what is going on, a line for each run.
-            stopped: Asked several times a second; where it says yes, everything is ended and nothing recorded.
+            runs: The number of runs of each commit.
+            say: Called with one line for each run.
+            stopped: Called several times a second; if it returns True, the audit ends and nothing is recorded.
 
         Raises:
-            UserError: It cannot be audited here and now.
-            Stopped: It was to stop, or the machine is not fit to measure.
+            UserError: The campaign cannot be audited here.
+            Stopped: `stopped` returned True, or too many runs in a row were inconclusive.
             AutoresearchError: Git or the sandbox failed.
         """
         line = chain(self._ledger.records)
         self._check(line)
         last = line[-1]
-        first = replace(line[0], limits=last.limits)  # its own startup had no bound to be held to yet
+        first = replace(line[0], limits=last.limits)  # the baseline's own run had another startup limit
         trusted = [self._settings.root / path for path in self._settings.frozen]
         remove_bytecode(trusted)
         with self._ratchet.alone():
@@ -85,7 +85,7 @@ class Auditor:
             finally:
                 tree.release()
             if changed := frozen.changed():
-                raise UserError(f"{changed[0]} was changed while the audit ran: put it back and type the same again")
+                raise UserError(f"{changed[0]} changed while the audit ran: restore it and rerun the same command")
             done = Audit(
                 self._ratchet.tag, first.commit, last.commit, last.number, last.metric_name, last.direction,
                 self._rows, made, last.limits, self._setting, time.time(),
@@ -94,26 +94,29 @@ class Auditor:
         return done
 
     def _check(self, line: list[Experiment]) -> None:
-        """Whether there is something to audit, and this is the place for it."""
+        """Check that the campaign has a keep, and that this session measures under the same conditions."""
         tag = self._ratchet.tag
         if len(line) < 2:
-            raise UserError(f"nothing was kept in {tag}: its first program is its last, and there is nothing to audit")
+            raise UserError(f"nothing was kept in {tag}, so there is nothing to audit")
         last = line[-1]
         now = (self._settings.metric, self._settings.direction)
         if now != (last.metric_name, last.direction):
-            raise UserError(f"the campaign {tag} was measured by {last.metric_name}, {last.direction}: set that again")
+            raise UserError(
+                f"the campaign {tag} was measured with the metric {last.metric_name}, {last.direction}: "
+                "restore these settings"
+            )
         for what, name in _SAME:
             then, here = getattr(last.setting, name), getattr(self._setting, name)
             if then != here:
                 raise UserError(
                     f"the campaign {tag} was measured with other {what} ({then or 'none'}, here {here or 'none'}): "
-                    "audit it where that is as it was"
+                    f"audit it with the same {what}"
                 )
         if dirty := self._ratchet.dirty(self._settings.frozen) if self._settings.frozen else []:
-            raise UserError(f"{dirty[0]} decides what is measured and is not as it was committed: put it back first")
+            raise UserError(f"{dirty[0]} decides what is measured and has uncommitted changes: restore it first")
 
     def _seeds(self) -> list[int]:
-        """Those of every run of the campaign, and of its audits."""
+        """The seeds of all runs of the campaign and of its audits."""
         measured = [run for record in self._ledger.records for run in record.runs]
         return [run.seed for run in (*measured, *(run for one in self._ratchet.audits() for run in one.runs))]
 
@@ -121,11 +124,11 @@ class Auditor:
         self, plan: tuple[Turn, ...], sides: dict[AuditSide, Experiment], tree: Worktree, say: Callable[[str], None],
         stopped: Callable[[], bool],
     ) -> tuple[Run, ...]:  # fmt: skip
-        """Every run of the plan; fewer where too many have crashed to compare anything."""
+        """Make the runs of the plan; stops early if too many runs crash for a comparison."""
         made: list[Run] = []
         for number, turn in enumerate(plan, 1):
             experiment = sides[turn.side]
-            # A model has to be found honest before it is believed to be better than the first.
+            # The scorer probes a model that seems better than the first commit.
             first = [
                 run.metric for run in made if run.commit == sides[AuditSide.FIRST].commit and run.metric is not None
             ]
@@ -140,7 +143,7 @@ class Auditor:
         return tuple(made)
 
     def _watched(self, make: Callable[[], tuple[Run, ...]], stopped: Callable[[], bool]) -> tuple[Run, ...]:
-        """The runs that it makes, on a thread of its own, while this one listens."""
+        """Call `make` on a thread of its own, while this thread checks whether to stop."""
         made: Future[tuple[Run, ...]] = Future()
 
         def work() -> None:
@@ -149,12 +152,12 @@ class Auditor:
             except BaseException as error:
                 made.set_exception(error)
 
-        # Not an executor's: the interpreter would wait for such a thread at its end, whatever it hangs on.
+        # Not an executor: the interpreter would wait at its exit for the executor's thread, even if that hangs.
         threading.Thread(target=work, daemon=True, name="audit").start()
         try:
             while not wait([made], _TICK_SECONDS).done:
                 if stopped():
-                    raise Stopped("the audit was interrupted, and nothing was recorded of it")
+                    raise Stopped("the audit was interrupted, and nothing was recorded")
         except BaseException:
             self._runner.close()
             wait([made], _GOODBYE_SECONDS)
@@ -182,4 +185,4 @@ def _said(run: Run, experiment: Experiment) -> str:
     what = f"{experiment.commit[:7]}, seed {run.seed}"
     if run.metric is None:
         return f"{what}, crash: {one_line(str(run.crash))[:200]}"
-    return f"{what}, measured"  # and not what: whoever saw it could stop an audit that goes badly, and begin another
+    return f"{what}, measured"  # without the metric, so that nobody stops an audit that goes badly and starts another

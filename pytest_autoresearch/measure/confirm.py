@@ -1,6 +1,6 @@
-"""The runs of one experiment: as many of the candidate and of the incumbent as the keep rule asks for.
+"""Makes the runs of one experiment that the keep rule asks for, of the candidate and of the incumbent.
 
-Knows the rule and what the records say; how a commit is run it is told.
+Knows the rule and the records; a callback (`RunOnce`) makes the runs.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample
 from pytest_autoresearch.keeprule.rule import Action, Evidence, Incumbent, Rule, Step, needed, next_action
 
 SEED = 42
-_MOST_FAILED = 2  # runs of the incumbent that crash beside one candidate
+_MOST_FAILED = 2  # crashed incumbent runs for one candidate, after which the incumbent is not run again
 
 
 class RunOnce(Protocol):
-    """Runs a commit; the last of what it gives has the metric, where there is one.
+    """Runs a commit. Returns one or more runs, of which the last one counts.
 
     Args:
-        commit: What to run.
-        seed: Its seed.
-        role: See `Run`.
-        below: The metric that has to be found honest before it is believed; None where none has.
-        bar: The metric that it has to beat, or it counts for nothing; None where it counts whatever it is.
+        commit: The commit to run.
+        seed: The seed.
+        role: The purpose of the run.
+        below: The scorer probes a model whose metric is better than this; None: it does not probe.
+        bar: The racing threshold; None if the run is not raced.
     """
 
     def __call__(
@@ -37,7 +37,7 @@ class RunOnce(Protocol):
 
 
 def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
-    """The baseline with as many runs as the noise takes to be known; one where one run decides."""
+    """The baseline with enough runs to estimate the noise; with one run if one run decides."""
     runs: tuple[Run, ...] = ()
     for count in range(prior.baseline_runs if rule.looks else 1):
         runs += run(experiment.commit, SEED + count, Role.BASELINE)
@@ -50,13 +50,13 @@ def candidate(
     experiment: Experiment, head: Experiment, records: Iterable[Experiment], rule: Rule, prior: Prior, run: RunOnce,
     simplify: bool = False,
 ) -> Experiment:  # fmt: skip
-    """The experiment with its runs, what they have to be compared with, and what the rule says of that.
+    """The experiment with its runs and the rule's decision.
 
     Args:
-        simplify: Whether a simpler program need only be no worse.
+        simplify: Whether a simpler program is kept if it is no worse.
     """
     known = list(records)
-    # What is tried again is not asked the seeds that it was chosen by.
+    # A repeated candidate gets new seeds, because it was selected by its old ones.
     asked = max(replicates.run_count(known, commit) for commit in (experiment.commit, experiment.proposal.repeats))
     trial = _Trial(head, known, rule, prior, simplify and experiment.simpler)
     runs: tuple[Run, ...] = ()
@@ -85,9 +85,9 @@ def candidate(
 
 
 def _stopped(action: Action, role: Role, run: Run) -> str:
-    """What the race saw, for people, and before it the rule where it has seen a run."""
+    """The evidence sentence of a run that was stopped early."""
     said = f"its {role} run was stopped: {run.hopeless}"
-    return said if role is Role.SCREEN else f"{action.sentence.partition(':')[0]}; {said}"
+    return said if role is Role.SCREEN else f"{action.comparison}; {said}"
 
 
 class _Trial:
@@ -112,12 +112,12 @@ class _Trial:
         self._reference = replicates.reference(records, known)
 
     def next(self) -> Action:
-        """What comes next."""
+        """The next step."""
         return next_action(self._evidence)
 
     @property
     def bar(self) -> float | None:
-        """The metric that the candidate's next run has to beat; None where one run decides, and has to be known."""
+        """The racing threshold of the candidate's next run; None if one run decides, because its metric is needed."""
         return needed(self._evidence) if self._rule.looks and not self._noise.exact else None
 
     @property
@@ -128,7 +128,7 @@ class _Trial:
         )  # fmt: skip
 
     def hear(self, metric: float | None) -> None:
-        """The candidate's next run."""
+        """Add the metric of the candidate's next run."""
         assert metric is not None
         self.own += 1
         if self.screen is None:
@@ -140,7 +140,7 @@ class _Trial:
         self._noise, self._fresh = self._noise.plus(self._fresh, after), after
 
     def hear_incumbent(self, metric: float | None) -> None:
-        """The incumbent's next run, which may have crashed: the candidate is then judged without it."""
+        """Add the metric of the incumbent's next run; None if it crashed, and the candidate is judged without it."""
         self.beside += 1
         self._renewed += 1
         if metric is None:

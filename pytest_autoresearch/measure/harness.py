@@ -1,4 +1,4 @@
-"""What the plugin knows of a harness: what one trusted command prints, and defaults where there is none."""
+"""The description of a harness: printed by one trusted command, or defaults if the repository has none."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Harness:
 
     Attributes:
         profile: The hardware class.
-        device: For people.
+        device: The device, in words for people.
         budget_seconds: Training seconds of one run.
-        memory_limit_mb: In MiB; infinite where there is none.
-        hardware_key: Results are compared only within one.
-        data_hash: Results are compared only within one.
-        score: The trusted scorer's command; None where training reports the metric itself.
-        training_rows: A file that training is handed, open, when its clock starts; None where it finds its data itself.
+        memory_limit_mb: In MiB; infinite without a limit.
+        hardware_key: Identifies the hardware; only results with the same key are compared.
+        data_hash: Identifies the data; only results with the same hash are compared.
+        score: The trusted scorer's command; None if training reports the metric itself.
+        training_rows: A file that training receives, open, when its clock starts; None if training finds its data
+            itself.
         data_files: Files that may not change while a session runs.
-        hidden: Files and folders that hold validation text: a sandbox shows none of it, wherever they lie.
-        environment: Variables that training and scoring get for the whole campaign.
-        audit_environment: Variables with which the scorer measures on rows that no verdict uses; empty where there are
-            none.
-        retry_out_of_memory: Variables that make a run need less memory and still train on as many tokens a step, for
-            one more try after it ran out; empty where the harness knows of none.
-        interface: What a training script may use of it, as text for whoever writes one.
+        hidden: Files and folders with validation text; a sandbox hides them.
+        environment: Variables for training and scoring, for the whole campaign.
+        audit_environment: Variables that make the scorer use rows that no verdict uses; empty if there are none.
+        retry_out_of_memory: Variables for one retry after running out of memory: they reduce the memory of a run but
+            not its tokens per step. Empty if the harness has none.
+        interface: The harness's interface for training scripts, as text for their author.
     """
 
     profile: str = ""
@@ -57,7 +57,7 @@ class Harness:
     interface: str = ""
 
     def prior(self, metric_name: str) -> Prior:
-        """What is believed of the metric's noise on this device."""
+        """The prior of the metric's noise on this device."""
         return prior_of(metric_name, self.device not in _NO_GPU)
 
 
@@ -65,12 +65,12 @@ _NO_GPU = ("cpu", "not described")
 
 
 def describe(command: tuple[str, ...] | None, folder: Path, environment: Mapping[str, str]) -> Harness:
-    """Ask the harness. Its standard error goes to the user's: it may have data to prepare, and says so there.
+    """Run the harness's description command. Its standard error is shown to the user, with progress on preparing data.
 
     Args:
-        command: None where the repository names none.
-        folder: Where it starts.
-        environment: Variables beside this process's own: the GPU to look at.
+        command: The command; None if the repository configures none.
+        folder: The working directory.
+        environment: Variables added to this process's own, which select the GPU.
 
     Raises:
         UserError: The command failed or printed something else.

@@ -1,7 +1,7 @@
-"""Whether files that decide are still what they were when the session began: looked at, not read.
+"""Detects changes of frozen files since the session began, from their metadata and without reading them.
 
-A look costs microseconds a file, so that it can come before every verdict. Whoever writes to a file changes its time of
-change, which only the kernel sets. Knows paths and nothing of what they are for.
+A check takes microseconds per file, so that every verdict can be preceded by one. Writing to a file updates its ctime,
+which only the kernel can set. Knows paths, but not their purpose.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _Look = tuple[int, ...]
 
 
 def remove_bytecode(paths: Iterable[Path]) -> None:
-    """Remove what Python keeps of compiled modules below the paths: compiled when, and from what, nobody knows."""
+    """Remove every `__pycache__` below the paths, because its source and age are unknown."""
     for folder in [inside for path in paths for inside in path.rglob("__pycache__")]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 class Frozen:
-    """Files as they are now, to be compared with what they are later.
+    """A snapshot of files, to detect later changes.
 
-    What Python keeps of compiled modules (`__pycache__`) is left out: it comes by itself. A trusted process must
-    therefore not read it there either (`PYTHONPYCACHEPREFIX`).
+    It ignores `__pycache__`, which Python writes by itself. So a trusted process must not read bytecode from there
+    (see `PYTHONPYCACHEPREFIX`).
 
     Args:
-        paths: Files, and folders with all that is in them, now or later. One that is missing must stay so.
+        paths: Files, and folders with everything in them, now and later. A missing path must stay missing.
         but: Files and folders among them that may change.
     """
 
@@ -38,7 +38,7 @@ class Frozen:
         self._before = self._look()
 
     def changed(self) -> list[Path]:
-        """What was written, replaced, added or taken away since, sorted."""
+        """The paths that were written, replaced, added or removed since, sorted."""
         now = self._look()
         if now == self._before:
             return []
@@ -51,7 +51,7 @@ class Frozen:
     def _look(self) -> dict[str, _Look]:
         found: dict[str, _Look] = {}
         given = [os.path.abspath(path) for path in self._paths]
-        # The user may keep a whole folder elsewhere.
+        # A given path may be a symbolic link to a folder elsewhere.
         waiting = [*given, *(os.path.realpath(name) for name in given if os.path.islink(name))]
         while waiting:
             name = waiting.pop()
@@ -67,12 +67,12 @@ class Frozen:
 
 
 def _look(name: str) -> _Look:
-    """Kind and mode, device, inode, size, times of writing and of change; of a link, its target's too. Empty: gone."""
+    """Mode, device, inode, size, mtime and ctime, for a link also of its target; empty if the path is missing."""
     try:
         own = os.lstat(name)
     except OSError:
         return ()
-    if stat.S_ISDIR(own.st_mode):  # what is in it is looked at by itself; its times change with what may
+    if stat.S_ISDIR(own.st_mode):  # not its times, which change with files in it that may change
         return own.st_mode, own.st_dev, own.st_ino
     look = (own.st_mode, own.st_dev, own.st_ino, own.st_size, own.st_mtime_ns, own.st_ctime_ns)
     if not stat.S_ISLNK(own.st_mode):

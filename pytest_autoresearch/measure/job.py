@@ -1,4 +1,4 @@
-"""What one run of a commit is given: the same for a campaign, an audit and `autoresearch run`."""
+"""Makes the job for one run of a commit: the same in a campaign, an audit and `autoresearch run`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def make_job(
     score_environment: Mapping[str, str] | None = None,
     keep_cache: Path | None = None,
 ) -> Job:
-    """The job that trains and scores the commit in a worktree. See `Job` for the arguments.
+    """The job that trains and scores the commit in a worktree. See `Job` for the other arguments.
 
     Args:
-        tree: Holds the commit.
-        variables: Given to training beside the harness's own.
+        tree: The worktree with the commit.
+        variables: Variables for training, added to the harness's own.
     """
-    clocked = harness.score is not None  # without a clock nothing is kept, and the user's own cache is better
+    clocked = harness.score is not None  # without a clock no cache can be kept, and the user's own cache is better
     return Job(
         command=settings.command, folder=tree.folder, out=tree.out, log=log, seed=seed, lane=lane, limits=limits,
         metric_name=settings.metric, score=harness.score, score_folder=settings.root,

@@ -1,4 +1,4 @@
-"""What a run may use: the one place in which the user's options and the harness's word become limits."""
+"""Computes the limits of a run from the user's options and the harness's description, in this one place."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LEAST_STARTUP_SECONDS = 30.0
 def limits_of(
     settings: Settings, harness: Harness, deadline_seconds: float | None = None, baseline: Experiment | None = None
 ) -> Limits:
-    """What a run may use.
+    """The limits of a run.
 
     Args:
-        deadline_seconds: Its hard limit; None for the usual one.
-        baseline: Whose own startup sets the allowance of the others; None where there is none yet.
+        deadline_seconds: The hard timeout; None for the default.
+        baseline: The baseline, whose startup time sets the startup limit; None before the baseline.
     """
     budget = settings.budget_seconds or harness.budget_seconds
     memory = settings.memory_limit_mb or harness.memory_limit_mb

@@ -1,7 +1,7 @@
-"""The runs of an experiment: what each is given and may see, whether it counts, whether it is worth going on with.
+"""Makes the runs of an experiment: prepares each run, repeats inconclusive ones, and races it.
 
-Runs on a lane's thread, in the lane's tree. Knows the keep rule's wishes and the runner; nothing of proposals, items or
-verdicts.
+Works on a lane's thread, in the lane's worktree. Knows the keep rule and the runner; nothing of proposals, test items
+or verdicts.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from pytest_autoresearch.settings import Settings
 
 
 class Watcher(Protocol):
-    """Follows the experiments of a session: the campaign, or the command that audits."""
+    """Follows the experiments of a session; the campaign and the audit command implement it."""
 
     def note(self, number: int, progress: Progress) -> None:
-        """The experiment's run is here now."""
+        """The progress of the experiment's run."""
         ...
 
     def say(self, text: str) -> None:
-        """A sentence for the person who watches."""
+        """Show a sentence to the user."""
         ...
 
     def end(self, why: str, failed: bool = False) -> None:
-        """Start nothing more; `failed` if that is because the session cannot go on."""
+        """Start no more experiments; `failed` if the reason is an error."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """One run to be made for an experiment: see `trials.RunOnce`.
+    """One run to be made for an experiment; see `confirm.RunOnce`.
 
     Attributes:
-        before: The runs of its commit that were made for this experiment before it.
-        log: Its log's name.
-        racer: What races it; None where nothing does.
-        excused: Why runs of its experiment were made again that may have brought it about themselves.
+        before: The earlier runs of its commit for this experiment.
+        log: The log's name.
+        racer: Races the run; None if the run is not raced.
+        excused: Why runs of its experiment were `unsteady`, which a program can cause itself; one list per experiment.
     """
 
     experiment: Experiment
@@ -84,13 +84,13 @@ class RunMaker:
         self._runner = runner
         self._files = files
         self._watcher = watcher
-        self._in_doubt = 0  # runs in a row
+        self._in_doubt = 0  # the number of runs in doubt in a row
 
     def measure(self, experiment: Experiment, tree: Worktree, lane: int) -> Experiment:
         """The experiment with all the runs that the keep rule asks for.
 
         Raises:
-            Stopped: The session is ending, or the machine is not fit to measure anything.
+            Stopped: The session is ending, or too many runs in a row were inconclusive.
         """
         rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
         raced = self._settings.racing == "on" and rule.looks and experiment.comparable
@@ -117,14 +117,14 @@ class RunMaker:
     def audit(
         self, experiment: Experiment, seed: int, below: float | None, before: tuple[Run, ...], tree: Worktree
     ) -> tuple[Run, ...]:
-        """One run that counts of a kept experiment's commit, for an audit; it is raced against nothing.
+        """One run of a kept experiment's commit for an audit, which is not raced, after repeats of inconclusive ones.
 
         Args:
-            experiment: As it was recorded.
-            seed: Its seed.
-            below: See `trials.RunOnce`.
+            experiment: The recorded experiment.
+            seed: The seed.
+            below: See `confirm.RunOnce`.
             before: The commit's runs for this audit so far.
-            tree: Where.
+            tree: The worktree to run in.
 
         Raises:
             Stopped: See `measure`.
@@ -135,9 +135,9 @@ class RunMaker:
         return self._with_retry(order, tree, 0)
 
     def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
-        """One run that counts; and where it ran out of memory and the harness knows a way to need less, one more so.
+        """One run that counts, and a retry with less memory if it ran out and the harness has variables for that.
 
-        What follows a program that needed the way is given it from the start: it would run out all the same.
+        If the incumbent needed these variables, its candidates get them from the start.
         """
         like = order.experiment if order.role is Role.AUDIT else self._ledger.incumbent
         variables = like.last_run.variables if like and like.last_run else {}
@@ -149,10 +149,10 @@ class RunMaker:
     def _beyond_doubt(
         self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]
     ) -> tuple[Run, ...]:  # fmt: skip
-        """One run that counts, after those that did not.
+        """The inconclusive runs, and after them one run that counts.
 
         Raises:
-            Stopped: So many in a row were disturbed that somebody has to look at the machine.
+            Stopped: Too many runs in a row were inconclusive.
         """
         void: tuple[Run, ...] = ()
         while True:
@@ -167,15 +167,15 @@ class RunMaker:
             void += (replace(run, inconclusive=why),)
             if max(self._in_doubt, len(void)) >= self._settings.inconclusive:
                 self._watcher.end(
-                    f"{self._settings.inconclusive} runs in a row were inconclusive, the last because {why}: see to "
-                    "that and type the same command again; --autoresearch-inconclusive 0 lets every run count",
+                    f"{self._settings.inconclusive} runs in a row were inconclusive, the last because {why}: fix this "
+                    "and rerun the same command; with --autoresearch-inconclusive 0 every run counts",
                     failed=True,
                 )
                 raise Stopped(why)
-            self._watcher.say(f"{order.experiment.number:04d}: {why}: the run is made again")
+            self._watcher.say(f"{order.experiment.number:04d}: {why}: the run is repeated")
 
     def _doubt(self, run: Run, order: _Order, before: tuple[Run, ...]) -> tuple[str, bool]:
-        """What was odd about the run, and whether it is void for that."""
+        """Why the run is in doubt, or empty; and whether the run is inconclusive and must be repeated."""
         if not self._settings.inconclusive:
             return "", False
         baseline, head = self._ledger.baseline, self._ledger.incumbent
@@ -183,7 +183,7 @@ class RunMaker:
         if why := disturbed(run, first):
             self._in_doubt += 1
             return why, True
-        if order.role is Role.AUDIT:  # nobody draws again what is quoted
+        if order.role is Role.AUDIT:  # a quoted result must not be redrawn for a reason that the program can cause
             return "", False
         records = self._ledger.records
         usual = (*first, *(replicates.runs_of(records, head.commit) if head else ()))
@@ -215,7 +215,7 @@ class RunMaker:
         tree.reset(order.commit)
         tree.show(settings.root, settings.readable)
         head = self._ledger.incumbent
-        # The second run of a baseline that is not recorded yet has no first one to be held to.
+        # A later run of the baseline is not calibrated again, and has no recorded baseline that could limit it.
         scored = any(run.metric is not None for run in order.before)
         known = experiment if order.role is Role.BASELINE and scored else baseline
         kept = self._compiled(order.commit)
@@ -229,17 +229,17 @@ class RunMaker:
         )  # fmt: skip
 
     def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:
-        """What the scorer is told; nothing of an audit's rows is kept, since no verdict may know of them."""
+        """Variables for the scorer. It writes no per-token losses in an audit: no verdict may depend on audit rows."""
         if order.role is Role.AUDIT and known is not None:
             return {**bounds(known, order.below), **self._harness.audit_environment}
         return self._files.variables(order.commit, known, head, order.below)
 
     def _compiled(self, commit: str) -> Path:
-        """Where what compilers made of a commit is kept, from before it had seen data."""
+        """The folder with a commit's compile cache, as it was before training saw data."""
         return self._ratchet.home / "compiled" / self._ratchet.tag / commit
 
     def keep_compiled(self, commits: Container[str]) -> None:
-        """Remove what is kept of all other commits but the baseline."""
+        """Remove the compile caches of all commits except these and the baseline."""
         baseline = self._ledger.baseline
         for folder in self._compiled("").glob("*"):
             if folder.name not in commits and (baseline is None or folder.name != baseline.commit):

@@ -1,5 +1,6 @@
-"""What the scorer wrote of each commit that may matter again: the loss of every token, by which it later looks where a
-candidate is suspiciously better. Kept in the git folder, which no candidate sees; lost, the scorer looks anywhere.
+"""Per-token losses of earlier commits, written by the scorer; the leak probe aims with them.
+
+They are in the git folder, which no candidate sees. Without them, the probe chooses tokens at random.
 """
 
 from __future__ import annotations
@@ -9,34 +10,34 @@ from pathlib import Path
 
 from pytest_autoresearch.core.experiment import Direction, Experiment
 
-_THRESHOLD = "probe_threshold"  # what a scorer prints that wants to be asked to probe
-_SECONDS = ("load_seconds", "evaluation_seconds")  # and one that holds later models to what the baseline's took
+_THRESHOLD = "probe_threshold"  # printed by a scorer that has a leak probe
+_SECONDS = ("load_seconds", "evaluation_seconds")  # printed by a scorer that limits later models to these times
 
 
 class ScorerFiles:
     """The files of one campaign.
 
     Args:
-        folder: Where they are.
+        folder: The folder with the files.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def of(self, commit: str) -> Path:
-        """The file of a commit, there or not."""
+        """The path of a commit's file, which may not exist."""
         return self._folder / f"{commit}.npy"
 
     def variables(
         self, commit: str, baseline: Experiment | None, incumbent: str, below: float | None
     ) -> dict[str, str]:
-        """What the scorer of a commit is told: where to write, and below which metric it is to be suspicious.
+        """Variables for the scorer of a commit: the file for its losses, and when to probe.
 
         Args:
-            commit: What is scored.
-            baseline: None where it is the baseline's first run, which tells how much two askings may differ.
-            incumbent: The commit of the best so far.
-            below: That metric; None for never.
+            commit: The commit to score.
+            baseline: None for the baseline's first run, in which the scorer calibrates the probe.
+            incumbent: The commit of the incumbent.
+            below: The scorer probes a model whose metric is below this; None: it does not probe.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         told = {"AUTORESEARCH_NATS": str(self.of(commit))}
@@ -55,11 +56,11 @@ class ScorerFiles:
 
 
 def bounds(baseline: Experiment, below: float | None) -> dict[str, str]:
-    """What the scorer of a model that is not trusted is held to: the baseline's seconds, and when to be suspicious.
+    """Variables for the scorer of an untrusted model: the baseline's seconds, and when to probe.
 
     Args:
-        baseline: As it was recorded.
-        below: Below which metric; None for never.
+        baseline: The recorded baseline.
+        below: The scorer probes a model whose metric is below this; None: it does not probe.
     """
     told = {}
     for name in _SECONDS:

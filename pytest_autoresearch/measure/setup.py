@@ -1,6 +1,6 @@
-"""What runs are made with on this machine: the harness by its own word, the GPU, the sandbox that was tried out.
+"""Finds the equipment for runs on this machine: the harness's description, the GPU, a tested sandbox.
 
-A session and the commands that measure outside one are equipped alike. Knows no campaign and no proposer.
+Sessions and the commands that measure outside of a session use the same equipment. Knows no campaign and no proposer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pytest_autoresearch.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a run is made with.
+    """The equipment for runs.
 
     Attributes:
-        harness: What it says of itself.
-        gpu: The GPU that runs are held to; None where the harness does without.
-        sandbox: What training is started in.
+        harness: The harness's description.
+        gpu: The only GPU that runs see; None if the harness uses no GPU.
+        sandbox: The sandbox for training.
     """
 
     harness: Harness
@@ -39,10 +39,10 @@ class Equipment:
 
 
 def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
-    """Ask the harness, look for the GPU and try the sandbox with what training will see.
+    """Describe the harness, find the GPU and test the sandbox with the paths that training will see.
 
     Raises:
-        UserError: One of them is not as it must be.
+        UserError: One of them does not work.
     """
     harness, gpu = _harness(settings)
     view = View(
@@ -57,13 +57,13 @@ def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
 
 
 def _harness(settings: Settings) -> tuple[Harness, Gpu | None]:
-    """What the harness says of itself, and the GPU that runs are held to; none where the harness does without."""
+    """The harness's description and the GPU for runs; None if the harness uses no GPU."""
     gpu = next(iter(visible(os.environ).gpus), None)
     harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
     harness = replace(harness, hidden=everywhere(harness.hidden))
     if gpu is None or harness.device == "cpu":
         return harness, None
-    # The harness knows the kind of GPU; which one it is, and under which driver, is seen from outside.
+    # The harness knows the kind of GPU; NVML adds the device and the driver.
     named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
     key = ", ".join([*named, gpu.key])
     return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), gpu

@@ -1,8 +1,7 @@
-"""Whether a run says something of its program, or of what was wrong with the machine while it ran.
+"""Decides whether a run measured its program, or was disturbed by the machine. A run in doubt is repeated.
 
-Pure: runs in, a sentence out. A run in doubt is made again. What somebody else did to it, it may say as often as it
-happens; what a program can bring about itself earns it one more run and not two: else an unlucky number could be had
-drawn again.
+Pure: runs in, a sentence out. A run that other processes disturbed is always repeated. For a cause that the program can
+produce itself, only one run of an experiment is repeated, because otherwise a program could redraw unlucky results.
 """
 
 from __future__ import annotations
@@ -12,37 +11,37 @@ from collections.abc import Iterable, Sequence
 
 from pytest_autoresearch.core.run import CrashClass, Limits, Role, Run
 
-OUT_OF_MEMORY = (CrashClass.OOM, CrashClass.OVER_MEMORY)  # the allocator's own error, and ours from outside
-_DRAWING = ", drawing"  # how a process is marked that has no part in computing
-_RATE = 0.05  # by which the step rates of one commit may differ on a GPU, and so many deviations of the baseline's
-_DEVIATIONS = 2.5
-_HEAT = 0.05  # of the looks, beyond what is usual
+OUT_OF_MEMORY = (CrashClass.OOM, CrashClass.OVER_MEMORY)  # the allocator's own error, and the limit from outside
+_DRAWING = ", drawing"  # marks a process that does not compute
+_RATE = 0.05  # the allowed relative difference in step rate between runs of one commit
+_DEVIATIONS = 2.5  # or so many standard deviations of the baseline's step rate
+_HEAT = 0.05  # the allowed increase in the share of looks
 _POWER = 0.3
 _HOT = ("thermal", "power brake", "hardware")
-_EARLY, _FULL = 0.1, 0.9  # shares of the budget and of the memory limit
+_EARLY, _FULL = 0.1, 0.9  # shares of the budget, and of the memory limit
 
 
 def disturbed(run: Run, baseline: Iterable[Run]) -> str:
-    """What others did to it, in a sentence; empty where nobody did anything.
+    """How other processes disturbed the run, as one sentence; empty if they did not.
 
     Args:
-        run: Just made.
-        baseline: The baseline's runs, which show who is always there.
+        run: The new run.
+        baseline: The baseline's runs; processes that were on the GPU then are ignored.
     """
     if not run.device or (run.crash is not None and run.crash.kind not in OUT_OF_MEMORY):
-        return ""  # on a CPU there is always somebody else; and a program that fails does so of its own
+        return ""  # a CPU always has other processes; and other crashes are the program's own fault
     always = {_program(name) for one in baseline if not one.inconclusive for name in one.others or ()}
     strangers = [name for name in run.others or () if not name.endswith(_DRAWING) and _program(name) not in always]
     return f"{', '.join(strangers[:3])} computed on the same GPU" if strangers else ""
 
 
 def unsteady(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
-    """What was odd about it that may be the machine's fault and may be its own, in a sentence; empty where nothing was.
+    """An anomaly that the machine or the program itself may have caused, as one sentence; empty if there is none.
 
     Args:
-        run: Just made.
-        others: Of the same commit, made before.
-        usual: Those of the baseline and of the incumbent, which show what is usual on this machine.
+        run: The new run.
+        others: Earlier runs of the same commit.
+        usual: Runs of the baseline and of the incumbent, which show what is usual on this machine.
     """
     if not run.device or run.crash is not None:
         return ""
@@ -50,9 +49,9 @@ def unsteady(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
 
 
 def honestly_out_of_memory(run: Run, limits: Limits) -> bool:
-    """Whether it ran out of memory before it could know how it would come out, or was seen to hold that much.
+    """Whether the run ran out of memory early, or its measured memory was near the limit.
 
-    A program that only says so, after a bad run, would like to draw again.
+    Otherwise a program could report an out-of-memory error after a bad run, to get another one.
     """
     if run.crash is None or run.crash.kind not in OUT_OF_MEMORY:
         return False
@@ -68,18 +67,18 @@ def _program(name: str) -> str:
 def _throttled(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
     for cause, share in (run.throttling or {}).items():
         hot = cause.startswith(_HOT)
-        # Heat is the machine's. How often the power cap holds is the program's, so that alone the same program tells.
+        # Heat depends on the machine. The power cap depends on the program, so only runs of the same program count.
         like = [one for one in (*usual, *others) if not one.inconclusive] if hot else others
         if not like:
             continue
         most = max((one.throttling or {}).get(cause, 0.0) for one in like)
         if share > most + (_HEAT if hot else _POWER):
-            return f"the GPU was held back ({cause}) in {share:.0%} of the looks; at most {most:.0%} before"
+            return f"the GPU was throttled ({cause}) in {share:.0%} of the looks, before in at most {most:.0%}"
     return ""
 
 
 def _out_of_step(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
-    """Whether it made its steps at another rate than most runs of the same program."""
+    """A step rate that differs from most runs of the same program, as one sentence; else empty."""
     own, rates = _rate(run), [rate for rate in map(_rate, others) if rate]
     if not own or not rates:
         return ""
@@ -98,6 +97,6 @@ def _spread(runs: Iterable[Run]) -> float:
 
 
 def _rate(run: Run) -> float:
-    """Steps a second; 0 where it did not say."""
+    """Steps per second; 0 if unknown."""
     steps = run.metrics.get("num_steps", 0.0)
     return steps / run.training_seconds if run.training_seconds > 0 and run.metric is not None else 0.0
