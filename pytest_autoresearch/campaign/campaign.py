@@ -176,7 +176,7 @@ class Campaign:
         self.failed = self.failed or failed
 
     def audit(self, stopped: Callable[[], bool]) -> None:
-        """Measure anew what the campaign has come to; why it could not be is a notice.
+        """Measure the campaign's first and last program again. A failure becomes a notice.
 
         Args:
             stopped: Asked several times a second; where it says yes, the runs are ended.
@@ -227,8 +227,8 @@ class Campaign:
         """
         if changed := self._frozen.changed():
             raise UserError(
-                f"{changed[0]} was changed while the session ran, so that its numbers cannot be compared: put it back "
-                "and type the same command again"
+                f"{changed[0]} was changed while the session ran, so its results cannot be compared: restore it and "
+                "rerun the same command"
             )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
