@@ -33,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def whole_plugin() -> None:
     """Every module of the plugin, imported: pytester forgets what its test imports, and each would import it anew."""
+    importlib.import_module("pynvml")  # which the plugin imports when it looks for a GPU
     for module in pkgutil.walk_packages(pytest_autoresearch.__path__, "pytest_autoresearch."):
         if not module.name.startswith(("pytest_autoresearch.bundled", "pytest_autoresearch.plugin")):
             importlib.import_module(module.name)

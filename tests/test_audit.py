@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repo import CONFIG, Repo
 
+from pytest_autoresearch.cli import main
 from pytest_autoresearch.core.experiment import Direction, Setting
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.keeprule import audit
@@ -223,9 +226,14 @@ def auditing(repo: Repo, *arguments: str) -> subprocess.Popen[str]:
 
 
 def audited(repo: Repo, *arguments: str) -> tuple[int, str, str]:
-    process = auditing(repo, *arguments)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+    """`autoresearch audit …` to its end, in this process: its exit status and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main(["-C", str(repo.path), "audit", *arguments])
+        except SystemExit as end:  # of argparse
+            status = int(end.code or 0)
+    return status, out.getvalue(), err.getvalue()
 
 
 def test_an_audit_runs_both_ends_anew_and_is_recorded_for_good(noisy: Repo) -> None:

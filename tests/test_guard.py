@@ -29,7 +29,7 @@ def refused(changes: list[FileChange], editable: tuple[str, ...] = EDITABLE) -> 
     with pytest.raises(Refused) as raised:
         guard.check_changes(IDEA, changes, editable)
     assert raised.value.proposal is IDEA
-    assert raised.value.crash == "refused"
+    assert raised.value.crash.reason == "refused"
     return str(raised.value)
 
 
@@ -153,7 +153,7 @@ def text_refused(path: str, text: bytes) -> Refused:
 )
 def test_python_that_does_not_parse_is_a_syntax_crash(text: bytes) -> None:
     error = text_refused("train.py", text)
-    assert error.crash == "syntax"
+    assert error.crash.reason == "syntax"
     assert str(error).startswith("train.py does not parse, ")
     assert "\n" not in str(error)
 
@@ -170,7 +170,7 @@ def test_a_hidden_data_set_is_refused_by_its_size() -> None:
     guard.check_texts(IDEA, {"train.py": b"#" * guard.MOST_BYTES})
     error = text_refused("train.py", b"#" * (guard.MOST_BYTES + 1))
     assert str(error) == "train.py has 524,289 bytes; the limit is 524,288"
-    assert error.crash == "refused"
+    assert error.crash.reason == "refused"
 
 
 TEXT = b"rate = 1\n" * 20_000
@@ -205,7 +205,7 @@ def test_any_bytes_are_python_or_a_refusal(text: bytes) -> None:
     try:
         ast.parse(text)
     except (SyntaxError, ValueError):
-        assert text_refused("train.py", text).crash == "syntax"
+        assert text_refused("train.py", text).crash.reason == "syntax"
     else:
         guard.check_texts(IDEA, {"train.py": text})
 

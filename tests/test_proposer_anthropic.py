@@ -222,7 +222,7 @@ def test_edits_that_fail_again_and_again_are_refused_and_change_nothing(bench: B
         bench.propose([{"propose": WRONG}], repairs=2)
     assert len(bench.asked) == 3
     assert caught.value.proposal.description == "wrong"
-    assert caught.value.crash == "refused"
+    assert caught.value.crash.reason == "refused"
     assert bench.text == TRAIN
 
 
@@ -257,7 +257,7 @@ def test_a_reply_of_no_use_is_answered_and_asked_for_again(bench: Bench, step: d
     with pytest.raises(Refused) as caught:
         bench.propose([step], repairs=1)
     assert len(bench.asked) == 2
-    assert caught.value.crash == ("refused" if "there are neither" in answer else "no-proposal")
+    assert caught.value.crash.reason == ("refused" if "there are neither" in answer else "no-proposal")
 
 
 def test_only_the_first_proposal_of_a_reply_counts(bench: Bench) -> None:
@@ -451,7 +451,7 @@ def test_refusals_make_a_crash_and_three_in_a_row_an_end(bench: Bench) -> None:
     for number in (1, 2):
         with pytest.raises(Refused, match=r"the model made no proposal: the model declined \(frontier_llm\)") as caught:
             proposer.propose(bench.context(number))
-        assert caught.value.crash == "no-proposal"
+        assert caught.value.crash.reason == "no-proposal"
         assert proposer.repair(bench.context(number), caught.value.proposal, refusal("it proposed nothing")) is None
     with pytest.raises(ProposerError, match=r"nothing for 3 experiments in a row \(last: the model declined"):
         proposer.propose(bench.context(3))

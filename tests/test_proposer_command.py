@@ -355,7 +355,7 @@ def test_an_agent_that_fails_at_once_is_started_again_after_longer_and_longer_pa
         "`agent` ended with status 1 and changed nothing; last output: API Error: 529 overloaded; starting it again "
         "in 2 s"
     )
-    assert refused.crash == "no-proposal"
+    assert refused.crash.reason == "no-proposal"
     assert list(lane.session.kept)[:3] == ["agent.log", "agent-2.log", "agent-3.log"]
     assert sum(usage.requests for usage in lane.session.usage) == 10
 

@@ -53,9 +53,9 @@ ANY_NUMBER = st.floats()  # NaN and the infinities too
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 HASHES = st.text("0123456789abcdef", min_size=40, max_size=40)
 CODES = st.none() | st.integers(0, 255)
-CRASHES = st.builds(Crash, st.sampled_from(CrashClass), TEXTS) | st.builds(
-    Crash, st.sampled_from([CrashClass.EXIT, CrashClass.SIGNAL]), TEXTS, CODES
-)
+CRASHES = st.builds(
+    Crash.of, st.sampled_from([*map(str, CrashClass)]) | TEXTS | st.sampled_from(["exit 01", "signal x"]), TEXTS
+) | (st.builds(Crash, st.sampled_from([CrashClass.EXIT, CrashClass.SIGNAL]), TEXTS, CODES))
 RUNS = st.builds(
     Run,
     seed=st.integers(0, 2**63),

@@ -113,7 +113,7 @@ def test_a_file_that_decides_and_changes_under_way_stops_the_campaign_with_nothi
     )
     result = scored.run("--max", "2", "--autoresearch-lanes", "1")
     assert result.ret == 1
-    result.stdout.fnmatch_lines([f"*{name} was changed while the session ran*put it back and type the same command*"])
+    result.stdout.fnmatch_lines([f"*{name} was changed while the session ran*restore it and rerun the same command*"])
     assert scored.statuses() == {0: "keep", 1: "keep"}
     scored.check_ledger()
     path = scored.path / name

@@ -1,7 +1,7 @@
-"""One campaign: what it is made of, what became of its experiments, when to stop.
+"""One campaign in one session: its parts, its limits, and the recording of verdicts.
 
-`Campaign.conduct` runs on a lane's thread; everything else is called from the main thread. It is told what the verdict
-is; it knows nothing of items, reports or pytest.
+`Campaign.conduct` runs on a lane's thread; everything else runs on the main thread. Knows nothing about items, reports
+or pytest.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Campaign:
     Attributes:
         ledger: Every judged experiment.
         flights: The experiments under way.
-        why_over: Why nothing more is started, where it is not the number of slots.
-        failed: Whether that is because the proposer cannot go on.
-        news: Sentences for the person who watches, as they come; whoever shows them takes them away.
+        why_over: Why no more experiments start; empty if only the number of slots limits them.
+        failed: Whether the session stopped because the proposer or the machine failed.
+        news: Messages for the person who watches, oldest first. The terminal removes what it has shown.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Campaign:
         self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self)
 
     def open(self) -> None:
-        """Recover what a killed session left, and take up what it owes."""
+        """Recover what a killed session left, and queue its candidates without a verdict."""
         trusted = [self.settings.root / path for path in self.settings.frozen]
         remove_bytecode(trusted)
         self._frozen = Frozen([*trusted, *self.harness.data_files])
@@ -101,12 +101,12 @@ class Campaign:
             self._queue.owe(owed)
 
     def close(self, held: Container[int] = ()) -> None:
-        """Leave; a candidate that was committed and got no verdict is noted for the next session.
+        """Leave the campaign. Candidates without a verdict are noted for the next session.
 
         Args:
-            held: Lanes whose thread still runs: their trees are theirs until the process is gone.
+            held: Lanes whose thread still runs. They keep their worktrees until the process ends.
         """
-        with contextlib.suppress(GitError):  # where git fails, this is not the first to say so
+        with contextlib.suppress(GitError):  # an earlier call has already reported the failure of git
             for flight in self.flights:
                 if flight.candidate is not None:
                     self.ratchet.leave_waiting(flight.account(flight.candidate))
@@ -114,12 +114,12 @@ class Campaign:
         self.ratchet.close()
 
     def over(self) -> bool:
-        """Whether nothing more is to be started."""
+        """Whether no more experiments may start."""
         self.why_over = self.why_over or self._limit_reached()
         return bool(self.why_over)
 
     def _limit_reached(self) -> str:
-        """Which of the user's limits is reached, in a sentence; empty where none is."""
+        """The user's limit that is reached, in a sentence; empty if none is."""
         total, hours, target = self.settings.total, self.settings.hours, self.settings.target
         if total is not None:
             under_way = self.flights.numbers | {record.number for record in self.ledger.records}
@@ -156,7 +156,7 @@ class Campaign:
         return self._lifecycle.conduct(flight, self.limits(deadline_seconds))
 
     def interrupt(self) -> None:
-        """End every process that is under way, now: their lanes hear that the session is over."""
+        """End every running process now. The lanes get a `Stopped` error."""
         self._agents.close()
         self._runner.close()
 
@@ -176,10 +176,10 @@ class Campaign:
         self.failed = self.failed or failed
 
     def audit(self, stopped: Callable[[], bool]) -> None:
-        """Measure anew what the campaign has come to; why it could not be is a notice.
+        """Measure the campaign's first and last program again. A failure becomes a notice.
 
         Args:
-            stopped: Asked several times a second; where it says yes, the runs are ended.
+            stopped: Asked several times a second whether to end the runs.
         """
         auditor = Auditor(
             self.settings, self.ratchet, self.harness, self.setting, self.ledger, self._runner, watcher=self
@@ -194,23 +194,23 @@ class Campaign:
                 self.forget(number)
 
     def audited(self) -> Audit | None:
-        """The audit of what the branch has come to, where there is one that can be read."""
+        """The audit of the first and the current program; None if there is none that can be read."""
         try:
             return audit.of(self.ratchet.audits(), chain(self.ledger.records))
         except AutoresearchError:
             return None
 
     def limits(self, deadline_seconds: float | None) -> Limits:
-        """What a run may use; the baseline's own startup sets the allowance of the others."""
+        """What a run may use. The baseline's startup time sets the allowance of later runs."""
         return limits_of(self.settings, self.harness, deadline_seconds, self.ledger.baseline)
 
     # --------------------------------------------------------------------------------------------- after the verdict
 
     def against_best(self, experiment: Experiment) -> Experiment:
-        """The experiment beside what it has to beat: what it was measured beside, else the incumbent of this moment.
+        """The experiment with the metric that it has to beat.
 
-        Where another lane or session has moved the branch meanwhile, the new head is what counts, by its own number:
-        what does not beat that is no better, and what does is measured again beside it.
+        If another lane or session has moved the branch during the run, that is the new head's metric: a candidate that
+        beats it is measured again beside the new head.
         """
         incumbent = self.ledger.incumbent
         if experiment.decision.best is not None and incumbent is not None and incumbent.commit == experiment.base:
@@ -219,16 +219,19 @@ class Campaign:
         return replace(experiment, decision=Decision(best=now, rule=experiment.decision.rule))
 
     def record(self, experiment: Experiment, ruling: Verdict) -> Experiment:
-        """Make a verdict permanent; the experiment as it stands in git, which has the last word.
+        """Make a verdict permanent.
+
+        Returns:
+            The experiment as git recorded it: possibly with another number, or as stale.
 
         Raises:
-            GitError: Git said no; nothing was recorded.
-            UserError: A file on which the number depends was changed; nothing was recorded.
+            GitError: Git failed; nothing was recorded.
+            UserError: A file that the metric depends on was changed; nothing was recorded.
         """
         if changed := self._frozen.changed():
             raise UserError(
-                f"{changed[0]} was changed while the session ran, so that its numbers cannot be compared: put it back "
-                "and type the same command again"
+                f"{changed[0]} was changed while the session ran, so its results cannot be compared: restore it and "
+                "rerun the same command"
             )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == Reason.STALE:

@@ -40,18 +40,18 @@ class Refused(AutoresearchError):
 
     Attributes:
         proposal: The refused proposal, for the record.
-        crash: The recorded crash class if the proposal is not repaired.
+        crash: The recorded crash if the proposal is not repaired.
     """
 
-    def __init__(self, reason: str, proposal: Proposal, crash: CrashClass = CrashClass.REFUSED) -> None:
+    def __init__(self, reason: str, proposal: Proposal, crash: str = CrashClass.REFUSED) -> None:
         super().__init__(reason)
         self.proposal = proposal
-        self.crash = CrashClass(crash)  # a user's hook may pass a plain string
+        self.crash = Crash.of(crash, reason)
 
     @property
     def failure(self) -> Failure:
         """The refusal, for the proposer."""
-        return Failure(Stage.PROPOSAL, Crash(self.crash, str(self)), near_duplicate=isinstance(self, NearDuplicate))
+        return Failure(Stage.PROPOSAL, self.crash, near_duplicate=isinstance(self, NearDuplicate))
 
 
 class NearDuplicate(Refused):

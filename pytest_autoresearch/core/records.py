@@ -11,7 +11,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn
 
 from pytest_autoresearch.core.experiment import Constant, Experiment, Reason
-from pytest_autoresearch.core.run import Crash, CrashClass, Run
+from pytest_autoresearch.core.run import Crash, Run
 
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # the record of a crash explains it without the log file, which may be deleted
@@ -105,8 +105,7 @@ def _crash_to_json(crash: Crash) -> dict[str, str]:
 
 
 def _crash_from_json(value: Any, _: object) -> Crash:
-    kind, _, code = value["reason"].partition(" ")
-    return Crash(CrashClass(kind), _only(value["message"], str), int(code) if code.isdecimal() else None)
+    return Crash.of(_only(value["reason"], str), _only(value["message"], str))
 
 
 _converter = Converter(detailed_validation=False)

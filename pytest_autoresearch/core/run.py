@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -47,6 +48,13 @@ class CrashClass(StrEnum):
     HOPELESS = "hopeless"  # why a process was stopped early; its run is no crash
     EXIT = "exit"  # with an exit status in `Crash.code`
     SIGNAL = "signal"  # with its number in `Crash.code`
+    OTHER = "other"  # a word of a user's hook, or of another version
+
+
+_NUMBERED = re.compile(r"(exit|signal) (?:(0|[1-9][0-9]{0,8})|unknown)")
+_UNNUMBERED = {
+    kind.value: kind for kind in CrashClass if kind not in (CrashClass.EXIT, CrashClass.SIGNAL, CrashClass.OTHER)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +65,27 @@ class Crash:
         kind: The crash class.
         message: One sentence, or the line of the log with the error.
         code: The exit status or signal number; None if unknown, and for other classes.
+        word: The reason of the class `OTHER`; empty for other classes.
     """
 
     kind: CrashClass
     message: str
     code: int | None = None
+    word: str = ""
+
+    @classmethod
+    def of(cls, reason: str, message: str) -> Crash:
+        """The crash with a reason as shown and recorded."""
+        if numbered := _NUMBERED.fullmatch(reason):
+            return cls(CrashClass(numbered[1]), message, int(numbered[2]) if numbered[2] else None)
+        kind = _UNNUMBERED.get(reason)
+        return cls(kind, message) if kind else cls(CrashClass.OTHER, message, word=reason)
 
     @property
     def reason(self) -> str:
         """The class as shown and recorded, such as `oom`, `exit 1` or `signal 9`."""
+        if self.kind is CrashClass.OTHER:
+            return self.word
         if self.kind not in (CrashClass.EXIT, CrashClass.SIGNAL):
             return str(self.kind)
         return f"{self.kind} {'unknown' if self.code is None else self.code}"

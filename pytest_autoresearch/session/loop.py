@@ -108,7 +108,7 @@ class Loop:
                 self._free.append(flight.lane)
 
     def _audit(self, session: pytest.Session) -> None:
-        """Measure anew what this session has kept, where that is wanted."""
+        """Audit the campaign, if the user asked for it and this session kept something."""
         if not (self._campaign.settings.audit and self._outcome.kept) or self._campaign.failed:
             return
 
