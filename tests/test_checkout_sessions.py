@@ -273,7 +273,7 @@ def test_with_v_all_lines_are_shown(repo: Repo) -> None:
     result = session(repo, "-v")
     result.stdout.fnmatch_lines([
         "autoresearch: campaign t (new), branch autoresearch/t",
-        "  proposer: checkout, the uncommitted edit of train.py",
+        "  proposer: checkout, the uncommitted edit in train.py",
         " 0001  discard *", "the edit was set aside: *", "1 experiment in this session: *",
     ])  # fmt: skip
     result.stdout.no_fnmatch_line("*are ignored*")
