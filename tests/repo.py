@@ -276,7 +276,9 @@ class Repo:
         return process.communicate(timeout=30)[0]
 
 
-with_one_and_two_lanes = pytest.mark.parametrize("repo", [1, 2], indirect=True, ids=["one lane", "two lanes"])
+with_one_and_two_lanes = pytest.mark.parametrize(
+    "repo", [1, pytest.param(2, marks=pytest.mark.lanes)], indirect=True, ids=["one lane", "two lanes"]
+)
 
 
 @functools.cache

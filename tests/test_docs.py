@@ -99,7 +99,7 @@ def test_the_readme_holds_the_commands_that_ci_types() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "pip install -c constraints.txt -e '.[all]' && pytest --autoresearch --max 3" in readme
     assert "pip install -c constraints.txt -e '.[dev]' && pytest\n" in readme
-    assert "-c constraints.txt -e '.[dev]' && pytest\n" in script
+    assert "-c constraints.txt -e '.[dev]' && pytest --durations=10\n" in script  # no test more, no test less
     assert "python tests/pages.py docs/tutorial.md" in script  # which installs, and runs `pytest --autoresearch`
 
 

@@ -72,4 +72,4 @@ def test_without_matplotlib_the_page_is_written_and_a_sentence_says_what_to_inst
 def test_a_session_imports_no_matplotlib(repo: Repo) -> None:
     repo.hooks("import sys\ndef pytest_unconfigure():\n    print('LOADED', 'matplotlib' in sys.modules)\n")
     repo.plan(0.9)
-    assert "LOADED False" in repo.run("--max", "1", "-s").stdout.str()
+    assert "LOADED False" in repo.spawn("--max", "1", "-s").stdout.str()
