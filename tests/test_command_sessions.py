@@ -173,7 +173,7 @@ def test_a_refused_edit_goes_back_and_what_it_leaves_is_given_up(repo: Repo) -> 
 def test_an_agent_that_does_nothing_is_a_crash_and_after_three_the_end(repo: Repo) -> None:
     result = repo.run("--max", "9", *proposing(repo, "print('Please run /login')"))
     assert repo.reasons() == {0: "baseline", 1: "no-proposal", 2: "no-proposal"}, result.stdout.str()
-    result.stdout.fnmatch_lines(["*`agent` changed nothing in 3 experiments in a row; it said last: Please run*"])
+    result.stdout.fnmatch_lines(["*`agent` changed nothing in 3 experiments in a row; last output: Please run*"])
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     repo.check_ledger()
 

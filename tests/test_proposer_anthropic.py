@@ -282,7 +282,7 @@ def test_looks_and_notes_are_answered_at_once_and_use_up_no_repair(bench: Bench)
     assert bench.propose(steps, repairs=0) is not None
     results = [block["content"] for block in bench.asked[1].body["messages"][-1]["content"]]
     looks = [fenced(f"experiment {number:04d}", "it was tried") for number in (3, 4)]
-    assert results == [*looks, "they are kept"]
+    assert results == [*looks, "the notes are saved"]
     assert bench.session.notes == ["wide is good"]
     assert len(bench.asked) == 9
 
@@ -453,7 +453,7 @@ def test_refusals_make_a_crash_and_three_in_a_row_an_end(bench: Bench) -> None:
             proposer.propose(bench.context(number))
         assert caught.value.crash.reason == "no-proposal"
         assert proposer.repair(bench.context(number), caught.value.proposal, refusal("it proposed nothing")) is None
-    with pytest.raises(ProposerError, match=r"nothing for 3 experiments in a row \(last: the model declined"):
+    with pytest.raises(ProposerError, match=r"no proposal in 3 experiments in a row \(last: the model declined"):
         proposer.propose(bench.context(3))
     assert len(bench.asked) == 6
 
@@ -556,7 +556,7 @@ def test_a_port_where_nobody_listens_is_waited_for(bench: Bench, monkeypatch: py
         ({"error": 400, "message": "Your credit balance is too low to access the API"}, "no credit for the API"),
         ({"error": 429, "details": {"error_code": "enforced_spend_limit_reached"}}, "spending limit is reached"),
         ({"error": 400, "message": "tools.0: bad"}, r"rejects the request \(invalid_request_error: tools.0: bad\)"),
-        ({"error": 404, "message": "model: x"}, "no model claude-fable-5-2: choose another with --autoresearch-model"),
+        ({"error": 404, "message": "model: x"}, "does not know the model claude-fable-5-2: choose another with --"),
         ({"error": 413, "message": "Request exceeds the maximum size"}, "does not fit into the model's context"),
         ({"error": 400, "message": "prompt is too long: 1 > 0"}, "shorten program.md and the editable files"),
         ({"stop": "model_context_window_exceeded"}, "does not fit into the model's context"),

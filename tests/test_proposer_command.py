@@ -314,7 +314,7 @@ def test_an_edit_counts_however_the_agent_ended(lane: Lane) -> None:
 )
 def test_an_agent_that_changes_nothing_is_a_crash_that_says_what_it_said(lane: Lane, script: str, reason: str) -> None:
     refused = lane.refused(script)
-    assert (str(refused), refused.crash) == (reason, "no-proposal")
+    assert (str(refused), refused.crash.reason) == (reason, "no-proposal")
     assert lane.repair(EDIT, str(refused)) is None, "it is not started again for the same experiment"
     assert len(lane.prompts) == 1
 
@@ -329,13 +329,13 @@ def test_three_experiments_in_a_row_without_an_edit_end_the_session(lane: Lane) 
     with pytest.raises(ProposerError) as caught:
         lane.propose(idle, 6)
     assert str(caught.value) == (
-        "`agent` changed nothing in 3 experiments in a row; it said last: Invalid API key: run it by hand in a "
+        "`agent` changed nothing in 3 experiments in a row; last output: Invalid API key: run it by hand in a "
         "terminal first"
     )
 
 
 def test_an_agent_that_cannot_be_started_ends_the_session_at_once(lane: Lane) -> None:
-    with pytest.raises(ProposerError, match=r"^`agent` could not be started; it said last: .*not found: run "):
+    with pytest.raises(ProposerError, match=r"^`agent` could not be started; last output: .*not found: run "):
         lane.proposer.propose(lane.context())
 
 
@@ -375,7 +375,7 @@ def test_an_agent_that_never_recovers_ends_the_session_when_patience_has_ended(l
     lane.proposer = lane.made(patience_seconds=8.0, pause=lane.pause)
     lane.refused(OVERLOADED, 1)
     lane.refused(OVERLOADED, 2)
-    with pytest.raises(ProposerError, match="changed nothing in 3 experiments in a row; it said last: API Error: 529"):
+    with pytest.raises(ProposerError, match="changed nothing in 3 experiments in a row; last output: API Error: 529"):
         lane.propose(OVERLOADED, 3)
     assert lane.pauses == [1, 2, 4]
     assert len(lane.prompts) == 6
@@ -538,7 +538,7 @@ def test_what_an_agent_shares_is_there_and_does_not_hold_the_repository(
     root.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     assert shared(["~/.acme"], root) == (home / ".acme",)
-    for given, words in (("~/.other", "not there"), ("~", "home folder"), ("..", "lies"), (".", "lies")):
+    for given, words in (("~/.other", "does not exist"), ("~", "home folder"), ("..", "contains"), (".", "contains")):
         with pytest.raises(UserError, match=words):
             shared([given], root)
 

@@ -73,7 +73,7 @@ def test_an_error_shows_the_nearest_lines() -> None:
     text = said(("def step(x):\n  y = x + 1\n  return y\n", ""))
     assert text.startswith("edit 1 of train.py: the old text does not occur; the most similar lines, from line 5:\n")
     assert text.endswith("def step(x):\n    y = x + 1\n    return y")
-    assert "from line 2 on:\nDEPTH = 4" in said(("DEPTHS = 4", ""))
+    assert "from line 2:\nDEPTH = 4" in said(("DEPTHS = 4", ""))
     assert said(("§§§", "")).endswith("the file has no similar lines")
     assert said(("\n\n\n\n", "")).endswith("the file has no similar lines")
 

@@ -159,7 +159,13 @@ def test_the_rules_say_what_the_game_is_in_under_900_words_and_end_with_how_to_a
     rules = build(replace(context, terms=terms, editable=("sort.py", "lib")), REPLY).rules
     assert len(rules.split()) < 900
     assert rules.endswith(f"## How to answer\n\n{REPLY}")
-    for said in ("`score`, and higher is better", "15 seconds on a CPU", "4.0 GB", "`sort.py`, `lib`", "by a scorer"):
+    for said in (
+        "`score`, and higher is better",
+        "15 seconds on a CPU",
+        "4.0 GB",
+        "`sort.py`, `lib`",
+        "A scorer outside",
+    ):
         assert said in rules
     plainly = build(context, REPLY).rules
     assert "lower is better" in plainly
@@ -217,7 +223,7 @@ def test_every_editable_file_is_shown_whole_and_nothing_else(context: Context) -
         "lib/data.bin: not UTF-8 text",
         "lib/huge.py: too large, 524,289 bytes",
         "lib/link.py: not a plain file",
-        "lib/nul.py: no text",
+        "lib/nul.py: not text",
         "lib/pipe.py: not a plain file",
     ]
 
@@ -285,7 +291,7 @@ from test_proposer_prompt import *
 records = (record(0, Status.KEEP), *(record(n, list(Status)[n % 2], why="w") for n in range(1, 130)))
 records = tuple(replace(one, proposal=replace(one.proposal, area=f"area {one.number % 7}")) for one in records)
 folder = Path(sys.argv[2])
-here = Context(130, folder, (".",), "{best}", records, ((131, "a"),), folder, folder)
+here = Context(130, folder, (".",), "{best}", records, ((131, Proposal("a")),), folder, folder)
 sys.stdout.buffer.write(build(here, REPLY).text().encode())
 """
 

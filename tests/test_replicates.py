@@ -79,7 +79,7 @@ def test_the_summary_says_how_many_keeps_are_probably_luck(probabilities: tuple[
 
 
 def test_luck_is_no_subject_where_the_metric_has_no_noise() -> None:
-    exact = record(0, *(Run(42 + k, 0.98, role="baseline") for k in range(5)))
+    exact = record(0, *(Run(42 + k, 0.98, role=Role.BASELINE) for k in range(5)))
     assert kept_text(line_of(exact, 0.5, 0.5)) == "2 kept"
 
 
@@ -88,7 +88,7 @@ def line_of(first: Experiment, *probabilities: float | None) -> list[Experiment]
     line = [replace(first, verdict=Verdict(Status.KEEP, "baseline", ""))]
     for n, probability in enumerate(probabilities, 1):
         keep = record(
-            n, base=line[-1].commit, commit=f"{n:040x}", rule="standard", probability=probability,
+            n, base=line[-1].commit, commit=f"{n:040x}", decision=Decision(rule="standard", probability=probability),
             verdict=Verdict(Status.KEEP, "improved", ""),
         )  # fmt: skip
         line.append(keep)

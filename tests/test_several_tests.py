@@ -51,7 +51,7 @@ def test_a_rule_without_the_metric_keeps_what_is_worse(repo: Repo) -> None:
 
 @with_one_and_two_lanes
 def test_a_typo_in_the_rule_stops_the_campaign_with_nothing_recorded(repo: Repo) -> None:
-    repo.plan(0.9, 0.8)
+    repo.plan(0.9, 0.8, 0.7)
     repo.run("--max", "1")
     repo.rule("def test_it(experiment): assert experiment.val_bbp < experiment.best\n")
     result = repo.run("--max", "2")
