@@ -12,14 +12,14 @@ pytest_plugins = ["pytester"]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Two workers where nobody said how many (`-n 0` for none): most tests wait for processes of their own."""
+    """One worker more than there are cores, unless `-n` says otherwise: most tests wait for processes of their own."""
     if config.getoption("autoresearch"):
         return
     if not hasattr(config, "workerinput") and sys.dont_write_bytecode:
         compile_once(config.rootpath)
     given = (config.getoption("collectonly"), config.getoption("usepdb"))
     if not any(given) and not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", 0) is None:
-        config.option.numprocesses = min(os.cpu_count() or 1, 4)
+        config.option.numprocesses = min(os.cpu_count() or 1, 4) + 1
         if config.option.dist == "no":
             config.option.dist = "worksteal"  # a few tests train for real: no worker waits for another's
 

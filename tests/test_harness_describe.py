@@ -14,6 +14,8 @@ from harness_data import CHECKOUT, environment, run, values, write_folder
 from harness import cache, corpus, describe
 from harness.errors import HarnessError
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
