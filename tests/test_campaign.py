@@ -284,7 +284,7 @@ def test_the_experiment_that_ends_a_session_is_told_too(repo: Repo) -> None:
     assert (repo.path / ".git" / "told").read_text() == "0\n1\n"
 
 
-def test_every_test_of_a_jury_reports_what_became_of_its_experiment(repo: Repo) -> None:
+def test_every_one_of_several_tests_reports_what_became_of_its_experiment(repo: Repo) -> None:
     repo.hooks("""
         from pytest_autoresearch import Status, Verdict
         def pytest_autoresearch_verdict(experiment):

@@ -98,7 +98,7 @@ def test_names_carry_verdict_and_metric_where_that_is_asked_for(repo: Repo) -> N
     ]
 
 
-def test_of_a_jury_the_test_that_decides_carries_the_verdict(repo: Repo) -> None:
+def test_of_several_tests_the_one_that_decides_carries_the_verdict(repo: Repo) -> None:
     repo.rule(RULE + "\ndef test_again(experiment): pass\n")
     repo.plan(0.9, 1.5)
     repo.run("--max", "2", "--autoresearch-junit-names", "verdict", "-o", "junit_family=xunit2")

@@ -156,7 +156,7 @@ def test_a_tag_that_can_name_no_branch(repo: Repo, tag: str) -> None:
     assert "use letters, digits, '.', '_' and '-'" in said
 
 
-def test_part_of_a_jury(repo: Repo) -> None:
+def test_a_part_of_several_tests(repo: Repo) -> None:
     repo.rule("def test_a(experiment): pass\ndef test_b(experiment): pass\n")
     (repo.path / "results.xml").touch()  # pytest's own, which it writes in any case
     said = mistake(repo, "-k", "test_a", "--junitxml=results.xml")

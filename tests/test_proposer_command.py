@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from places import Place, git, refusal
 
-from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.agent_job import AgentJob, Finished
 from pytest_autoresearch.core.errors import ProposerError, Refused, Stopped, UserError
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents
@@ -80,9 +80,9 @@ class Lane:
         usual = {"patience_seconds": 0.0, "seconds": 20.0, "confined": self.runner.confined, **given}
         return CommandProposer((str(self.agent),), self.run, **usual)
 
-    def run(self, errand: Errand) -> Finished:
-        self.prompts.append(errand.prompt)
-        self.came.append(self.runner.run(errand))
+    def run(self, job: AgentJob) -> Finished:
+        self.prompts.append(job.prompt)
+        self.came.append(self.runner.run(job))
         return self.came[-1]
 
     def pause(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Agents on errands: what they are given and can reach, and that nothing of them is left; in a sandbox and without."""
+"""Agents on jobs: what they are given and can reach, and that nothing of them is left; in a sandbox and without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import psutil
 import pytest
 from places import Place
 
-from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.agent_job import AgentJob, Finished
 from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.runners import agent as agent_module
 from pytest_autoresearch.runners import private_home
@@ -61,7 +61,7 @@ class Desk:
         (self.tree / ".git").write_text("gitdir: ../../worktrees/lane-0\n")
         (path / "repo" / "results.tsv").write_text("commit\n")
 
-    def errand(self, script: str, **given: Any) -> Errand:
+    def job(self, script: str, **given: Any) -> AgentJob:
         """A Python script as the agent."""
         program = self.path / "tools" / "agent"
         program.parent.mkdir(exist_ok=True)
@@ -69,10 +69,10 @@ class Desk:
         program.chmod(0o755)
         usual: dict[str, Any] = {"seconds": 30.0, "readable": (self.tree,), **given}
         scratch = self.tree.with_name("lane-0-agent")
-        return Errand((str(program),), self.tree, "Lower the loss.\n", scratch, **usual)
+        return AgentJob((str(program),), self.tree, "Lower the loss.\n", scratch, **usual)
 
     def run(self, script: str, **given: Any) -> Finished:
-        return self.runner.run(self.errand(script, **given))
+        return self.runner.run(self.job(script, **given))
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def desk(tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> I
     desk = Desk(tmp_path, backend, home)
     yield desk
     desk.runner.close()
-    assert not (desk.tree.with_name("lane-0-agent")).exists(), "what was made for an errand ends with it"
+    assert not (desk.tree.with_name("lane-0-agent")).exists(), "what was made for a job ends with it"
 
 
 # What it is given
@@ -125,7 +125,7 @@ def test_how_an_agent_ended_is_told(desk: Desk, script: str, status: int) -> Non
 
 
 def test_a_program_that_is_gone_ends_as_a_shell_says_it(desk: Desk) -> None:
-    came = desk.runner.run(replace(desk.errand(""), command=(str(desk.path / "nothing"),)))
+    came = desk.runner.run(replace(desk.job(""), command=(str(desk.path / "nothing"),)))
     assert came.exit_status == 127
     assert "not found" in came.output
 
@@ -185,7 +185,7 @@ def test_git_does_not_work_in_the_tree_of_a_sandboxed_agent(tmp_path: Path, bubb
     script = tmp_path / "agent"
     script.write_text("#!/bin/sh\necho 'RATE = 2' >train.py; git add -A; git commit -qm mine; git log; exit 0\n")
     script.chmod(0o755)
-    came = runner.run(Errand((str(script),), tree.folder, "", tree.top.with_name("lane-0-agent"), 30.0))
+    came = runner.run(AgentJob((str(script),), tree.folder, "", tree.top.with_name("lane-0-agent"), 30.0))
     assert "not a git repository" in came.output
     assert [change.path for change in tree.changes(place.start)] == ["train.py"]
     tree.release()
@@ -365,7 +365,7 @@ def test_a_program_that_links_lead_to_starts_in_a_sandbox(
     monkeypatch.setenv("HOME", str(home))
     folder = tmp_path / "tree"
     folder.mkdir()
-    came = AgentRunner(bubblewrap).run(Errand((str(link),), folder, "", tmp_path / "scratch", 60.0))
+    came = AgentRunner(bubblewrap).run(AgentJob((str(link),), folder, "", tmp_path / "scratch", 60.0))
     assert came.output == "found beside it", came
 
 

@@ -119,7 +119,7 @@ def test_a_subtest_that_passes_decides_nothing(repo: Repo, inner: str, outer: st
     repo.check_ledger()
 
 
-def test_part_of_a_jury_is_refused(repo: Repo) -> None:
+def test_a_part_of_several_tests_is_refused(repo: Repo) -> None:
     repo.rule(TWO)
     result = repo.run("--max", "1", "-k", "memory")
     assert result.ret == 4

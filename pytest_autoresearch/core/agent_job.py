@@ -1,6 +1,6 @@
 """One run of a command-line agent in a folder: its input and its result. Pure values.
 
-A proposer makes errands and a runner runs them; neither imports the other.
+A proposer makes jobs and a runner runs them; neither imports the other.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ PROMPT_FILE = "prompt.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class AgentJob:
     """One run of an agent, before it starts.
 
     Attributes:
         command: The program, as an absolute path, and its arguments.
         folder: The working directory, which the agent may write to.
         prompt: The task, on standard input and in `prompt_file`.
-        scratch: A temporary folder beside `folder`, created for this errand and removed after it.
+        scratch: A temporary folder beside `folder`, created for this job and removed after it.
         seconds: The time limit.
         readable: Files and folders that the agent may read, beside its own program.
         shared: Files and folders of the user that the agent may read and write.

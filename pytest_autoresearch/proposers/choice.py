@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.agent_job import AgentJob, Finished
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.extras import need
 from pytest_autoresearch.proposers.base import Proposer
@@ -32,7 +32,7 @@ class Agents(Protocol):
     @property
     def confined(self) -> bool: ...
 
-    def run(self, errand: Errand) -> Finished: ...
+    def run(self, job: AgentJob) -> Finished: ...
 
     def wait(self, seconds: float) -> None: ...
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_autoresearch.core.agent_job import PROMPT_FILE, Errand, Finished
+from pytest_autoresearch.core.agent_job import PROMPT_FILE, AgentJob, Finished
 from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
@@ -126,7 +126,7 @@ class CommandProposer:
     def __init__(
         self,
         command: Sequence[str],
-        run: Callable[[Errand], Finished],
+        run: Callable[[AgentJob], Finished],
         *,
         confined: bool,
         seconds: float,
@@ -209,7 +209,7 @@ class CommandProposer:
         """Start the agent once."""
         scratch = tree.top.with_name(f"{tree.top.name}-agent")
         finished = self._run(
-            Errand(
+            AgentJob(
                 agents.filled(self._command, str(scratch / PROMPT_FILE), tree.files),
                 folder=context.folder, prompt=text, scratch=scratch, seconds=self._seconds,
                 readable=(tree.top,), shared=self._shared,

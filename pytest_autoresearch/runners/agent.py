@@ -1,7 +1,7 @@
 """Runs coding agents as process trees on this machine: starts, watches and ends them.
 
 In a sandbox an agent sees its own program, its working tree, the network, and a copy of its settings. Without a sandbox
-it has the user's rights. Knows no particular agent, and not what the errand is for.
+it has the user's rights. Knows no particular agent, and not what the job is for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from pytest_autoresearch.core.agent_job import Errand, Finished
+from pytest_autoresearch.core.agent_job import AgentJob, Finished
 from pytest_autoresearch.core.errors import SandboxError, Stopped
 from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.runners import private_home
@@ -48,7 +48,7 @@ _START = 'HOME="${AUTORESEARCH_HOME:-$HOME}"; export HOME; exec "$@" <"$AUTORESE
 
 
 class AgentRunner:
-    """Runs errands; any number of threads may call `run` at once.
+    """Runs jobs; any number of threads may call `run` at once.
 
     Args:
         sandbox: The sandbox that agents are started in.
@@ -66,7 +66,7 @@ class AgentRunner:
         """Whether there is a sandbox."""
         return not isinstance(self._sandbox, Unconfined)
 
-    def run(self, errand: Errand) -> Finished:
+    def run(self, job: AgentJob) -> Finished:
         """Start an agent and wait for it. Afterwards only its changes to its folder remain.
 
         Raises:
@@ -74,18 +74,18 @@ class AgentRunner:
             SandboxError: The sandbox did not start the agent.
         """
         self._trees.check_open()
-        private_home.remove(errand.scratch)
-        errand.scratch.mkdir(mode=0o700)
+        private_home.remove(job.scratch)
+        job.scratch.mkdir(mode=0o700)
         try:
-            errand.prompt_file.write_text(errand.prompt, "utf-8", "replace")
+            job.prompt_file.write_text(job.prompt, "utf-8", "replace")
             if self.confined:
-                private_home.make(errand.home, _settings(os.environ, errand), errand.shared, Path.home())
-            return self._watch(errand, self._view(errand))
+                private_home.make(job.home, _settings(os.environ, job), job.shared, Path.home())
+            return self._watch(job, self._view(job))
         finally:
-            private_home.remove(errand.scratch)
+            private_home.remove(job.scratch)
 
     def wait(self, seconds: float) -> None:
-        """Sleep between two errands.
+        """Sleep between two jobs.
 
         Raises:
             Stopped: `close` was called.
@@ -98,18 +98,18 @@ class AgentRunner:
         self._closed.set()
         self._trees.close()
 
-    def _view(self, errand: Errand) -> View:
+    def _view(self, job: AgentJob) -> View:
         """The files and variables that the agent sees."""
-        environment = _environment(os.environ, errand, self.confined)
-        places, links = installation(Path(errand.command[0]), environment, errand.folder)
+        environment = _environment(os.environ, job, self.confined)
+        places, links = installation(Path(job.command[0]), environment, job.folder)
         # If the command names a file by its absolute path, the agent may read the file.
-        named = [path for word in errand.command[1:] if (path := Path(word)).is_absolute() and path.is_file()]
+        named = [path for word in job.command[1:] if (path := Path(word)).is_absolute() and path.is_file()]
         trusted = [path for name in _CERTIFICATES if (path := Path(environment.get(name, "?"))).exists()]
         return View(
-            folder=errand.folder,
+            folder=job.folder,
             environment=environment,
-            readable=(*errand.readable, errand.prompt_file, *places, *named, *trusted, *errand.shared),
-            writable=(errand.folder, errand.home, *errand.shared),
+            readable=(*job.readable, job.prompt_file, *places, *named, *trusted, *job.shared),
+            writable=(job.folder, job.home, *job.shared),
             links=tuple(links),
             covered=self._covered,
             network=True,
@@ -122,16 +122,16 @@ class AgentRunner:
             ),
         )
 
-    def _watch(self, errand: Errand, view: View) -> Finished:
-        output = _AgentOutput(errand)
+    def _watch(self, job: AgentJob, view: View) -> Finished:
+        output = _AgentOutput(job)
         with self._sandbox.prepare(view) as prepared:
             memory = Resident(memory_limit_mb(), sandboxed=self.confined)
-            whole = [*prepared.argv_prefix, "/bin/sh", "-c", _START, "sh", *errand.command]
+            whole = [*prepared.argv_prefix, "/bin/sh", "-c", _START, "sh", *job.command]
             try:
-                tree = self._trees.start(whole, errand.folder, prepared.environment, prepared.pass_fds)
+                tree = self._trees.start(whole, job.folder, prepared.environment, prepared.pass_fds)
             except OSError as error:
-                raise SandboxError(f"{errand.command[0]} could not be started: {error.strerror or error}") from None
-            bounds = Bounds(output.time_limit, memory, PROCESS_LIMIT, _Grown((errand.folder, errand.scratch)).over)
+                raise SandboxError(f"{job.command[0]} could not be started: {error.strerror or error}") from None
+            bounds = Bounds(output.time_limit, memory, PROCESS_LIMIT, _Grown((job.folder, job.scratch)).over)
             try:
                 ended = watch(tree, bounds, feed=output.feed, tick=lambda seconds, memory_mb: None)
             finally:
@@ -146,11 +146,11 @@ class AgentRunner:
 class _AgentOutput:
     """An agent's output, its time limit and its output limit."""
 
-    def __init__(self, errand: Errand) -> None:
+    def __init__(self, job: AgentJob) -> None:
         self.text = Output()
-        self._limit_bytes = errand.output_limit_mb * MIB
-        self._time_limit = TimeLimit(errand.seconds, Crash(CrashClass.TIMEOUT, f"after {errand.seconds:g} s"))
-        self._over = TimeLimit(0.0, Crash(CrashClass.OVER_OUTPUT, f"printed more than {errand.output_limit_mb:g} MiB"))
+        self._limit_bytes = job.output_limit_mb * MIB
+        self._time_limit = TimeLimit(job.seconds, Crash(CrashClass.TIMEOUT, f"after {job.seconds:g} s"))
+        self._over = TimeLimit(0.0, Crash(CrashClass.OVER_OUTPUT, f"printed more than {job.output_limit_mb:g} MiB"))
         self._bytes = 0
 
     def feed(self, data: bytes) -> None:
@@ -217,21 +217,21 @@ def _why(crash: Crash | None) -> str:
     return f"because it {crash.message}"
 
 
-def _settings(ours: Mapping[str, str], errand: Errand) -> dict[str, Path]:
+def _settings(ours: Mapping[str, str], job: AgentJob) -> dict[str, Path]:
     """Where each of the agent's settings is copied from."""
-    moved = {name: Path(ours[variable]) for variable, name in errand.moved.items() if ours.get(variable)}
-    return {name: moved.get(name, Path.home() / name) for name in errand.settings}
+    moved = {name: Path(ours[variable]) for variable, name in job.moved.items() if ours.get(variable)}
+    return {name: moved.get(name, Path.home() / name) for name in job.settings}
 
 
-def _environment(ours: Mapping[str, str], errand: Errand, confined: bool) -> dict[str, str]:
+def _environment(ours: Mapping[str, str], job: AgentJob, confined: bool) -> dict[str, str]:
     """The agent's variables: those of every candidate, those for the network, and the agent's own."""
-    names = (*NETWORK, *errand.variables, *(() if confined else (*_FOLDERS, *errand.moved)))
+    names = (*NETWORK, *job.variables, *(() if confined else (*_FOLDERS, *job.moved)))
     given = {name: value for name, value in ours.items() if any(fnmatchcase(name, each) for each in names)}
     # An outer campaign's variables do not apply here.
     usual = {name: value for name, value in passed(ours).items() if not name.startswith("AUTORESEARCH_")}
-    own = {"AUTORESEARCH_PROMPT": str(errand.prompt_file)}
+    own = {"AUTORESEARCH_PROMPT": str(job.prompt_file)}
     if confined:
-        own["AUTORESEARCH_HOME"] = str(errand.home)
-        own |= {name: str(errand.home / place) for name, place in errand.moved.items() if ours.get(name)}
+        own["AUTORESEARCH_HOME"] = str(job.home)
+        own |= {name: str(job.home / place) for name, place in job.moved.items() if ours.get(name)}
     # No .pyc files in the tree; no colours, because the output goes to a log.
-    return {**usual, **given, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", **errand.environment, **own}
+    return {**usual, **given, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", **job.environment, **own}

@@ -2,7 +2,7 @@
 
 An agent reads text that candidates and strangers wrote, so it may be tricked into changing its settings: a hook, a
 server to start, another address to send keys to. With the user's own settings, other programs would then use them. The
-copy is deleted after the errand; a token that the agent refreshed in the copy is lost too.
+copy is deleted after the job; a token that the agent refreshed in the copy is lost too.
 """
 
 from __future__ import annotations
