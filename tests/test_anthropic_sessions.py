@@ -188,6 +188,7 @@ def test_replies_of_no_use_to_a_crash_leave_it_the_crash_that_it_was(repo: Repo,
     repo.check_ledger()
 
 
+@pytest.mark.kill
 def test_an_interrupt_does_not_wait_for_the_api(repo: Repo, api: Server) -> None:
     api.play([{"error": 529, "headers": {"retry-after": "600"}}])
     process = repo.start(*PROPOSER)

@@ -299,6 +299,7 @@ def test_an_audit_of_what_crashes_says_so_and_ends_when_it_cannot_say_anything(n
     assert len(Ratchet(noisy.path).audits("t")[-1].runs) < 10
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_audit_leaves_no_process_and_no_record(noisy: Repo, number: signal.Signals) -> None:
     noisy.plan("0.9:slow")

@@ -216,6 +216,7 @@ def test_a_session_that_is_stopped_leaves_the_edit_and_the_next_one_tries_what_i
     assert repo.records()[1].metric == 0.9, "the edit at hand, not the one that was stopped"
 
 
+@pytest.mark.kill
 def test_an_edit_whose_session_was_stopped_is_known_again(repo: Repo) -> None:
     begun(repo)
     edit(repo, "do:os.path.exists(sys.prefix + '/none') or time.sleep(3); block(0.9)")

@@ -81,6 +81,7 @@ def test_json_has_the_same_for_programs(repo: Repo, capsys: pytest.CaptureFixtur
     assert [one["number"] for one in look["last"]] == [0, 1]
 
 
+@pytest.mark.kill
 def test_watching_ends_with_the_session_and_its_file_is_gone(repo: Repo, running: subprocess.Popen[str]) -> None:
     code = "import sys; from pytest_autoresearch.cli import main; sys.exit(main(['watch']))"
     watching = subprocess.Popen([sys.executable, "-c", code], cwd=repo.path, text=True, stdout=subprocess.PIPE)
@@ -93,6 +94,7 @@ def test_watching_ends_with_the_session_and_its_file_is_gone(repo: Repo, running
     assert not file(repo).exists()
 
 
+@pytest.mark.kill
 def test_a_session_that_was_killed_is_not_taken_for_one_that_runs(
     repo: Repo, running: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

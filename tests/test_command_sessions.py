@@ -198,6 +198,7 @@ def test_an_agent_whose_service_fails_for_a_second_is_started_again(repo: Repo) 
     assert (folder / "agent-2.log").read_text() == "better\n"
 
 
+@pytest.mark.kill
 def test_a_signal_ends_the_wait_for_an_agent(repo: Repo) -> None:
     starts = repo.path.parent / "starts"
     script = f"open({str(starts)!r}, 'a').write('.'); print('API Error: 529 overloaded'); sys.exit(1)"

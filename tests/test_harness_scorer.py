@@ -24,6 +24,8 @@ TABLE_MODEL = """
 import harness
 import torch
 
+pytestmark = pytest.mark.training
+
 print("val_bpb: 0.000001")
 
 

@@ -8,6 +8,8 @@ import time
 import pytest
 from repo import Repo, with_one_and_two_lanes
 
+pytestmark = pytest.mark.kill
+
 
 def hanging(repo: Repo) -> bool:
     return any((repo.path / ".git/autoresearch").glob("lane-*-out/hanging"))

@@ -79,6 +79,7 @@ def test_experiments_are_run_and_waited_for(clone: Clone) -> None:
     assert last["description"].startswith("again")
 
 
+@pytest.mark.kill
 def test_a_night_runs_in_the_background_until_it_is_stopped(clone: Clone) -> None:
     said = clone.type(f"{script('run.sh')} --max 0 --tag night")
     found = re.search(r"running as (\d+)", said)

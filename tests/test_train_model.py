@@ -58,6 +58,7 @@ def test_an_untrained_model_knows_nothing() -> None:
     assert loss.item() == pytest.approx(math.log(VOCAB), abs=0.02)
 
 
+@pytest.mark.training
 def test_the_loss_of_a_fixed_batch_goes_to_near_zero() -> None:
     trainer = train.Trainer(PROFILE, seed=1)
     losses = [trainer.step([corpus_batch()], progress=step / 100).item() for step in range(100)]
@@ -115,6 +116,7 @@ def test_a_short_window_is_an_eighth_of_the_row_and_the_last_block_sees_all() ->
     ]
 
 
+@pytest.mark.training
 def test_the_compiled_path_computes_what_the_plain_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = stirred_model()
     monkeypatch.setattr(train, "is_fast", lambda device: True)
