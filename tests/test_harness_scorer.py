@@ -17,14 +17,14 @@ from harness.exchange import Job
 from harness.scorer import ScorerOptions, deadlines_of_environment, measure, options_of_environment, rows_of_environment
 from harness.server_process import Deadlines
 
+pytestmark = pytest.mark.training
+
 VOCAB = 2048
 SEQUENCE = 32
 
 TABLE_MODEL = """
 import harness
 import torch
-
-pytestmark = pytest.mark.training
 
 print("val_bpb: 0.000001")
 
