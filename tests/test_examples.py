@@ -50,7 +50,7 @@ def test_a_sorting_routine_is_made_to_compare_less(tmp_path: Path, monkeypatch: 
     assert "crash" not in statuses(records)
     assert records[0].metric == 43535  # it is counted: the same on every machine
     assert min(record.metric for record in records) < 40000
-    assert records[0].milliseconds > 0
+    assert records[0].metrics["milliseconds"] > 0
 
 
 def test_a_sort_that_leaves_the_work_to_python_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_test_suite_is_made_faster_and_still_tests(tmp_path: Path, monkeypatch
         "Add all goods in one transaction",
         "Make the catalogue once and copy it",
     ]
-    assert {record.passed for record in records} == {10}
+    assert {record.metrics["passed"] for record in records} == {10}
     assert min(record.metric for record in records) < 0.8 * records[0].metric
 
 

@@ -96,8 +96,9 @@ def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit
             return Choice(f"commits:{given}, {count}", lambda around: CommitsProposer(commits))
         case "queue":
             return Choice(name, _queue)
-    if not asks_hook:  # a hook that always proposes never needs the search
+    if settings.proposer == "search" or not asks_hook:  # a hook that always proposes never needs the default
         _need_optuna()
+    if not asks_hook:
         _check_constants(settings)
     return Choice("search", _search)
 
