@@ -371,6 +371,20 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), 1, _LIKENESS)), None)
 
 
+def _keys(config_file: Path) -> set[str]:
+    """The ini keys in pytest's part of a configuration file."""
+    import tomllib
+
+    from iniconfig import IniConfig
+
+    if config_file.suffix != ".toml":
+        sections = IniConfig(str(config_file)).sections
+        return {key for name in ("pytest", "tool:pytest") for key in sections.get(name, ())}
+    document = tomllib.loads(config_file.read_text("utf-8"))
+    table = document.get("tool", {}).get("pytest", {})
+    return {*document.get("pytest", ()), *table, *table.get("ini_options", ())}
+
+
 def _check_keys(config_file: Path | None, getini: Callable[[str], Any]) -> None:
     """Raise UserError for a misspelt ini key; pytest only warns about it, at the end of the session."""
     from pytest_autoresearch.core.errors import UserError
@@ -378,10 +392,9 @@ def _check_keys(config_file: Path | None, getini: Callable[[str], Any]) -> None:
     if config_file is None:
         return
     known = [*(option.key for option in OPTIONS if not option.hidden), *(key.key for key in INI_KEYS)]
-    text = config_file.read_text("utf-8", "replace")
-    for key in re.findall(r"^[\"']?(auto\w+)[\"']?\s*[=:]", text, re.MULTILINE):
+    for key in sorted(_keys(config_file)):
         meant = nearest(key, known)
-        if meant not in (key, None) and not _is_known(key, getini):
+        if key.startswith("auto") and meant not in (key, None) and not _is_known(key, getini):
             raise UserError(f"{config_file.name}: there is no ini key {key}: did you mean {meant}?")
 
 

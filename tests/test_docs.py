@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -101,6 +103,14 @@ def test_the_readme_holds_the_commands_that_ci_types() -> None:
     assert "pip install -c constraints.txt -e '.[dev]' && pytest\n" in readme
     assert "-c constraints.txt -e '.[dev]' && pytest --durations=10\n" in script  # no test more, no test less
     assert "python tests/pages.py docs/tutorial.md" in script  # which installs, and runs `pytest --autoresearch`
+
+
+def test_the_main_command_starts_in_a_clone(tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
+    command = [sys.executable, "-m", "pytest", "--autoresearch", "--collect-only", "-q", "--max", "2"]
+    done = subprocess.run(command, cwd=tmp_path / "clone", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_val_bpb_improves[0002]" in done.stdout
 
 
 def test_train_py_is_one_readable_file() -> None:

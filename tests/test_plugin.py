@@ -143,6 +143,24 @@ def test_a_misspelt_option_is_met_with_the_nearest_name_while_off_too(pytester: 
         ]
 
 
+def test_only_the_keys_of_pytests_own_table_are_ini_keys(repo: Repo) -> None:
+    (repo.path / "pytest.ini").unlink()
+    text = """
+        [project.scripts]
+        autoresearch = "theirs:main"
+        [tool.pytest.ini_options]
+        autoresearch_command = "python -S train.py"
+    """
+    repo.write("pyproject.toml", text)
+    repo.commit()
+    repo.plan(0.9)
+    assert repo.run("--max", "1").ret == 0
+    repo.write("pyproject.toml", text + '        autoresearch_budgt = "5"\n')
+    result = repo.run("--max", "1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "there is no ini key autoresearch_budgt: did you mean autoresearch_budget?" in result.stderr.str()
+
+
 def test_an_ini_key_that_a_conftest_adds_is_not_taken_for_a_misspelt_one(repo: Repo) -> None:
     repo.hooks("def pytest_addoption(parser): parser.addini('autoresearch_comand', 'theirs')\n")
     repo.write("pytest.ini", "[pytest]\nautoresearch_command = python -S train.py\nautoresearch_comand = x\n")
