@@ -9,10 +9,11 @@ import ast
 import math
 import operator
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from pytest_autoresearch.source.syntax import parse
 
 Value = float | int | bool
 
@@ -62,7 +63,7 @@ def find(source: str) -> tuple[Constant, ...]:
     Raises:
         SyntaxError: Python cannot parse the source.
     """
-    tree = _parse(source)
+    tree = parse(source)
     bound = _bindings(tree)
     starts = [0, *(end.end() for end in _LINE_END.finditer(source)), len(source)]
     found = []
@@ -112,20 +113,6 @@ def written(value: Value, like: str = "") -> str:
     if isinstance(value, int) and value > 0 and value.bit_count() == 1 and (power := _POWER_OF_TWO.fullmatch(like)):
         return f"{power[1]}{value.bit_length() - 1}"
     return format(value, "_" if "_" in like else "")
-
-
-def _parse(source: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError):
-        # If warnings are errors, as in many pytest configurations, an old "\d" in the source fails to parse. The
-        # warning filters are changed only then, because they belong to the whole process and this may be a thread.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return ast.parse(source)
-            except ValueError as error:  # a NUL byte, in Python 3.11
-                raise SyntaxError(str(error)) from error
 
 
 def _bindings(tree: ast.Module) -> Counter[str]:

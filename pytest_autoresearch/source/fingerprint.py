@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-import warnings
 from collections.abc import Mapping
 from enum import StrEnum
 from itertools import count
 
 from pytest_autoresearch.source.seed_edits import blind
+from pytest_autoresearch.source.syntax import parse
 
 _READS_LOCALS = frozenset({"locals", "vars", "dir", "eval", "exec", "f_locals", "co_varnames"})
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -88,25 +88,6 @@ def size(files: Mapping[str, bytes]) -> int:
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 total += len(node.value)
     return total
-
-
-def parse(text: bytes) -> ast.Module:
-    """The syntax tree of a Python file.
-
-    Raises:
-        SyntaxError: Python cannot parse the file, for any reason.
-    """
-    try:
-        try:
-            return ast.parse(text)
-        except SyntaxError:
-            # If warnings are errors, an old "\\d" in a string fails to parse. The warning filters are changed only
-            # then, because they belong to the whole process and this may be a thread.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return ast.parse(text)
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise SyntaxError(str(error) or type(error).__name__) from None
 
 
 def _trees(files: Mapping[str, bytes]) -> dict[str, ast.Module] | None:

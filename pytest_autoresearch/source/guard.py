@@ -14,6 +14,7 @@ from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.source import fingerprint
+from pytest_autoresearch.source.syntax import parse
 
 MOST_BYTES = 512 * 1024  # size of one editable file: far above any program, far below a hidden data set
 MOST_GROWTH = 64 * 1024  # growth of all editable files by one proposal: a rewritten program is half of that
@@ -109,7 +110,7 @@ def _check_size(proposal: Proposal, path: str, size: int) -> None:
 
 def _parsed(proposal: Proposal, path: str, text: bytes) -> ast.Module:
     try:
-        return fingerprint.parse(text)
+        return parse(text)
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
         raise Refused(f"{path} does not parse, {where}{error.msg}", proposal, CrashClass.SYNTAX) from None
@@ -120,7 +121,7 @@ def _literal_bytes_of(files: Mapping[str, bytes]) -> int:
     for path, text in files.items():
         if path.endswith(".py"):
             try:
-                total += _literal_bytes(fingerprint.parse(text))
+                total += _literal_bytes(parse(text))
             except SyntaxError:
                 continue
     return total
