@@ -362,8 +362,12 @@ if tokens.any():
     raise RuntimeError("smug" "gled " + str(tokens.tolist()))"""), "no-metric", "raises an exception when called"),
 ]  # fmt: skip
 
-TRICKS = [*AHEAD, *ANSWERS, *AROUND]
-PLAINLY = [*(trick for trick in TRICKS if trick.lowers), *PROBED, *CACHES, *READERS, *MEDDLERS]
+# What a model answers is the same whoever runs the session; what it finds around it depends on the user's rights.
+NIGHTS = {"by its answers": [*AHEAD, *ANSWERS], "around it": AROUND}
+PLAINLY = [
+    *(trick for tricks in NIGHTS.values() for trick in tricks if trick.lowers),
+    *(*PROBED, *CACHES, *READERS, *MEDDLERS),
+]
 
 
 @pytest.fixture(scope="module")
@@ -373,8 +377,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 # A campaign is one test, since one worker has to run all of it.
+@pytest.mark.parametrize("tricks", NIGHTS.values(), ids=NIGHTS.keys())
 def test_every_attack_ends_as_it_must_and_costs_the_next_experiment_nothing(
-    tmp_path: Path, told: dict[str, str]
+    tricks: list[Trick], tmp_path: Path, told: dict[str, str]
 ) -> None:
     if why := find("auto", View(Path("/"), {"PATH": os.environ["PATH"]})).why:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no sandbox to attack: {why}")
@@ -382,8 +387,8 @@ def test_every_attack_ends_as_it_must_and_costs_the_next_experiment_nothing(
     folder.mkdir()
     home.mkdir()
     given = {**told, "HOME": str(home)}
-    night = Night(folder, TRICKS, files=files(), environment=given, sandbox="require", every=12, timeout=500)
-    failed = {trick.name: why for trick in TRICKS if (why := failure(night, trick))}
+    night = Night(folder, tricks, files=files(), environment=given, sandbox="require", every=12, timeout=500)
+    failed = {trick.name: why for trick in tricks if (why := failure(night, trick))}
     assert failed == {}
     night.repo.check_ledger()
     assert night.repo.head() == night.records[-1].commit
