@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_autoresearch.core.option_values import choice, count, number, switch, words
 
 if TYPE_CHECKING:
     import pytest
@@ -25,50 +26,11 @@ if TYPE_CHECKING:
 
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
 _METRIC = re.compile(r"[A-Za-z_][\w./-]{0,99}", re.ASCII)  # what runners.summary reads
-_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_LIKENESS = 0.85  # high, because all names share a long prefix
-
-
-# ------------------------------------------------------ from text to a value, for both argparse and ini keys
-
-
-def _choice(given: str, known: tuple[str, ...]) -> str:
-    if given not in known:
-        raise argparse.ArgumentTypeError(f"{given}: choose {', '.join(known[:-1])} or {known[-1]}")
-    return given
-
-
-def _count(least: int, hint: str) -> Callable[[str], int]:
-    def parse(given: str) -> int:
-        try:
-            value = int(given)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{given}: give a whole number, {hint}")
-        return value
-
-    return parse
-
-
-def _number(hint: str, least: float = 0.0) -> Callable[[str], float]:
-    """A parser of numbers above `least`."""
-
-    def parse(given: str) -> float:
-        try:
-            value = float(given)
-        except ValueError:
-            value = math.nan
-        if not least < value < math.inf:
-            raise argparse.ArgumentTypeError(f"{given}: give a number of {hint}")
-        return value
-
-    return parse
 
 
 def _proposer(given: str) -> str:
     """A proposer's name; `commits:` and `command:` are followed by a value."""
-    return given if given.startswith(("commits:", "command:")) else _choice(given, PROPOSERS)
+    return given if given.startswith(("commits:", "command:")) else choice(given, PROPOSERS)
 
 
 def _rule(given: str) -> str:
@@ -78,12 +40,6 @@ def _rule(given: str) -> str:
         return rule_of(given).name
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _switch(given: str) -> bool:
-    if given.casefold() not in _SWITCH:
-        raise argparse.ArgumentTypeError(f"{given}: give true or false")
-    return _SWITCH[given.casefold()]
 
 
 class Option(NamedTuple):
@@ -114,7 +70,7 @@ class Option(NamedTuple):
     @property
     def switch(self) -> bool:
         """Whether the option takes no value."""
-        return self.parse is _switch
+        return self.parse is switch
 
     def add(self, parser: pytest.Parser, flag: str, text: str) -> None:
         """Add the option to argparse under a flag."""
@@ -129,14 +85,14 @@ class Option(NamedTuple):
 
     def read(self, given: str) -> Any:
         """Parse the text of the ini key."""
-        return self.parse(_choice(given, self.choices) if self.choices else given)
+        return self.parse(choice(given, self.choices) if self.choices else given)
 
 
 OPTIONS = (
     Option("max", "N", "stop after N experiments in this session, not counting the baseline; 0: until stopped (20)",
-           20, _count(0, "0 for no limit")),
+           20, count(0, "0 for no limit")),
     Option("total", "N", "stop when the campaign has N experiments, from all sessions (no limit)",
-           None, _count(1, "1 or more")),
+           None, count(1, "1 or more")),
     Option("tag", "TAG", "the campaign; its branch is autoresearch/TAG; an existing campaign is continued (today's "
            "date, such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
@@ -148,25 +104,25 @@ OPTIONS = (
            "auto: on if the acceptance tests use the keep rule's margin (auto)",
            "auto", choices=("auto", "on", "off")),
     Option("inconclusive", "N", "repeat a run that was disturbed on its GPU, and stop after N such runs in a row; "
-           "0: every run counts (3)", 3, _count(0, "0 for never")),
-    Option("simplify", "", "also keep a simpler program that is no worse (off)", False, _switch),
+           "0: every run counts (3)", 3, count(0, "0 for never")),
+    Option("simplify", "", "also keep a simpler program that is no worse (off)", False, switch),
     Option("audit", "", "at the end of a session with a keep, run the first and the last program again, on rows that "
-           "no verdict used (off)", False, _switch),
+           "no verdict used (off)", False, switch),
     Option("cost", "USD", "stop before this session's proposals cost more than USD US dollars (no limit)",
-           None, _number("US dollars, more than 0")),
+           None, number("US dollars, more than 0")),
     Option("repairs", "N", "how often a refused or crashed proposal goes back to its proposer for repair (3)",
-           3, _count(0, "0 for never")),
+           3, count(0, "0 for never")),
     Option("agent-seconds", "SECONDS", "time limit of an agent for one proposal, for command (900)",
-           900.0, _number("seconds, more than 0")),
+           900.0, number("seconds, more than 0")),
     Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)", ""),
     Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)",
-           None, _number("seconds, more than 0")),
+           None, number("seconds, more than 0")),
     Option("vram", "GB", "memory limit of one run in GB; resident memory on a CPU (the profile's, or none)",
-           None, _number("gigabytes, more than 0")),
+           None, number("gigabytes, more than 0")),
     Option("hours", "HOURS", "start no more experiments after HOURS hours of this session (no limit)",
-           None, _number("hours, more than 0")),
+           None, number("hours, more than 0")),
     Option("target", "VALUE", "stop when the branch's metric reaches VALUE (none)",
-           None, _number("the metric's unit", least=-math.inf)),
+           None, number("the metric's unit", least=-math.inf)),
     Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
            "sandbox; off: none (auto)", "auto", choices=("auto", "require", "off")),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail to keep dashboards green (fail)",
@@ -175,8 +131,8 @@ OPTIONS = (
            "(plain)", "plain", choices=("plain", "verdict")),
     Option("exit", "POLICY", "exit status 0 if the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
-    Option("json", "", "also print one line of JSON for each experiment (off)", False, _switch),
-    Option("lanes", "N", "experiments at a time (1)", 1, _count(1, "1 or more"), hidden=True),
+    Option("json", "", "also print one line of JSON for each experiment (off)", False, switch),
+    Option("lanes", "N", "experiments at a time (1)", 1, count(1, "1 or more"), hidden=True),
 )  # fmt: skip
 FLAGS = frozenset(("--autoresearch", *(option.flag for option in OPTIONS)))
 
@@ -330,10 +286,10 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         junit_names=given["junit-names"],
         exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
         lanes=given["lanes"],
-        command=ini("autoresearch_command", _words, "python train.py"),
-        describe=ini("autoresearch_describe", _words) or None,
+        command=ini("autoresearch_command", words, "python train.py"),
+        describe=ini("autoresearch_describe", words) or None,
         metric=ini("autoresearch_metric", _metric, "val_bpb"),
-        direction=Direction(ini("autoresearch_direction", lambda one: _choice(one, tuple(Direction)), "minimize")),
+        direction=Direction(ini("autoresearch_direction", lambda one: choice(one, tuple(Direction)), "minimize")),
         editable=tuple(getini("autoresearch_editable")) or ("train.py",),
         frozen=tuple(getini("autoresearch_frozen")),
         experiments=getini("autoresearch_experiments") or "experiments",
@@ -357,42 +313,16 @@ def _metric(name: str) -> str:
     return name
 
 
-def _words(given: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(given))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{given!r} cannot be split into words ({error}): check its quotes") from None
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most similar to a misspelt one, or None."""
-    import difflib  # needed only after a mistake
-
-    return next(iter(difflib.get_close_matches(name, list(known), 1, _LIKENESS)), None)
-
-
-def _keys(config_file: Path) -> set[str]:
-    """The ini keys in pytest's part of a configuration file."""
-    import tomllib
-
-    from iniconfig import IniConfig
-
-    if config_file.suffix != ".toml":
-        sections = IniConfig(str(config_file)).sections
-        return {key for name in ("pytest", "tool:pytest") for key in sections.get(name, ())}
-    document = tomllib.loads(config_file.read_text("utf-8"))
-    table = document.get("tool", {}).get("pytest", {})
-    return {*document.get("pytest", ()), *table, *table.get("ini_options", ())}
-
-
 def _check_keys(config_file: Path | None, getini: Callable[[str], Any]) -> None:
     """Raise UserError for a misspelt ini key; pytest only warns about it, at the end of the session."""
+    from pytest_autoresearch.core.config_file import keys
     from pytest_autoresearch.core.errors import UserError
+    from pytest_autoresearch.core.text import nearest
 
     if config_file is None:
         return
     known = [*(option.key for option in OPTIONS if not option.hidden), *(key.key for key in INI_KEYS)]
-    for key in sorted(_keys(config_file)):
+    for key in sorted(keys(config_file)):
         meant = nearest(key, known)
         if key.startswith("auto") and meant not in (key, None) and not _is_known(key, getini):
             raise UserError(f"{config_file.name}: there is no ini key {key}: did you mean {meant}?")

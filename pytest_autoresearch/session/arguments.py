@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.core.artifacts import rule_files
+from pytest_autoresearch.core.text import nearest
 from pytest_autoresearch.session.slots import BUNDLED
-from pytest_autoresearch.settings import FLAGS, OPTIONS, nearest
+from pytest_autoresearch.settings import FLAGS, OPTIONS
 
 _REFUSED = {
     "numprocesses": "-n: experiments run on their own lanes, not on xdist's workers: leave it out",

@@ -1,0 +1,57 @@
+"""Parsers of option values, for argparse and ini keys. An argparse.ArgumentTypeError says what to type instead."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from collections.abc import Callable
+
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def choice(given: str, known: tuple[str, ...]) -> str:
+    if given not in known:
+        raise argparse.ArgumentTypeError(f"{given}: choose {', '.join(known[:-1])} or {known[-1]}")
+    return given
+
+
+def count(least: int, hint: str) -> Callable[[str], int]:
+    def parse(given: str) -> int:
+        try:
+            value = int(given)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{given}: give a whole number, {hint}")
+        return value
+
+    return parse
+
+
+def number(hint: str, least: float = 0.0) -> Callable[[str], float]:
+    """A parser of numbers above `least`."""
+
+    def parse(given: str) -> float:
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan
+        if not least < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{given}: give a number of {hint}")
+        return value
+
+    return parse
+
+
+def switch(given: str) -> bool:
+    if given.casefold() not in _SWITCH:
+        raise argparse.ArgumentTypeError(f"{given}: give true or false")
+    return _SWITCH[given.casefold()]
+
+
+def words(given: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(given))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{given!r} cannot be split into words ({error}): check its quotes") from None
