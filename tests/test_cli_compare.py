@@ -8,7 +8,8 @@ import pytest
 from nights import document, night, refused, said, typed
 from repo import Repo
 
-from pytest_autoresearch.cli.compare import differences_of, sums_of
+from pytest_autoresearch.cli.compare import sums_of
+from pytest_autoresearch.core.conditions import differences
 from pytest_autoresearch.core.experiment import Direction, Usage
 
 
@@ -27,14 +28,14 @@ def test_two_campaigns_stand_side_by_side(repo: Repo) -> None:
     assert cells["crashed"] == ["1", "0"]
     assert cells["acceptance"] == ["50.0%", "0.0%"]
     assert cells["cost"] == ["$0.00", "$0.00"]
-    assert lines[-1] == ("The numbers are not comparable: the campaigns have different budget (300 s and 5 s).")
+    assert lines[-1] == ("The numbers are not comparable: the campaigns have different training seconds (300 and 5).")
 
 
 def test_json_has_the_same_numbers(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     night(repo)
     found = document(capsys, "compare", "t", "u", "--json")
     assert found["comparable"] is False
-    assert found["differences"] == {"budget": ["300 s", "5 s"]}
+    assert found["differences"] == {"training seconds": ["300", "5"]}
     one, other = found["campaigns"]
     assert (one["tag"], one["keeps"], one["discards"], one["crashes"]) == ("t", 2, 1, 1)
     assert one["best_after"] == {"experiments": 1, "metric": 0.9}
@@ -47,8 +48,9 @@ def test_everything_that_forbids_a_comparison_is_named(repo: Repo) -> None:
     one = repo.records("t")[0]
     setting = replace(one.setting, hardware_key="H100", data_hash="d", harness_hash="h")
     other = replace(one, setting=setting, metric_name="score", direction=Direction.MAXIMIZE)
-    assert differences_of(one, one) == {}
-    assert list(differences_of(one, other)) == ["metric", "direction", "hardware", "data", "harness"]
+    assert differences(one, one) == []
+    found = [difference.what for difference in differences(one, other)]
+    assert found == ["hardware", "harness", "data", "metric", "direction"]
 
 
 def test_the_gain_is_positive_where_more_is_better_and_unknown_prices_are_not_nothing(repo: Repo) -> None:

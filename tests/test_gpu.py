@@ -65,10 +65,10 @@ def in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------------- which GPU
 
 
-def test_a_gpu_is_known_by_name_uuid_and_driver_and_is_given_by_its_uuid(nvml: FakeNvml) -> None:
+def test_a_gpu_is_known_by_name_and_uuid_and_is_given_by_its_uuid(nvml: FakeNvml) -> None:
     gpu = only()
     assert gpu == Gpu("NVIDIA H200", UUID, "580.159.04", 143771.0)
-    assert gpu.key == "NVIDIA H200, GPU-1a2b3c4d, driver 580.159.04"
+    assert gpu.key == "NVIDIA H200, GPU-1a2b3c4d"
     assert gpu.environment == {"CUDA_VISIBLE_DEVICES": UUID, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
@@ -148,7 +148,7 @@ def test_without_library_or_binding_there_is_no_gpu_and_nothing_is_imported_befo
 
 def test_a_process_that_is_started_with_the_fake_sees_it(tmp_path: Path) -> None:
     code = "from pytest_autoresearch.hardware.gpu import visible; print(*(gpu.key for gpu in visible({}).gpus))"
-    assert python(code, **FakeNvml(tmp_path).environment) == "NVIDIA H200, GPU-1a2b3c4d, driver 580.159.04"
+    assert python(code, **FakeNvml(tmp_path).environment) == "NVIDIA H200, GPU-1a2b3c4d"
 
 
 # --------------------------------------------------------------------------------------------------- during a run

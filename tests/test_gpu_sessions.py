@@ -37,17 +37,22 @@ def test_device_memory_is_measured_from_outside_and_its_limit_enforced(repo: Rep
     assert "used 90,000 MiB of device memory; the limit is 81,920 MiB" in records[2].runs[0].crash.message
     assert records[3].runs[0].log.strip() == UUID, "training sees the one GPU that is looked at"
     assert records[0].runs[0].memory_from == "resident", "what holds no device memory is not measured by it"
-    assert {record.setting.hardware_key for record in records.values()} == {
-        "NVIDIA H200, GPU-1a2b3c4d, driver 580.159.04"
-    }
+    assert {record.setting.hardware_key for record in records.values()} == {"NVIDIA H200, GPU-1a2b3c4d"}
+    assert {record.setting.driver for record in records.values()} == {"580.159.04"}
 
 
-def test_another_gpu_or_driver_needs_another_tag(repo: Repo, gpu: FakeNvml) -> None:
+def test_another_gpu_needs_another_tag_and_another_driver_is_said(repo: Repo, gpu: FakeNvml) -> None:
     assert repo.run("--max", "0", "-k", "0000").ret == 0
     gpu.add("driver 590.1")
+    repo.plan(1.5)
+    result = repo.run("--max", "1")
+    result.stdout.fnmatch_lines(["  note:     driver changed since this campaign began, *: 580.159.04 -> 590.1"])
+    assert [record.setting.driver for record in repo.records()] == ["580.159.04", "590.1"]
+    assert '"driver changed at 0001"' in (repo.path / "report.html").read_text()
+    gpu.add(f"0 uuid {UUID.replace('1a2b', '9a9b')}")
     result = repo.run("--max", "1")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*campaign t began with other hardware (*580.159.04, now *590.1)*--autoresearch-tag"])
+    result.stderr.fnmatch_lines(["*campaign t began with other hardware (*1a2b3c4d, now *9a9b3c4d)*--autoresearch-tag"])
 
 
 def test_a_harness_that_does_without_the_gpu_is_not_held_to_it(repo: Repo, gpu: FakeNvml) -> None:

@@ -24,7 +24,6 @@ from pytest_autoresearch.core.experiment import (
     Experiment,
     Proposal,
     Reason,
-    Setting,
     Usage,
     Verdict,
 )
@@ -35,6 +34,7 @@ from pytest_autoresearch.keeprule.audit import Audit
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.auditor import Auditor
+from pytest_autoresearch.measure.conditions import note_packages, setting_of
 from pytest_autoresearch.measure.integrity import Frozen, remove_bytecode
 from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.runs import RunMaker
@@ -63,13 +63,7 @@ class Campaign:
         harness = self.harness = equipment.harness
         self.settings = settings
         self.ratchet = ratchet
-        self.setting = Setting(
-            profile=harness.profile,
-            hardware_key=harness.hardware_key,
-            harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
-            data_hash=harness.data_hash,
-            sandbox=equipment.sandbox.words,
-        )
+        self.setting = setting_of(settings, ratchet, equipment)
         self.why_over = ""
         self.failed = False
         self.news: deque[str] = deque()
@@ -236,6 +230,7 @@ class Campaign:
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
             self._queue.owe([judged])
+        note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         self.forget(experiment.number)
         compared = self._compared()
         self._files.keep_only(compared)

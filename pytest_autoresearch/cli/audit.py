@@ -11,12 +11,12 @@ from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import here, tag_argument
 from pytest_autoresearch.cli.signals import noted
 from pytest_autoresearch.core.errors import Stopped, UserError
-from pytest_autoresearch.core.experiment import Setting
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Progress
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.measure.auditor import Auditor
+from pytest_autoresearch.measure.conditions import setting_of
 from pytest_autoresearch.measure.setup import equip
 
 _INTERRUPTED = 130
@@ -50,13 +50,7 @@ def command(given: argparse.Namespace) -> int:
         raise UserError(f"the campaign {ratchet.tag} has no baseline yet: there is nothing to audit")
     equipment = equip(settings, ratchet)
     harness, runner = equipment.harness, equipment.runner()
-    setting = Setting(
-        profile=harness.profile,
-        hardware_key=harness.hardware_key,
-        harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
-        data_hash=harness.data_hash,
-        sandbox=equipment.sandbox.words,
-    )
+    setting = setting_of(settings, ratchet, equipment)
     before = audit.of(ratchet.audits(), line)
     ledger = Ledger(ratchet, records, settings.root / "results.tsv", like=line[0])
     watching = _Watching()

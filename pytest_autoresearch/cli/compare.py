@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.repository import here
 from pytest_autoresearch.cli.rows import moment
+from pytest_autoresearch.core import conditions
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Usage
 from pytest_autoresearch.core.history import chain
@@ -28,16 +29,6 @@ and selection makes it slightly too good.
 
 exit status: 0, also if the numbers are not comparable (a sentence says so); 2 if there is no such
 campaign."""
-
-# The conditions that must be equal, by name, read from a campaign's first record.
-_COMPARED: Mapping[str, Callable[[Experiment], str]] = {
-    "metric": lambda one: one.metric_name,
-    "direction": lambda one: one.direction,
-    "hardware": lambda one: one.setting.hardware_key,
-    "data": lambda one: one.setting.data_hash,
-    "harness": lambda one: one.setting.harness_hash,
-    "budget": lambda one: f"{one.limits.budget_seconds:g} s",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +90,7 @@ def command(given: argparse.Namespace) -> int:
         sums_of(tag, found, one.difference if one else None)
         for tag, found, one in zip(given.tags, records, audits, strict=True)
     ]
-    differences = differences_of(*(found[0] for found in records))
+    differences = conditions.differences(*(found[0] for found in records))
     least = min(one.experiments for one in sums)
     early = [sums_of("", _first(found, least)).best for found in records]
     said = _sentence(differences)
@@ -107,7 +98,7 @@ def command(given: argparse.Namespace) -> int:
         output.dump(
             {
                 "comparable": not differences,
-                "differences": {name: list(values) for name, values in differences.items()},
+                "differences": {one.what: [one.then, one.now] for one in differences},
                 "sentence": said or None,
                 "campaigns": [
                     asdict(one) | {"best_after": {"experiments": least, "metric": best}}
@@ -150,21 +141,15 @@ def sums_of(tag: str, records: Sequence[Experiment], audited: Difference | None 
     )
 
 
-def differences_of(one: Experiment, other: Experiment) -> dict[str, tuple[str, str]]:
-    """The conditions in which two campaigns differ, by the first record of each."""
-    looked = {name: (str(look(one)), str(look(other))) for name, look in _COMPARED.items()}
-    return {name: both for name, both in looked.items() if both[0] != both[1]}
-
-
 def _first(records: Sequence[Experiment], count: int) -> list[Experiment]:
     tried = [record for record in records if record.number != BASELINE][:count]
     return [*(record for record in records if record.number == BASELINE), *tried]
 
 
-def _sentence(differences: Mapping[str, tuple[str, str]]) -> str:
+def _sentence(differences: Sequence[conditions.Difference]) -> str:
     if not differences:
         return ""
-    what = [f"{name} ({one or 'none'} and {other or 'none'})" for name, (one, other) in differences.items()]
+    what = [f"{one.what} ({one.then or 'none'} and {one.now or 'none'})" for one in differences]
     listed = what[0] if len(what) == 1 else f"{', '.join(what[:-1])} and {what[-1]}"
     return output.line(f"The numbers are not comparable: the campaigns have different {listed}.")
 

@@ -42,6 +42,10 @@ class Artifacts:
         """The progress of a running session; see `session.live`."""
         return self.folder / "progress.json"
 
+    def packages(self, digest: str) -> Path:
+        """The list of installed packages with this digest."""
+        return self.folder / f"packages-{digest}.txt"
+
     def make(self) -> Path:
         """Create the campaign's folder if missing, and return it."""
         self.folder.mkdir(parents=True, exist_ok=True)

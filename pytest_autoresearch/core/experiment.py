@@ -193,7 +193,7 @@ def weighted(screen: float, confirmations: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The conditions of a measurement. Results are compared only if hardware, harness and data are the same.
+    """The conditions of a measurement. `core.conditions` says which of them must be equal to compare results.
 
     Attributes:
         profile: The hardware class.
@@ -201,6 +201,12 @@ class Setting:
         harness_hash: Hash of the frozen paths.
         data_hash: Hash of the prepared data.
         sandbox: The sandbox of the training process, in words; they begin with `none` if there was no sandbox.
+        command: The training command; empty in records of earlier versions.
+        environment: The variables for training that can change a result; None in records of earlier versions.
+        readable: A fingerprint of each path in `autoresearch_readable`; None in records of earlier versions.
+        python: The version of Python; empty if unknown.
+        packages: A digest of the installed packages and their versions; empty if unknown.
+        driver: The GPU's driver; empty without a GPU.
     """
 
     profile: str = ""
@@ -208,6 +214,12 @@ class Setting:
     harness_hash: str = ""
     data_hash: str = ""
     sandbox: str = "none"
+    command: str = ""
+    environment: Mapping[str, str] | None = None
+    readable: Mapping[str, str] | None = None
+    python: str = ""
+    packages: str = ""
+    driver: str = ""
 
     @property
     def confined(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn
 
-from pytest_autoresearch.core.experiment import Constant, Experiment, Reason
+from pytest_autoresearch.core.experiment import Constant, Experiment, Reason, Setting
 from pytest_autoresearch.core.run import Crash, Run
 
 SCHEMA = 1
@@ -28,6 +28,7 @@ _LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
     "simpler", "comparable", "lines_added", "lines_removed", "notes",
 )  # fmt: skip
+_LATER_CONDITIONS = ("command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
 
@@ -100,6 +101,12 @@ def _run_to_json(run: Run) -> dict[str, Any]:
     return _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
 
 
+def _setting_to_json(setting: Setting) -> dict[str, Any]:
+    """Without the later conditions that are unknown, so that an earlier version's record is written again as it was."""
+    found = _setting_as_it_is(setting)
+    return {name: value for name, value in found.items() if name not in _LATER_CONDITIONS or value not in ("", None)}
+
+
 def _crash_to_json(crash: Crash) -> dict[str, str]:
     return {"reason": crash.reason, "message": crash.message}
 
@@ -118,3 +125,5 @@ _converter.register_structure_hook(Reason | None, lambda value, _: Reason(value)
 _converter.register_unstructure_hook(Reason | None, lambda value: value or "")
 _run_as_it_is = make_dict_unstructure_fn(Run, _converter)
 _converter.register_unstructure_hook(Run, _run_to_json)
+_setting_as_it_is = make_dict_unstructure_fn(Setting, _converter)
+_converter.register_unstructure_hook(Setting, _setting_to_json)

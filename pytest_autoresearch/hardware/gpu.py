@@ -34,9 +34,9 @@ class Gpu:
 
     @property
     def key(self) -> str:
-        """Results are compared only if their keys are equal: `NVIDIA H200, GPU-1a2b3c4d, driver 580.159.04`."""
+        """Results are compared only if their keys are equal: `NVIDIA H200, GPU-1a2b3c4d`."""
         short = re.sub(r"(-[0-9a-f]{8})[0-9a-f-]*", r"\1", self.uuid)
-        return f"{self.name}, {short}, driver {self.driver}"
+        return f"{self.name}, {short}"
 
     @property
     def environment(self) -> dict[str, str]:

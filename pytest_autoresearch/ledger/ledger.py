@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import threading
 from bisect import insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_autoresearch.core import conditions
 from pytest_autoresearch.core.errors import BaseMoved, NumberTaken, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.results_tsv import ResultsFile
-
-_COMPARED: Mapping[str, Callable[[Experiment], object]] = {
-    "hardware": lambda one: one.setting.hardware_key,
-    "harness": lambda one: one.setting.harness_hash,
-    "data": lambda one: one.setting.data_hash,
-    "metric": lambda one: one.metric_name,
-    "direction": lambda one: one.direction,
-    "training seconds": lambda one: f"{one.budget_seconds:g}",
-}
 
 
 class Ledger:
@@ -161,10 +153,8 @@ class Ledger:
         first = self.baseline
         if first is None:
             return
-        for what, look in _COMPARED.items():
-            then, now = str(look(first)), str(look(self._like))
-            if then != now:
-                raise UserError(
-                    f"the campaign {self._ratchet.tag} began with other {what} ({then or 'none'}, now {now or 'none'}) "
-                    "and its results cannot be compared: choose another --autoresearch-tag"
-                )
+        for difference in conditions.differences(first, self._like):
+            raise UserError(
+                f"the campaign {self._ratchet.tag} began with other {difference} and its results cannot be compared: "
+                "choose another --autoresearch-tag"
+            )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import replace
 
+from pytest_autoresearch.core import conditions
 from pytest_autoresearch.core.errors import Stopped, UserError
 from pytest_autoresearch.core.experiment import Experiment, Setting
 from pytest_autoresearch.core.history import chain
@@ -30,7 +31,6 @@ from pytest_autoresearch.settings import Settings
 
 _TICK_SECONDS = 0.2
 _GOODBYE_SECONDS = 4.0
-_SAME = (("hardware", "hardware_key"), ("harness", "harness_hash"), ("data", "data_hash"))
 
 
 class Auditor:
@@ -105,13 +105,10 @@ class Auditor:
                 f"the campaign {tag} was measured with the metric {last.metric_name}, {last.direction}: "
                 "restore these settings"
             )
-        for what, name in _SAME:
-            then, here = getattr(last.setting, name), getattr(self._setting, name)
-            if then != here:
-                raise UserError(
-                    f"the campaign {tag} was measured with other {what} ({then or 'none'}, here {here or 'none'}): "
-                    f"audit it with the same {what}"
-                )
+        for difference in conditions.of_settings(last.setting, self._setting):
+            raise UserError(
+                f"the campaign {tag} was measured with other {difference}: audit it under the same conditions"
+            )
         if dirty := self._ratchet.dirty(self._settings.frozen) if self._settings.frozen else []:
             raise UserError(f"{dirty[0]} decides what is measured and has uncommitted changes: restore it first")
 

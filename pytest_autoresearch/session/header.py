@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.campaign.campaign import Campaign
+from pytest_autoresearch.core import conditions
+from pytest_autoresearch.measure.conditions import package_changes
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.session.slots import BUNDLED
 from pytest_autoresearch.session.timeouts import timeout_of
@@ -28,6 +30,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
     return [
         f"autoresearch: campaign {ratchet.tag} ({state}), branch autoresearch/{ratchet.tag}",
         f"  device:   {harness.hardware_key or harness.device}"
+        + (f", driver {campaign.setting.driver}" if campaign.setting.driver else "")
         + (f", profile {harness.profile}" if harness.profile else ""),
         f"  limits:   {limit}; {summary.limits_line(campaign.limits(timeout_of(config)))}",
         f"  metric:   {settings.metric}, {settings.direction}, "
@@ -38,6 +41,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         + ("; a proposal runs with your own rights" if not campaign.setting.confined else ""),
         f"  best:     {summary.best_line(campaign.ledger.records)}",
         *_notes(campaign),
+        *_changes(campaign),
     ]
 
 
@@ -57,6 +61,20 @@ def _notes(campaign: Campaign) -> list[str]:
             f"  note:     commits that changed {', '.join(settings.editable)} since this campaign began are ignored; "
             "choose another --autoresearch-tag to start from them"
         )
+    return notes
+
+
+def _changes(campaign: Campaign) -> list[str]:
+    """What changed since the campaign began, although its results are still compared."""
+    first = campaign.ledger.baseline
+    if first is None:
+        return []
+    artifacts = campaign.settings.campaign_artifacts(campaign.ratchet.tag)
+    notes = []
+    for change in conditions.reported(first.setting, campaign.setting):
+        names = package_changes(artifacts, first.setting) if change.what == "packages" else ""
+        said = names or f"{change.then} -> {change.now}"
+        notes.append(f"  note:     {change.what} changed since this campaign began, which may change results: {said}")
     return notes
 
 

@@ -7,10 +7,12 @@ the view of one experiment needs is in `details`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from pytest_autoresearch.core import conditions
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Role
@@ -72,6 +74,7 @@ def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
             "budget": _number(first.limits.budget_seconds),
             "branch": f"autoresearch/{line(first.tag)}",
         },
+        "changes": [line(change) for change in _changes(records)],
         "noise": {"sd": _number(noise.sd), "degrees": noise.degrees} if known else None,
         "limits": [_number(low), _number(high)],
         "best": [_number(point.best) for point in drawn],
@@ -83,6 +86,13 @@ def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "stages": STAGES,
         "roles": ROLES,
     }
+
+
+def _changes(records: Sequence[Experiment]) -> Iterator[str]:
+    """What changed on the machine during the campaign, although results are still compared."""
+    for before, record in pairwise(records):
+        for change in conditions.reported(before.setting, record.setting):
+            yield f"{change.what} changed at {record.number:04d}"
 
 
 def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
