@@ -31,6 +31,7 @@ from pytest_autoresearch.core.history import chain, untried
 from pytest_autoresearch.core.run import Limits, Progress
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
+from pytest_autoresearch.keeprule.replicates import unmoved
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.auditor import Auditor
@@ -43,6 +44,8 @@ from pytest_autoresearch.measure.setup import Equipment
 from pytest_autoresearch.proposers.choice import Choice, Surroundings
 from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.settings import Settings
+
+_SUSPICIOUS = 3  # edits in a row without any effect on a noisy metric
 
 
 class Campaign:
@@ -230,6 +233,11 @@ class Campaign:
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
             self._queue.owe([judged])
+        if (count := unmoved(self.ledger.records)) >= _SUSPICIOUS:
+            self.say(
+                f"{judged.number:04d}: the last {count} edits gave exactly the {judged.metric_name} of the best on the "
+                "same seed: check that the training command runs the edited files"
+            )
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         self.forget(experiment.number)
         compared = self._compared()

@@ -41,6 +41,29 @@ def runs_of(records: Iterable[Experiment], commit: str) -> list[Run]:
     return [run for record in records for run in record.runs if (run.commit or record.commit) == commit]
 
 
+def unmoved(records: Iterable[Experiment]) -> int:
+    """How many of the last candidates in a row gave exactly their base's metric on the same seed.
+
+    0 if the metric does not depend on the seed. In a noisy metric one such candidate is possible, for example if it
+    changes code that is not reached; several in a row suggest that the edited files are not what runs.
+    """
+    known = list(records)
+    metrics: dict[str, dict[int, float]] = {}
+    for one in known:
+        for run in one.runs:
+            if run.metric is not None:
+                metrics.setdefault(run.commit or one.commit, {})[run.seed] = run.metric
+    count = 0
+    for one in reversed(known):
+        own, base = metrics.get(one.commit, {}), metrics.get(one.base, {})
+        if one.number == BASELINE or one.commit == one.base or not own:
+            break
+        if len(set(base.values())) < 2 or any(base.get(seed) != metric for seed, metric in own.items()):
+            break
+        count += 1
+    return count
+
+
 def noise(known: Mapping[str, Sample], prior: Prior) -> Noise:
     """The noise, pooled over all replicates."""
     return pooled(known.values(), prior)

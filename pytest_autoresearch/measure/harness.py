@@ -39,6 +39,8 @@ class Harness:
         retry_out_of_memory: Variables for one retry after running out of memory: they reduce the memory of a run but
             not its tokens per step. Empty if the harness has none.
         interface: The harness's interface for training scripts, as text for their author.
+        module_folders: Folders of the lane that come first on Python's search path, relative to the root; no harness
+            says this, see `measure.module_folders`.
     """
 
     profile: str = ""
@@ -55,6 +57,7 @@ class Harness:
     audit_environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
     interface: str = ""
+    module_folders: tuple[str, ...] = ()
 
     def prior(self, metric_name: str) -> Prior:
         """The prior of the metric's noise on this device."""

@@ -38,5 +38,6 @@ def make_job(
         environment={**harness.environment, **variables}, rows=harness.training_rows,
         score_environment=score_environment or {}, readable=(tree.top, *settings.readable_paths),
         covered=harness.hidden, trusted=tuple(settings.root / path for path in settings.frozen),
+        module_folders=tuple(tree.folder / name for name in harness.module_folders),
         cache=tree.cache if clocked else None, keep_cache=keep_cache if clocked else None,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pytest_autoresearch.hardware.gpu import Gpu, visible
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.harness import Harness, describe
+from pytest_autoresearch.measure.module_folders import module_folders
 from pytest_autoresearch.runners.environment import passed
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.sandboxes.base import View
@@ -45,6 +46,8 @@ def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
         UserError: One of them does not work.
     """
     harness, gpu = _harness(settings)
+    training = {**passed(os.environ), **harness.environment}
+    harness = replace(harness, module_folders=module_folders(settings, ratchet.committed(), training))
     view = View(
         folder=settings.root,
         environment=passed(os.environ),

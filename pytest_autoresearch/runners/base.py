@@ -29,6 +29,7 @@ class Job:
         trusted: More paths that the scorer's model server may read: the harness.
         score_environment: Variables for the scorer alone.
         readable: Paths that training may read. In a sandbox it sees no other file of the user.
+        module_folders: Folders that come first on Python's search path in training and in the scorer's model server.
         covered: Paths inside `readable` that are hidden: validation text.
         rows: The file of training rows. Training receives it when its clock starts; None if training has data already.
         cache: A compile cache for this run alone; None for the sandbox's own, or the user's.
@@ -48,6 +49,7 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     score_environment: Mapping[str, str] = field(default_factory=dict)
     readable: tuple[Path, ...] = ()
+    module_folders: tuple[Path, ...] = ()
     covered: tuple[Path, ...] = ()
     trusted: tuple[Path, ...] = ()
     rows: Path | None = None

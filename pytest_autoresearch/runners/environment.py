@@ -5,8 +5,10 @@ This is an allow-list, so an API key with an unexpected name is not passed on. K
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from pytest_autoresearch.runners.base import Job
 
@@ -75,7 +77,22 @@ def environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:
 
 def training_environment(ours: Mapping[str, str], job: Job, clock: int) -> dict[str, str]:
     """Variables for the training command; `clock` is the file descriptor that `harness.begin()` writes to."""
-    return {**environment(ours, job), "AUTORESEARCH_CLOCK_FD": str(clock)}
+    return candidate_environment(environment(ours, job), job) | {"AUTORESEARCH_CLOCK_FD": str(clock)}
+
+
+def candidate_environment(variables: Mapping[str, str], job: Job) -> dict[str, str]:
+    """Variables for a process that runs the candidate's code: it imports the modules of the lane.
+
+    The scorer is trusted and never gets these: a module of the lane could take the place of one of its own.
+    """
+    return with_module_folders(variables, job.module_folders)
+
+
+def with_module_folders(variables: Mapping[str, str], folders: Iterable[Path]) -> dict[str, str]:
+    """The variables with these folders first in PYTHONPATH."""
+    entries = [*(str(folder.absolute()) for folder in folders), variables.get("PYTHONPATH", "")]
+    path = os.pathsep.join(entry for entry in entries if entry)
+    return {**variables, "PYTHONPATH": path} if path else dict(variables)
 
 
 def scoring_environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:

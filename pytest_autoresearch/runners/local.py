@@ -20,7 +20,11 @@ from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Ru
 from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.runners import compile_cache
 from pytest_autoresearch.runners.base import Job
-from pytest_autoresearch.runners.environment import scoring_environment, training_environment
+from pytest_autoresearch.runners.environment import (
+    candidate_environment,
+    scoring_environment,
+    training_environment,
+)
 from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
@@ -138,14 +142,12 @@ class LocalRunner:
         def scoring(seconds: float, memory_mb: float) -> None:
             on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb))
 
-        with self._sandbox.prepare(self._server_view(job, environment)) as server:
-            if server.argv_prefix:  # the scorer is trusted; what it starts to run the candidate's model is not
-                environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
-                environment["AUTORESEARCH_SERVER_FDS"] = json.dumps(server.pass_fds)
-                own = [
-                    f"{name}={value}" for name, value in server.environment.items() if environment.get(name) != value
-                ]
-                environment["AUTORESEARCH_SERVER_VARIABLES"] = json.dumps(own)
+        # The scorer is trusted; what it starts to run the candidate's model is not.
+        with self._sandbox.prepare(self._server_view(job, candidate_environment(environment, job))) as server:
+            own = [f"{name}={value}" for name, value in server.environment.items() if environment.get(name) != value]
+            environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
+            environment["AUTORESEARCH_SERVER_FDS"] = json.dumps(server.pass_fds)
+            environment["AUTORESEARCH_SERVER_VARIABLES"] = json.dumps(own)
             try:
                 tree = self._start(command, job.score_folder, Prepared((), (), environment), server.pass_fds)
             except OSError as error:
