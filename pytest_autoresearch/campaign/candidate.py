@@ -15,6 +15,7 @@ from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.core.errors import NearDuplicate, Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.keeprule.racing import distorts
+from pytest_autoresearch.ledger.git import DIFF
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.source import fingerprint, guard, near_duplicates
 
@@ -110,7 +111,7 @@ def _rivals(common: Common, program: str) -> list[Experiment]:
 def _line_counts(tree: Worktree, base: str, made: str) -> tuple[int, int]:
     """How many lines were added and removed, in text files."""
     added = removed = 0
-    for row in tree.git("diff", "--numstat", "--no-renames", base, made).splitlines():
+    for row in tree.git("diff", *DIFF, "--numstat", base, made).splitlines():
         with contextlib.suppress(ValueError):  # a binary file has no counts
             more, less, _ = row.split("\t", 2)
             added, removed = added + int(more), removed + int(less)
@@ -119,5 +120,5 @@ def _line_counts(tree: Worktree, base: str, made: str) -> tuple[int, int]:
 
 def _changed_lines(tree: Worktree, base: str, made: str) -> list[str]:
     """The lines that were added or removed."""
-    patch = tree.git("diff", "--no-renames", "--no-ext-diff", "--unified=0", base, made)
+    patch = tree.git("diff", *DIFF, "--unified=0", base, made)
     return [row[1:] for row in patch.splitlines() if row[:1] in ("+", "-") and row[:3] not in ("+++", "---")]

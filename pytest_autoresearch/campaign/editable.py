@@ -17,13 +17,12 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from pytest_autoresearch.core.errors import GitError
-from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.git import DIFF, PATCH, Git
 from pytest_autoresearch.proposers.checkout import Edit
 from pytest_autoresearch.source.guard import is_editable
 
 Files = dict[str, str]  # path, from the repository's top: mode and blob
 
-_DIFF = ("diff-index", "--cached", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 _WHOLE = ("-c", "core.splitIndex=false")  # a split temporary index would leave a file in the user's git folder
 
 
@@ -80,8 +79,8 @@ class EditableFiles:
         """The changes against the commit, staged or not; None if there are none."""
         with self.scratch(commit) as git:
             self._take_in(git)
-            patch = git.run(*_DIFF, "-p", "--binary", "--full-index", commit)
-            counts = git(*_DIFF, "--numstat", "-z", commit)
+            patch = git.run("diff-index", "--cached", *PATCH, commit)
+            counts = git("diff-index", "--cached", *DIFF, "--numstat", "-z", commit)
             files = self.indexed(git)
         if not patch:
             return None
@@ -119,7 +118,7 @@ class EditableFiles:
     def merge(self, git: Git, edit: Edit, head: str) -> bool:
         """Merge the edit into the head in git's index; on failure the index holds the head. Returns the success."""
         try:
-            git.run("apply", "--cached", "--3way", "--whitespace=nowarn", stdin=edit.patch)
+            git.run("apply", "--cached", "--3way", stdin=edit.patch)
         except GitError:
             git(*_WHOLE, "read-tree", "--reset", head)
             return False

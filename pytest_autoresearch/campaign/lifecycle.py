@@ -23,6 +23,7 @@ from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal
 from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Role
 from pytest_autoresearch.keeprule.replicates import resolution
+from pytest_autoresearch.ledger.git import PATCH
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.runs import RunMaker, Watcher
 from pytest_autoresearch.proposers.base import Context, Terms
@@ -208,4 +209,4 @@ def _diff(experiment: Experiment, tree: Worktree) -> str:
     """The experiment's change as a patch; empty if nothing was committed."""
     if experiment.commit == experiment.base:
         return ""
-    return tree.git.ask("diff", "--no-renames", "--no-ext-diff", experiment.base, experiment.commit) or ""
+    return tree.git.ask("diff", *PATCH, experiment.base, experiment.commit) or ""

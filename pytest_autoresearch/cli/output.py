@@ -64,8 +64,14 @@ def plain(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """A diff or a log with invisible characters shown as code points."""
+    """A log with invisible characters shown as code points."""
     return reading.visible(text.replace("\r\n", "\n").replace("\r", "\n")).rstrip("\n")
+
+
+def change(patch: str) -> str:
+    """A diff with invisible characters shown as code points. Its line ends stay, so that `git apply` takes it."""
+    lines = ((line.removesuffix("\r"), line.endswith("\r")) for line in patch.split("\n"))
+    return "\n".join(reading.visible(text) + "\r" * carriage for text, carriage in lines)
 
 
 def table(rows: Iterable[Sequence[object]], columns: Sequence[Column], colours: Sequence[str] = ()) -> str:

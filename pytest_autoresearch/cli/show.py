@@ -17,6 +17,7 @@ from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.records import encode
+from pytest_autoresearch.ledger.git import PATCH
 
 _COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
 _LOG_BYTES = 4 * 1024 * 1024
@@ -85,7 +86,7 @@ def find(records: Sequence[Experiment], text: str) -> Experiment:
         for record in records:
             if record.number == int(text):
                 return record
-    if re.fullmatch(r"[0-9a-f]{4,40}", text.casefold()):
+    if re.fullmatch(r"[0-9a-f]{4,64}", text.casefold()):
         found = [record for record in records if record.commit.startswith(text.casefold())]
         own = [record for record in found if record.commit != record.base or not record.number]
         if len({record.commit for record in found}) == 1:
@@ -122,10 +123,7 @@ def _title(text: str) -> None:
 def _change(repository: Repository, experiment: Experiment) -> str:
     if experiment.commit == experiment.base:
         return ""
-    said = repository.ratchet.git(
-        "diff", "--no-color", "--no-ext-diff", "--no-textconv", experiment.base, experiment.commit
-    )
-    return output.visible(said)
+    return output.change(repository.ratchet.git("diff", *PATCH, experiment.base, experiment.commit))
 
 
 def _painted(change: str) -> list[str]:

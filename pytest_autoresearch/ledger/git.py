@@ -23,13 +23,40 @@ _QUIET = (
     "core.fsmonitor=false",
     "commit.gpgSign=false",
     "gc.auto=0",
+    "maintenance.auto=false",
     "advice.detachedHead=false",
+    "advice.graftFileDeprecated=false",
 )
+
+# The user's settings change neither what git prints nor how it applies a patch.
+_FIXED = (
+    "core.bigFileThreshold=512m",
+    "core.quotePath=true",
+    "color.ui=false",
+    "diff.noprefix=false",
+    "diff.mnemonicPrefix=false",
+    "diff.context=3",
+    "diff.interHunkContext=0",
+    "diff.suppressBlankEmpty=false",
+    "apply.ignoreWhitespace=no",
+    "apply.whitespace=nowarn",
+    "i18n.commitEncoding=UTF-8",
+    "i18n.logOutputEncoding=UTF-8",
+    "rerere.enabled=false",
+)
+
+# For every command that compares commits or indexes.
+DIFF = (
+    *("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-relative", "--ignore-submodules=none"),
+    *("--diff-algorithm=default", "-O/dev/null", "--submodule=short"),
+)
+# For a patch that `git apply` takes, also where an attribute says that the file is binary.
+PATCH = (*DIFF, "--patch", "--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/")
 
 # For untrusted trees: no user configuration may change bytes or run programs.
 _RAW = ("core.attributesFile=/dev/null", "core.autocrlf=false")
 
-# These redirect git to another repository or other paths. They are set if a git hook has started pytest.
+# These redirect git to another repository or other paths, which a git hook does that has started pytest, or bend a diff.
 _REDIRECTIONS = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -44,6 +71,8 @@ _REDIRECTIONS = (
     "GIT_GLOB_PATHSPECS",
     "GIT_NOGLOB_PATHSPECS",
     "GIT_ICASE_PATHSPECS",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_DIFF_OPTS",
 )
 
 
@@ -60,7 +89,7 @@ class Git:
     def __init__(self, folder: Path, raw: bool = False) -> None:
         self.folder = folder
         self._git = git.Git(str(folder))
-        self._settings: tuple[str, ...] = _QUIET
+        self._settings: tuple[str, ...] = _QUIET + _FIXED
         self._git.update_environment(
             LANGUAGE="C",
             LC_ALL="C",  # `reason` and the ratchet read git's messages

@@ -27,7 +27,7 @@ from pytest_autoresearch.core.records import decode, encode
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
 from pytest_autoresearch.ledger.campaign_lock import Presence
-from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.git import DIFF, Git
 from pytest_autoresearch.ledger.worktree import Worktree
 
 _Record = TypeVar("_Record")
@@ -151,7 +151,7 @@ class Ratchet:
 
     def differ(self, one: str, other: str, paths: Iterable[str]) -> bool:
         """Whether the two commits differ under the paths (relative to `root`)."""
-        return self.git.ask("diff", "--quiet", one, other, "--", *paths) is None
+        return self.git.ask("diff", *DIFF, "--quiet", one, other, "--", *paths) is None
 
     def tree_hash(self, paths: Iterable[str]) -> str:
         """A hash of the files under the paths (relative to `root`) in the user's commit."""

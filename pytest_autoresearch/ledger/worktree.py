@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.file_change import FileChange
-from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.git import DIFF, Git
 
 _REGULAR = ("100644", "100755")
 _MOST_BYTES = 16 * 2**20  # larger changed files are not given to git
@@ -165,7 +165,7 @@ class Worktree:
         self._forget()
         self.git(*_EXACT, "read-tree", base)
         self.git(*_EXACT, "add", "--all")
-        fields = self.git(*_EXACT, "diff", "--cached", "--raw", "-z", "--no-renames", base).split("\0")
+        fields = self.git(*_EXACT, "diff-index", "--cached", "--raw", "-z", *DIFF, base).split("\0")
         found = []
         twins = {_folded(path): path for path in before}
         for head, path in zip(fields[0::2], fields[1::2], strict=False):

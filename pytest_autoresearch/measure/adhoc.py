@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_autoresearch.core.run import Limits, Progress, Run
-from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.git import DIFF, Git
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.job import make_job
 from pytest_autoresearch.measure.setup import Equipment
@@ -54,7 +54,7 @@ def _copied_index(git: Git, place: Path) -> Git:
 
 def changed(ratchet: Ratchet, commit: str) -> list[str]:
     """The files that the commit of `present` changed, relative to the repository's top."""
-    said = ratchet.git("diff", "--name-only", "--no-renames", "-z", ratchet.start, commit)
+    said = ratchet.git("diff", *DIFF, "--name-only", "-z", ratchet.start, commit)
     return [path for path in said.split("\0") if path]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from pytest_autoresearch.core.errors import GitError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
-from pytest_autoresearch.ledger.git import Git, reason
+from pytest_autoresearch.ledger.git import PATCH, Git, reason
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
 
@@ -144,8 +144,7 @@ def _patch(commit: Commit, context: Context) -> bytes:
         GitError: Git cannot read the commit.
     """
     what = [commit.parent, commit.name] if commit.parent else ["--root", "--no-commit-id", commit.name]
-    form = ["--patch", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv"]
     try:
-        return Git(context.folder).run("diff-tree", *form, *what, "--", *context.editable)
+        return Git(context.folder).run("diff-tree", *PATCH, *what, "--", *context.editable)
     except GitError as error:
         raise GitError(f"cannot be read: {reason(error)}") from None

@@ -5,11 +5,15 @@ May not know where a patch comes from, nor the campaign.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError
-from pytest_autoresearch.ledger.git import Git, reason
+from pytest_autoresearch.ledger.git import PATCH, Git, reason
+
+# Both names are equal only in a patch that was made with diff.noprefix.
+_WITHOUT_PREFIX = re.compile(rb"^diff --git (.+) \1\r?$", re.MULTILINE)
 
 
 def apply(patch: bytes, folder: Path) -> bool:
@@ -27,20 +31,21 @@ def apply(patch: bytes, folder: Path) -> bool:
         raise GitError(f"does not apply: {reason(error)}") from None
     git = Git(Path(top), raw=True)  # in a subfolder `git apply` silently skips paths outside it
     git.without_filters()
+    depth = ["-p0"] if _WITHOUT_PREFIX.search(patch) else []
     with tempfile.TemporaryDirectory() as scratch:
         index = git.on_index(Path(scratch, "index"))
         try:
             index("read-tree", "HEAD")
-            index.run("apply", "--cached", "--3way", "--whitespace=nowarn", stdin=patch)
-            merged = index.run("diff-index", "--cached", "--patch", "--binary", "HEAD")
+            index.run("apply", "--cached", "--3way", *depth, stdin=patch)
+            merged = index.run("diff-index", "--cached", *PATCH, "HEAD")
             if not merged:
                 return False
-            git.run("apply", "--whitespace=nowarn", stdin=merged)
+            git.run("apply", stdin=merged)
             return True
         except GitError:  # as it stands, it may apply where it could not be merged
             pass
     try:
-        git.run("apply", "--whitespace=nowarn", stdin=patch)
+        git.run("apply", *depth, stdin=patch)
     except GitError as error:
         raise GitError(f"does not apply to {base[:7]}: {reason(error)}") from None
     return True

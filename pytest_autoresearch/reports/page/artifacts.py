@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError
 from pytest_autoresearch.core.experiment import Experiment, Status
-from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.git import DIFF, Git
 from pytest_autoresearch.reports.page.curves import Curve, curve
 
 DIFF_CHARACTERS = 12_000
@@ -25,7 +25,6 @@ CURVES = 6  # of an experiment's processes
 _COUNTS = re.compile(r"(train|baseline|confirm|incumbent)(-|$)")
 _LOG_BYTES = 400_000  # more than a log ever has
 _AT_ONCE = 64  # diffs in one git command
-_DIFF = ("diff-tree", "--stdin", "-p", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +130,10 @@ def _diffs(experiments: Iterable[Experiment], git: Git) -> Mapping[int, str]:
     if not pairs:
         return {}
     try:
-        said = git(*_DIFF, stdin="".join(f"{commit} {base}\n" for commit, base in pairs))
+        said = git("diff-tree", "--stdin", "-r", *DIFF, "--patch", stdin="".join(f"{commit} {base}\n" for commit, base in pairs))
         parts = re.split(r"^([0-9a-f]{40,64})$", said, flags=re.MULTILINE)  # no line of a patch matches
         found = {commit: patch.strip("\n") for commit, patch in zip(parts[1::2], parts[2::2], strict=True)}
     except GitError:  # one missing object fails the whole command
-        asked = {commit: git.ask("diff", *_DIFF[2:], base, commit, "--") for commit, base in pairs}
+        asked = {commit: git.ask("diff", *DIFF, "--patch", base, commit, "--") for commit, base in pairs}
         found = {commit: patch for commit, patch in asked.items() if patch is not None}
     return {one.number: found.get(one.commit, "") for one in changed}
