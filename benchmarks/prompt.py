@@ -32,6 +32,7 @@ from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Run
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import Prompt, build
+from pytest_autoresearch.source.editable import Editable
 
 TOP = Path(__file__).resolve().parent.parent
 VOCABULARY = 8192
@@ -126,7 +127,7 @@ def contexts(records: list[Experiment], counts: range, folder: Path) -> Iterator
         kept = sum(one.verdict is not None and one.verdict.status is Status.KEEP for one in seen)
         (folder / "train.py").write_text(train.replace("WARMUP_FRACTION = 0.0", f"WARMUP_FRACTION = 0.{kept}"))
         notes = f"Shorter windows pay; wider does not. {kept} keeps so far. " * 10
-        yield Context(count, folder, ("train.py",), program, seen, (), folder, folder, terms, notes)
+        yield Context(count, folder, Editable(("train.py",)), program, seen, (), folder, folder, terms, notes)
 
 
 def hit(before: Prompt, now: Prompt, tokens: Callable[[str], int]) -> tuple[int, int]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_autoresearch.core.artifacts import Artifacts
     from pytest_autoresearch.core.experiment import Direction, Experiment
     from pytest_autoresearch.keeprule.rule import Rule
+    from pytest_autoresearch.source.editable import Editable
 
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
 _METRIC = re.compile(r"[A-Za-z_][\w./-]{0,99}", re.ASCII)  # what runners.summary reads
@@ -202,7 +203,7 @@ class Settings:
     describe: tuple[str, ...] | None
     metric: str
     direction: Direction
-    editable: tuple[str, ...]
+    editable: Editable
     frozen: tuple[str, ...]
     experiments: str
     readable: tuple[str, ...]
@@ -242,6 +243,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
     from pytest_autoresearch.core.errors import UserError
     from pytest_autoresearch.core.experiment import Direction
     from pytest_autoresearch.keeprule.rule import rule_of
+    from pytest_autoresearch.source.editable import Editable
 
     def ini(key: str, parse: Callable[[str], Any], default: str = "") -> Any:
         given = getini(key) or default
@@ -259,6 +261,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
     _check_keys(config_file, getini)
     given = {option.name: value(option) for option in OPTIONS}
     proposer, vram = given["proposer"], given["vram"]
+    frozen, experiments = tuple(getini("autoresearch_frozen")), getini("autoresearch_experiments") or "experiments"
     return Settings(
         root=root,
         config_file=config_file,
@@ -290,9 +293,11 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         describe=ini("autoresearch_describe", words) or None,
         metric=ini("autoresearch_metric", _metric, "val_bpb"),
         direction=Direction(ini("autoresearch_direction", lambda one: choice(one, tuple(Direction)), "minimize")),
-        editable=tuple(getini("autoresearch_editable")) or ("train.py",),
-        frozen=tuple(getini("autoresearch_frozen")),
-        experiments=getini("autoresearch_experiments") or "experiments",
+        editable=Editable(
+            tuple(getini("autoresearch_editable")) or ("train.py",), (*frozen, experiments, "program.md")
+        ),
+        frozen=frozen,
+        experiments=experiments,
         readable=tuple(getini("autoresearch_readable")),
         prices=tuple(getini("autoresearch_prices")),
         agent_files=tuple(getini("autoresearch_agent_files")),

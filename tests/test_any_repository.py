@@ -163,3 +163,81 @@ def test_a_rule_is_bundled_where_the_repository_has_none(repo: Repo) -> None:
     text = str(repo.case(2).find("failure").get("message"))  # type: ignore[union-attr]
     assert "where -0." in text  # the assertion is explained: it was rewritten
     assert "<experiment 0002>.gain" in text
+
+
+def searched(repo: Repo, editable: str, **files: str) -> str:
+    """What a search in a repository with these editable files says; it makes two experiments if it can."""
+    repo.write("conftest.py", "UNUSED = 4.0\n")
+    for name, text in files.items():
+        repo.write(f"{name.replace('_', '/')}.py", text)
+    repo.write(
+        "pytest.ini", f"[pytest]\nautoresearch_command = python -S train.py\nautoresearch_editable = {editable}\n"
+    )
+    repo.commit("Editable files")
+    result = repo.run("--max", "2", "--autoresearch-proposer", "search")
+    return result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("editable", "files", "changed"),
+    [
+        ("src", {"src_model": "WIDTH = 64\n", "src_conftest": "RATE = 0.5\n"}, {"src/model.py"}),
+        ("*.py", {"setup": "DEPTH = 8\n", "loop": "WIDTH = 64\n"}, {"loop.py"}),
+        ("**", {"experiments_rule": "MARGIN = 0.5\n", "a_b": "WIDTH = 64\n"}, {"a/b.py"}),
+    ],
+)
+def test_the_search_changes_only_what_the_guard_accepts(
+    repo: Repo, editable: str, files: dict[str, str], changed: set[str]
+) -> None:
+    said = searched(repo, editable, **files)
+    assert len(repo.records()) == 3, said
+    for record in repo.records()[1:]:
+        assert record.refusal is None, said
+        assert set(repo.git("diff", "--name-only", record.base, record.commit).split()) == changed
+
+
+@pytest.mark.parametrize("editable", ["src", "src/*.py", "conf.yaml"])
+def test_a_search_without_a_constant_is_refused_before_the_baseline(repo: Repo, editable: str) -> None:
+    """The constants of other files, and those of a version that is not committed, are none."""
+    repo.write("conf.yaml", "WIDTH = 64\n")
+    repo.write("src/model.py", "width = 64\n")
+    repo.commit("Small letters")
+    repo.write("src/model.py", "WIDTH = 64\n")
+    repo.write("src/new.py", "WIDTH = 64\n")
+    repo.git("rm", "-q", "--cached", "-r", "tests")  # searched() commits everything
+    repo.git("update-index", "--assume-unchanged", "src/model.py")
+    repo.write(".gitignore", "src/new.py\n/tests/\n__pycache__/\nresults.*\n.pytest_cache/\n")
+    said = searched(repo, editable)
+    assert f"search finds no constant to vary in {editable}: write hyperparameters in capitals" in said
+    assert repo.records() == []
+
+
+@pytest.mark.parametrize(
+    ("editable", "link", "target", "named"),
+    [
+        ("train.py", "train.py", "lib/train.py", "lib/train.py"),
+        ("src/train.py", "src", "lib", "lib/train.py"),
+        ("src", "src", "lib", "lib"),
+    ],
+)
+def test_a_link_is_no_editable_file_and_the_file_to_name_is_said(
+    repo: Repo, editable: str, link: str, target: str, named: str
+) -> None:
+    (repo.path / "lib").mkdir()
+    repo.git("mv", "train.py", "lib/train.py")
+    (repo.path / link).symlink_to(target)
+    for pattern, status in ((editable, 4), (named, 0)):
+        command = f"python -S {'src/' if link == 'src' else ''}train.py"
+        ini = f"[pytest]\nautoresearch_command = {command}\nautoresearch_editable = {pattern}\n"
+        repo.write("pytest.ini", ini)
+        repo.write("conftest.py", PROPOSE.replace('context.folder / "train.py"', 'context.folder / "lib/train.py"'))
+        repo.commit("Editable files")
+        repo.plan(0.9)
+        result = repo.run("--max", "1")
+        assert result.ret == status, result.stdout.str()
+    first = (
+        f"autoresearch_editable names {editable}, which is a link to {named}, and a proposal changes only plain files"
+    )
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+    repo.write("pytest.ini", f"[pytest]\nautoresearch_editable = {editable}\n")
+    assert f"{first}: name {named} there instead" in repo.run("--max", "1").stderr.str()

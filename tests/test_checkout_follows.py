@@ -19,6 +19,7 @@ from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.checkout import CheckoutProposer
+from pytest_autoresearch.source.editable import Editable
 
 MAIN, BRANCH = "main", "autoresearch/t"
 ON = pytest.mark.parametrize("branch", [MAIN, BRANCH, "--detach"])
@@ -32,7 +33,7 @@ class Here:
         self.place = Place(path)
         self.path = path
         self.root = path / root
-        self.editable = editable
+        self.editable = Editable(editable)
         (path / ".git/info/exclude").write_text("*.part\n")
 
     def begin(self, branch: str = MAIN) -> Here:

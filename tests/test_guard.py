@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import attempt, judged
+from places import attempt, git, judged
 
 from pytest_autoresearch.core.errors import Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Status
 from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.source import guard
+from pytest_autoresearch.source.editable import Editable, is_trusted
 
 quick = settings(deadline=None)
 IDEA = Proposal("Twice the rate")
-EDITABLE = ("train.py", "model/*.py")
+EDITABLE = Editable(("train.py", "model/*.py"))
 
 
 def changed(path: str = "train.py", kind: str = "M", regular: bool = True) -> FileChange:
     return FileChange(path, kind, regular)
 
 
-def refused(changes: list[FileChange], editable: tuple[str, ...] = EDITABLE) -> str:
+def refused(changes: list[FileChange], editable: Editable = EDITABLE) -> str:
     with pytest.raises(Refused) as raised:
         guard.check_changes(IDEA, changes, editable)
     assert raised.value.proposal is IDEA
@@ -67,9 +69,9 @@ def test_a_file_may_not_become_a_folder_of_programs() -> None:
 
 @pytest.mark.parametrize("path", ["harness/metric.py", "experiments/test_val_bpb.py"])
 def test_what_is_frozen_is_not_let_in_by_a_glob(path: str) -> None:
-    guard.check_changes(IDEA, [changed(path)], ("**/*.py",))
+    guard.check_changes(IDEA, [changed(path)], Editable(("**/*.py",)))
     with pytest.raises(Refused, match=f"it changes {path}"):
-        guard.check_changes(IDEA, [changed(path)], ("**/*.py",), frozen=("harness", "experiments"))
+        guard.check_changes(IDEA, [changed(path)], Editable(("**/*.py",), ("harness", "experiments")))
 
 
 @pytest.mark.parametrize(
@@ -83,9 +85,11 @@ def test_what_is_frozen_is_not_let_in_by_a_glob(path: str) -> None:
 )
 def test_a_new_file_has_a_name_that_means_one_thing(path: str, twin: str, said: str) -> None:
     with pytest.raises(Refused) as raised:
-        guard.check_changes(IDEA, [FileChange(path, "A", True, 10, twin)], ("*.py",))
+        guard.check_changes(IDEA, [FileChange(path, "A", True, 10, twin)], Editable(("*.py",)))
     assert str(raised.value) == said
-    guard.check_changes(IDEA, [FileChange("model/random.py", "A", True)], ("model",))  # of a package: model.random
+    guard.check_changes(
+        IDEA, [FileChange("model/random.py", "A", True)], Editable(("model",))
+    )  # of a package: model.random
 
 
 def test_a_change_too_large_to_read_is_refused_before_it_is_read() -> None:
@@ -96,10 +100,10 @@ def test_a_change_too_large_to_read_is_refused_before_it_is_read() -> None:
 @quick
 @given(st.lists(st.text(max_size=8), max_size=4), st.lists(st.text(max_size=8), max_size=4))
 def test_with_plain_names_exactly_those_are_editable(names: list[str], others: list[str]) -> None:
-    names = [name for name in names if name and not set(name) & set("*?[./") and not guard.is_trusted(name)]
+    names = [name for name in names if name and not set(name) & set("*?[./") and not is_trusted(name)]
     for path in (*names, *others):
-        expected = path.partition("/")[0] in names and not any(map(guard.is_trusted, path.split("/")))
-        assert guard.is_editable(path, tuple(names)) == expected
+        expected = path.partition("/")[0] in names and not any(map(is_trusted, path.split("/")))
+        assert (path in Editable(tuple(names))) == expected
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_with_plain_names_exactly_those_are_editable(names: list[str], others: l
     ],
 )
 def test_a_glob_is_read_as_a_glob(path: str, pattern: str, editable: bool) -> None:
-    assert guard.is_editable(path, (pattern,)) == editable
+    assert (path in Editable((pattern,))) == editable
 
 
 # ----------------------------------------------------------------------------------------------------------- texts
@@ -255,3 +259,37 @@ def test_a_candidate_may_repeat_the_one_that_it_is_meant_to_repeat_and_no_other(
     other: Experiment = replace(stale, number=8, commit="e" * 40)
     with pytest.raises(Refused, match="0008"):
         guard.check_new(replace(IDEA, repeats="c" * 40), "7" * 40, [stale, other])
+
+
+PATHS = ("train.py", "a.py", "b.txt", "conftest.py", "setup.py", "model/a.py", "model/b.txt", "model/deep/c.py",
+         "model/conftest.py", "model/Setup.PY", "x.pth", "frozen/a.py", "frozen.py", "[x].py", "x.py", "modelling/a.py",
+         ".gitignore", "model/train.py")  # fmt: skip
+
+
+def test_git_finds_the_same_files_as_the_rule(tmp_path: Path) -> None:
+    """A replayed commit, the header and the guard agree, also below the top of the repository."""
+    git(tmp_path, "init", "-q")
+    for path in PATHS:
+        place = tmp_path / "sub" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    git(tmp_path, "add", "-fA")
+    git(tmp_path, "-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x")
+    listed = ("diff-tree", "--root", "-r", "--name-only", "--no-commit-id", "HEAD", "--")
+    patterns = ("train.py", "./train.py", "model", "model/", "*.py", "**/*.py", "model/*.py", "**", ".", "model*",
+                "x.py", "[x].py", "m*/**/c.py", "*/a.py", "conftest.py", "frozen", "missing")  # fmt: skip
+    for pattern in patterns:
+        rule = Editable((pattern,), ("frozen", "./frozen.py"))
+        expected = sorted(path for path in PATHS if path in rule)
+        assert git(tmp_path / "sub", *listed, *rule.pathspecs()).splitlines() == [f"sub/{path}" for path in expected], (
+            pattern
+        )
+        below = rule.below(Path("sub"))
+        assert sorted(path for path in PATHS if f"sub/{path}" in below) == expected, pattern
+        assert git(tmp_path, *listed, *below.pathspecs()).splitlines() == [f"sub/{path}" for path in expected]
+
+
+@pytest.mark.parametrize("path", ["experiments/test_a.py", "program.md", "harness/metric.py", "harness"])
+def test_a_frozen_file_is_editable_under_no_pattern(path: str) -> None:
+    frozen = ("harness", "experiments", "program.md")
+    assert not any(path in Editable((pattern,), frozen) for pattern in (path, "**", ".", "*", "*/*"))

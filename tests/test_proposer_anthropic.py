@@ -23,6 +23,7 @@ from pytest_autoresearch.proposers.anthropic import DEFAULT_MODEL, AnthropicProp
 from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prices import Prices, prices_of
 from pytest_autoresearch.proposers.quoting import fenced
+from pytest_autoresearch.source.editable import Editable
 
 TRAIN = "WIDTH = 64\nDEPTH = 4\nprint('val_bpb: 1.0')\n"
 WIDER = {"edits": [{"path": "train.py", "old": "WIDTH = 64", "new": "WIDTH = 128"}], "description": "wider"}
@@ -77,8 +78,9 @@ class Bench:
 
     def context(self, number: int = 1, records: tuple[Experiment, ...] = ()) -> Context:
         return Context(
-            number, self.folder, ("train.py",), "Lower val_bpb.\n", records, (), self.folder, self.folder / "rules",
-            Terms(interface="Call harness.begin() first. " + "It is a long page. " * 200), session=self.session,
+            number, self.folder, Editable(("train.py",)), "Lower val_bpb.\n", records, (), self.folder,
+            self.folder / "rules", Terms(interface="Call harness.begin() first. " + "It is a long page. " * 200),
+            session=self.session,
         )  # fmt: skip
 
     def proposer(self, steps: Steps, model: str = DEFAULT_MODEL, **given: Any) -> AnthropicProposer:

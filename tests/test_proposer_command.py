@@ -25,6 +25,7 @@ from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.bubblewrap import installed
 from pytest_autoresearch.sandboxes.selftest import try_out
 from pytest_autoresearch.source import guard
+from pytest_autoresearch.source.editable import Editable
 
 EDIT = "open('train.py', 'a').write('RATE = 2\\n')\n"
 
@@ -69,7 +70,7 @@ class Lane:
         self.agent = path / "agent"
         self.session = Heard()
         self.runner = AgentRunner()
-        self.editable: tuple[str, ...] = ("train.py", "layers/**")
+        self.editable = Editable(("train.py", "layers/**"))
         self.prompts: list[str] = []
         self.came: list[Finished] = []
         self.pauses: list[float] = []
@@ -283,7 +284,7 @@ def test_in_a_subfolder_of_a_repository_the_tree_outside_it_counts_as_well(lane:
     git(top, "commit", "-qm", "An inner one")
     lane.base = git(top, "rev-parse", "HEAD")
     lane.tree.folder = lane.tree.top / "inner"
-    lane.editable = ("**",)
+    lane.editable = Editable(("**",))
     lane.propose(EDIT + "open('../new', 'w').close(); open('layer.py', 'w').close()")
     assert lane.changed() == {"inner/train.py": "M", "inner/layer.py": "A"}
     lane.propose("open('../train.py', 'w').close()")

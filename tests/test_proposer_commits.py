@@ -13,8 +13,9 @@ from trees import TRAIN, Tree, recorded
 from pytest_autoresearch.core.errors import Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
+from pytest_autoresearch.source.editable import Editable
 
-EDITABLE = ("train.py",)
+EDITABLE = Editable(("train.py",))
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def tree(tmp_path: Path) -> Tree:
     return tree
 
 
-def replay(tree: Tree, given: str = "main..theirs", editable: tuple[str, ...] = EDITABLE) -> CommitsProposer:
+def replay(tree: Tree, given: str = "main..theirs", editable: Editable = EDITABLE) -> CommitsProposer:
     """The proposer of a session that is started on main, in a tree at main's head."""
     tree.git("checkout", "-q", "main")
     return CommitsProposer(resolve(given, tree.top, editable))
@@ -140,7 +141,7 @@ def test_globs_and_new_files_in_a_project_that_is_a_subfolder(tree: Tree) -> Non
     tree.commit("inside", "project/models/deep/new.py", "a = 1\n")
     tree.git("checkout", "-q", "main")
     tree.commit("a project", "project/train.py", "")
-    editable = ("models/*.py", "train.py")
+    editable = Editable(("models/**/*.py", "train.py"))
     (commit,) = resolve("..theirs", tree.top / "project", editable)
     context = replace(tree.context(folder="project"), editable=editable)
     assert CommitsProposer([commit]).propose(context) is not None
@@ -153,8 +154,8 @@ def test_a_branch_with_a_beginning_of_its_own_is_replayed_from_its_first_commit(
     tree.commit("the first", "model.py", "a = 1\n")
     (tree.top / "train.py").unlink()
     tree.git("checkout", "-q", "main")
-    (commit,) = resolve("..another", tree.top, ("*.py",))
-    assert CommitsProposer([commit]).propose(replace(tree.context(), editable=("*.py",))) is not None
+    (commit,) = resolve("..another", tree.top, Editable(("*.py",)))
+    assert CommitsProposer([commit]).propose(replace(tree.context(), editable=Editable(("*.py",)))) is not None
     assert tree.git("status", "--porcelain") == "?? model.py\n"
 
 

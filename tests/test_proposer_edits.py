@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.proposers.edits import EditError, TextEdit, WholeFile, read_text, rewritten, write_texts
+from pytest_autoresearch.source.editable import Editable
 
 TRAIN = """\
 WIDTH = 64
@@ -26,7 +27,7 @@ def other(x):
     return -y
 """
 FILES = {"train.py": TRAIN, "model/a.py": "A = 1\n"}
-EDITABLE = ("train.py", "model")
+EDITABLE = Editable(("train.py", "model"))
 
 
 def edit(*edits: tuple[str, str] | TextEdit, files: tuple[WholeFile, ...] = ()) -> dict[str, str]:

@@ -21,6 +21,7 @@ from pytest_autoresearch.proposers.base import Context, Terms
 from pytest_autoresearch.proposers.prompt import STALE_AFTER, asks_for_bolder, build, failed, stale
 from pytest_autoresearch.proposers.quoting import fenced, line, plain
 from pytest_autoresearch.proposers.sources import sources
+from pytest_autoresearch.source.editable import Editable
 
 REPLY = "Answer with the tool `edit`."
 OPENING = re.compile(r'<data id="([0-9a-f]{8})" what="([^"<>\n]*)">')
@@ -39,7 +40,7 @@ def record(number: int, status: Status = Status.DISCARD, said: str = "", why: st
 def context(tmp_path: Path) -> Context:
     (tmp_path / "train.py").write_text("RATE = 1\n\tprint(RATE)\n")
     records = (record(0, Status.KEEP), record(1, Status.KEEP), record(2))
-    return Context(3, tmp_path, ("train.py",), "Lower it.", records, (), tmp_path, tmp_path)
+    return Context(3, tmp_path, Editable(("train.py",)), "Lower it.", records, (), tmp_path, tmp_path)
 
 
 def unfenced(text: str) -> tuple[str, dict[str, str]]:
@@ -136,7 +137,7 @@ def test_nothing_that_a_candidate_or_a_model_wrote_speaks_to_the_model(context: 
         records=records,
         running=((121, Proposal(evil)),),
         notes=evil,
-        editable=(".",),
+        editable=Editable((".",)),
         program="{best}",
     )
     for text in (
@@ -156,7 +157,7 @@ def test_the_rules_say_what_the_game_is_in_under_900_words_and_end_with_how_to_a
     terms = Terms(
         "score", Direction.MAXIMIZE, Limits(15, 30, 135, 4096), "python sort.py", "a CPU", "harness.begin()", True
     )
-    rules = build(replace(context, terms=terms, editable=("sort.py", "lib")), REPLY).rules
+    rules = build(replace(context, terms=terms, editable=Editable(("sort.py", "lib"))), REPLY).rules
     assert len(rules.split()) < 900
     assert rules.endswith(f"## How to answer\n\n{REPLY}")
     for said in (
@@ -216,7 +217,7 @@ def test_every_editable_file_is_shown_whole_and_nothing_else(context: Context) -
     (folder / "lib" / "link.py").symlink_to("/etc/hostname")
     (folder / "lib" / "outside").symlink_to("/etc")
     os.mkfifo(folder / "lib" / "pipe.py")
-    _, found = unfenced(sources(folder, ("lib", "train.py")))
+    _, found = unfenced(sources(folder, Editable(("lib", "train.py"))))
     left_out = found.pop("files that are not shown")
     assert found == {"lib/b.py": "B = 2", "lib/deep/a.py": "A = 1", "train.py": "RATE = 1\n\tprint(RATE)"}
     assert left_out.splitlines() == [
@@ -231,11 +232,11 @@ def test_every_editable_file_is_shown_whole_and_nothing_else(context: Context) -
 def test_so_many_files_that_no_model_could_read_them_are_named_and_not_shown(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02d}.py").write_text("#" * 200_000)
-    _, found = unfenced(sources(tmp_path, ("*.py",)))
+    _, found = unfenced(sources(tmp_path, Editable(("*.py",))))
     left_out = found.pop("files that are not shown").splitlines()
     assert list(found) == ["00.py", "01.py"]
     assert (left_out[0], left_out[-1]) == ("02.py: no room left for its 200,000 bytes", "and 8 more")
-    assert sources(tmp_path, ("none.py",)) == "There are no files yet: add one."
+    assert sources(tmp_path, Editable(("none.py",))) == "There are no files yet: add one."
 
 
 def test_the_end_says_what_runs_what_was_noted_and_which_experiment_is_asked_for(context: Context) -> None:
@@ -288,10 +289,11 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:2]
 from test_proposer_prompt import *
+from pytest_autoresearch.source.editable import Editable
 records = (record(0, Status.KEEP), *(record(n, list(Status)[n % 2], why="w") for n in range(1, 130)))
 records = tuple(replace(one, proposal=replace(one.proposal, area=f"area {one.number % 7}")) for one in records)
 folder = Path(sys.argv[2])
-here = Context(130, folder, (".",), "{best}", records, ((131, Proposal("a")),), folder, folder)
+here = Context(130, folder, Editable((".",)), "{best}", records, ((131, Proposal("a")),), folder, folder)
 sys.stdout.buffer.write(build(here, REPLY).text().encode())
 """
 
@@ -343,6 +345,6 @@ def test_what_cannot_be_encoded_does_not_get_into_a_prompt(context: Context) -> 
     bent = "\udcff \ud800"
     (context.folder / bent[:1]).write_text("x")
     records = (record(0, said=bent, why=bent),)
-    bad = replace(context, notes=bent, records=records, running=((9, Proposal(bent)),), editable=(".",))
+    bad = replace(context, notes=bent, records=records, running=((9, Proposal(bent)),), editable=Editable((".",)))
     assert build(bad, REPLY).text().encode()
     assert failed(bad, Proposal(bent), refusal(bent), REPLY).encode()

@@ -24,6 +24,7 @@ from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.search import SearchProposer
 from pytest_autoresearch.source import constants
 from pytest_autoresearch.source.constants import Value
+from pytest_autoresearch.source.editable import Editable
 from pytest_autoresearch.source.ranges import candidates
 
 Score = Callable[[Mapping[str, Value]], float]
@@ -78,7 +79,9 @@ class Campaign:
     def context(self, running: tuple[tuple[int, Proposal], ...] = ()) -> Context:
         self.reset()
         records = tuple(self.records)
-        return Context(len(records) + 1, self.folder, ("train.py",), "", records, running, self.folder, self.folder)
+        return Context(
+            len(records) + 1, self.folder, Editable(("train.py",)), "", records, running, self.folder, self.folder
+        )
 
     def reset(self) -> None:
         (self.folder / "train.py").write_bytes(self.head.encode())
@@ -343,7 +346,7 @@ def test_several_files_are_searched_as_one_and_a_shared_name_has_its_path(tmp_pa
     (tmp_path / "model" / "notes.txt").write_text("WIDTH = 64\n")
     (tmp_path / "other.py").write_text("WIDTH = 64\n")
     context = replace(
-        Campaign(tmp_path, lambda values: 0.0, "TIED = True\n").context(), editable=("model/*", "train.py")
+        Campaign(tmp_path, lambda values: 0.0, "TIED = True\n").context(), editable=Editable(("model/*", "train.py"))
     )
     proposer = SearchProposer(0)
     singles = set()
@@ -363,7 +366,7 @@ def test_a_link_out_of_the_tree_is_not_written_through(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "train.py").symlink_to(mine)
-    context = Context(1, tree, ("train.py",), "", (), (), tree, tree)
+    context = Context(1, tree, Editable(("train.py",)), "", (), (), tree, tree)
     with pytest.raises(UserError):
         SearchProposer(0).propose(context)
     assert mine.read_text() == "DEPTH = 1\n"
@@ -416,12 +419,13 @@ def test_optuna_comes_with_the_first_proposer_and_says_nothing(tmp_path: Path) -
     from pathlib import Path
     from pytest_autoresearch.proposers import search
     from pytest_autoresearch.proposers.base import Context
+    from pytest_autoresearch.source.editable import Editable
     assert "optuna" not in sys.modules
     here = Path(sys.argv[1])
     def lane():
         proposer = search.SearchProposer(0)
         for number in range(1, 20):
-            assert proposer.propose(Context(number, here, ("train.py",), "", (), (), here, here))
+            assert proposer.propose(Context(number, here, Editable(("train.py",)), "", (), (), here, here))
     thread = threading.Thread(target=lane)
     thread.start()
     thread.join()

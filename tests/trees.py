@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.source.editable import Editable
 
 TRAIN = "".join(f"LINE_{number} = {number}\n" for number in range(1, 21))
 ADA = {f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in
@@ -61,7 +62,7 @@ class Tree:
 
     def context(self, records: tuple[Experiment, ...] = (), folder: str = ".") -> Context:
         experiments = self.queue.parent
-        return Context(1, self.top / folder, ("train.py",), "", records, (), experiments.parent, experiments)
+        return Context(1, self.top / folder, Editable(("train.py",)), "", records, (), experiments.parent, experiments)
 
     def text(self, path: str = "train.py") -> str:
         return (self.top / path).read_text()

@@ -43,13 +43,9 @@ def check(common: Common, dialogue: Dialogue, proposal: Proposal, tree: Worktree
     Raises:
         Refused: The edit may not be tried; says why.
     """
-    settings, base = common.settings, dialogue.base
-    frozen = (*settings.frozen, settings.experiments, "program.md")
-    guard.check_changes(
-        proposal, tree.changes(base), common.from_top(settings.editable), common.from_top(frozen),
-        common.from_top(["."])[0],
-    )  # fmt: skip
-    before, after = tree.files(base, common.is_editable), tree.files(tree.staged(), common.is_editable)
+    base, editable = dialogue.base, common.editable
+    guard.check_changes(proposal, tree.changes(base), editable, common.ratchet.prefix.as_posix())
+    before, after = tree.files(base, editable.__contains__), tree.files(tree.staged(), editable.__contains__)
     guard.check_texts(proposal, after, before)
     guard.check_effect(proposal, before, after)
     if reason := common.hooks.guard(common.view, dialogue.context, proposal):
@@ -94,7 +90,7 @@ def baseline(common: Common, flight: InFlight, tree: Worktree) -> Experiment:
     tree.reset(start)
     flight.proposal = Proposal("baseline")
     first = attempt(common, flight, flight.proposal, start, start, tree)
-    return replace(first, program=fingerprint.digest(tree.files(start, common.is_editable)))
+    return replace(first, program=fingerprint.digest(tree.files(start, common.editable.__contains__)))
 
 
 def attempt(common: Common, flight: InFlight, proposal: Proposal, commit: str, base: str, tree: Worktree) -> Experiment:

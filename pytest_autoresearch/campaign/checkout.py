@@ -19,6 +19,7 @@ from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
+from pytest_autoresearch.source.editable import Editable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,14 @@ class Checkout:
 
     Args:
         ratchet: The ratchet, after `choose`.
-        editable: The paths that may change, relative to pytest's root.
+        editable: The files that may change, relative to pytest's root.
     """
 
-    def __init__(self, ratchet: Ratchet, editable: tuple[str, ...]) -> None:
+    def __init__(self, ratchet: Ratchet, editable: Editable) -> None:
         self._ratchet = ratchet
         self._git = ratchet.git.at(ratchet.top)
         self._names = ", ".join(editable)
-        self._files = EditableFiles(self._git, tuple((ratchet.prefix / path).as_posix() for path in editable))
+        self._files = EditableFiles(self._git, editable.below(ratchet.prefix))
         self._tried: Edit | None = None
         self._from = ""
         # If the checkout is not on the branch, this file has the commit that the files were last brought to.

@@ -14,7 +14,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.source.guard import is_editable
+from pytest_autoresearch.source.editable import Editable
 
 
 class Hooks(Protocol):
@@ -56,6 +56,7 @@ class Common:
         """The paths, relative to the repository's top."""
         return tuple((self.ratchet.prefix / path).as_posix() for path in paths)
 
-    def is_editable(self, path: str) -> bool:
-        """Whether a proposal may change the path, which is relative to the repository's top."""
-        return is_editable(path, self.from_top(self.settings.editable))
+    @property
+    def editable(self) -> Editable:
+        """The files that a proposal may change, relative to the repository's top."""
+        return self.settings.editable.below(self.ratchet.prefix)

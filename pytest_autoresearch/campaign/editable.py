@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from pytest_autoresearch.core.errors import GitError
 from pytest_autoresearch.ledger.git import DIFF, PATCH, Git
 from pytest_autoresearch.proposers.checkout import Edit
-from pytest_autoresearch.source.guard import is_editable
+from pytest_autoresearch.source.editable import Editable
 
 Files = dict[str, str]  # path, from the repository's top: mode and blob
 
@@ -44,12 +44,12 @@ class EditableFiles:
 
     Args:
         git: Git in the checkout's top folder.
-        patterns: The paths of the editable files, relative to the top; globs allowed.
+        editable: The files, relative to the top.
     """
 
-    def __init__(self, git: Git, patterns: tuple[str, ...]) -> None:
+    def __init__(self, git: Git, editable: Editable) -> None:
         self._git = git
-        self._patterns = patterns
+        self._editable = editable
 
     # ------------------------------------------------------------------------------------------------ looking
 
@@ -57,7 +57,7 @@ class EditableFiles:
         """The editable files of a commit."""
         said = self._git("ls-tree", "-r", "-z", "--full-tree", commit, "--", *self._where())
         rows = (row.partition("\t") for row in said.split("\0") if row)
-        return {path: " ".join(head.split()[::2]) for head, _, path in rows if self._is_editable(path)}
+        return {path: " ".join(head.split()[::2]) for head, _, path in rows if path in self._editable}
 
     def indexed(self, git: Git) -> Files:
         """The editable files of git's index; a file in conflict equals no other."""
@@ -66,7 +66,7 @@ class EditableFiles:
         return {
             path: head.removesuffix(" 0") if head.endswith(" 0") else "in conflict"
             for head, _, path in rows
-            if self._is_editable(path)
+            if path in self._editable
         }
 
     def working(self, commit: str) -> Working:
@@ -99,7 +99,7 @@ class EditableFiles:
     def _take_in(self, git: Git) -> dict[str, tuple[int, ...] | None]:
         """Add the files on the disk to git's index, as `git add` would; returns their metadata just before that."""
         listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *self._where())
-        paths = {path for path in listed.split("\0") if self._is_editable(path)} | set(self.indexed(git))
+        paths = {path for path in listed.split("\0") if path in self._editable} | set(self.indexed(git))
         looks = {path: _look(self._git.folder / path) for path in paths}
         command = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
         git(*_WHOLE, "-c", "core.safecrlf=false", *command, stdin="".join(f"{path}\0" for path in paths))
@@ -107,11 +107,8 @@ class EditableFiles:
 
     def _where(self) -> list[str]:
         """Pathspecs of the folders that can contain the files, so that git need not search a large repository."""
-        places = (PurePosixPath(*_plain_parts(pattern)).as_posix() for pattern in self._patterns)
+        places = (PurePosixPath(*_plain_parts(pattern)).as_posix() for pattern in self._editable)
         return [f":(literal){place}" if place != "." else ":(top)" for place in places]
-
-    def _is_editable(self, path: str) -> bool:
-        return is_editable(path, self._patterns)
 
     # ------------------------------------------------------------------------------------------------ writing
 

@@ -18,6 +18,7 @@ from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.runners.environment import passed
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.select import Sandbox, find
+from pytest_autoresearch.session.checks import check_editable
 
 _COLOURS = {"ok": "green", "note": "yellow", "failed": "red"}
 
@@ -122,6 +123,11 @@ def _surroundings(given: argparse.Namespace, has_git: bool) -> _Surroundings:
     if missing:
         said = f"{repository.root} has no {missing[0]}, the file that experiments change"
         check = Check("repository", True, said, "autoresearch init --command 'python YOURS.py' --metric NAME")
+    else:
+        try:
+            check_editable(settings, repository.ratchet.committed())
+        except UserError as error:
+            check = doctor_checks.told("repository", True, str(error))
     try:
         equipment: Equipment = equip(replace(settings, sandbox="auto"), repository.ratchet)
     except UserError as error:

@@ -132,7 +132,7 @@ def _wanted(given: argparse.Namespace, now: Settings, patterns: Sequence[str]) -
     named = _named(training, now.root)
     scripts = tuple(name for name in named if (now.root / name).is_file())[:1]
     if not editable:
-        editable = (scripts or named[:1] or now.editable) if given.training else now.editable
+        editable = (scripts or named[:1] or tuple(now.editable)) if given.training else tuple(now.editable)
     # A script that measures and is not editable decides what is kept, so it is frozen.
     frozen = tuple(path for path in scripts if path not in editable and path not in now.frozen)
     return {

@@ -56,7 +56,7 @@ PATCH = (*DIFF, "--patch", "--binary", "--full-index", "--src-prefix=a/", "--dst
 # For untrusted trees: no user configuration may change bytes or run programs.
 _RAW = ("core.attributesFile=/dev/null", "core.autocrlf=false")
 
-# These redirect git to another repository or other paths, which a git hook does that has started pytest, or bend a diff.
+# These redirect git to another repository or other paths, if a git hook has started pytest, or change its diffs.
 _REDIRECTIONS = (
     "GIT_DIR",
     "GIT_WORK_TREE",

@@ -26,8 +26,10 @@ from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.records import decode, encode
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
+from pytest_autoresearch.ledger import objects
 from pytest_autoresearch.ledger.campaign_lock import Presence
 from pytest_autoresearch.ledger.git import DIFF, Git
+from pytest_autoresearch.ledger.objects import Entry
 from pytest_autoresearch.ledger.worktree import Worktree
 
 _Record = TypeVar("_Record")
@@ -145,9 +147,13 @@ class Ratchet:
         here = [Path(os.path.relpath(self.top / path, self.root)).as_posix() for path in found]
         return [path for path in here if "__pycache__" not in path and not path.endswith(".pyc")]
 
-    def committed(self) -> list[str]:
-        """Every file of the commit that a new campaign starts from, relative to `root`."""
-        return self.git("ls-tree", "-r", "-z", "--name-only", self.start).split("\0")
+    def committed(self) -> dict[str, Entry]:
+        """Every file below `root` of the commit that a new campaign starts from; paths are relative to `root`."""
+        return objects.entries(self.git, self.start)
+
+    def texts(self, chosen: Callable[[str], bool]) -> dict[str, bytes]:
+        """The chosen plain files, by path relative to `root`, of the commit that the next proposal starts from."""
+        return objects.contents(self.git, self.head() or self.start, chosen)
 
     def differ(self, one: str, other: str, paths: Iterable[str]) -> bool:
         """Whether the two commits differ under the paths (relative to `root`)."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.file_change import FileChange
+from pytest_autoresearch.ledger import objects
 from pytest_autoresearch.ledger.git import DIFF, Git
 
-_REGULAR = ("100644", "100755")
 _MOST_BYTES = 16 * 2**20  # larger changed files are not given to git
 # The tree must be exactly the commit, even if the repository's configuration was manipulated.
 _EXACT = (
@@ -170,7 +170,7 @@ class Worktree:
         twins = {_folded(path): path for path in before}
         for head, path in zip(fields[0::2], fields[1::2], strict=False):
             old, new, _, _, kind = head.lstrip(":").split()
-            same_mode = kind == "D" or (new in _REGULAR and (kind == "A" or old == new))
+            same_mode = kind == "D" or (new in objects.REGULAR and (kind == "A" or old == new))
             size = 0 if kind == "D" else os.lstat(self.top / path).st_size
             twin = twins.setdefault(_folded(path), path)
             found.append(FileChange(path, kind, same_mode, size, "" if twin == path else twin))
@@ -217,17 +217,7 @@ class Worktree:
 
     def files(self, commit: str, chosen: Callable[[str], bool]) -> dict[str, bytes]:
         """The content, as stored in git, of those plain files of a commit or a tree whose path `chosen` accepts."""
-        said = self.git(*_EXACT, "ls-tree", "-r", "-z", "--full-tree", commit)
-        rows = [entry.partition("\t") for entry in said.split("\0") if entry]
-        wanted = {path: head.split()[2] for head, _, path in rows if head.split()[0] in _REGULAR and chosen(path)}
-        said = self.git(*_EXACT, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in wanted.values()))
-        rest = said.encode("utf-8", "surrogateescape") + b"\n"  # restores the newline that git() removed
-        found = {}
-        for path in wanted:
-            head, _, rest = rest.partition(b"\n")
-            size = int(head.split()[2])
-            found[path], rest = rest[:size], rest[size + 1 :]
-        return found
+        return objects.contents(self.git, commit, chosen, "--full-tree")
 
     def staged(self) -> str:
         """The git tree with the changes that `changes` found, for `commit`."""

@@ -20,23 +20,23 @@ from pytest_autoresearch.measure.setup import Equipment
 from pytest_autoresearch.measure.validity import honestly_out_of_memory
 from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.source.guard import is_editable
+from pytest_autoresearch.source.editable import Editable
 
 
-def present(ratchet: Ratchet, editable: tuple[str, ...]) -> str:
+def present(ratchet: Ratchet, editable: Editable) -> str:
     """Commit the checkout as it is: tracked and staged files, and new editable files. Returns the commit.
 
     Raises:
         GitError: A git command failed.
     """
     git = ratchet.git.at(ratchet.top)
-    patterns = tuple((ratchet.prefix / path).as_posix() for path in editable)
+    editable = editable.below(ratchet.prefix)
     with tempfile.TemporaryDirectory() as folder:
         index = _copied_index(git, Path(folder, "index"))
         quiet = ("-c", "core.safecrlf=false", "-c", "core.splitIndex=false")
         index(*quiet, "add", "--update")
         others = index("ls-files", "-z", "--others", "--exclude-standard").split("\0")
-        new = "".join(f"{path}\0" for path in others if path and is_editable(path, patterns))
+        new = "".join(f"{path}\0" for path in others if path in editable)
         if new:
             command = ("add", "--pathspec-from-file=-", "--pathspec-file-nul")
             index("--literal-pathspecs", *quiet, *command, stdin=new)

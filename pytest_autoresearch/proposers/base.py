@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import Limits
+from pytest_autoresearch.source.editable import Editable
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Context:
     Attributes:
         number: The experiment's number.
         folder: The tree to edit: the branch head, freshly checked out.
-        editable: The paths that may change, relative to `folder`.
+        editable: The files that may change, relative to `folder`. Iterating gives the patterns of the ini key.
         program: The text of `program.md`.
         records: Every judged experiment of the campaign, by number.
         running: The numbers and proposals of the experiments under way.
@@ -108,7 +109,7 @@ class Context:
 
     number: int
     folder: Path
-    editable: tuple[str, ...]
+    editable: Editable
     program: str
     records: tuple[Experiment, ...]
     running: tuple[tuple[int, Proposal], ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,6 @@ from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.source.constants import find
-from pytest_autoresearch.source.guard import is_editable
 from pytest_autoresearch.source.ranges import candidates
 
 _SEARCH_SEED = 42
@@ -63,13 +62,19 @@ class Choice:
     make: Callable[[Surroundings], Proposer]
 
 
-def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit | None]) -> Choice:
+def choose(
+    settings: Settings,
+    asks_hook: bool,
+    read_checkout: Callable[[], Edit | None],
+    head: Callable[[], Mapping[str, bytes]],
+) -> Choice:
     """The proposer named in the settings.
 
     Args:
         settings: The user's.
         asks_hook: Whether a hook of the user proposes first; a search may then have no constants to vary.
         read_checkout: Reads the uncommitted edit of the user's checkout.
+        head: Reads the editable files of the commit that the first proposal starts from.
 
     Raises:
         UserError: The proposer cannot work here; says what to type.
@@ -99,7 +104,7 @@ def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit
     if settings.proposer == "search" or not asks_hook:  # a hook that always proposes never needs the default
         _need_optuna()
     if not asks_hook:
-        _check_constants(settings)
+        _check_constants(settings, head())
     return Choice("search", _search)
 
 
@@ -156,12 +161,12 @@ def _search(around: Surroundings) -> Proposer:
     return SearchProposer(_SEARCH_SEED)
 
 
-def _check_constants(settings: Settings) -> None:
+def _check_constants(settings: Settings, files: Mapping[str, bytes]) -> None:
     """Check that the search has a constant to vary, before a baseline is trained."""
-    for path in settings.root.rglob("*.py"):
-        if is_editable(path.relative_to(settings.root).as_posix(), settings.editable):
+    for path, text in files.items():
+        if path.endswith(".py"):
             with contextlib.suppress(SyntaxError):  # the baseline reports it
-                if any(candidates(one.name, one.value) for one in find(path.read_text("utf-8", "replace"))):
+                if any(candidates(one.name, one.value) for one in find(text.decode("utf-8", "replace"))):
                     return
     raise UserError(
         f"search finds no constant to vary in {', '.join(settings.editable)}: write hyperparameters in capitals at the "

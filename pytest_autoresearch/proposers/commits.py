@@ -19,6 +19,7 @@ from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.ledger.git import PATCH, Git, reason
 from pytest_autoresearch.proposers import patches
 from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.source.editable import Editable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,13 @@ class Commit:
     body: str
 
 
-def resolve(given: str, root: Path, editable: Iterable[str]) -> tuple[Commit, ...]:
+def resolve(given: str, root: Path, editable: Editable) -> tuple[Commit, ...]:
     """The commits of `A..B` that change editable files, oldest first; a missing end means HEAD.
 
     Args:
         given: A range in git's notation.
         root: Pytest's root in the user's checkout.
-        editable: The paths that may change, relative to `root`, globs allowed.
+        editable: The files that may change, relative to `root`.
 
     Raises:
         UserError: It is not a range, names an unknown commit, or has nothing to try.
@@ -58,7 +59,7 @@ def resolve(given: str, root: Path, editable: Iterable[str]) -> tuple[Commit, ..
         raise UserError(f"--autoresearch-proposer commits:{given} is no range of commits: type {hint}")
     git = Git(root)
     first, last = (_find(given, name or "HEAD", git) for name in (start, end))
-    paths = ["--", *editable]
+    paths = ["--", *editable.pathspecs()]
     # With a format, a line of git's own stands before each commit: the first of the five fields.
     listed = _listed(given, ["--reverse", "--format=%x00%H%x00%P%x00%s%x00%b%x00", f"{first}..{last}", *paths], git)
     fields = listed.split("\0")
@@ -67,7 +68,7 @@ def resolve(given: str, root: Path, editable: Iterable[str]) -> tuple[Commit, ..
         for name, parents, subject, body in zip(*(fields[n::5] for n in range(1, 5)), strict=True)
     )
     if not found:
-        raise UserError(f"--autoresearch-proposer commits:{given}: {_why_empty(given, first, last, paths, git)}")
+        raise UserError(f"--autoresearch-proposer commits:{given}: {_why_empty(given, first, last, editable, git)}")
     return found
 
 
@@ -125,14 +126,14 @@ def _listed(given: str, arguments: list[str], git: Git) -> str:
     return said.decode("utf-8", "replace")
 
 
-def _why_empty(given: str, first: str, last: str, paths: list[str], git: Git) -> str:
+def _why_empty(given: str, first: str, last: str, editable: Editable, git: Git) -> str:
     """Why a range has nothing to try, and what to type."""
     count = int(_listed(given, ["--count", f"{first}..{last}"], git))
     if count:
         changes = "the one commit in it does not change" if count == 1 else f"none of its {count} commits changes"
-        return f"{changes} {', '.join(paths[1:])}, so there is nothing to try: name another range"
+        return f"{changes} {', '.join(editable)}, so there is nothing to try: name another range"
     start, _, end = given.partition("..")
-    if _listed(given, [f"{last}..{first}", *paths], git):
+    if _listed(given, [f"{last}..{first}", "--", *editable.pathspecs()], git):
         return f"{end or 'HEAD'} has nothing that {start or 'HEAD'} has not: did you mean commits:{end}..{start}?"
     return f"{end or 'HEAD'} has nothing that {start or 'HEAD'} has not: name another range, older commit first"
 
@@ -145,6 +146,6 @@ def _patch(commit: Commit, context: Context) -> bytes:
     """
     what = [commit.parent, commit.name] if commit.parent else ["--root", "--no-commit-id", commit.name]
     try:
-        return Git(context.folder).run("diff-tree", *PATCH, *what, "--", *context.editable)
+        return Git(context.folder).run("diff-tree", *PATCH, *what, "--", *context.editable.pathspecs())
     except GitError as error:
         raise GitError(f"cannot be read: {reason(error)}") from None

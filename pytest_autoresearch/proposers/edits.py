@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pytest_autoresearch.source.guard import is_editable
+from pytest_autoresearch.source.editable import Editable
 
 _SHOWN_LINES = 12
 _SHOWN_CHARACTERS = 1200  # of the lines nearest to an old text that was not found
@@ -42,13 +42,13 @@ class EditError(Exception):
 def rewritten(
     edits: Sequence[TextEdit],
     files: Sequence[WholeFile],
-    editable: tuple[str, ...],
+    editable: Editable,
     read: Callable[[str], str | None],
 ) -> dict[str, str]:
     """The new texts of the files, by path. The edits of one file are applied in order.
 
     Args:
-        editable: The paths that may change, relative to the folder.
+        editable: The files that may change, relative to the folder.
         read: Gives a file's current text, or None if there is no file. Raises EditError if it is not a plain file.
 
     Raises:
@@ -128,7 +128,7 @@ def _nearest(text: str, old: str) -> str:
     return f"the most similar lines, from line {start + 1}:\n{shown}"
 
 
-def _checked(path: str, editable: tuple[str, ...]) -> str:
+def _checked(path: str, editable: Editable) -> str:
     """The normalised path.
 
     Raises:
@@ -137,7 +137,7 @@ def _checked(path: str, editable: tuple[str, ...]) -> str:
     plain = PurePosixPath(path)
     if not path.isprintable() or "\\" in path or plain.is_absolute() or ".." in plain.parts or not plain.parts:
         raise EditError("it is not a path inside the folder")
-    if not is_editable(str(plain), editable):
+    if plain not in editable:
         raise EditError(f"it may not change; {', '.join(editable)} may")
     return str(plain)
 

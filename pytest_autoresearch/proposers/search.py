@@ -8,7 +8,6 @@ continues where the last one stopped.
 
 from __future__ import annotations
 
-import fnmatch
 import io
 import itertools
 import json
@@ -27,6 +26,7 @@ from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.source import constants, ranges
 from pytest_autoresearch.source.constants import Constant, Value
+from pytest_autoresearch.source.editable import Editable
 
 Vector = frozenset[tuple[str, Value]]
 Step = dict[str, tuple[Value, Value]]  # constants by name: the values before and after
@@ -179,18 +179,14 @@ def _read(context: Context) -> list[_Source]:
     return read
 
 
-def _files(folder: Path, editable: Iterable[str]) -> dict[str, Path]:
-    """The Python files that match the editable paths and globs, by path in the folder."""
-    found: dict[str, Path] = {}
-    for pattern in editable:
-        if (folder / pattern).is_file():
-            found[pattern] = folder / pattern
-            continue
-        paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
-        found |= {name: path for name, path in paths.items() if fnmatch.fnmatchcase(name, pattern) and path.is_file()}
-    # A link left by an earlier candidate may lead out of the tree, to the user's own files.
+def _files(folder: Path, editable: Editable) -> dict[str, Path]:
+    """The editable Python files, by path in the folder. Links are left out: they may lead to the user's own files."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
     inside = folder.resolve()
-    return {name: path for name, path in found.items() if path.suffix == ".py" and inside in path.resolve().parents}
+    return {
+        name: path for name, path in paths.items()
+        if name in editable and not path.is_symlink() and path.is_file() and inside in path.resolve().parents
+    }  # fmt: skip
 
 
 def _text(path: Path, name: str) -> tuple[str, str, tuple[Constant, ...]]:

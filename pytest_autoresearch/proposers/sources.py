@@ -11,21 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_autoresearch.proposers.quoting import fenced, line
-from pytest_autoresearch.source.guard import MOST_BYTES, is_editable, is_trusted
+from pytest_autoresearch.source.editable import Editable, is_trusted
+from pytest_autoresearch.source.guard import MOST_BYTES
 
 _MOST_NAMED = 20  # of the files that are not shown
 
 
-def sources(folder: Path, editable: tuple[str, ...]) -> str:
+def sources(folder: Path, editable: Editable) -> str:
     """Every editable file in the folder, path and text, sorted by path.
 
     Args:
-        editable: Paths, folders and globs, relative to the folder.
+        editable: The files that may change, relative to the folder.
     """
     shown, left_out, room = [], [], MOST_BYTES
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
-        if not is_editable(name, editable):
+        if name not in editable:
             continue
         text, why = _text(path, room)
         if why:

@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_autoresearch.source.guard import MOST_BYTES, is_editable
+from pytest_autoresearch.source.editable import Editable
+from pytest_autoresearch.source.guard import MOST_BYTES
 
 _MOST_ENTRIES = 1_000_000  # limits of entries and editable text that are read; the guard refuses larger trees
 _MOST_TEXT_BYTES = 64 * 2**20
@@ -38,13 +39,13 @@ class Workspace:
 
     Args:
         folder: The agent's start folder.
-        editable: The paths that may change, relative to `folder`.
+        editable: The files that may change, relative to `folder`.
 
     Attributes:
         top: The tree's top folder, which contains `folder`.
     """
 
-    def __init__(self, folder: Path, editable: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, editable: Editable) -> None:
         self._folder = folder
         self._editable = editable
         self.top = next((place for place in (folder, *folder.parents) if os.path.lexists(place / ".git")), folder)
@@ -119,7 +120,7 @@ class Workspace:
         if not path.is_relative_to(self._folder):
             return ""
         name = path.relative_to(self._folder).as_posix()
-        return name if is_editable(name, self._editable) else ""
+        return name if name in self._editable else ""
 
     def _signature(self, path: Path) -> tuple[int, ...]:
         return _signature(self._before[path]) if path in self._before else ()

@@ -72,7 +72,7 @@ def _begin(config: pytest.Config) -> None:
     if from_checkout:
         checkout.check()
     asks_hook = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
-    proposer = choose(settings, asks_hook, checkout.edit)
+    proposer = choose(settings, asks_hook, checkout.edit, lambda: ratchet.texts(settings.editable.__contains__))
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
     equipment = equip(settings, ratchet)

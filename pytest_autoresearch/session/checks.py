@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.ledger.objects import Entry
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings, this_python
-from pytest_autoresearch.source.guard import is_editable, is_trusted
 
 
 def check_files(settings: Settings, ratchet: Ratchet) -> None:
@@ -19,7 +21,7 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
         UserError: Something is not.
     """
     committed = ratchet.committed()
-    _check_editable(settings, committed)
+    check_editable(settings, committed)
     for frozen in settings.frozen:
         if not any(Path(path).is_relative_to(frozen) for path in committed):
             raise UserError(
@@ -39,17 +41,37 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
     _check_deciding(settings, ratchet)
 
 
-def _check_editable(settings: Settings, committed: list[str]) -> None:
+def check_editable(settings: Settings, committed: Mapping[str, Entry]) -> None:
+    """Check that each pattern of `autoresearch_editable` names a committed plain file that a proposal may change.
+
+    Raises:
+        UserError: One does not.
+    """
     for pattern in settings.editable:
-        frozen = any(Path(pattern).is_relative_to(one) for one in settings.frozen)
-        if frozen or any(map(is_trusted, Path(pattern).parts)):
+        rule = replace(settings.editable, patterns=(pattern,))
+        named = [path for path in committed if rule.names(path)]
+        if any(path in rule and committed[path].regular for path in named):
+            continue
+        if (named and not any(path in rule for path in named)) or pattern not in rule:
             raise UserError(
                 f"autoresearch_editable names {pattern}, but the verdict depends on that file and no proposal may "
                 "change it: remove it from the list"
             )
-        if any(is_editable(path, (pattern,)) for path in committed):
-            continue
-        if (settings.root / pattern).exists():
+        place, root = (settings.root / pattern).resolve(), settings.root.resolve()
+        if place != root / pattern and place.exists():
+            inside = place.is_relative_to(root)
+            said = place.relative_to(root).as_posix() if inside else f"{place}, outside of {root}"
+            todo = f"name {said} there instead" if inside else "commit the file itself in its place"
+            raise UserError(
+                f"autoresearch_editable names {pattern}, which is a link to {said}, and a proposal changes only plain "
+                f"files: {todo}"
+            )
+        if named:
+            raise UserError(
+                f"autoresearch_editable names {pattern}, which is a submodule or a broken link, and a proposal changes "
+                "only plain files of this repository: name one of those"
+            )
+        if place.exists():
             file = shlex.quote(pattern)
             raise UserError(f"{pattern} is not committed yet: type `git add {file} && git commit -m baseline` first")
         raise UserError(

@@ -49,14 +49,14 @@ def _notes(campaign: Campaign) -> list[str]:
     """What the session ignores in the user's checkout."""
     settings, ratchet, first = campaign.settings, campaign.ratchet, campaign.ledger.baseline
     notes = []
-    edited = [path for path in ratchet.dirty(settings.editable) if Path(path).suffix]
+    edited = ratchet.dirty(settings.editable.pathspecs())
     if edited and settings.proposer != "checkout":
         notes.append(f"  note:     uncommitted changes in {', '.join(edited)} are ignored; experiments start from git")
     if first is None or ratchet.here() == ratchet.branch:
         return notes
     # `autoresearch best --checkout` leads to a recorded commit, which is no change of the user's.
     recorded = any(record.commit == ratchet.start for record in campaign.ledger.records)
-    if not recorded and ratchet.differ(first.commit, ratchet.start, settings.editable):
+    if not recorded and ratchet.differ(first.commit, ratchet.start, settings.editable.pathspecs()):
         notes.append(
             f"  note:     commits that changed {', '.join(settings.editable)} since this campaign began are ignored; "
             "choose another --autoresearch-tag to start from them"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import fnmatch
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,18 +13,13 @@ from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.source import fingerprint
+from pytest_autoresearch.source.editable import Editable
 from pytest_autoresearch.source.syntax import parse
 
 MOST_BYTES = 512 * 1024  # size of one editable file: far above any program, far below a hidden data set
 MOST_GROWTH = 64 * 1024  # growth of all editable files by one proposal: a rewritten program is half of that
 MOST_LITERAL_BYTES = 32 * 1024  # growth of strings and numbers: enough for a kernel in a string, not for a corpus
 
-# git, pytest, Python, or the user's own tools read these files in any folder, so they are never editable.
-_TRUSTED = frozenset({
-    *(".git", ".gitattributes", ".gitignore", ".gitmodules", ".lfsconfig", ".mailmap"),
-    *("conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini"),
-    *("pyproject.toml", "setup.cfg", "setup.py", "sitecustomize.py", "usercustomize.py", "pyvenv.cfg"),
-})  # fmt: skip
 _SHOWN = 200  # characters of a path in a message
 _PLAIN = re.compile(r"[A-Za-z0-9_+=@./ -]+")
 
@@ -33,15 +27,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9_+=@./ -]+")
 def check_changes(
     proposal: Proposal,
     changes: Iterable[FileChange],
-    editable: tuple[str, ...],
-    frozen: tuple[str, ...] = (),
+    editable: Editable,
     root: str = "",
 ) -> None:
     """Check that the proposal changes something, and only regular editable files.
 
     Args:
-        editable: Editable paths, folders and globs. All paths are relative to the repository's top folder.
-        frozen: Files and folders that are never editable, even if a glob matches.
+        editable: The files that may change. All paths are relative to the repository's top folder.
         root: The working directory of training.
 
     Raises:
@@ -53,7 +45,7 @@ def check_changes(
     gone = {change.path for change in changed if change.kind == "D"}
     for change in changed:
         path = PurePosixPath(change.path)
-        if not is_editable(change.path, editable) or any(path.is_relative_to(name) for name in frozen):
+        if change.path not in editable:
             shown = "".join(letter if letter.isprintable() else "?" for letter in change.path[:_SHOWN])
             raise Refused(f"it changes {shown}; only {', '.join(editable)} may change", proposal)
         if not change.regular:
@@ -170,32 +162,3 @@ def check_new(proposal: Proposal, program: str, records: Iterable[Experiment]) -
         if record.program == program and record.refusal is None and record.commit != proposal.repeats:
             said = record.verdict.message if record.verdict else "under way"
             raise Refused(f"the same program was tried as {record.number:04d} ({said})", proposal)
-
-
-def is_editable(path: str, editable: tuple[str, ...]) -> bool:
-    """Whether the path is editable: listed in `editable`, inside a listed folder, or matched by a listed glob.
-
-    In a glob, `*` matches within one folder and `**` any number of folders. A file that git, pytest or Python reads by
-    itself is never editable, whatever the setting says.
-    """
-    parts = PurePosixPath(path).parts
-    if any(is_trusted(part) for part in parts):
-        return False
-    # PurePosixPath removes a leading ./
-    return any(_covers(PurePosixPath(pattern).parts, parts) for pattern in editable)
-
-
-def is_trusted(name: str) -> bool:
-    """Whether git, pytest or Python reads a file of this name in any folder."""
-    return name.casefold() in _TRUSTED or name.casefold().endswith(".pth")
-
-
-def _covers(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    """Whether the pattern matches the path or one of its parent folders."""
-    if not pattern:
-        return True
-    if pattern[0] == "**":
-        return any(_covers(pattern[1:], parts[at:]) for at in range(len(parts) + 1))
-    if not parts or not (parts[0] == pattern[0] or fnmatch.fnmatchcase(parts[0], pattern[0])):
-        return False
-    return _covers(pattern[1:], parts[1:])

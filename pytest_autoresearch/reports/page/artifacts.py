@@ -130,7 +130,14 @@ def _diffs(experiments: Iterable[Experiment], git: Git) -> Mapping[int, str]:
     if not pairs:
         return {}
     try:
-        said = git("diff-tree", "--stdin", "-r", *DIFF, "--patch", stdin="".join(f"{commit} {base}\n" for commit, base in pairs))
+        said = git(
+            "diff-tree",
+            "--stdin",
+            "-r",
+            *DIFF,
+            "--patch",
+            stdin="".join(f"{commit} {base}\n" for commit, base in pairs),
+        )
         parts = re.split(r"^([0-9a-f]{40,64})$", said, flags=re.MULTILINE)  # no line of a patch matches
         found = {commit: patch.strip("\n") for commit, patch in zip(parts[1::2], parts[2::2], strict=True)}
     except GitError:  # one missing object fails the whole command
