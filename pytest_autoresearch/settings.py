@@ -94,8 +94,8 @@ OPTIONS = (
            20, count(0, "0 for no limit")),
     Option("total", "N", "stop when the campaign has N experiments, from all sessions (no limit)",
            None, count(1, "1 or more")),
-    Option("tag", "TAG", "the campaign; its branch is autoresearch/TAG; an existing campaign is continued (today's "
-           "date, such as nov23, or the campaign whose last experiment is less than 12 hours old)"),
+    Option("tag", "TAG", "the campaign; its branch is autoresearch/TAG; an existing campaign is continued (the one "
+           "whose branch is checked out, else the one of the last 12 hours, else today's date, such as nov23)"),
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
            "checkout or search (auto: anthropic if a key is set, else search)", "auto", _proposer),
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)", ""),

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from repo import CONFIG, RULE, Repo, with_one_and_two_lanes
+
+from pytest_autoresearch.cli import main
+from pytest_autoresearch.ledger.current import current
+from pytest_autoresearch.ledger.ratchet import Ratchet
 
 
 @with_one_and_two_lanes
@@ -59,6 +64,34 @@ def test_without_a_tag_a_recent_campaign_goes_on(repo: Repo) -> None:
     arguments = [word for word in repo.arguments("--max", "1") if word not in ("--autoresearch-tag", "t")]
     repo.pytester.runpytest_inprocess(*arguments)
     assert list(repo.statuses()) == [0, 1, 2]
+
+
+def test_the_campaign_whose_branch_is_checked_out_is_the_one_for_all_commands(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo.plan(0.9, 0.8)
+    repo.run("--max", "1")
+    time.sleep(1 - time.time() % 1)  # git's dates have whole seconds
+    repo.run("--max", "1", "--autoresearch-tag", "later")
+    arguments = [word for word in repo.arguments("--max", "1") if word not in ("--autoresearch-tag", "t")]
+    ratchet = Ratchet(repo.path)
+    assert current(ratchet, None) == "later"
+    assert current(ratchet, None, within=-1) == ""
+    assert current(ratchet, "other") == "other"
+    repo.git("checkout", "-q", "autoresearch/t")
+    assert current(ratchet, None) == current(ratchet, None, within=-1) == "t"
+    capsys.readouterr()
+    assert main(["results", "--json"]) == 0
+    assert {row["tag"] for row in json.loads(capsys.readouterr().out)} == {"t"}
+    result = repo.pytester.runpytest_inprocess(*arguments)
+    assert result.ret == 4
+    said = "\n".join(result.errlines)
+    assert f"the branch autoresearch/t is checked out in {repo.path}, and experiments move it" in said
+    assert "--autoresearch-tag t" in said
+    assert len(repo.records("later")) == 2
+    result = repo.pytester.runpytest_inprocess(*arguments, "--autoresearch-tag", "later")
+    assert result.ret == 0
+    assert [len(repo.records(tag)) for tag in ("t", "later")] == [2, 3]
 
 
 @with_one_and_two_lanes

@@ -453,7 +453,7 @@ def test_the_campaigns_branch_is_checked_out(repo: Repo) -> None:
     said = mistake(repo)
     assert said == (
         f"the branch autoresearch/t is checked out in {repo.path}, and experiments move it: "
-        f"type `git -C {repo.path} switch --detach` first"
+        f"type `git -C {repo.path} switch --detach` first, and name the campaign with --autoresearch-tag t"
     )
     types(repo, said)
     ready(repo)

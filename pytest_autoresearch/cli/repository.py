@@ -12,6 +12,7 @@ import pytest
 
 from pytest_autoresearch.core.errors import NoRepository, UserError
 from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings, read
 
@@ -33,15 +34,13 @@ class Repository:
         return self.settings.root
 
     def choose(self, tag: str | None) -> str:
-        """Open a campaign: the given one, else the one of the current branch, else the one worked on last.
+        """Open a campaign: the given one, else the `current` one.
 
         Raises:
             UserError: There is no such campaign, or none at all.
         """
         known = self.ratchet.campaigns()
-        kind, _, here = self.ratchet.here().removeprefix("refs/heads/").partition("/")
-        chosen = tag or self.settings.tag or (here if kind == "autoresearch" and here in known else "")
-        chosen = chosen or max(known, key=lambda one: known[one], default="")
+        chosen = current(self.ratchet, tag or self.settings.tag)
         if not chosen:
             raise UserError("there is no campaign in this repository yet: type `pytest --autoresearch` to begin one")
         if chosen not in known:

@@ -206,7 +206,8 @@ class Ratchet:
                 continue
             raise UserError(
                 f"the branch autoresearch/{tag} is checked out in {where}, and experiments move it: "
-                f"type `git -C {shlex.quote(str(where))} switch --detach` first"
+                f"type `git -C {shlex.quote(str(where))} switch --detach` first, and name the campaign with "
+                f"--autoresearch-tag {tag}"
             )
 
     def open(self) -> list[Experiment]:

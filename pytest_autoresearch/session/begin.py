@@ -13,6 +13,7 @@ from pytest_autoresearch.campaign.checkout import Checkout, Followed
 from pytest_autoresearch.core.errors import AutoresearchError
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.keeprule import audit
+from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.setup import equip
 from pytest_autoresearch.proposers.choice import choose
@@ -54,9 +55,7 @@ def _begin(config: pytest.Config) -> None:
     settings = read(config.rootpath, config.inipath, config.getoption, config.getini)
     ratchet = Ratchet(settings.root)
     from_checkout = settings.proposer == "checkout"
-    ratchet.choose(
-        settings.tag or (_tag_here(ratchet) if from_checkout else "") or _tag(ratchet), may_be_here=from_checkout
-    )
+    ratchet.choose(current(ratchet, settings.tag, _CONTINUED_SECONDS) or _today(), may_be_here=from_checkout)
     check_files(settings, ratchet)
     for name in _NUMBERS_RECUR:
         if (plugin := config.pluginmanager.get_plugin(name)) is not None:
@@ -121,17 +120,7 @@ def _pages(settings: Settings, ratchet: Ratchet, campaign: Campaign) -> PageWrit
     return PageWriter(settings.root, ratchet.git, settings.artifacts, look, campaign.ledger.notices.append)
 
 
-def _tag(ratchet: Ratchet) -> str:
-    """The campaign that was worked on last, if that was a short time ago; else today's."""
-    now = time.time()
-    recent = {tag: when for tag, when in ratchet.campaigns().items() if now - when < _CONTINUED_SECONDS}
-    if recent:
-        return max(recent, key=lambda tag: recent[tag])
-    today = time.localtime(now)
+def _today() -> str:
+    """The tag of a campaign that begins today."""
+    today = time.localtime()
     return f"{_MONTHS[today.tm_mon - 1]}{today.tm_mday:02d}"
-
-
-def _tag_here(ratchet: Ratchet) -> str:
-    """The campaign whose branch is checked out here; empty where it is none's."""
-    kind, _, tag = ratchet.here().removeprefix("refs/heads/").partition("/")
-    return tag if kind == "autoresearch" and tag in ratchet.campaigns() else ""
