@@ -300,12 +300,17 @@ def test_a_worse_result_on_an_old_head_is_just_discarded(repo: Repo) -> None:
 def test_two_sessions_share_a_campaign_without_losing_or_doubling(repo: Repo) -> None:
     repo.plan(*[f"slow:0.2:{1.5 - n / 100}" for n in range(8)], *[f"slow:0.2:{0.9 - n / 100}" for n in range(8)])
     repo.run("--max", "1", "-k", "0000")
-    one, two = repo.start("--max", "6"), repo.start("--max", "6", "--junitxml=two.xml")
-    for process in (one, two):
-        output = process.communicate(timeout=60)[0]
-        assert process.returncode == 0, output
-    assert len(repo.records()) == 13
-    assert any(record.planned_number is not None for record in repo.records())
+    one, two = repo.start("--max", "6"), repo.start("--max", "6")
+    outputs = [process.communicate(timeout=60)[0] for process in (one, two)]
+    assert [process.returncode for process in (one, two)] == [0, 0], outputs
+    assert [record.number for record in repo.records()] == list(range(13))
+    assert not any(record.planned_number is not None for record in repo.records())
+    (second,) = [n for n, output in enumerate(outputs) if "  note:     the session with pid" in output]
+    first, later = (one, two)[1 - second], (one, two)[second]
+    assert f"the session with pid {first.pid} on this machine has worked on this campaign since" in outputs[second]
+    cases = [set(repo.cases(name)) for name in ("results.xml", f"results.{later.pid}.xml")]
+    assert len(cases[0]) == len(cases[1]) == 6
+    assert not cases[0] & cases[1]
     repo.run("--max", "1")  # the file of the slower session may lag: the next start mends it
     repo.check_ledger()
 

@@ -80,6 +80,9 @@ def commit(
     )  # fmt: skip
     with common.flights.lock:
         guard.check_new(proposal, edit.program, _rivals(common, edit.program))
+        programs = {one.program: one.number for one in (*common.flights.candidates, candidate)}
+        if (taken := common.ratchet.presence.announce(edit.program, programs)) is not None:
+            raise Refused(f"another session has the same program under way as {taken:04d}", proposal)
         flight.candidate = candidate
     return candidate
 

@@ -1,12 +1,18 @@
-"""The lock of a campaign, shared by its sessions until their processes end. Knows no git."""
+"""The lock of a campaign, shared by its sessions until their processes end, and what each session tells the others.
+
+A session's file is locked while the session lives, so a file without a lock was left by a killed session. Knows no git.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import UserError
@@ -14,16 +20,41 @@ from pytest_autoresearch.core.errors import UserError
 _PATIENCE_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a session tells the other sessions of its campaign.
+
+    Attributes:
+        pid: Its process on this machine.
+        began: When it began, in seconds since the epoch.
+        last: The largest number that it has for its experiments.
+        programs: The numbers of its candidates without a verdict, by the digests of their programs.
+    """
+
+    pid: int
+    began: float
+    last: int = -1
+    programs: Mapping[str, int] = field(default_factory=dict)
+
+
 class Presence:
     """This process's hold on the lock of one campaign.
 
     Args:
         home: The folder of the locks.
+
+    Attributes:
+        earlier: The sessions that were in the campaign when this one joined it, the oldest first.
     """
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self.earlier: list[Session] = []
         self._held: int | None = None
+        self._tag = ""
+        self._mine = Session(os.getpid(), time.time())
+        self._file: Path | None = None
+        self._told = -1
 
     def join(self, tag: str, when_alone: Callable[[], None]) -> None:
         """Join the campaign.
@@ -43,6 +74,7 @@ class Presence:
         while True:
             try:
                 fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._introduce(tag)
                 return
             except BlockingIOError:
                 if time.monotonic() > until:
@@ -57,6 +89,74 @@ class Presence:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+            os.close(self._told)
+            self._file = None
+
+    # ---------------------------------------------------------------------------------------- the other sessions
+
+    def _introduce(self, tag: str) -> None:
+        self._tag = tag
+        # A tag has no "@".
+        self._file = self._home / f"session@{tag}@{os.getpid()}-{secrets.token_hex(4)}"
+        with self._mutex():
+            self.earlier = self._others()
+            self._told = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            fcntl.flock(self._told, fcntl.LOCK_EX)
+            self._tell(self._mine)
+
+    def claim(self, first: int, count: int) -> int:
+        """Have `count` numbers for this session alone; returns the first, which is at least the given one."""
+        with self._mutex():
+            first = max(first, self._mine.last + 1, *(other.last + 1 for other in self._others()))
+            self._tell(replace(self._mine, last=first + count - 1))
+        return first
+
+    def announce(self, program: str, programs: Mapping[str, int]) -> int | None:
+        """Tell the other sessions of this session's candidates, unless another one has the same program under way.
+
+        Args:
+            program: The digest of the newest candidate's program.
+            programs: The numbers of all candidates, by the digests of their programs.
+
+        Returns:
+            The number of another session's candidate with the same program; None if there is none.
+        """
+        with self._mutex():
+            for other in self._others():
+                if program in other.programs:
+                    return other.programs[program]
+            self._tell(replace(self._mine, programs=dict(programs)))
+        return None
+
+    def _others(self) -> list[Session]:
+        """The other sessions of the campaign on this machine that live, the oldest first."""
+        found = []
+        for path in self._home.glob(f"session@{self._tag}@*"):
+            if path == self._file:
+                continue
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    path.unlink(missing_ok=True)  # left by a killed session
+                except BlockingIOError:
+                    found.append(Session(**json.loads(file.read())))
+        return sorted(found, key=lambda other: other.began)
+
+    def _tell(self, said: Session) -> None:
+        self._mine = said
+        if self._file is not None:  # else this process reads a campaign without joining it
+            os.ftruncate(self._told, 0)
+            os.pwrite(self._told, json.dumps(asdict(said)).encode(), 0)
+
+    @contextlib.contextmanager
+    def _mutex(self) -> Iterator[None]:
+        """Held for moments, so that no session reads what another one is writing."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        with (self._home / "sessions.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     @contextlib.contextmanager
     def alone(self, tag: str) -> Iterator[None]:

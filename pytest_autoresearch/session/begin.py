@@ -11,7 +11,7 @@ import pytest
 from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.campaign.checkout import Checkout, Followed
 from pytest_autoresearch.core.errors import AutoresearchError
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.experiment import BASELINE, Experiment
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -61,11 +61,11 @@ def _begin(config: pytest.Config) -> None:
         if (plugin := config.pluginmanager.get_plugin(name)) is not None:
             config.pluginmanager.unregister(plugin)
     records = ratchet.records()
-    first = max((record.number for record in records), default=-1) + 1
-    slots = Slots(settings.experiments_folder, first, settings.max)
-    config.pluginmanager.register(slots, "autoresearch-slots")
     looking = ("collectonly", "setuponly", "setupplan", "help", "version", "markers")
     if any(getattr(config.option, name, None) for name in looking):
+        first = _next(records)
+        slots = Slots(settings.experiments_folder, _numbers(records, first, settings.max or 1))
+        config.pluginmanager.register(slots, "autoresearch-slots")
         return
     checkout = Checkout(ratchet, settings.editable)
     if from_checkout:
@@ -80,10 +80,30 @@ def _begin(config: pytest.Config) -> None:
     campaign.open()
     if from_checkout:
         checkout.finish(campaign.ledger.records)
+    slots = _claimed(settings, ratchet, campaign.ledger.records)
+    config.pluginmanager.register(slots, "autoresearch-slots")
     if swept := sweep():
         campaign.ledger.notices.append(swept)
     follow = checkout.follow if from_checkout else None
     _register(config, campaign, slots, main, header(config, campaign, proposer.said), follow)
+
+
+def _claimed(settings: Settings, ratchet: Ratchet, records: list[Experiment]) -> Slots:
+    """The slots of a session, with numbers that no other session has."""
+    first = ratchet.presence.claim(_next(records), settings.max or 1)
+    numbers = _numbers(records, first, settings.max or 1)
+    one_more = None if settings.max else lambda: ratchet.presence.claim(first, 1)
+    return Slots(settings.experiments_folder, numbers, one_more)
+
+
+def _next(records: list[Experiment]) -> int:
+    return max((record.number for record in records), default=BASELINE) + 1
+
+
+def _numbers(records: list[Experiment], first: int, count: int) -> list[int]:
+    """The numbers of a session: the baseline, if it has no record yet, and the given ones."""
+    known = any(record.number == BASELINE for record in records)
+    return [*([] if known else [BASELINE]), *range(first, first + count)]
 
 
 def _register(
@@ -97,7 +117,7 @@ def _register(
     """
     settings, ratchet, outcome = campaign.settings, campaign.ratchet, Outcome()
     terminal = Terminal(config, campaign, first_lines, outcome)
-    junit = Junit(config, settings.junit_names)
+    junit = Junit(config, settings.junit_names, alone=not ratchet.presence.earlier)
     artifacts = settings.campaign_artifacts(ratchet.tag)
     views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign))
 

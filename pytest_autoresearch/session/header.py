@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,19 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         f"  sandbox:  {campaign.setting.sandbox}"
         + ("; a proposal runs with your own rights" if not campaign.setting.confined else ""),
         f"  best:     {summary.best_line(campaign.ledger.records)}",
+        *_others(campaign),
         *_notes(campaign),
         *_changes(campaign),
+    ]
+
+
+def _others(campaign: Campaign) -> list[str]:
+    """The earlier sessions that work on the same campaign."""
+    return [
+        f"  note:     the session with pid {other.pid} on this machine has worked on this campaign since "
+        f"{time.strftime('%H:%M', time.localtime(other.began))}; its numbers and programs are not tried again here, "
+        "both sessions write results.tsv and report.html, and this session's JUnit file has its pid in its name"
+        for other in campaign.ratchet.presence.earlier
     ]
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Verdict
+from pytest_autoresearch.core.experiment import Experiment, Verdict
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SLOT = pytest.StashKey["Slot"]()
@@ -56,16 +56,16 @@ class Slots:
 
     Args:
         experiments: The folder of acceptance rules.
-        first: The number of the first experiment.
-        count: How many experiments after the baseline; 0 for no limit.
+        numbers: The numbers of the session's experiments, ascending.
+        claim: Gives the number of one more experiment, for a session without a limit; else None.
     """
 
-    def __init__(self, experiments: Path, first: int, count: int) -> None:
+    def __init__(self, experiments: Path, numbers: Iterable[int], claim: Callable[[], int] | None = None) -> None:
         self.experiments = experiments
-        self.unlimited = count == 0
-        last = max(first, BASELINE + 1) + (count or 1)
-        self._made = [Slot(number) for number in range(first, last)]
-        self._batch = self._made
+        self.unlimited = claim is not None
+        self._claim = claim
+        self._made = {number: Slot(number) for number in numbers}
+        self._batch = list(self._made.values())
         self._functions: list[tuple[pytest.Collector, str]] = []
 
     def waiting(self, items: Iterable[pytest.Item]) -> list[Slot]:
@@ -76,7 +76,7 @@ class Slots:
 
     def of(self, number: int) -> Slot:
         """The slot of a number that was made."""
-        return self._made[number - self._made[0].number]
+        return self._made[number]
 
     def more(self, session: pytest.Session) -> list[Slot]:
         """Collect the next number from the same functions: a session without a limit cannot be collected at once.
@@ -89,8 +89,9 @@ class Slots:
         return []
 
     def _next(self, session: pytest.Session) -> list[Slot]:
-        slot = Slot(self._made[-1].number + 1)
-        self._made.append(slot)
+        assert self._claim is not None
+        slot = Slot(self._claim())
+        self._made[slot.number] = slot
         self._batch = [slot]
         items: list[pytest.Item] = []
         for parent, name in self._functions:
