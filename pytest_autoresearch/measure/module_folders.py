@@ -24,7 +24,6 @@ from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.measure import import_probe
 from pytest_autoresearch.runners.environment import with_module_folders
 from pytest_autoresearch.settings import Settings, this_python
-from pytest_autoresearch.source.guard import is_editable
 
 _SITES = ("site-packages", "dist-packages")
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")  # interpreter options that take the next word
@@ -73,7 +72,7 @@ def module_folders(settings: Settings, committed: Iterable[str], environment: Ma
     modules = [
         module
         for path in python_files
-        if is_editable(str(path), settings.editable) and str(path) != os.path.normpath(start.script)
+        if str(path) in settings.editable and str(path) != os.path.normpath(start.script)
         for module in _modules(path)
     ]
     folders = tuple(_inside(environment.get("PYTHONPATH", ""), settings.root))
