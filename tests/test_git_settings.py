@@ -76,7 +76,7 @@ def test_no_setting_of_git_changes_a_patch(
     assert (first.lines_added, first.lines_removed) == (1, 1)
     assert first.comparable
     applies(queued, said(capsys, "show", "1", "--tag", "t", "--diff"))
-    assert '-ACTION = "1.0"\n+ACTION = "0.9"\n \n' in said(capsys, "show", "1", "--tag", "t", "--diff")
+    assert '\n \n-ACTION = "1.0"\n+ACTION = "0.9"\n' in said(capsys, "show", "1", "--tag", "t", "--diff")
     raw = queued.git("cat-file", "commit", first.commit)
     assert "encoding" not in raw
     assert "größer" in raw
