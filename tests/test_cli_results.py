@@ -239,3 +239,28 @@ def test_a_line_that_is_no_experiment_is_counted_apart(in_folder: Path) -> None:
     (in_folder / "results.tsv").write_text(f"{UPSTREAM}half a li\n")
     last = typed("results", "results.tsv").splitlines()[-1]
     assert last.startswith("4 rows: 2 kept, 1 discarded, 1 crashed; 1 line without verdict and metric; val_bpb")
+
+
+# ------------------------------------------------------------------------------------------------ without a campaign
+
+
+def test_the_table_of_a_repository_without_a_campaign_is_shown(
+    repo: Repo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "there is no campaign in this repository yet" in refused(capsys, "results")
+    (repo.path / "results.tsv").write_text(UPSTREAM)
+    assert said(capsys, "results").splitlines()[-1].startswith("4 rows: 2 kept")
+    (repo.path / "below").mkdir()
+    monkeypatch.chdir(repo.path / "below")
+    assert len(document(capsys, "results", "--json")) == 4
+    assert "there is no campaign 'x'" in refused(capsys, "results", "--tag", "x")
+
+
+def test_a_campaign_is_shown_before_any_table_and_says_its_metric_itself(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night(repo)
+    (repo.path / "results.tsv").write_text(UPSTREAM)
+    assert len(document(capsys, "results", "--tag", "t", "--json")) == 5
+    assert document(capsys, "results", "--json")[0]["tag"] == "u"
+    assert "leave --metric out" in refused(capsys, "results", "--metric", "loss")

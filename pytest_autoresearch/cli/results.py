@@ -1,4 +1,4 @@
-"""`autoresearch results`: list the experiments of a campaign, or of any `results.tsv`.
+"""`autoresearch results`: list the experiments of a campaign, or of any log such as a `results.tsv`.
 
 With filters; as a table for people, or as tsv, csv or JSON for programs.
 """
@@ -11,6 +11,7 @@ import datetime
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ from pytest_autoresearch.core.experiment import Direction, Status
 from pytest_autoresearch.reports.summary import plural
 
 FORMATS = ("table", "tsv", "csv", "json")
-_COLOURS = {"keep": "green", "crash": "red"}
+_COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
+_DONE = {Status.KEEP: "kept", Status.DISCARD: "discarded", Status.CRASH: "crashed"}
+_WORDS, _WORD = 6, 20  # how many other words of verdicts are counted by name, and how much of each is shown
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BASELINE = "0000"
 _FORMULA = ("=", "+", "-", "@")
@@ -41,8 +44,11 @@ _EPILOG = """examples:
 In the table, `change` is the difference to the best before, and `p` the probability that the
 experiment is better than that, from all of its runs.
 
-A file's columns are found by name, in any order: commit, a metric, memory_gb or peak_vram_mb,
-status, description; others are shown, too. The direction of the metric is guessed from the keeps.
+A file may be TSV, CSV, JSON, JSON lines or a Markdown table. Its columns are found by name, in any
+order: commit, a metric, memory_gb or peak_vram_mb, status, description; others are shown, too. If the
+wrong column is taken for the metric, name the right one with --metric. Whether a higher metric is
+better is told by the file, by the metric's name, or by the verdicts; --direction settles it. Without
+a campaign in this repository, its results.tsv is shown.
 
 tsv, csv and json have more columns than results.tsv: number, reason, best, gain, margin,
 probability, runs, seconds, cost_usd, proposer, the full commit and others. In csv, a text that a
@@ -58,16 +64,18 @@ class _Listing:
     Attributes:
         rows: In the order of the experiments.
         metric_name: The heading of the metric.
-        direction: Which way the metric improves.
+        direction: Which way the metric improves; None if unknown.
         extra: Headings of a file's own columns.
         word: The name of a row, for counting.
+        doubt: What was guessed or is not known about a file.
     """
 
     rows: list[Row]
     metric_name: str
-    direction: Direction
+    direction: Direction | None
     extra: tuple[str, ...] = ()
     word: str = "experiment"
+    doubt: str = ""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +87,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grep", metavar="TEXT", help="only with TEXT in description, hypothesis, verdict or area")
     parser.add_argument("--since", metavar="WHEN", help="only those that ended since then: 8h, 3d, 22:30 or 2026-11-26")
     parser.add_argument("--format", choices=FORMATS, default="table", help="output format (table); --json is json")
+    parser.add_argument("--metric", metavar="NAME", help="the column of FILE that is the metric (found by name)")
+    parser.add_argument(
+        "--direction", type=Direction, choices=tuple(Direction), metavar="WAY",
+        help="which way the metric of FILE improves: minimize or maximize (found by name)",
+    )  # fmt: skip
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a results.tsv to read instead, or a TAG")
 
 
@@ -90,6 +103,8 @@ def command(given: argparse.Namespace) -> int:
         given.tag, given.file = str(given.file), None
     listing = _of_file(given) if given.file else _of_campaign(given)
     rows = _chosen(listing, given)
+    if listing.doubt:
+        print(output.line(f"autoresearch results: {listing.doubt}"), file=sys.stderr)
     shape = "json" if given.json else given.format
     if shape == "json":
         output.dump([row.document for row in rows])
@@ -113,6 +128,14 @@ def _is_campaign(given: argparse.Namespace) -> bool:
 
 def _of_campaign(given: argparse.Namespace) -> _Listing:
     repository = here(given)
+    tables = (folder / "results.tsv" for folder in (Path(), repository.root))
+    table = next((path for path in tables if path.is_file()), None)
+    if table and not given.tag and not repository.ratchet.campaigns():
+        given.file = table
+        return _of_file(given)
+    for name in ("metric", "direction"):
+        if getattr(given, name):
+            raise UserError(f"--{name} is for a FILE: a campaign's records say it, so leave --{name} out")
     records = repository.records(given.tag)
     first = records[0]
     return _Listing([row_of(record) for record in records], first.metric_name, first.direction)
@@ -121,8 +144,8 @@ def _of_campaign(given: argparse.Namespace) -> _Listing:
 def _of_file(given: argparse.Namespace) -> _Listing:
     if given.tag:
         raise UserError("--tag names a campaign of this repository, FILE another table: leave one of them out")
-    found = upstream.read(given.file.expanduser())
-    return _Listing(list(found.rows), found.metric_name, found.direction, found.extra, "row")
+    found = upstream.read(given.file.expanduser(), given.metric, given.direction)
+    return _Listing(list(found.rows), found.metric_name or "metric", found.direction, found.extra, "row", found.doubt)
 
 
 def _count(text: str) -> int:
@@ -147,8 +170,11 @@ def _chosen(listing: _Listing, given: argparse.Namespace) -> list[Row]:
         sought = given.grep.casefold()
         rows = [row for row in rows if sought in row.sought.casefold()]
     if given.top:
+        way = listing.direction
+        if way is None:
+            raise UserError("--top needs to know which way the metric improves: add --direction minimize or maximize")
         measured = [row for row in rows if row.metric is not None]
-        rows = sorted(measured, key=lambda row: -listing.direction.gain(row.metric or 0.0, 0.0))[: given.top]
+        rows = sorted(measured, key=lambda row: -way.gain(row.metric or 0.0, 0.0))[: given.top]
     return rows
 
 
@@ -195,7 +221,7 @@ def _table(rows: Sequence[Row], listing: _Listing) -> str:
         *((Column(name), [str(row.document.get(name, "")) for row in rows]) for name in listing.extra),
         (Column("description"), [row.said for row in rows]),
     ]
-    return output.told(about, [_COLOURS.get(row.status, "") for row in rows])
+    return output.told(about, [_COLOURS.get(row.verdict, "") if row.verdict else "" for row in rows])
 
 
 def _change(row: Row) -> str:
@@ -206,11 +232,17 @@ def _account(rows: Sequence[Row], listing: _Listing) -> str:
     """The counts by verdict, and the metric of the first and the best keep."""
     readable = [row for row in listing.rows if row.status or row.metric is not None]
     counted = [row for row in readable if row.name != _BASELINE]
-    count = {status: sum(row.status == status for row in counted) for status in Status}
-    said = (
-        f"{plural(len(counted), listing.word)}: {count[Status.KEEP]} kept, {count[Status.DISCARD]} discarded, "
-        f"{count[Status.CRASH]} crashed"
+    count = Counter(row.status for row in counted)
+    said = f"{plural(len(counted), listing.word)}: " + ", ".join(
+        f"{count.pop(status, 0)} {done}" for status, done in _DONE.items()
     )
+    bare = count.pop("", 0)
+    named = [f"{number} {output.cut(word, _WORD)}" for word, number in count.most_common(_WORDS)]
+    if left := sum(count.values()) - sum(number for _, number in count.most_common(_WORDS)):
+        named.append(f"{left} with other words")
+    if bare:
+        named.append(f"{bare} without verdict")
+    said = ", ".join([said, *named])
     if broken := len(listing.rows) - len(readable):
         said += f"; {plural(broken, 'line')} without verdict and metric"
     first, best = first_and_best(listing.rows, listing.direction)

@@ -24,6 +24,7 @@ class Row:
     Attributes:
         name: Its name for people: `0017`, or its line number in a file.
         status: `keep`, `discard` or `crash`; in a file from elsewhere it may be another word, or empty.
+        verdict: What the word means; None if it means none of the three.
         metric: None for a crash.
         best: The best before it; None for the first.
         shown: The metric's cell: a number, or the class of the crash.
@@ -39,6 +40,7 @@ class Row:
 
     name: str
     status: str
+    verdict: Status | None
     metric: float | None
     best: float | None
     shown: str
@@ -53,7 +55,7 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        return self.status == Status.KEEP
+        return self.verdict is Status.KEEP
 
 
 def row_of(experiment: Experiment) -> Row:
@@ -69,6 +71,7 @@ def row_of(experiment: Experiment) -> Row:
     return Row(
         name=f"{experiment.number:04d}",
         status=document["status"] or "",
+        verdict=ruling.status if ruling else None,
         metric=metric,
         best=experiment.decision.best,
         shown=crash.reason if crash is not None else "" if metric is None else f"{metric:.6f}",
@@ -129,8 +132,10 @@ def moment(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def first_and_best(rows: Iterable[Row], direction: Direction) -> tuple[Row | None, Row | None]:
-    """The first and the best of the kept rows."""
+def first_and_best(rows: Iterable[Row], direction: Direction | None) -> tuple[Row | None, Row | None]:
+    """The first and the best of the kept rows; neither where the direction is unknown."""
+    if direction is None:
+        return None, None
     kept = [row for row in rows if row.kept and row.metric is not None]
     best = max(kept, key=lambda row: direction.gain(row.metric or 0.0, 0.0), default=None)
     return (kept[0] if kept else None), best
