@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_autoresearch.source.editable import Editable
 
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
-_METRIC = re.compile(r"[A-Za-z_][\w./-]{0,99}", re.ASCII)  # what runners.summary reads
+_METRIC, _METRIC_BYTES = re.compile(r"[^\W\d][\w./@%+-]*"), 100  # what runners.summary reads
 
 
 def _proposer(given: str) -> str:
@@ -308,10 +308,10 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
 def _metric(name: str) -> str:
     from pytest_autoresearch.core.experiment import Experiment
 
-    if not _METRIC.fullmatch(name):
+    if not _METRIC.fullmatch(name) or len(name.encode()) > _METRIC_BYTES:
         raise argparse.ArgumentTypeError(
-            f"{name}: not a valid metric name: use at most 100 letters, digits, '_', '.', '/' and '-', and begin with "
-            "a letter or '_'"
+            f"{name}: not a valid metric name: use at most {_METRIC_BYTES} letters, digits, '_', '.', '/', '@', '%', "
+            "'+' and '-', and begin with a letter or '_'"
         )
     if name in dir(Experiment):
         raise argparse.ArgumentTypeError(f"{name}: an experiment has another attribute of this name: choose another")

@@ -28,8 +28,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 EVERY = sorted(cli.COMMANDS)
 OPTIONS = sorted(
-    ["--help", "--json", "--tag", "--top", "--kept-only", "--grep", "--since", "--format"]
-)  # fmt: skip
+    ["--help", "--json", "--tag", "--top", "--kept-only", "--grep", "--since", "--format", "--metric", "--direction"]
+)
 CASES = [
     ("autoresearch", "", EVERY),
     ("autoresearch", "comp", ["compare", "completion"]),

@@ -196,7 +196,7 @@ def test_a_train_py_that_lowers_val_bpb_needs_no_configuration(
              "--command 'python sort.py' --metric score`"),
         (("--editable", "other.py"), "there is no other.py here"),
         ((*OPTIONS, "--metric", "best"), "metric = best: an experiment has another attribute of this name"),
-        ((*OPTIONS, "--metric", "f1@10"), "autoresearch_metric = f1@10: not a valid metric name"),
+        ((*OPTIONS, "--metric", "f1:10"), "autoresearch_metric = f1:10: not a valid metric name"),
         (("--command", "python 'sort.py"), "cannot be split into words"),
         (("--command", "python nosuch.py"), "`python nosuch.py` runs nosuch.py, which does not exist here: name an "
          "existing file or name the files"),
@@ -223,7 +223,20 @@ def test_a_folder_without_git_is_told_so(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_metric_may_be_called_what_can_be_read_and_nothing_else(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a b", "f1@10", "../../x", "1st", "größe", "x" * 101, "f1/macro-top_5.0", "x" * 100):
+    for name in (
+        "a b",
+        "f1@10",
+        "../../x",
+        "1st",
+        "größe",
+        "total_µs",
+        "top-1",
+        "a:b",
+        "x" * 101,
+        "ß" * 51,
+        "f1/macro-top_5.0",
+        "x" * 100,
+    ):
         printed = Summary(name)
         printed.feed(f"METRIC {name}=1.5\n".encode())
         printed.finish()

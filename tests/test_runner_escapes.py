@@ -160,7 +160,8 @@ def test_a_tree_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     assert not trees[0].exited()
     assert len(trees[0].look()) == 1
     trees[0].end(0.0, time.sleep)
-    trees[0].pipe.close()
+    trees[0].stdout.close()
+    trees[0].stderr.close()
     assert trees[0].exit_status == -signal.SIGKILL
 
 

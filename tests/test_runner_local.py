@@ -90,7 +90,12 @@ def test_printed_seconds_are_never_more_than_the_process_took(bench: Bench) -> N
         ("print('---'); print('val_bpb: -inf')", "nan", "val_bpb is -inf"),
         ("print('METRIC val_bpb=1e999')", "nan", "val_bpb is inf"),
         ("print('hello'); print('loss: 3')", "no-metric", "no line `val_bpb: NUMBER`"),
-        ("print('val_bpb: 1.0\\nval_bpb: 1.0')", "no-metric", "val_bpb was printed more than once"),
+        ("print('val_bpb: 1.0\\nval_bpb: 1.1')", "no-metric", "val_bpb was printed more than once"),
+        (
+            "print('val_bpb: 0.99 (best)')",
+            "no-metric",
+            "`val_bpb: 0.99 (best)`; print `val_bpb: 0.99` on a line of its",
+        ),
         ("print('METRIC val_bpb=1'); print('---\\nval_bpb: 2')", "no-metric", "val_bpb was printed more than once"),
         ("print('last words'); raise SystemExit(3)", "exit 3", "last words"),
         ("raise ValueError('shapes (3,) and (4,)')", "exit 1", "ValueError: shapes (3,) and (4,)"),
@@ -289,3 +294,35 @@ def test_the_log_on_disk_holds_both_and_the_runs_own_log_training_alone(bench: B
     run = bench.runner.run(job, lambda progress: None)
     assert run.log == "trained"
     assert job.log.read_text().splitlines() == ["trained", "--- scoring ---", "val_bpb: 1.0", "evaluation_tokens: 1000"]
+
+
+BAR = "\r100%|##########| 9/9 [00:01<00:00,  5.05it/s]"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"sys.stderr.write({BAR!r}); print('val_bpb: 1.5')",
+        f"print('---'); sys.stderr.write({BAR!r}); print('val_bpb: 1.5'); sys.stderr.write({BAR!r})",
+        "print('Evaluating ...', end='', file=sys.stderr, flush=True); print('METRIC val_bpb=1.5')",
+        "print('loading', end='', flush=True); print('val_bpb: 1.5', file=sys.stderr); print(' done')",
+        "sys.stdout.write('val_bpb: 1.'); sys.stdout.flush(); sys.stderr.write('a warning\\n'); print('5')",
+        f"print('val_bpb: 1.5', end=''); sys.stdout.flush(); sys.stderr.write({BAR!r})",
+    ],
+)
+def test_a_line_of_one_stream_is_whole_whatever_the_other_stream_left_open(bench: Bench, script: str) -> None:
+    run = bench.run(f"import sys; {script}")
+    assert run.metric == 1.5, run.log
+    assert {"val_bpb: 1.5", "METRIC val_bpb=1.5"} & set(run.log.splitlines())
+
+
+def test_eight_processes_that_print_one_number_are_one_metric(bench: Bench) -> None:
+    rank = "import subprocess, sys; code = {!r}; ranks = [subprocess.Popen([sys.executable, '-S', '-u', '-c', code])"
+    script = rank.format("print('METRIC val_bpb=1.5')") + " for _ in range(8)]; [one.wait() for one in ranks]"
+    assert bench.run(script).metric == 1.5
+
+
+def test_a_long_line_without_an_end_is_kept_and_bounded(bench: Bench) -> None:
+    run = bench.run("import sys; sys.stderr.write('x' * 300_000); print('val_bpb: 1.5'); sys.stderr.write('the end')")
+    assert run.metric == 1.5
+    assert run.log.rstrip().endswith("the end")

@@ -52,14 +52,44 @@ def test_a_metric_line_counts_anywhere(value: float, before: list[str], after: l
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=5), st.lists(st.booleans(), min_size=5, max_size=5))
-def test_a_doubled_metric_is_none_even_when_both_agree(values: list[float], as_metric: list[bool]) -> None:
+def test_a_metric_with_two_values_is_none_and_one_value_printed_twice_is_one(
+    values: list[float], as_metric: list[bool]
+) -> None:
     lines = [
         f"METRIC val_bpb = {value!r}" if metric else f"val_bpb: {value!r}"
         for value, metric in zip(values, as_metric, strict=False)
     ]
-    assert read(*lines).metric() == Crash(
-        CrashClass.NO_METRIC, "val_bpb was printed more than once; print it once, after a line `---`"
-    )
+    doubled = "val_bpb was printed more than once, with different values; print it once, after a line `---`"
+    assert read(*lines, *lines).metric() == (values[0] if len({*values}) == 1 else Crash(CrashClass.NO_METRIC, doubled))
+
+
+@pytest.mark.parametrize("line", ["METRIC val_bpb=1.5", "val_bpb: 1.50"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_eight_ranks_that_write_over_each_others_line_ends_say_one_number(line: str, end: bytes) -> None:
+    written = line.encode()
+    ranks = [written + written + end + end, written + end, written * 4 + end * 4, written + end]
+    assert heard(*ranks).metric() == 1.5
+    assert heard(*[bytes([byte]) for byte in b"".join(ranks)]).metric() == 1.5
+    other = heard(*ranks, written + line.replace("1.5", "1.6").encode() + end * 2).metric()
+    assert isinstance(other, Crash)
+    assert "different values" in other.message
+
+
+def test_another_name_that_ends_in_the_metric_is_not_the_metric() -> None:
+    assert read("top5acc: 91", "acc: 50", "x: 1acc: 2", metric_name="acc").metric() == 50.0
+
+
+def test_nan_from_every_rank_is_nan() -> None:
+    metric = read("val_bpb: nan", "val_bpb: nan").metric()
+    assert isinstance(metric, Crash)
+    assert metric.reason == "nan"
+
+
+@pytest.mark.parametrize("name", ["total_µs", "recall@1", "f1-score", "top-1", "größe", "val/acc", "hit%"])
+def test_a_metric_of_any_name_is_read(name: str) -> None:
+    assert read(f"{name}: 1.5", "depth: 8", metric_name=name).metric() == 1.5
+    assert read(f"METRIC {name}=2.5", f"METRIC other_{name}=1", metric_name=name).metric() == 2.5
+    assert read(f"{name}: 1.5", "val_bpb: 1").numbers() == {name: 1.5, "val_bpb": 1.0}
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "inf", "-Infinity", "1e999"])
@@ -135,7 +165,16 @@ def test_a_line_that_came_last_and_has_no_end_counts() -> None:
 
 # However much is printed, and however it is cut
 
-WORDS = [b"val_bpb: 1.5", b"val_bpb: nan", b"METRIC val_bpb=2", b"---", b"depth: 8", b"METRIC depth=3", b"step 3"]
+WORDS = [
+    b"val_bpb: 1.5",
+    b"val_bpb: nan",
+    b"METRIC val_bpb=2",
+    b"METRIC val_bpb=1.5",
+    b"---",
+    b"depth: 8",
+    b"METRIC depth=3",
+    b"step 3",
+]
 PARTS = [b"val_bpb", b"METRIC ", b" ", b"\x1b[32m", b"\xff", b"x", b"y" * 40, b"z" * (LINE_BYTES + 1), b"\r", b"\r\n"]
 FRAGMENTS = st.sampled_from([*WORDS, *PARTS, *[b"\n"] * 8])
 
@@ -173,7 +212,9 @@ def test_a_flood_hides_nothing_of_what_a_program_says_at_its_end(line: str) -> N
 def test_a_metric_amid_a_flood_is_found_and_so_is_a_second_one() -> None:
     flood = [b"x" * 99_999 + b"\n"] * (FULL_BYTES // 100_000 + 1) + [b"METRIC val_bpb=3\n"] + [b"y" * 9999 + b"\n"] * 20
     assert heard(*flood).metric() == 3.0
-    doubled = heard(*flood, *flood[-21:]).metric()
+    assert heard(*flood, *flood[-21:]).metric() == 3.0
+    other = [line.replace(b"=3", b"=4") for line in flood[-21:]]
+    doubled = heard(*flood, *other, *flood[-21:]).metric()
     assert isinstance(doubled, Crash)
     assert "more than once" in doubled.message
 

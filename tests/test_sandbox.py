@@ -202,13 +202,14 @@ def test_a_command_inside_has_its_moment_after_term_and_nothing_is_left(bubblewr
     with bubblewrap.prepare(view()) as prepared:
         command = [*prepared.argv_prefix, "sh", "-c", script]
         tree = SupervisedTree(command, Path("/"), prepared.environment, prepared.pass_fds)
-        assert tree.pipe.read(6) == b"ready\n"
+        assert tree.stdout.read(6) == b"ready\n"
         family = tree.look()
         assert len(family) >= 4  # bubblewrap twice, the shell and what has left its session
         tree.end(10.0, time.sleep)
-        os.set_blocking(tree.pipe.fileno(), False)
-        assert tree.pipe.read().endswith(b"asked\n")
-        tree.pipe.close()
+        os.set_blocking(tree.stdout.fileno(), False)
+        assert tree.stdout.read().endswith(b"asked\n")
+        tree.stdout.close()
+        tree.stderr.close()
         assert prepared.exit_status(tree.exit_status) == 0
     assert not any(Path("/proc", str(process.pid)).exists() for process in family)
 

@@ -6,6 +6,7 @@ Runs go where MLFLOW_TRACKING_URI says, else into the file mlflow.db: `mlflow ui
 
 import math
 import os
+import re
 
 import mlflow
 
@@ -16,7 +17,7 @@ def pytest_autoresearch_record(campaign, experiment):
     mlflow.set_experiment(f"autoresearch-{experiment.tag}")
     verdict, proposal = experiment.verdict, experiment.proposal
     numbers = {
-        experiment.metric_name: experiment.metric,
+        re.sub(r"[^\w./ -]", "_", experiment.metric_name): experiment.metric,  # MLflow has no `recall@1`
         "best": experiment.best,
         "gain": experiment.gain,
         "training_seconds": experiment.training_seconds,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_autoresearch.core.run import Crash, CrashClass, Run
+from pytest_autoresearch.runners import lookalike
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
 from pytest_autoresearch.runners.output import Output
@@ -24,6 +25,7 @@ class ProcessOutput:
     """The output of one process, as text and as numbers."""
 
     def __init__(self, metric_name: str) -> None:
+        self.metric_name = metric_name
         self.text = Output()
         self.summary = Summary(metric_name)
 
@@ -142,7 +144,11 @@ def _transport(output: ProcessOutput) -> str:
 
 def _metric_or_crash(output: ProcessOutput) -> tuple[Crash | None, float | None]:
     metric = output.summary.metric()
-    return (metric, None) if isinstance(metric, Crash) else (None, metric)
+    if not isinstance(metric, Crash):
+        return None, metric
+    if output.summary.missing and (hint := lookalike.hint(output.metric_name, output.text.lines)):
+        metric = replace(metric, message=f"{metric.message}; {hint}")
+    return metric, None
 
 
 def _model_seconds(path: Path, clock: Clock, most: float) -> float | None:

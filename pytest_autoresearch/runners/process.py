@@ -23,14 +23,15 @@ class ProcessTree(ABC):
 
     Attributes:
         started: The start time, on the monotonic clock.
-        pipe: The tree's stdout and stderr, as one stream.
+        stdout: A pipe with the tree's stdout; `stderr` likewise. Two, because a progress bar leaves its line open.
         exit_fd: A file descriptor that becomes readable when the leader has ended; None if the platform has none.
         gone: Set when no process is left, or the processes left cannot be ended.
         exit_status: The leader's exit status, negative for a signal; None while unknown.
         lost: Whether the supervisor was killed; then the leader's exit status may stay unknown.
     """
 
-    pipe: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
     exit_fd: int | None = None
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 The output is searched as bytes, because a program may print faster than its lines could be read one by one. The result
 depends on the bytes alone, not on how they were split into reads. The output is untrusted: memory is bounded, and a
-metric that is missing, printed twice, or not finite is a crash.
+metric that is missing, printed with different values, or not finite is a crash.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LINE_BYTES = 8 * 1024  # longer than any line that the patterns below can match
 # Every repetition is bounded and possessive, so no line takes long to match. Line ends are always LF here.
 _SPACE = rb"[\x00-\x09\x0b-\x1a\x1c-\x20\x7f]{0,99}+"
 _BLANK = _SPACE + rb"(?:\x1b\[[0-?]{0,20}+[ -/]{0,2}+[@-~]" + _SPACE + rb"){0,9}+"  # with colours
-_NAME = rb"[A-Za-z_][\w./-]{0,99}+"
+_NAME = rb"[A-Za-z_\x80-\xff][\w./@%+\x80-\xff-]{0,99}+"  # as in settings.py
 _NUMBER = rb"([+-]?(?:(?:\d{1,99}+(?:\.\d{0,99}+)?|\.\d{1,99}+)(?:[eE][+-]?\d{1,9}+)?|(?i:nan|inf(?:inity)?)))"
 _RULE = rb"---"
 
@@ -38,6 +38,10 @@ def _named(name: bytes) -> bytes:
 
 def _metric(name: bytes) -> bytes:
     return rb"METRIC[ \t]{1,99}+(" + name + rb")" + _BLANK + rb"=" + _BLANK + _NUMBER
+
+
+def _glued(statement: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"\n" + _BLANK + statement + rb"(?:" + _BLANK + statement + rb")+")
 
 
 _ANY = _line(rb"(" + _RULE + rb")|" + _metric(_NAME) + rb"|" + _named(_NAME))
@@ -78,6 +82,9 @@ class Summary:
         # A name that `_ANY` cannot read never matches.
         name = re.escape(self._needle) if re.fullmatch(_NAME, self._needle) else rb"(?!)"
         self._metric_named, self._metric_line = _line(_named(name)), _line(_metric(name))
+        # The ranks of one run may write over each other's line ends: `METRIC loss=1METRIC loss=1`.
+        self._statement = re.compile(_metric(name) + rb"|" + _named(name))
+        self._glued = _glued(rb"(?:" + self._statement.pattern + rb")")
         self._full_left: int | None = full_bytes  # None after the beginning
         self._window_bytes = window_bytes
         self._unread = b"\n"  # begins with the previous line's end, or inside a line that is too long
@@ -86,7 +93,10 @@ class Summary:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
-        self._unread += data.replace(b"\r", b"\n")
+        data = self._unread[self._glanced :] + data.replace(b"\r", b"\n")
+        if data.count(self._needle) > 1:
+            data = self._glued.sub(self._parted, data)
+        self._unread = self._unread[: self._glanced] + data
         end = self._unread.rfind(b"\n")
         self._glance(end)
         if self._full_left is not None and end >= 0:
@@ -127,6 +137,11 @@ class Summary:
         last = {name: self._values(name)[-1] for name in {**self._block, **self._lines}}
         return {name: value for name, value in last.items() if math.isfinite(value)}
 
+    @property
+    def missing(self) -> bool:
+        """Whether the metric was not printed at all."""
+        return not self._values(self._metric_name)
+
     def metric(self) -> float | Crash:
         """The metric, or a crash that says why there is none."""
         name = self._metric_name
@@ -135,8 +150,9 @@ class Summary:
             others = ", ".join(list(self.numbers())[:9])
             said = f"; it printed {others}" if others else ""
             return Crash(CrashClass.NO_METRIC, f"no line `{name}: NUMBER` or `METRIC {name}=NUMBER` was printed{said}")
-        if len(values) > 1:
-            return Crash(CrashClass.NO_METRIC, f"{name} was printed more than once; print it once, after a line `---`")
+        if not all(_same(value, values[0]) for value in values):
+            said = f"{name} was printed more than once, with different values"
+            return Crash(CrashClass.NO_METRIC, f"{said}; print it once, after a line `---`")
         if not math.isfinite(values[0]):
             return Crash(CrashClass.NAN, f"{name} is {values[0]}")
         return values[0]
@@ -152,6 +168,10 @@ class Summary:
         for found in _LOSS.finditer(text):
             self.loss = float(found[1])
             self._losses.append(self.loss)
+
+    def _parted(self, glued: re.Match[bytes]) -> bytes:
+        """Each statement on a line of its own."""
+        return b"".join(b"\n" + found[0] for found in self._statement.finditer(glued[0]))
 
     def _leave(self, end: int) -> None:
         """Drop the bytes before `end`, which have been read."""
@@ -171,28 +191,35 @@ class Summary:
     def _search(self, end: int) -> None:
         """Take only the metric from the unread lines up to `end`; `---` comes first, because it clears the block."""
         start = 0
-        if self._unread.rfind(_RULE, 0, end) >= 0 and (rules := self._last(_RULES, 0, end)):
-            start = rules[-1].end()
+        if self._unread.rfind(_RULE, 0, end) >= 0 and (rule := self._last_rule(end)):
+            start = rule.end()
             self._block.clear()
         if self._unread.rfind(self._needle, 0, end) < 0:
             return
-        for found in self._last(self._metric_named, start, end):
+        for found in self._metric_named.finditer(self._unread, start, end):
             self._put(self._block, found[1], found[2])
         if self._unread.rfind(b"METRIC", 0, end) >= 0:
-            for found in self._last(self._metric_line, 0, end):
+            for found in self._metric_line.finditer(self._unread, 0, end):
                 self._put(self._lines, found[1], found[2])
 
-    def _last(self, pattern: re.Pattern[bytes], start: int, end: int) -> list[re.Match[bytes]]:
-        """The last two matches; a third would change nothing. The end is searched first, which is often enough."""
-        near = list(pattern.finditer(self._unread, max(start, end - GLANCE_BYTES), end))
-        return near[-2:] if len(near) > 1 else list(deque(pattern.finditer(self._unread, start, end), 2))
+    def _last_rule(self, end: int) -> re.Match[bytes] | None:
+        """The last line `---`. The end is searched first, which is often enough."""
+        for start in (max(0, end - GLANCE_BYTES), 0):
+            for rule in deque(_RULES.finditer(self._unread, start, end), 1):
+                return rule
+        return None
 
     def _put(self, into: dict[str, list[float]], name: bytes, number: bytes) -> None:
-        known = name.decode()
-        if known not in into and known != self._metric_name and len(into) >= KEPT_NAMES:
+        known, value = name.decode(errors="replace"), float(number)
+        if known != self._metric_name and (not known.isprintable() or (known not in into and len(into) >= KEPT_NAMES)):
             return
-        # The first and the last value: two are enough to see that a metric was printed twice.
-        into[known] = [*into.get(known, [])[:1], float(number)]
+        # The last value, and a different one before it: enough to see that the metric is not one number.
+        others = [one for one in into.get(known, ()) if not _same(one, value)]
+        into[known] = [*others[:1], value]
 
     def _values(self, name: str) -> list[float]:
         return self._block.get(name, []) + self._lines.get(name, [])
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))

@@ -57,7 +57,7 @@ class SupervisedTree(ProcessTree):
                     env={**environment, MARK: self._mark},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
+                    stderr=subprocess.PIPE,
                     bufsize=0,
                     pass_fds=(theirs.fileno(), *pass_fds),
                     start_new_session=True,
@@ -66,13 +66,15 @@ class SupervisedTree(ProcessTree):
             self._socket.close()
             raise
         assert self._process.stdout is not None
-        self.pipe = self._process.stdout
+        assert self._process.stderr is not None
+        self.stdout, self.stderr = self._process.stdout, self._process.stderr
         self._descendants = Descendants({self._process.pid})
         self.exit_fd = self._socket.fileno()
         self._socket.setblocking(False)
         self._await_start(command[0])
         with suppress(OSError):  # fails when this user's pipes have reached their size limit
-            fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            for pipe in (self.stdout, self.stderr):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def exited(self) -> bool:
         with self._lock:
@@ -92,9 +94,10 @@ class SupervisedTree(ProcessTree):
         if not self.started:
             self._process.kill()
             self._close()
-            os.set_blocking(self.pipe.fileno(), False)
-            said = (self.pipe.read() or b"").decode(errors="replace").strip().rpartition("\n")[2]
-            self.pipe.close()
+            os.set_blocking(self.stderr.fileno(), False)
+            said = (self.stderr.read() or b"").decode(errors="replace").strip().rpartition("\n")[2]
+            self.stdout.close()
+            self.stderr.close()
             if self._failed:
                 raise OSError(self._failed, os.strerror(self._failed), program)
             raise OSError(errno.ECHILD, f"its supervisor did not start: {said or 'no output'}", program)

@@ -38,14 +38,15 @@ class UnsupervisedTree(ProcessTree):
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             bufsize=0,
             pass_fds=pass_fds,
             start_new_session=True,
         )
         self.started = time.monotonic()
         assert self._process.stdout is not None
-        self.pipe = self._process.stdout
+        assert self._process.stderr is not None
+        self.stdout, self.stderr = self._process.stdout, self._process.stderr
         self._leader = psutil.Process(self._process.pid)
         self._members = {self._leader.pid: self._leader}
         self._unrelated: set[int] = set()

@@ -25,6 +25,7 @@ LOOK_SECONDS = 0.1  # between two looks at the tree's memory
 TICK_SECONDS = 0.2  # between two reports of progress
 POLL_SECONDS = 0.02  # between two checks for the leader's exit, on platforms without `exit_fd`
 READ_BYTES = 256 * 1024  # still in a core's cache when it is searched
+LINE_BYTES = 64 * 1024  # a longer line is handed on before its end
 LAST_READS = 16
 # Reasons to kill without TERM: the process must not use more memory, or train on after its budget.
 AT_ONCE = (
@@ -145,7 +146,7 @@ def watch(
     Args:
         tree: A tree that was just started.
         bounds: Its limits.
-        feed: Receives the output.
+        feed: Receives the output of both pipes, in whole lines.
         tick: Called with the tree's seconds and its memory in MiB, at most five times a second. If it returns a
             reason, the tree is killed.
         clock: Started when the process asks.
@@ -162,7 +163,8 @@ def watch(
             return ended
     finally:
         tree.end(0.0, time.sleep)
-        tree.pipe.close()
+        tree.stdout.close()
+        tree.stderr.close()
 
 
 def _until_exit(
@@ -203,11 +205,12 @@ class _Events:
     ) -> None:
         self._selector = selector
         self._feed = feed
-        self._pipe = tree.pipe.fileno()
-        self._open = True
+        self._streams = [_Stream(pipe.fileno(), self._hand_on) for pipe in (tree.stdout, tree.stderr)]
+        self._unended: _Stream | None = None
         self._longest = math.inf if tree.exit_fd is not None else POLL_SECONDS
-        os.set_blocking(self._pipe, False)
-        selector.register(self._pipe, selectors.EVENT_READ, self._read_output)
+        for stream in self._streams:
+            os.set_blocking(stream.descriptor, False)
+            selector.register(stream.descriptor, selectors.EVENT_READ, stream.read_on)
         if tree.exit_fd is not None:
             selector.register(tree.exit_fd, selectors.EVENT_READ, tree.handle_exit_fd)
         if clock:
@@ -220,20 +223,58 @@ class _Events:
                 self._selector.unregister(key.fileobj)
 
     def read_rest(self) -> None:
-        """Read what is left in the pipe, in bounded reads: a process that was not found may still write to it."""
-        for _ in range(LAST_READS):
-            if not self._read():
-                break
+        """Read what is left in the pipes, in bounded reads: a process that was not found may still write to them."""
+        for stream in self._streams:
+            for _ in range(LAST_READS):
+                if not stream.read():
+                    break
+            stream.finish()
 
-    def _read_output(self) -> bool:
-        self._read()
-        return self._open
+    def _hand_on(self, stream: _Stream, data: bytes) -> None:
+        if self._unended not in (None, stream):
+            data = b"\n" + data
+        self._unended = None if data.endswith((b"\n", b"\r")) else stream
+        self._feed(data)
 
-    def _read(self) -> bytes:
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One pipe of a tree. It hands on whole lines, so that a line of one pipe never begins inside a line of the other.
+
+    Attributes:
+        descriptor: The pipe.
+        hand_on: Receives this object and the lines.
+        is_open: Whether more can come.
+        begun: A line without its end.
+    """
+
+    descriptor: int
+    hand_on: Callable[[_Stream, bytes], object]
+    is_open: bool = True
+    begun: bytes = b""
+
+    def read_on(self) -> bool:
+        """Read once; false if no more can come."""
+        self.read()
+        return self.is_open
+
+    def read(self) -> bytes:
+        """Read once, and hand on the lines that are complete. Returns the bytes that were read."""
         try:
-            data = os.read(self._pipe, READ_BYTES) if self._open else b""
+            data = os.read(self.descriptor, READ_BYTES) if self.is_open else b""
         except BlockingIOError:
             return b""
-        self._open = bool(data)
-        self._feed(data)
+        self.is_open = bool(data)
+        text = self.begun + data
+        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        end = len(text) if len(text) - end > LINE_BYTES else end
+        self.begun = text[end:]
+        if end:
+            self.hand_on(self, text[:end])
         return data
+
+    def finish(self) -> None:
+        """Hand on a line that never ended."""
+        if self.begun:
+            self.hand_on(self, self.begun + b"\n")
+            self.begun = b""

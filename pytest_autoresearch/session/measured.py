@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from pytest_autoresearch.core.experiment import Experiment
@@ -10,7 +11,8 @@ from pytest_autoresearch.core.experiment import Experiment
 class Measured:
     """An experiment as a test asks for it: `experiment.val_bpb` and `experiment.mfu_percent` read as they are printed.
 
-    What the experiment itself has comes first: fields, and properties such as `best` and `margin`.
+    What the experiment itself has comes first: fields, and properties such as `best` and `margin`. A name that is no
+    Python name is read as `experiment["recall@1"]`.
     """
 
     __slots__ = ("_experiment",)
@@ -28,9 +30,17 @@ class Measured:
         if hasattr(experiment, name):
             return getattr(experiment, name)
         printed = {**experiment.metrics, experiment.metric_name: experiment.metric}
-        if name not in printed:
+        # Python normalizes the names of attributes: the micro sign of `total_µs` becomes a Greek letter.
+        known = {unicodedata.normalize("NFKC", one): value for one, value in printed.items()} | printed
+        if name not in known:
             have = ", ".join(sorted(printed))
             raise AttributeError(
                 f"the run printed no {name!r}; it has {have}, beside best, gain, margin and the limits"
             )
-        return printed[name]
+        return known[name]
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError as error:
+            raise KeyError(str(error)) from None
