@@ -68,6 +68,10 @@ def test_junitparser_reads_every_verdict_with_its_numbers(repo: Repo) -> None:
     said = {one.name: one.value for one in cases[f"{NAME}[0003]"].properties()}
     assert said["status"] == "keep"
     assert said["val_bpb"] == "0.900000"
+    _, verdict, description, *log = cases[f"{NAME}[0003]"].system_out.splitlines()
+    assert verdict.startswith("keep: val_bpb 0.900000, best 1.000000")
+    assert description == "action 3: 0.9"
+    assert "val_bpb:          0.9" in log
     assert "</testcase> ]]> &" in cases[f"{NAME}[0004]"].result[0].message
 
 

@@ -73,6 +73,9 @@ class Judge:
         if report.when == "teardown":
             self._outcome.teardown_errors += report.failed
             report.user_properties[:] = item.user_properties  # JUnit takes those of the last report
+            if experiment is not None and slot.verdict is not None:  # a passed test has no message in JUnit
+                said = f"{slot.verdict}\n{experiment.proposal.description}\n"
+                report.sections.insert(0, ("Captured stdout verdict", said))
             return
         if report.passed and (report.when == "setup" or self._in_body):
             return  # a subtest reports while its test goes on: what passed so far decides nothing
