@@ -311,3 +311,35 @@ def test_an_empty_repository_with_a_remote_is_not_told_to_begin_a_history_of_its
     subprocess.run(["git", "remote", "add", "night", "../night.git"], cwd=tmp_path, check=True)
     assert main(["-C", str(tmp_path), "pull"]) == 2
     assert "type `git fetch night` first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [("results",), ("best",), ("show", "1"), ("report",), ("push",), ("compare", "t", "u")]
+)
+def test_a_fresh_clone_with_the_branch_alone_is_told_to_pull(
+    repo: Repo, remote: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    repo.git("push", "-q", "origin", "main:autoresearch/t")
+    other = clone(repo, remote)
+    assert main(["-C", str(other.path), *words]) == 2
+    said = capsys.readouterr().err
+    more = " --tag t" if words[0] == "compare" else ""
+    assert f"but origin has autoresearch/t: type `autoresearch pull{more}` to fetch the records\n" in said
+
+
+def test_what_is_told_to_be_typed_names_remote_and_campaign_where_they_are_not_clear(
+    repo: Repo, remote: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tag in ("t", "u"):
+        repo.git("push", "-q", "origin", f"main:autoresearch/{tag}")
+    other = clone(repo, remote)
+    assert main(["-C", str(other.path), "results"]) == 2
+    assert "autoresearch/t, autoresearch/u: type `autoresearch pull --tag t`" in capsys.readouterr().err
+    other.git("remote", "rename", "origin", "lab")
+    assert main(["-C", str(other.path), "results", "--tag", "u"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "no campaign 'u' in this repository, but lab has autoresearch/u: type `autoresearch pull lab --tag u`" in said
+    )
+    assert main(["-C", str(other.path), "results", "--tag", "v"]) == 2
+    assert "there is no campaign 'v' in this repository; it has none" in capsys.readouterr().err

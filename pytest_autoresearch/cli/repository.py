@@ -14,6 +14,7 @@ from pytest_autoresearch.core.errors import NoRepository, UserError
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.ledger.remotes import not_pulled
 from pytest_autoresearch.settings import Settings, read
 
 
@@ -41,11 +42,14 @@ class Repository:
         """
         known = self.ratchet.campaigns()
         chosen = current(self.ratchet, tag or self.settings.tag)
-        if not chosen:
-            raise UserError("there is no campaign in this repository yet: type `pytest --autoresearch` to begin one")
         if chosen not in known:
-            names = ", ".join(sorted(known)) or "none"
-            raise UserError(f"there is no campaign {chosen!r} in this repository; it has {names}")
+            elsewhere = not_pulled(self.ratchet.git, known, chosen)
+            said = f"there is no campaign{f' {chosen!r}' if chosen else ''} in this repository"
+            if elsewhere:
+                raise UserError(f"{said}, but {elsewhere}")
+            if not chosen:
+                raise UserError(f"{said} yet: type `pytest --autoresearch` to begin one")
+            raise UserError(f"{said}; it has {', '.join(sorted(known)) or 'none'}")
         self.ratchet.tag = chosen
         return chosen
 

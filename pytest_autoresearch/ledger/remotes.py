@@ -85,6 +85,30 @@ def look(git: Git, remote: str) -> dict[str, CampaignCopy]:
     return {tag: side for tag, side in found.items() if side.records}
 
 
+def not_pulled(git: Git, known: Iterable[str], wanted: str = "") -> str:
+    """What to type for a campaign whose branch a plain `git clone` or `git fetch` brought here, but not its records.
+
+    Args:
+        git: This repository's.
+        known: The campaigns with records here.
+        wanted: The one campaign of interest; empty for any.
+
+    Returns:
+        A part of a sentence; empty if there is no such branch.
+    """
+    found = re.findall(
+        r"refs/remotes/([^/\n]+)/autoresearch/(.+)", git("for-each-ref", "--format=%(refname)", "refs/remotes")
+    )
+    missing = [(remote, tag) for remote, tag in found if tag not in known and wanted in ("", tag)]
+    if not missing:
+        return ""
+    remotes = sorted({remote for remote, _ in missing}, key=lambda name: (name != "origin", name))
+    tags = sorted(tag for remote, tag in missing if remote == remotes[0])
+    more = [*(remotes[:1] if remotes[0] != "origin" else ()), *(("--tag", tags[0]) if wanted or len(tags) > 1 else ())]
+    branches = ", ".join(f"autoresearch/{tag}" for tag in tags)
+    return f"{remotes[0]} has {branches}: type `{shlex.join(['autoresearch', 'pull', *more])}` to fetch the records"
+
+
 def push(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
     """Send the records that the remote lacks, and the branch if it is ahead: all or nothing.
 
