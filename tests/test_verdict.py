@@ -89,6 +89,16 @@ def test_the_estimate_is_the_mean_of_the_runs_that_have_a_metric(metrics: list[f
     assert Measured(experiment).val_bpb == experiment.metric
 
 
+def test_a_number_whose_name_is_no_python_name_is_read_by_it() -> None:
+    printed = {"recall@1": 0.5, "total_µs": 12.0, "f1-score": 0.25}
+    measured_one = Measured(attempt(runs=(Run(42, 1.0, metrics=printed),)))
+    assert [measured_one[name] for name in printed] == [0.5, 12.0, 0.25]
+    assert measured_one["val_bpb"] == 1.0
+    assert measured_one.total_µs == 12.0  # Python reads this name with a Greek letter
+    with pytest.raises(KeyError, match="the run printed no 'recall@5'"):
+        measured_one["recall@5"]
+
+
 # ------------------------------------------------------------------------------------------------------------ veto
 
 
