@@ -30,7 +30,7 @@ def main(rounds: int) -> None:
     measured: dict[str, Callable[[], object]] = {
         "a process": lambda: start(Unconfined()),
         "bubblewrap itself": lambda: subprocess.run(bare, check=True),
-        "the sandbox's options": lambda: backend.options(view),
+        "the sandbox's options": lambda: backend.options(view, {}),
         "the sandbox": lambda: start(backend),
         "trying it out": lambda: try_out(backend, view),
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -272,9 +274,43 @@ def test_a_link_within_a_place_that_is_shown_leads_on(bubblewrap: Bubblewrap, tm
 def test_a_wider_view_reaches_the_network(bubblewrap: Bubblewrap) -> None:
     names = "cat /proc/net/dev | wc -l; ls /etc"
     wide, narrow = shell(bubblewrap, view(network=True), names), shell(bubblewrap, view(), names)
-    assert "resolv.conf" in wide
-    assert "resolv.conf" not in narrow
+    assert "ssl" in wide
+    assert "ssl" not in narrow
     assert not try_out(bubblewrap, view(network=True)).broken
+
+
+NAMES = """
+import getpass, grp, json, os, pwd, socket
+user = pwd.getpwuid(os.getuid())
+print(json.dumps([
+    socket.gethostbyname("localhost"), socket.gethostbyname(socket.gethostname()), socket.gethostname(),
+    [user.pw_name, user.pw_dir], grp.getgrgid(os.getgid()).gr_name, getpass.getuser(),
+    os.path.exists("/sys/devices/system/cpu/possible"), os.path.exists("/sys/class/net"),
+    open("/etc/hosts").read() + open("/etc/passwd").read() + open("/etc/resolv.conf").read(),
+]))
+try:
+    with open("/etc/passwd", "a"):
+        print("writable")
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_the_names_that_any_program_asks_for_are_known_and_no_others(bubblewrap: Bubblewrap) -> None:
+    with bubblewrap.prepare(view()) as prepared:
+        said = [start(prepared, sys.executable, "-I", "-S", "-c", NAMES) for _ in range(2)]
+    assert said[0].stdout == said[1].stdout, "also when the sandbox is started again"
+    names, refusal = said[0].stdout.splitlines()
+    local, own, host, (user, home), group, asked, has_processors, has_network, text = json.loads(names)
+    assert (local, own, host) == ("127.0.0.1", "127.0.1.1", socket.gethostname())
+    assert user == asked
+    assert home == "/tmp/home"
+    assert group
+    assert has_processors
+    assert not has_network
+    assert refusal in ("Permission denied", "Read-only file system")
+    theirs = {f"{entry.pw_name}:" for entry in pwd.getpwall() if entry.pw_name not in (user, "root", "nobody")}
+    assert not any(line.startswith((*theirs, "nameserver")) for line in text.splitlines())
 
 
 def test_threads_can_be_named_as_cuda_does_and_what_is_the_machines_stays_as_it_is(bubblewrap: Bubblewrap) -> None:

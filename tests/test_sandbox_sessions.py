@@ -136,7 +136,8 @@ def test_the_scorer_can_start_its_own_process_in_a_sandbox(tmp_path: Path, bubbl
         prefix, fds = (json.loads(os.environ["AUTORESEARCH_SERVER_" + name]) for name in ("PREFIX", "FDS"))
         look = "import sys; from os.path import exists; print('seen', *map(exists, sys.argv[1:]))"
         for _ in range(2):
-            os.lseek(fds[0], 0, 0)
+            for fd in fds:
+                os.lseek(fd, 0, 0)
             model = os.environ["AUTORESEARCH_OUT"] + "/model.pt"
             command = [*prefix, sys.executable, "-c", look, {str(secret)!r}, model]
             print(subprocess.run(command, pass_fds=fds, capture_output=True, text=True, check=True).stdout)

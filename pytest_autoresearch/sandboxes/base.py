@@ -71,7 +71,7 @@ class Prepared:
 
     To start a command: put `argv_prefix` before it, pass on `pass_fds` under the same numbers, and use `environment` as
     the whole environment. Another program that inherits the file descriptors can do this too. Before each further
-    start, set the first of `pass_fds` back to its beginning, as `rewind` does.
+    start, set each of `pass_fds` back to its beginning, as `rewind` does.
 
     Attributes:
         argv_prefix: Goes before the command; empty without a sandbox.

@@ -13,13 +13,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import SandboxError
-from pytest_autoresearch.sandboxes import enter, machine
+from pytest_autoresearch.sandboxes import enter, etc, machine
 from pytest_autoresearch.sandboxes.base import HOME, Allowance, Prepared, View
 from pytest_autoresearch.sandboxes.cgroup import Group
 
@@ -82,8 +82,13 @@ class Bubblewrap:
         os.set_inheritable(file, False)
         return file
 
-    def options(self, view: View) -> list[str]:
-        """The options for bubblewrap."""
+    def options(self, view: View, made: Mapping[str, int]) -> list[str]:
+        """The options for bubblewrap.
+
+        Args:
+            view: What the command sees.
+            made: File descriptors with the content of files that exist only inside, by their path there.
+        """
         places = [*machine.python(view.environment), Path(enter.__file__), *view.readable]
         readable = _shown(places)
         unneeded = machine.unneeded((machine.LIBRARIES, machine.LIBRARIES / "local", *readable))
@@ -96,6 +101,7 @@ class Bubblewrap:
             *(("--disable-userns",) if self.forbids_user_namespaces else ()),
             *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
             *_root(view),
+            *(word for path, file in made.items() for word in ("--perms", "0444", "--file", str(file), path)),
             *("--proc", "/proc"),
             # Root could change settings of the whole machine here. Not all of /proc is read-only, because CUDA writes
             # the names of its threads there and does not start otherwise.
@@ -103,7 +109,7 @@ class Bubblewrap:
             *("--dev", "/dev"),
             *self._scratch("/dev/shm", view.allowance.shm_mb),
             *self._scratch("/tmp", view.allowance.tmp_mb),
-            *("--dir", HOME),
+            *("--dir", HOME, "--symlink", "/tmp", "/var/tmp"),
             *(word for path, kind in sorted(set(mounts)) for word in _mount(path, kind)),
             *_links(view.links, [path for path, _ in mounts]),
             *_devices(view.devices),
@@ -131,42 +137,53 @@ def installed() -> Bubblewrap | None:
 
 
 class _PreparedSandbox(Prepared):
-    """A sealed memory file with the options, a memory file that `enter` writes to once inside, and control groups."""
+    """Sealed memory files with the options and with files for /etc, a file that `enter` writes to, control groups."""
 
     def __init__(self, backend: Bubblewrap, view: View) -> None:
         self._group = Group(view.allowance)
-        self._options = os.memfd_create("options", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._read: list[int] = []
         self._sign = os.memfd_create("sign", os.MFD_CLOEXEC)
         try:
-            os.write(self._options, b"".join(os.fsencode(option) + b"\0" for option in backend.options(view)))
-            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(self._options, fcntl.F_ADD_SEALS, seals)
-            self.rewind()
+            made = {path: self._memory_file(text.encode()) for path, text in etc.files(view.network).items()}
+            words = (os.fsencode(option) + b"\0" for option in backend.options(view, made))
+            options = self._memory_file(b"".join(words))
         except BaseException:
             self.close()
             raise
         prefix = [
             *("/bin/sh", "-c", _JOIN, "sh", *self._group.join_files, "--"),
             *(_guard(view.devices) if backend.guards_devices else ()),
-            *(backend.program, "--args", str(self._options), "--"),
+            *(backend.program, "--args", str(options), "--"),
             *(sys.executable, "-I", "-S", enter.__file__, str(self._sign), *_limits(view.allowance), "--"),
         ]
-        super().__init__(prefix, (self._options, self._sign), _environment(view))
+        super().__init__(prefix, (*self._read, self._sign), _environment(view))
+
+    def _memory_file(self, content: bytes) -> int:
+        """A file descriptor of a file with this content, which nobody can change."""
+        file = os.memfd_create("read", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._read.append(file)
+        os.write(file, content)
+        fcntl.fcntl(
+            file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        )
+        os.lseek(file, 0, os.SEEK_SET)
+        return file
 
     @property
     def entered(self) -> bool:
         return os.fstat(self._sign).st_size > 0
 
     def rewind(self) -> None:
-        os.lseek(self._options, 0, os.SEEK_SET)
+        for file in self._read:
+            os.lseek(file, 0, os.SEEK_SET)
 
     def exit_status(self, status: int | None) -> int | None:
         """Like a shell, bubblewrap exits with 128 plus the number of the signal."""
         return 128 - status if status is not None and 128 < status < 128 + 65 else status
 
     def close(self) -> None:
-        os.close(self._options)
-        os.close(self._sign)
+        for file in (*self._read, self._sign):
+            os.close(file)
         self._group.close()
 
 
@@ -218,11 +235,12 @@ def _links(links: Iterable[Path], shown: Iterable[Path]) -> Iterator[str]:
             yield from ("--symlink", os.readlink(link), str(link))
 
 
-def _devices(devices: Iterable[Path]) -> Iterator[str]:
+def _devices(devices: Sequence[Path]) -> Iterator[str]:
     for device in devices:
         yield from ("--dev-bind", str(device), str(device))
-    if devices:
-        yield from ("--ro-bind", "/sys", "/sys")  # the driver's library finds the GPU here
+    # The driver's library finds the GPU in /sys, and NCCL the way to it.
+    for place in ("/sys",) if devices else machine.PROCESSORS:
+        yield from ("--ro-bind-try", place, place)
 
 
 def _at_home(view: View) -> Iterator[str]:
@@ -243,8 +261,8 @@ def _environment(view: View) -> dict[str, str]:
         for name, value in view.environment.items()
         if not name.startswith(own) or (writable and value.startswith(writable))
     }
-    # Some programs ask for the user's name, and there is no /etc/passwd inside.
-    return {"USER": "nobody", "LOGNAME": "nobody", **kept, "HOME": HOME, "TMPDIR": "/tmp"}
+    user = etc.user_name()
+    return {"USER": user, "LOGNAME": user, **kept, "HOME": HOME, "TMPDIR": "/tmp"}
 
 
 def _limits(allowance: Allowance) -> Iterator[str]:

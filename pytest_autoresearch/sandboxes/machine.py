@@ -14,11 +14,17 @@ from pathlib import Path
 
 LIBRARIES = Path("/usr")
 ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # links into /usr on current systems
-SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
-NETWORK_SETTINGS = (
-    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
-    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/passwd"),
+SETTINGS = (
+    *("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/timezone", "/etc/os-release"),
+    *("/etc/services", "/etc/protocols", "/etc/mime.types", "/etc/fonts"),
 )
+NETWORK_SETTINGS = (
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf"),
+    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates"),
+)
+PROCESSORS = ("/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kernel/mm/transparent_hugepage")
+"""What numeric libraries read about processors and memory. They do not name the machine."""
+
 UNNEEDED = ("test", "idlelib", "turtledemo", "pydoc_data")
 """Folders of the standard library that training does not need. The embedded corpus takes validation text from them."""
 
