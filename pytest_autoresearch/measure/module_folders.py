@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.measure import import_probe
 from pytest_autoresearch.runners.environment import with_module_folders
-from pytest_autoresearch.settings import Settings, this_python
+from pytest_autoresearch.settings import Settings
 
 _SITES = ("site-packages", "dist-packages")
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")  # interpreter options that take the next word
@@ -57,10 +57,13 @@ class _Module:
     folder: str
 
 
-def module_folders(settings: Settings, committed: Iterable[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+def module_folders(
+    settings: Settings, command: Sequence[str], committed: Iterable[str], environment: Mapping[str, str]
+) -> tuple[str, ...]:
     """The folders of a lane that must come first on Python's search path, relative to the root.
 
     Args:
+        command: The training command as it is started.
         committed: Every file of the commit, relative to the root.
         environment: The variables of training.
 
@@ -68,7 +71,7 @@ def module_folders(settings: Settings, committed: Iterable[str], environment: Ma
         UserError: Python imports another copy of an editable module, even with these folders.
     """
     python_files = [PurePosixPath(path) for path in committed if path.endswith(".py") and not path.startswith("..")]
-    start = _start(settings, environment)
+    start = _start(command, settings.root, environment)
     modules = [
         module
         for path in python_files
@@ -95,14 +98,13 @@ def module_folders(settings: Settings, committed: Iterable[str], environment: Ma
     return folders
 
 
-def _start(settings: Settings, environment: Mapping[str, str]) -> _Start:
-    words = this_python(settings.command)
+def _start(words: Sequence[str], root: Path, environment: Mapping[str, str]) -> _Start:
     program = shutil.which(words[0], path=environment.get("PATH"))
     script = next((word for word in words[1:] if word.endswith(".py")), "")
     if program is None:
         return _Start((sys.executable,), script)
     if not os.path.basename(program).startswith("python"):
-        return _Start(_interpreter(Path(program)) or _of_checkout(settings.root), script)
+        return _Start(_interpreter(Path(program)) or _of_checkout(root), script)
     options: list[str] = []
     rest = list(words[1:])
     while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c", "-"):

@@ -13,6 +13,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.harness import Harness, describe
 from pytest_autoresearch.measure.module_folders import module_folders
 from pytest_autoresearch.runners.environment import passed
+from pytest_autoresearch.runners.launch import Launch, find_launch
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.machine import everywhere, gpu_devices
@@ -28,15 +29,19 @@ class Equipment:
         harness: The harness's description.
         gpu: The only GPU that runs see; None if the harness uses no GPU.
         sandbox: The sandbox for training.
+        command: The configured training command.
+        launch: How it is started.
     """
 
     harness: Harness
     gpu: Gpu | None
     sandbox: Sandbox
+    command: tuple[str, ...]
+    launch: Launch
 
     def runner(self) -> LocalRunner:
         """A new runner."""
-        return LocalRunner(self.gpu, self.sandbox.backend)
+        return LocalRunner(self.gpu, self.sandbox.backend, {self.command: self.launch})
 
 
 def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
@@ -45,25 +50,28 @@ def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
     Raises:
         UserError: One of them does not work.
     """
-    harness, gpu = _harness(settings)
-    training = {**passed(os.environ), **harness.environment}
-    harness = replace(harness, module_folders=module_folders(settings, ratchet.committed(), training))
+    launch = find_launch(settings.command, settings.root, ratchet.committed())
+    harness, gpu = _harness(settings, launch)
+    training = {**passed(os.environ), **launch.environment, **harness.environment}
+    folders = module_folders(settings, launch.command, ratchet.committed(), training)
+    harness = replace(harness, module_folders=folders)
     view = View(
         folder=settings.root,
-        environment=passed(os.environ),
-        readable=settings.readable_paths,
+        environment={**passed(os.environ), **launch.environment},
+        readable=(*settings.readable_paths, *launch.readable),
+        links=launch.links,
         covered=harness.hidden,
         devices=gpu_devices(gpu.uuid) if gpu else (),
     )
     hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
-    return Equipment(harness, gpu, find(settings.sandbox, view, hidden))
+    return Equipment(harness, gpu, find(settings.sandbox, view, hidden), settings.command, launch)
 
 
-def _harness(settings: Settings) -> tuple[Harness, Gpu | None]:
+def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Gpu | None]:
     """The harness's description and the GPU for runs; None if the harness uses no GPU."""
     gpu = next(iter(visible(os.environ).gpus), None)
     harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
-    harness = replace(harness, hidden=everywhere(harness.hidden))
+    harness = replace(harness, hidden=everywhere(harness.hidden, launch.readable))
     if gpu is None or harness.device == "cpu":
         return harness, None
     # The harness knows the kind of GPU; NVML adds the device and the driver.

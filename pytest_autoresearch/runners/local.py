@@ -25,6 +25,7 @@ from pytest_autoresearch.runners.environment import (
     scoring_environment,
     training_environment,
 )
+from pytest_autoresearch.runners.launch import PYTHON, Launch
 from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
@@ -39,7 +40,6 @@ GROUP_SHARE, GROUP_MB = 1.1, 64  # the kernel kills at the memory limit * GROUP_
 OUT_LIMIT_MB = 16 * 1024  # for AUTORESEARCH_OUT: far more than a model of any profile
 CACHE_FILES = 50_000  # a compiler may try many kernels
 PROCESS_LIMIT = 1000  # data loaders and compile workers for eight devices need far fewer
-PYTHON = ("python", "python3")
 
 
 class LocalRunner:
@@ -48,14 +48,21 @@ class LocalRunner:
     Args:
         gpu: The GPU that training uses; None for training on the CPU.
         sandbox: The sandbox that training is started in.
+        launches: How training commands are started; others as they are, with this interpreter for `python`.
         process_limit: A run with more processes than this at one time is ended.
     """
 
     def __init__(
-        self, gpu: Gpu | None = None, sandbox: Backend | None = None, *, process_limit: int = PROCESS_LIMIT
+        self,
+        gpu: Gpu | None = None,
+        sandbox: Backend | None = None,
+        launches: Mapping[tuple[str, ...], Launch] | None = None,
+        *,
+        process_limit: int = PROCESS_LIMIT,
     ) -> None:
         self._gpu = gpu
         self._sandbox = sandbox or Unconfined()
+        self._launches = launches or {}
         self._process_limit = process_limit
         self._trees = ProcessTrees()
 
@@ -67,8 +74,12 @@ class LocalRunner:
             SandboxError: The sandbox did not start the run.
         """
         output = ProcessOutput(job.metric_name)
+        launch = self._launches.get(tuple(job.command), Launch(job.command))
         rows = self._sandbox.open_read_only(job.rows) if job.rows else None
-        with Clock(rows, lambda: _keep(job)) as clock, self._sandbox.prepare(self._view(job, clock)) as prepared:
+        with (
+            Clock(rows, lambda: _keep(job)) as clock,
+            self._sandbox.prepare(self._view(job, launch, clock)) as prepared,
+        ):
             limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
             memory = (
                 Resident(limit_mb, sandboxed=inside)
@@ -79,9 +90,9 @@ class LocalRunner:
             if job.cache:  # twice the size, because the copied cache counts too
                 disk.append(Written(job.cache, 2 * compile_cache.MOST_MB, CACHE_FILES, every_seconds=5.0))
             try:
-                tree = self._start(job.command, job.folder, prepared, (clock.child_fd,))
+                tree = self._start(launch.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
-                return Run(job.seed, None, lane=job.lane, crash=_not_started(job.command, error))
+                return Run(job.seed, None, lane=job.lane, crash=_not_started(launch.command, error))
             progress = _TrainingProgress(job, clock, output)
             ended = self._train(job, tree, (memory, disk), progress, on_progress)
             if not prepared.entered and ended.crash is None:
@@ -161,13 +172,15 @@ class LocalRunner:
             )
         return with_score(run, ended, output)
 
-    def _view(self, job: Job, clock: Clock) -> View:
+    def _view(self, job: Job, launch: Launch, clock: Clock) -> View:
         """The files and variables that training sees."""
+        started = replace(job, environment={**launch.environment, **job.environment})
         return View(
             folder=job.folder,
-            environment=training_environment(os.environ, job, clock.child_fd)
+            environment=training_environment(os.environ, started, clock.child_fd)
             | (compile_cache.variables(job.cache) if job.cache else {}),
-            readable=(job.folder, *job.readable),
+            readable=(job.folder, *job.readable, *launch.readable),
+            links=launch.links,
             covered=job.covered,
             writable=(job.out, *((job.cache,) if job.cache else ())),
             allowance=self._allowance(job.limits),

@@ -86,9 +86,14 @@ def unneeded(places: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def everywhere(hidden: Iterable[Path]) -> tuple[Path, ...]:
-    """These paths, and their copies: the same path under `site-packages` of every visible interpreter."""
-    places = (LIBRARIES, LIBRARIES / "local", *python(os.environ))
+def everywhere(hidden: Iterable[Path], installed: Iterable[Path] = ()) -> tuple[Path, ...]:
+    """These paths, and their copies: the same path under `site-packages` of every visible interpreter.
+
+    Args:
+        hidden: The paths.
+        installed: More places of interpreters that are visible.
+    """
+    places = (LIBRARIES, LIBRARIES / "local", *python(os.environ), *installed)
     patterns = [f"{inside}lib*/python3*/{name}" for inside in _ENVIRONMENTS for name in _SITES]
     sites = [site for place in places for pattern in patterns for site in place.glob(pattern)]
     found = dict.fromkeys(hidden)
