@@ -155,6 +155,7 @@ INI_KEYS = (
     IniKey("autoresearch_frozen", "args", "files and folders that results depend on; they must be committed (none)"),
     IniKey("autoresearch_experiments", "string", "the folder of acceptance rules (experiments)"),
     IniKey("autoresearch_readable", "args", "untracked files and folders that training needs (none)"),
+    IniKey("autoresearch_environment", "args", "more environment variables for training, globs allowed (none)"),
     IniKey(
         "autoresearch_prices",
         "args",
@@ -207,6 +208,7 @@ class Settings:
     frozen: tuple[str, ...]
     experiments: str
     readable: tuple[str, ...]
+    environment: tuple[str, ...]
     prices: tuple[str, ...]
     agent_files: tuple[str, ...]
     agent_environment: tuple[str, ...]
@@ -299,6 +301,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         frozen=frozen,
         experiments=experiments,
         readable=tuple(getini("autoresearch_readable")),
+        environment=tuple(getini("autoresearch_environment")),
         prices=tuple(getini("autoresearch_prices")),
         agent_files=tuple(getini("autoresearch_agent_files")),
         agent_environment=tuple(getini("autoresearch_agent_environment")),

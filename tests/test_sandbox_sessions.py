@@ -90,13 +90,34 @@ def test_a_baseline_that_needs_what_the_sandbox_hides_is_told_where_to_name_it(r
     repo.write("train.py", (repo.path / "train.py").read_text().replace('"1.0"', repr(action)))
     repo.commit("It reads a file that lies elsewhere")
     result = repo.run("--max", "1", "--autoresearch-sandbox", "require")
-    hint = "training ran in a sandbox: list the other files that it needs in autoresearch_readable*"
+    hint = f"the sandbox does not show {corpus}: write `autoresearch_readable = {corpus}` in pytest.ini"
     result.stdout.fnmatch_lines([f"crash: exit 1: FileNotFoundError*{corpus}*", hint])
     repo.write("pytest.ini", (repo.path / "pytest.ini").read_text() + f"autoresearch_readable = {corpus}\n")
     repo.commit("It is named")
     result = repo.run("--max", "1", "--autoresearch-sandbox", "require")
     assert repo.statuses()[0] == "keep"
-    result.stdout.no_fnmatch_line("*training ran in a sandbox*")
+    result.stdout.no_fnmatch_line("*the sandbox does not show*")
+
+
+def test_a_run_may_write_beside_its_script_and_the_next_run_sees_none_of_it(repo: Repo) -> None:
+    action = "do:import pathlib; here = pathlib.Path('.'); seen = len(list(here.rglob('*')));" + (
+        "(here / 'runs').mkdir(); (here / 'runs/model.ckpt').write_text('weights'); (here / 'train.py').write_text('');"
+    )
+    for code in ("os.setxattr('.', 'user.left', b'weights')", "open('.git', 'w').write('gitdir: /tmp/mine')"):
+        action += f"\ntry: {code}\nexcept OSError: pass\n"
+    action += "\nprint('METRIC left=%d' % ('user.left' in os.listxattr('.')))\n"
+    action = action.replace("seen = ", "before = 'user.left' in os.listxattr('.'); seen = ")
+    action += "print('METRIC before=%d' % before); print('METRIC git=%d' % ('mine' in open('.git').read()))\n"
+    action += "print('METRIC seen=%d' % seen); print('val_bpb: 1.0')"
+    repo.write("train.py", (repo.path / "train.py").read_text().replace('"1.0"', repr(action)))
+    repo.commit("It leaves files beside itself")
+    result = repo.run("--max", "0", "--autoresearch-sandbox", "require", "--autoresearch-confirm", "standard")
+    runs = repo.records()[0].runs
+    assert len(runs) > 1, result.stdout.str()
+    assert len({run.metrics["seen"] for run in runs}) == 1
+    assert {run.metrics["git"] for run in runs} == {0}
+    assert {run.metrics["before"] for run in runs} == {0}
+    assert "runs" not in repo.git("status", "--short")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from pytest_autoresearch.cli.signals import noted
 from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.measure import adhoc
+from pytest_autoresearch.measure.advice import advice
 from pytest_autoresearch.measure.confirm import SEED
 from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.setup import Equipment, equip
@@ -72,6 +73,9 @@ def command(given: argparse.Namespace) -> int:
         output.dump(_document(repository, equipment, limits, runs, log, edited))
     else:
         print(_said(repository, equipment, limits, runs, log, edited))
+        if runs[-1].crash:
+            for said in advice(runs[-1], settings, ratchet, equipment.sandbox.confines, of_commit=False):
+                print(output.line(said))
     return 0 if runs[-1].crash is None else 1
 
 

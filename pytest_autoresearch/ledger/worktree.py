@@ -111,12 +111,15 @@ class Worktree:
         self._restore()
         self._forget()
         _empty(self.top)
+        (self.top / ".git").unlink()
+        self.top.rmdir()  # an old folder may have extended attributes
+        self._restore()
         self._open()
         # Not `reset --hard`, which would move a branch if HEAD was attached to one.
         self.git(*_EXACT, "checkout", "--quiet", "--force", "--detach", commit)
         for folder in (self.out, self.cache):
             _empty(folder)
-            folder.rmdir()  # an old folder may have extended attributes
+            folder.rmdir()
             folder.mkdir(mode=0o700)
 
     def show(self, root: Path, names: Iterable[str]) -> None:

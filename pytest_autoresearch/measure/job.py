@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pytest_autoresearch.core.run import Limits
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.runners.base import Job
+from pytest_autoresearch.runners.environment import named
 from pytest_autoresearch.settings import Settings
 
 
@@ -32,11 +34,14 @@ def make_job(
         variables: Variables for training, added to the harness's own.
     """
     clocked = harness.score is not None  # without a clock no cache can be kept, and the user's own cache is better
+    asked = named(os.environ, settings.environment)
     return Job(
         command=settings.command, folder=tree.folder, out=tree.out, log=log, seed=seed, lane=lane, limits=limits,
         metric_name=settings.metric, score=harness.score, score_folder=settings.root,
-        environment={**harness.environment, **variables}, rows=harness.training_rows,
+        environment={**asked, **harness.environment, **variables}, rows=harness.training_rows,
         score_environment=score_environment or {}, readable=(tree.top, *settings.readable_paths),
+        # A scorer reads the tree after training; what training has written there must not count as the commit's.
+        tree=None if clocked else tree.top,
         covered=harness.hidden, trusted=tuple(settings.root / path for path in settings.frozen),
         module_folders=tuple(tree.folder / name for name in harness.module_folders),
         cache=tree.cache if clocked else None, keep_cache=keep_cache if clocked else None,

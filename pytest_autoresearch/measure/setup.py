@@ -12,7 +12,7 @@ from pytest_autoresearch.hardware.gpu import Gpu, visible
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.harness import Harness, describe
 from pytest_autoresearch.measure.module_folders import module_folders
-from pytest_autoresearch.runners.environment import passed
+from pytest_autoresearch.runners.environment import named, passed
 from pytest_autoresearch.runners.launch import Launch, find_launch
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.sandboxes.base import View
@@ -52,12 +52,12 @@ def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
     """
     launch = find_launch(settings.command, settings.root, ratchet.committed())
     harness, gpu = _harness(settings, launch)
-    training = {**passed(os.environ), **launch.environment, **harness.environment}
-    folders = module_folders(settings, launch.command, ratchet.committed(), training)
+    training = {**passed(os.environ), **launch.environment, **named(os.environ, settings.environment)}
+    folders = module_folders(settings, launch.command, ratchet.committed(), {**training, **harness.environment})
     harness = replace(harness, module_folders=folders)
     view = View(
         folder=settings.root,
-        environment={**passed(os.environ), **launch.environment},
+        environment=training,
         readable=(*settings.readable_paths, *launch.readable),
         links=launch.links,
         covered=harness.hidden,

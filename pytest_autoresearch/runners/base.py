@@ -32,6 +32,8 @@ class Job:
         module_folders: Folders that come first on Python's search path in training and in the scorer's model server.
         covered: Paths inside `readable` that are hidden: validation text.
         rows: The file of training rows. Training receives it when its clock starts; None if training has data already.
+        tree: The candidate's whole tree, which contains `folder`, if training may write to it: each run has a new one.
+            None if training may only read it.
         cache: A compile cache for this run alone; None for the sandbox's own, or the user's.
         keep_cache: Where `cache` is copied when the clock starts, before training has seen data; None for no copy.
     """
@@ -53,6 +55,7 @@ class Job:
     covered: tuple[Path, ...] = ()
     trusted: tuple[Path, ...] = ()
     rows: Path | None = None
+    tree: Path | None = None
     cache: Path | None = None
     keep_cache: Path | None = None
 

@@ -19,9 +19,11 @@ ALLOWED = (
     # The same Python and packages, the compiler that torch.compile calls, and shared libraries.
     *("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "CC", "CXX", "LD_LIBRARY_PATH"),
     # Devices and numeric libraries.
-    *("CUDA_*", "NVIDIA_*", "PYTORCH_*", "TORCH*", "TRITON_*", "NCCL_*", "OMP_*", "MKL_*", "OPENBLAS_*"),
+    *("CUDA_*", "CUBLAS_*", "CUDNN_*", "NVIDIA_*", "HIP_*", "HSA_*", "ROCR_*", "MIOPEN_*"),
+    *("PYTORCH_*", "TORCH*", "TRITON_*", "NCCL_*", "GLOO_*", "JAX_*", "XLA_*", "TF_*"),
+    *("OMP_*", "MKL_*", "OPENBLAS_*", "NUMBA_*", "NUMEXPR_*"),
     # Tokenizers and data sets.
-    *("HF_HOME", "HF_ENDPOINT"),
+    *("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
     # After a job, a CI runner ends every process that has this variable.
     "RUNNER_TRACKING_ID",
     "AUTORESEARCH_*",
@@ -52,14 +54,29 @@ OWN = (
 
 def passes(name: str) -> bool:
     """Whether a candidate may see a variable of this process. A name that looks like a secret is never passed."""
-    if name in OWN or any(fnmatchcase(name.upper(), pattern) for pattern in SECRET):
+    if name in OWN or _is_secret(name):
         return False
     return any(fnmatchcase(name, pattern) for pattern in ALLOWED)
+
+
+def _is_secret(name: str) -> bool:
+    return any(fnmatchcase(name.upper(), pattern) for pattern in SECRET)
 
 
 def passed(ours: Mapping[str, str]) -> dict[str, str]:
     """The variables of `ours` that a candidate may see."""
     return {name: value for name, value in ours.items() if passes(name)}
+
+
+def named(ours: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """The variables of `ours` with these names, globs allowed. A glob names no variable that looks like a secret."""
+    given = tuple(names)
+    return {
+        name: value
+        for name, value in ours.items()
+        if name not in OWN
+        and (name in given or (not _is_secret(name) and any(fnmatchcase(name, pattern) for pattern in given)))
+    }
 
 
 def environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:

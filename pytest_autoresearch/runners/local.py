@@ -37,7 +37,7 @@ from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
 
 GROUP_SHARE, GROUP_MB = 1.1, 64  # the kernel kills at the memory limit * GROUP_SHARE + GROUP_MB
-OUT_LIMIT_MB = 16 * 1024  # for AUTORESEARCH_OUT: far more than a model of any profile
+OUT_LIMIT_MB = 16 * 1024  # for AUTORESEARCH_OUT, and for the tree: far more than a model of any profile
 CACHE_FILES = 50_000  # a compiler may try many kernels
 PROCESS_LIMIT = 1000  # data loaders and compile workers for eight devices need far fewer
 
@@ -87,8 +87,10 @@ class LocalRunner:
                 else OnDevice(self._gpu, limit_mb, sandboxed=inside)
             )
             disk = [Written(job.out, OUT_LIMIT_MB)]
-            if job.cache:  # twice the size, because the copied cache counts too
-                disk.append(Written(job.cache, 2 * compile_cache.MOST_MB, CACHE_FILES, every_seconds=5.0))
+            if job.cache:
+                disk.append(Written(job.cache, compile_cache.MOST_MB, CACHE_FILES, every_seconds=5.0))
+            if job.tree:
+                disk.append(Written(job.tree, OUT_LIMIT_MB, every_seconds=1.0))
             try:
                 tree = self._start(launch.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
@@ -179,10 +181,11 @@ class LocalRunner:
             folder=job.folder,
             environment=training_environment(os.environ, started, clock.child_fd)
             | (compile_cache.variables(job.cache) if job.cache else {}),
-            readable=(job.folder, *job.readable, *launch.readable),
+            # git's link in the tree stays as it is, because the user's git would follow another.
+            readable=(job.folder, *((job.tree / ".git",) if job.tree else ()), *job.readable, *launch.readable),
             links=launch.links,
             covered=job.covered,
-            writable=(job.out, *((job.cache,) if job.cache else ())),
+            writable=(job.out, *((job.cache,) if job.cache else ()), *((job.tree, job.folder) if job.tree else ())),
             allowance=self._allowance(job.limits),
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
         )

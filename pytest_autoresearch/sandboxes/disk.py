@@ -15,13 +15,14 @@ from pathlib import Path
 _MIB = 1024 * 1024
 _BLOCK_BYTES = 512  # the unit of st_blocks on every file system
 MOST_FILES = 10_000  # so that a measurement is fast
+_MOST_BEFORE = 1_000_000
 
 
 class Written:
     """The files of one folder, including deleted files that are still open.
 
     Args:
-        folder: An empty folder. Other programs may use its file system too.
+        folder: A folder; what it contains now does not count. Other programs may use its file system too.
         limit_mb: The most that the run may write, in MiB.
         most_files: The most files and folders.
         every_seconds: The least time between two measurements; measuring many files is slow.
@@ -33,6 +34,8 @@ class Written:
         self._most_files = most_files
         self._every_seconds = every_seconds
         self._look_at = 0.0
+        before = _files_below(folder, _MOST_BEFORE)
+        self._files_before, self._bytes_before = len(before), sum(before.values())
         self._free_mb = self._free()
 
     def over(self, pids: Iterable[int]) -> str:
@@ -45,12 +48,13 @@ class Written:
         if now < self._look_at:
             return ""
         self._look_at = now + self._every_seconds
-        held = _files_below(self._folder, self._most_files)
-        if len(held) > self._most_files:
+        most = self._files_before + self._most_files
+        held = _files_below(self._folder, most)
+        if len(held) > most:
             return f"left more than {self._most_files:,} files in its folder"
         if self._free_mb - self._free() > self._limit_mb:  # rare, so looking at every open file is affordable
             held |= _deleted(pids, self._folder.stat().st_dev)
-        size_mb = sum(held.values()) / _MIB
+        size_mb = (sum(held.values()) - self._bytes_before) / _MIB
         if size_mb <= self._limit_mb:
             return ""
         return f"wrote {size_mb:,.0f} MiB into its folder; the limit is {self._limit_mb:,.0f} MiB"

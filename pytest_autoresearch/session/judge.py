@@ -127,7 +127,8 @@ class Judge:
             # Without a baseline there is no campaign: nothing is recorded, and the next session measures it again.
             self._campaign.forget(BASELINE)
             slot.verdict = ruling
-            self._outcome.baseline_crashed = ruling.status is Status.CRASH
+            if ruling.status is Status.CRASH:
+                self._outcome.crashed_baseline = experiment.last_run
             self._break(item, report, f"the baseline did not pass: {ruling}", infrastructure=False)
             return
         self.recording = True  # a second signal must not tear this apart

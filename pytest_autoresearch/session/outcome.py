@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from pytest_autoresearch.core.run import Run
+
 
 @dataclass(slots=True, eq=False)
 class Outcome:
@@ -16,7 +18,7 @@ class Outcome:
         broken: The report that stops the campaign; nothing is recorded of its experiment. A rule raised something else
             than an assertion, git or a proposer failed, or the baseline did not pass.
         reason: Why the campaign stops, in a sentence.
-        baseline_crashed: Whether it stops because the baseline has no metric.
+        crashed_baseline: The last run of the baseline, if it stops because that has no metric.
         infrastructure: Whether it stops because git or a proposer failed.
         teardown_errors: How many fixtures failed after their verdict.
         kept: How many experiments were kept, the baseline not counted.
@@ -25,7 +27,7 @@ class Outcome:
 
     broken: pytest.TestReport | None = None
     reason: str = ""
-    baseline_crashed: bool = False
+    crashed_baseline: Run | None = None
     infrastructure: bool = False
     teardown_errors: int = 0
     kept: int = 0

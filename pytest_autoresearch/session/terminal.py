@@ -16,6 +16,7 @@ import pytest
 from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.measure.advice import advice
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.line import json_line, verdict_line
 
@@ -159,11 +160,7 @@ class Terminal:
             out.write_line(outcome.broken.longreprtext)
             out.write_line(outcome.reason, red=True)
             out.write_line("this experiment was not recorded: fix this and rerun the same command")
-            if outcome.baseline_crashed and campaign.setting.confined:
-                out.write_line(
-                    "training ran in a sandbox: list the other files that it needs in autoresearch_readable; rerun "
-                    "with --autoresearch-sandbox off to see whether the sandbox is the reason (docs/trust.md)"
-                )
+            self._advise(out)
         out.section(f"autoresearch {campaign.ratchet.tag}", bold=True)
         for line in summary.summary_lines(
             campaign.ledger.records,
@@ -178,6 +175,14 @@ class Terminal:
         for notice in campaign.ledger.notices:
             out.write_line(f"note: {notice}", yellow=True)
 
+    def _advise(self, out: pytest.TerminalReporter) -> None:
+        """Print what to type if the baseline crashed for a usual reason."""
+        campaign, run = self._campaign, self._outcome.crashed_baseline
+        if run is not None:
+            confined = bool(campaign.setting.confined)
+            for said in advice(run, campaign.settings, campaign.ratchet, confined, of_commit=True):
+                out.write_line(one_line(said), yellow=True)
+
     def _end_tersely(self, out: pytest.TerminalReporter) -> None:
         """Print only what the lines of the experiments do not contain."""
         campaign, outcome = self._campaign, self._outcome
@@ -185,6 +190,7 @@ class Terminal:
             for said in outcome.broken.longreprtext.splitlines()[-_LAST_LINES:]:
                 out.write_line(said)
             out.write_line(f"the campaign stopped: {outcome.reason}", red=True)
+            self._advise(out)
         if not self._announced - {BASELINE}:
             if campaign.why_over:
                 out.write_line(f"ended: {campaign.why_over}")
