@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
 from pytest_autoresearch.ledger import objects
 from pytest_autoresearch.ledger.campaign_lock import Presence
+from pytest_autoresearch.ledger.elsewhere import Elsewhere, find_elsewhere
 from pytest_autoresearch.ledger.git import DIFF, Git
 from pytest_autoresearch.ledger.objects import Entry
 from pytest_autoresearch.ledger.worktree import Worktree
@@ -76,6 +78,11 @@ class Ratchet:
         known = re.fullmatch(r"(.+) <(.*)> \d+ [+-]\d+", ident or "")
         self.name, self.email = (known[1], known[2]) if known else (_NAME, _EMAIL)
         self.git.identify(self.name, self.email)
+
+    @cached_property
+    def elsewhere(self) -> Elsewhere:
+        """What the commit that is checked out names but does not contain."""
+        return find_elsewhere(self.git, self.top, self.start)
 
     # ------------------------------------------------------------------------------------ reading, at any time
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.ledger import objects
+from pytest_autoresearch.ledger.elsewhere import is_pointer
 from pytest_autoresearch.ledger.git import DIFF, Git
 
 _MOST_BYTES = 16 * 2**20  # larger changed files are not given to git
@@ -34,6 +35,7 @@ class Worktree:
         folder: The folder that corresponds to pytest's root in the user's checkout; training starts here.
         out: The folder for training's output, beside the worktree.
         cache: The folder for compile caches, beside the worktree.
+        lent: The files and folders of the user's checkout that `show` has put in place of what git keeps elsewhere.
     """
 
     def __init__(self, repository: Git, top: Path, prefix: Path, lock: int) -> None:
@@ -43,6 +45,7 @@ class Worktree:
         self.folder = top / prefix
         self.out = top.with_name(f"{top.name}-out")
         self.cache = top.with_name(f"{top.name}-cache")
+        self.lent: tuple[Path, ...] = ()
         self.git = repository.at(top, raw=True)
         self._git_folder = top / ".git"
 
@@ -114,6 +117,7 @@ class Worktree:
         (self.top / ".git").unlink()
         self.top.rmdir()  # an old folder may have extended attributes
         self._restore()
+        self.lent = ()
         self._open()
         # Not `reset --hard`, which would move a branch if HEAD was attached to one.
         self.git(*_EXACT, "checkout", "--quiet", "--force", "--detach", commit)
@@ -122,12 +126,14 @@ class Worktree:
             folder.rmdir()
             folder.mkdir(mode=0o700)
 
-    def show(self, root: Path, names: Iterable[str]) -> None:
-        """Link untracked files and folders that training needs into the tree.
+    def show(self, root: Path, names: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
+        """Link files and folders of the user's checkout that training needs into the tree.
 
         Args:
-            root: Pytest's root in the user's checkout.
-            names: Paths relative to `root`; missing and absolute ones are skipped.
+            root: Pytest's root in the checkout.
+            names: Untracked ones, relative to `root`; missing and absolute ones are skipped.
+            elsewhere: Those that the commit only names, relative to the checkout's top; see `Elsewhere`. They become
+                `lent`. A candidate's own file in such a place stays.
         """
         for name in names:
             path = Path(name).expanduser()
@@ -136,6 +142,17 @@ class Worktree:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 if not link.exists():
                     link.symlink_to(root / path)
+        top = root.parents[len(inside) - 1] if (inside := self.folder.relative_to(self.top).parts) else root
+        for name in elsewhere:
+            place = self.top / name
+            if is_pointer(place):
+                place.unlink()
+            elif place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+                place.rmdir()
+            else:
+                continue
+            place.symlink_to(top / name)
+            self.lent += (top / name,)
 
     def _forget(self) -> None:
         """Remove the index and git's locks. This process holds the lane, so a lock was left by a killed git."""

@@ -79,7 +79,7 @@ def measure(
 
     def run(variables: Mapping[str, str]) -> Run:
         tree.reset(commit)
-        tree.show(settings.root, settings.readable)
+        tree.show(settings.root, settings.readable, ratchet.elsewhere.present)
         # No probe and no compile cache: the program is the user's own, and nothing of the run is kept.
         job = make_job(settings, equipment.harness, tree, variables, log=log, seed=seed, lane=0, limits=limits)
         made = runner.run(job, note)

@@ -39,6 +39,9 @@ def advice(run: Run, settings: Settings, ratchet: Ratchet, confined: bool, of_co
     found = [*_reasons(run.log, settings, ratchet, confined)]
     if of_commit:
         found += _uncommitted(run.log, settings, ratchet)
+    if not found:
+        missing = list(ratchet.elsewhere.missing.items())[:_MOST_NAMED]
+        found = [f"the content of {path} is not in this checkout: type `{command}`" for path, command in missing]
     return list(dict.fromkeys(found))
 
 

@@ -213,7 +213,7 @@ class RunMaker:
     def _job(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Job:
         settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
         tree.reset(order.commit)
-        tree.show(settings.root, settings.readable)
+        tree.show(settings.root, settings.readable, self._ratchet.elsewhere.present)
         head = self._ledger.incumbent
         # A later run of the baseline is not calibrated again, and has no recorded baseline that could limit it.
         scored = any(run.metric is not None for run in order.before)
