@@ -10,7 +10,6 @@ import pytest
 from repo import CONFIG, Repo
 
 from pytest_autoresearch.measure import conditions
-from pytest_autoresearch.measure.harness import Harness
 
 
 def refused(repo: Repo) -> str:
@@ -105,8 +104,8 @@ def test_a_record_holds_the_conditions(begun: Repo) -> None:
 
 
 def test_a_secret_is_not_recorded() -> None:
-    harness = Harness(environment={"MY_TOKEN": "hush", "PLAIN": "said", "ODD": "a\nb"})
-    assert conditions.variables({}, harness) == {"MY_TOKEN": "set", "ODD": "set", "PLAIN": "said"}
+    training = {"MY_TOKEN": "hush", "PLAIN": "said", "ODD": "a\nb"}
+    assert conditions.variables(training) == {"MY_TOKEN": "set", "ODD": "set", "PLAIN": "said"}
 
 
 def test_a_campaign_of_an_earlier_version_goes_on(begun: Repo) -> None:

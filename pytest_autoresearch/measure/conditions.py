@@ -16,9 +16,8 @@ from pathlib import Path
 from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.experiment import Setting
 from pytest_autoresearch.ledger.ratchet import Ratchet
-from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.setup import Equipment
-from pytest_autoresearch.runners.environment import SECRET, passed
+from pytest_autoresearch.runners.environment import SECRET
 from pytest_autoresearch.settings import Settings
 
 # Variables that say where something is and who runs it. Two machines may differ in them.
@@ -26,6 +25,7 @@ _WHERE = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
     *("VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "CC", "CXX", "HF_HOME", "HF_ENDPOINT", "RUNNER_TRACKING_ID"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "NVIDIA_*"),
+    *("UV_*", "PIXI_*"),  # how launchers use the environment that is there
     *("AUTORESEARCH_CACHE", "AUTORESEARCH_DATA", "AUTORESEARCH_PROFILE"),  # data and profile are conditions themselves
 )
 _LONGEST = 200  # characters of a recorded value
@@ -46,7 +46,7 @@ def setting_of(settings: Settings, ratchet: Ratchet, equipment: Equipment) -> Se
         data_hash=harness.data_hash,
         sandbox=equipment.sandbox.words,
         command=shlex.join(settings.command),
-        environment=variables(os.environ, harness),
+        environment=variables(equipment.variables),
         readable={name: fingerprint(path) for name in settings.readable if (path := _at(settings, name)).exists()},
         python=platform.python_version(),
         packages=_digest(sorted(packages(sys.path))),
@@ -54,13 +54,12 @@ def setting_of(settings: Settings, ratchet: Ratchet, equipment: Equipment) -> Se
     )
 
 
-def variables(ours: Mapping[str, str], harness: Harness) -> dict[str, str]:
-    """The variables of training that can change a result. A secret's value is not recorded."""
-    found = {**passed(ours), **harness.environment}
-    chosen = {name: value for name, value in found.items() if not _matches(name, _WHERE)}
+def variables(training: Mapping[str, str]) -> dict[str, str]:
+    """Those of training's variables that can change a result. A secret's value is not recorded."""
     return {
         name: "set" if _matches(name.upper(), SECRET) or not value.isprintable() else value[:_LONGEST]
-        for name, value in sorted(chosen.items())
+        for name, value in sorted(training.items())
+        if not _matches(name, _WHERE)
     }
 
 

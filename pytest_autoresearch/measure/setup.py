@@ -6,6 +6,7 @@ Sessions and the commands that measure outside of a session use the same equipme
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pytest_autoresearch.hardware.gpu import Gpu, visible
@@ -31,6 +32,7 @@ class Equipment:
         sandbox: The sandbox for training.
         command: The configured training command.
         launch: How it is started.
+        variables: The variables of training that are the same in every run.
     """
 
     harness: Harness
@@ -38,6 +40,7 @@ class Equipment:
     sandbox: Sandbox
     command: tuple[str, ...]
     launch: Launch
+    variables: Mapping[str, str]
 
     def runner(self) -> LocalRunner:
         """A new runner."""
@@ -64,7 +67,8 @@ def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
         devices=gpu_devices(gpu.uuid) if gpu else (),
     )
     hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
-    return Equipment(harness, gpu, find(settings.sandbox, view, hidden), settings.command, launch)
+    sandbox = find(settings.sandbox, view, hidden)
+    return Equipment(harness, gpu, sandbox, settings.command, launch, {**training, **harness.environment})
 
 
 def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Gpu | None]:
