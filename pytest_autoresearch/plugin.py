@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_autoresearch.settings import FLAGS, INI_KEYS, OPTIONS
+from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
 if TYPE_CHECKING:
     from pytest_autoresearch.session.measured import Measured
@@ -42,14 +42,13 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
     known = early_config.known_args_namespace
-    typed = {word.partition("=")[0] for word in args}
-    misspelt = any(word.startswith("--auto") for word in typed - FLAGS)
-    if not (known.autoresearch or known.help or misspelt or "--max" in typed):
+    ours = any(word.startswith("--auto") or word.partition("=")[0] == "--max" for word in args)
+    if not (known.autoresearch or known.help or ours):
         return (yield)
     from pytest_autoresearch.session import arguments
 
     if known.autoresearch:
-        arguments.prepare(early_config, args)
+        arguments.prepare(early_config, parser, args)
     result = yield
     arguments.complete(early_config, parser, args)
     return result

@@ -168,6 +168,7 @@ INI_KEYS = (
         "environment variables for agents, globs allowed, beside those that known agents need (none)",
     ),
 )
+KEYS = frozenset((*(option.key for option in OPTIONS if not option.hidden), *(key.key for key in INI_KEYS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,15 +326,19 @@ def _check_keys(config_file: Path | None, getini: Callable[[str], Any]) -> None:
     """Raise UserError for a misspelt ini key; pytest only warns about it, at the end of the session."""
     from pytest_autoresearch.core.config_file import keys
     from pytest_autoresearch.core.errors import UserError
-    from pytest_autoresearch.core.text import nearest
+    from pytest_autoresearch.core.text import nearest_setting
 
     if config_file is None:
         return
-    known = [*(option.key for option in OPTIONS if not option.hidden), *(key.key for key in INI_KEYS)]
-    for key in sorted(keys(config_file)):
-        meant = nearest(key, known)
-        if key.startswith("auto") and meant not in (key, None) and not _is_known(key, getini):
+    names = [key.removeprefix("autoresearch_").replace("_", "-") for key in KEYS]
+    for key in sorted(keys(config_file) - KEYS):
+        if not key.startswith("auto") or _is_known(key, getini):
+            continue
+        if meant := nearest_setting(key, names):
+            meant = f"autoresearch_{meant.replace('-', '_')}"
             raise UserError(f"{config_file.name}: there is no ini key {key}: did you mean {meant}?")
+        if key.startswith("autoresearch_"):
+            raise UserError(f"{config_file.name}: there is no ini key {key}: `pytest --help` lists all")
 
 
 def _is_known(key: str, getini: Callable[[str], Any]) -> bool:

@@ -116,6 +116,12 @@ ARGUMENTS = {
     "nor a number of confirmations (1 or more)",
     "--autoresearch-propser queue": "there is no option --autoresearch-propser: did you mean "
     "--autoresearch-proposer?",
+    "--autoresearch-budegt 5": "there is no option --autoresearch-budegt: did you mean --autoresearch-budget?",
+    "--autoresearch-tags x": "there is no option --autoresearch-tags: did you mean --autoresearch-tag?",
+    "--autorsearch-hours 5": "there is no option --autorsearch-hours: did you mean --autoresearch-hours?",
+    "--budget 5": "there is no option --budget: did you mean --autoresearch-budget?",
+    "--autoresearch-colour 5": "unrecognized arguments: --autoresearch-colour",
+    "--mx 5": "unrecognized arguments: --mx",
     "--autoresearch_total=3": "there is no option --autoresearch_total: did you mean --autoresearch-total?",
     "-n 4": "--autoresearch cannot be combined with -n: experiments run on their own lanes, not on xdist's workers: "
     "leave it out",
@@ -132,6 +138,13 @@ ARGUMENTS = {
     "after it: leave it out",
     "--pdb": "--autoresearch cannot be combined with --pdb: a campaign runs unattended: leave it out",
     "--trace": "--autoresearch cannot be combined with --trace: a campaign runs unattended: leave it out",
+    "--junitxml=report.html": "--junitxml and the page of the session would both write report.html: give --junitxml "
+    "another file name",
+    "--log-file=./results.tsv": "--log-file and the table of experiments would both write ./results.tsv: give "
+    "--log-file another file name",
+    "--junitxml=a --log-file=a": "--log-file and --junitxml would both write a: give --log-file another file name",
+    "--log-file=results.xml": "--log-file and --junitxml would both write results.xml: give --log-file another file "
+    "name",
     "train.py": "--autoresearch runs only the rules in experiments/: leave out train.py",
     "tests": "--autoresearch runs only the rules in experiments/: leave out tests",
     "tests/test_ordinary.py": "--autoresearch runs only the rules in experiments/: "
@@ -163,6 +176,37 @@ def test_a_part_of_several_tests(repo: Repo) -> None:
     assert said.startswith("experiment 0000: only 1 of its 2 tests are selected, but they decide together: select")
 
 
+CONFIGURED = {
+    "-n 4": ("-n: experiments run on their own lanes, not on xdist's workers", "-n 0"),
+    "--reruns 2": ("--reruns: an experiment is judged once", "--reruns 0"),
+    "--lf": ("--lf: a number is never used twice, so there is nothing to rerun", ""),
+    "--ff": ("--ff: a number is never used twice, so there is nothing to run first", ""),
+    "--sw": ("--sw: a discard is a result, and the next number continues after it", ""),
+    "--pdb": ("--pdb: a campaign runs unattended", ""),
+}
+
+
+@pytest.mark.parametrize("given", CONFIGURED)
+def test_an_excluded_option_in_the_configuration(repo: Repo, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is right for ordinary tests, so the sentence says what to type beside it."""
+    why, undo = CONFIGURED[given]
+    said = f"--autoresearch cannot be combined with {why}: "
+    ini(repo, f"addopts = {given}")
+    place = "addopts in pytest.ini"
+    more = (
+        f"{place} has it, so type `{undo}` as well"
+        if undo
+        else f"take it out of {place}, or type `-o addopts=` as well"
+    )
+    assert mistake(repo) == said + more
+    undone = repo.arguments("--collect-only", *shlex.split(undo or "-o addopts="))
+    assert repo.pytester.runpytest_inprocess(*undone).ret == 0
+    assert mistake(repo, *shlex.split(given)) == f"{said}leave it out"  # typed as well
+    monkeypatch.setenv("PYTEST_ADDOPTS", given)
+    more = f"PYTEST_ADDOPTS has it, so type `{undo}` as well" if undo else "take it out of PYTEST_ADDOPTS"
+    assert mistake(repo) == said + more
+
+
 # -------------------------------------------------------------------------------------------------------- settings
 
 SETTINGS = {
@@ -172,6 +216,9 @@ SETTINGS = {
     "autoresearch_exit = zero": "autoresearch_exit = zero: choose session, progress or strict",
     "autoresearch_comand = python train.py": "pytest.ini: there is no ini key autoresearch_comand: did you mean "
     "autoresearch_command?",
+    "autoresearch_budegt = 5": "pytest.ini: there is no ini key autoresearch_budegt: did you mean autoresearch_budget?",
+    "autoreserch_max = 5": "pytest.ini: there is no ini key autoreserch_max: did you mean autoresearch_max?",
+    "autoresearch_colour = 5": "pytest.ini: there is no ini key autoresearch_colour: `pytest --help` lists all",
     "autoresearch_proposer = claude": "autoresearch_proposer = claude: choose auto, anthropic, command:COMMAND, "
     "queue, commits:A..B, checkout or search",
     "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "

@@ -13,6 +13,8 @@ from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
 OURS = [
     "pytest_autoresearch",
+    "pytest_autoresearch.core",
+    "pytest_autoresearch.core.option_values",
     "pytest_autoresearch.hookspecs",
     "pytest_autoresearch.plugin",
     "pytest_autoresearch.settings",
@@ -141,6 +143,27 @@ def test_a_misspelt_option_is_met_with_the_nearest_name_while_off_too(pytester: 
         assert [line for line in result.errlines if line] == [
             f"ERROR: there is no option {wrong}: did you mean {meant}?"
         ]
+
+
+@pytest.mark.parametrize("given", ["--autoresearch-max 3", "--autoresearch-budget=5", "--max 3", "--max=3"])
+def test_an_option_of_ours_without_autoresearch_is_not_silent(pytester: pytest.Pytester, given: str) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest_subprocess(*given.split())
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    flag = given.replace("=", " ").split()[0]
+    assert [line for line in result.errlines if line] == [
+        f"ERROR: {flag} does nothing without --autoresearch: add --autoresearch, or leave it out"
+    ]
+    assert pytester.runpytest_subprocess(*given.split(), "--version").ret == 0
+
+
+def test_options_of_ours_in_the_configuration_leave_ordinary_tests_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]\naddopts = --autoresearch-max 3\nautoresearch_budget = 5\n")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--max 5")
+    pytester.makepyfile("def test_it(): pass")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 def test_only_the_keys_of_pytests_own_table_are_ini_keys(repo: Repo) -> None:

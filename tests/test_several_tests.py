@@ -221,18 +221,6 @@ def test_fixtures_marks_and_conftest_wrappers_of_the_user_work(repo: Repo) -> No
     assert "conftest says no" in repo.records()[2].verdict.message  # type: ignore[union-attr]
 
 
-@with_one_and_two_lanes
-@pytest.mark.parametrize("mark", ["skip(reason='closed')", "skipif(True, reason='closed')"])
-def test_a_skipped_rule_trains_nothing(repo: Repo, mark: str) -> None:
-    repo.rule(f"import pytest\n@pytest.mark.{mark}\ndef test_it(experiment): pass\n")
-    result = repo.run("--max", "2")
-    result.assert_outcomes(skipped=3)
-    assert repo.records() == []
-    result = repo.run("--max", "0")
-    result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["ended: a mark skips the rule"])
-
-
 def test_a_mark_that_cannot_be_evaluated_breaks_the_rule(repo: Repo) -> None:
     repo.rule("import pytest\n@pytest.mark.skipif('nonsense')\ndef test_it(experiment): pass\n")
     result = repo.run("--max", "2")

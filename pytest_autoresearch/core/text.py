@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-_LIKENESS = 0.85  # high, because all names share a long prefix
+_LIKENESS = 0.85
+_NAME_LIKENESS = 0.6  # of the short rest behind the prefix that all settings share
+_PREFIX = "autoresearch"
 
 
 def one_line(text: str) -> str:
@@ -12,8 +14,25 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, known: Iterable[str], likeness: float = _LIKENESS) -> str | None:
     """The known name that is most similar to a misspelt one, or None."""
     import difflib  # needed only after a mistake
 
-    return next(iter(difflib.get_close_matches(name, list(known), 1, _LIKENESS)), None)
+    return next(iter(difflib.get_close_matches(name, list(known), 1, likeness)), None)
+
+
+def nearest_setting(given: str, names: Collection[str]) -> str | None:
+    """The setting that a misspelt option or ini key means, without its prefix; None if it means none of ours.
+
+    Args:
+        given: Such as `--autoresearch-budegt`, `autoresearch_budegt` or `--budget`.
+        names: The names of settings, without prefix, with hyphens.
+    """
+    word = given.lstrip("-").replace("_", "-")
+    prefix, _, name = word.partition("-")
+    if word in names:
+        return word
+    if nearest(prefix, [_PREFIX]):
+        return nearest(name, names, _NAME_LIKENESS)
+    whole = nearest(word, [f"{_PREFIX}-{name}" for name in names])
+    return whole.removeprefix(f"{_PREFIX}-") if whole else None

@@ -1,34 +1,22 @@
-"""Adjusts the command line before pytest uses it: excluded options, misspelt options, and what is collected."""
+"""Adjusts the command line before pytest uses it: excluded and misspelt options, and what is collected."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from pytest_autoresearch.core.artifacts import rule_files
-from pytest_autoresearch.core.text import nearest
+from pytest_autoresearch.core.text import nearest, nearest_setting
+from pytest_autoresearch.session import other_plugins
 from pytest_autoresearch.session.slots import BUNDLED
 from pytest_autoresearch.settings import FLAGS, OPTIONS
 
-_REFUSED = {
-    "numprocesses": "-n: experiments run on their own lanes, not on xdist's workers: leave it out",
-    "tx": "--tx: experiments run on their own lanes, not on xdist's workers: leave it out",
-    "looponfail": "-f: a campaign continues by itself: leave it out",
-    "reruns": "--reruns: an experiment is judged once: leave it out",
-    "lf": "--lf: a number is never used twice, so there is nothing to rerun: leave it out",
-    "failedfirst": "--ff: a number is never used twice, so there is nothing to run first: leave it out",
-    "newfirst": "--nf: experiments run by number: leave it out",
-    "stepwise": "--sw: a discard is a result, and the next number continues after it: leave it out",
-    "usepdb": "--pdb: a campaign runs unattended: leave it out",
-    "trace": "--trace: a campaign runs unattended: leave it out",
-}
 
-
-def prepare(config: pytest.Config, args: list[str]) -> None:
+def prepare(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """Refuse excluded options, add our own folder and `results.xml`, and be quiet for an agent.
 
     This must happen early. Later, pytest has fallen back on `testpaths` and imported the conftests of ordinary tests,
@@ -38,9 +26,7 @@ def prepare(config: pytest.Config, args: list[str]) -> None:
         pytest.UsageError: An excluded option; one sentence says what to leave out.
     """
     known = config.known_args_namespace
-    for name, sentence in _REFUSED.items():
-        if getattr(known, name, None):
-            raise pytest.UsageError(f"--autoresearch cannot be combined with {sentence}")
+    other_plugins.check_options(config, parser)
     looking = known.collectonly or known.setuponly or known.setupplan
     if getattr(known, "xmlpath", "") is None and not looking:  # --collect-only must not replace the last session's file
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
@@ -61,27 +47,39 @@ def complete(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> N
     """Check the whole command line after every plugin and conftest has added its options.
 
     Raises:
-        pytest.UsageError: An option is misspelt or another plugin's, or a path leads to other tests.
+        pytest.UsageError: An option is misspelt, another plugin's or of no use, a path leads to other tests, or two
+            outputs would be one file.
     """
-    _add_max(parser, {word.partition("=")[0] for word in args}, config.known_args_namespace)
+    flags = _add_max(parser, args, config.known_args_namespace)
     namespace, unknown = parser.parse_known_and_unknown_args(args)
-    for word in unknown:
-        flag = word.partition("=")[0]
-        if meant := nearest(flag, FLAGS - {"--autoresearch"}) or nearest(flag, ["--autoresearch"]):
+    strangers = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    for flag in strangers:
+        if meant := _meant(flag, namespace.autoresearch):
             raise pytest.UsageError(f"there is no option {flag}: did you mean {meant}?")
     if not namespace.autoresearch:
+        typed = (str(word).partition("=")[0] for word in config.invocation_params.args)
+        idle = next((flag for flag in typed if flag in flags), None)
+        if idle and not (namespace.help or namespace.version):
+            raise pytest.UsageError(f"{idle} does nothing without --autoresearch: add --autoresearch, or leave it out")
         return
-    paths = [*namespace.file_or_dir, *(word for word in unknown if not word.startswith("-"))]  # the latter: pytest 8
+    if strangers:
+        return  # pytest names them; the next word may be the value of one
+    paths = [*namespace.file_or_dir, *unknown]  # the latter: pytest 8
     own = _experiments(config)
     for path in paths:
         if not _is_ours(path, config.rootpath, own):
             raise pytest.UsageError(f"--autoresearch runs only the rules in {own.name}/: leave out {path}")
+    other_plugins.check_outputs(config.rootpath, namespace)
     if not paths:
         args.append(str(_collected(config)))
 
 
-def _add_max(parser: pytest.Parser, typed: Container[str], known: argparse.Namespace) -> None:
-    """Add `--max`, unless a conftest or another plugin has added an option of that name."""
+def _add_max(parser: pytest.Parser, args: Iterable[str], known: argparse.Namespace) -> frozenset[str]:
+    """Add `--max`, unless a conftest or another plugin has added an option of that name.
+
+    Returns:
+        The flags of ours that need --autoresearch.
+    """
     maximum = next(option for option in OPTIONS if option.name == "max")
     try:
         free = "--max" in parser.parse_known_and_unknown_args(["--max"])[1]
@@ -89,10 +87,23 @@ def _add_max(parser: pytest.Parser, typed: Container[str], known: argparse.Names
         free = False
     if free:
         maximum.add(parser, "--max", f"the same as {maximum.flag}")
-    elif known.autoresearch and "--max" in typed and known.autoresearch_max is None:
+        return FLAGS | {"--max"}
+    typed = any(word.partition("=")[0] == "--max" for word in args)
+    if known.autoresearch and typed and known.autoresearch_max is None:
         raise pytest.UsageError(
             f"--max is an option of this repository's conftest.py or of another plugin: type {maximum.flag} N"
         )
+    return FLAGS
+
+
+def _meant(flag: str, on: bool) -> str | None:
+    """The option of ours that an unknown option means; without --autoresearch, only one of a similar prefix."""
+    if not (on or flag.startswith("--auto")):
+        return None
+    if not flag.startswith("--autoresearch-") and nearest(flag, ["--autoresearch"]):
+        return "--autoresearch"
+    name = nearest_setting(flag, [option.name for option in OPTIONS])
+    return f"--autoresearch-{name}" if name else None
 
 
 def _experiments(config: pytest.Config) -> Path:

@@ -28,6 +28,7 @@ from pytest_autoresearch.session.junit import Junit
 from pytest_autoresearch.session.live import Live
 from pytest_autoresearch.session.loop import Loop
 from pytest_autoresearch.session.main_thread import MainThread, UserHooks
+from pytest_autoresearch.session.other_plugins import switch_off
 from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import Slots
 from pytest_autoresearch.session.terminal import Terminal
@@ -36,7 +37,6 @@ from pytest_autoresearch.settings import Settings, read
 
 _CONTINUED_SECONDS = 12 * 3600
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_NUMBERS_RECUR = ("lfplugin", "nfplugin", "stepwiseplugin", "lfplugin-collwrapper")
 
 
 def begin(config: pytest.Config) -> None:
@@ -57,9 +57,7 @@ def _begin(config: pytest.Config) -> None:
     from_checkout = settings.proposer == "checkout"
     ratchet.choose(current(ratchet, settings.tag, _CONTINUED_SECONDS) or _today(), may_be_here=from_checkout)
     check_files(settings, ratchet)
-    for name in _NUMBERS_RECUR:
-        if (plugin := config.pluginmanager.get_plugin(name)) is not None:
-            config.pluginmanager.unregister(plugin)
+    switch_off(config)
     records = ratchet.records()
     looking = ("collectonly", "setuponly", "setupplan", "help", "version", "markers")
     if any(getattr(config.option, name, None) for name in looking):

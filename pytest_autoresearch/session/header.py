@@ -11,6 +11,7 @@ from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.core import conditions
 from pytest_autoresearch.measure.conditions import package_changes
 from pytest_autoresearch.reports import summary
+from pytest_autoresearch.session.other_plugins import first_failure
 from pytest_autoresearch.session.slots import BUNDLED
 from pytest_autoresearch.session.timeouts import timeout_of
 from pytest_autoresearch.settings import Settings
@@ -42,7 +43,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         + ("; a proposal runs with your own rights" if not campaign.setting.confined else ""),
         f"  best:     {summary.best_line(campaign.ledger.records)}",
         *_others(campaign),
-        *_notes(campaign),
+        *_notes(config, campaign),
         *_changes(campaign),
     ]
 
@@ -57,10 +58,12 @@ def _others(campaign: Campaign) -> list[str]:
     ]
 
 
-def _notes(campaign: Campaign) -> list[str]:
-    """What the session ignores in the user's checkout."""
+def _notes(config: pytest.Config, campaign: Campaign) -> list[str]:
+    """What ends the session early, and what it ignores in the user's checkout."""
     settings, ratchet, first = campaign.settings, campaign.ratchet, campaign.ledger.baseline
     notes = []
+    if settings.discard == "fail" and (early := first_failure(config)):
+        notes.append(f"  note:     {early}")
     edited = ratchet.dirty(settings.editable.pathspecs())
     if edited and settings.proposer != "checkout":
         notes.append(f"  note:     uncommitted changes in {', '.join(edited)} are ignored; experiments start from git")

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.core.experiment import Experiment, Verdict
+from pytest_autoresearch.session.other_plugins import nothing_left
+from pytest_autoresearch.session.selection import FIXTURE, hidden_fixture, nothing_collected
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SLOT = pytest.StashKey["Slot"]()
@@ -67,12 +69,20 @@ class Slots:
         self._made = {number: Slot(number) for number in numbers}
         self._batch = list(self._made.values())
         self._functions: list[tuple[pytest.Collector, str]] = []
+        self._offered = self._others = 0
+        self._hidden = self._module_skip = ""
 
     def waiting(self, items: Iterable[pytest.Item]) -> list[Slot]:
         """The slots that have a test among the items, by number."""
         items = list(items)
         self._functions = list(dict.fromkeys((item.parent, _name(item)) for item in items if item.parent is not None))
         return sorted({item.stash[SLOT] for item in items}, key=lambda slot: slot.number)
+
+    def why_none(self, config: pytest.Config) -> str:
+        """The sentence about a session without a test for any slot."""
+        if self._offered:
+            return nothing_left(config, min(self._made), max(self._made))
+        return nothing_collected(config, self.experiments.name, self._others, self._module_skip)
 
     def of(self, number: int) -> Slot:
         """The slot of a number that was made."""
@@ -121,16 +131,26 @@ class Slots:
         patterns = parent.config.getini("python_files")
         if file_path.parent != BUNDLED or any(fnmatch.fnmatch(file_path.name, pattern) for pattern in patterns):
             return None
-        return pytest.Module.from_parent(parent, path=file_path) if file_path.name.startswith("test_") else None
+        return _Bundled.from_parent(parent, path=file_path) if file_path.name.startswith("test_") else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+        return _Bundled.from_parent(parent, path=module_path) if module_path.parent == BUNDLED else None
+
+    @pytest.hookimpl
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self._module_skip = report.longrepr[2].removeprefix("Skipped: ")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        if "experiment" in metafunc.fixturenames:
-            metafunc.parametrize("experiment", self._batch, indirect=True, ids=[str(slot) for slot in self._batch])
+        if FIXTURE in metafunc.fixturenames:
+            self._hidden = self._hidden or hidden_fixture(metafunc)
+            metafunc.parametrize(FIXTURE, self._batch, indirect=True, ids=[str(slot) for slot in self._batch])
 
     @pytest.hookimpl
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        slot = item.callspec.params.get("experiment") if hasattr(item, "callspec") else None
+        slot = item.callspec.params.get(FIXTURE) if hasattr(item, "callspec") else None
         if isinstance(slot, Slot):
             item.stash[SLOT] = slot
 
@@ -139,8 +159,11 @@ class Slots:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> Generator[None, object, object]:
         """Runs outermost, so that it sees the items left by -k, -m and every conftest."""
+        if self._hidden:
+            raise pytest.UsageError(self._hidden)
         others = [item for item in items if SLOT not in item.stash]
         items[:] = [item for item in items if SLOT in item.stash]
+        self._others, self._offered = len(others), len(items)
         if others:
             config.hook.pytest_deselected(items=others)
         offered: dict[Slot, int] = {}
@@ -156,6 +179,13 @@ class Slots:
                     "decide together: select by number (-k 0007) or not at all"
                 )
         return result
+
+
+class _Bundled(pytest.Module):
+    """The rule of this package, whatever functions are called in the user's tests."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        return name.startswith("test_")
 
 
 def _name(item: pytest.Item) -> str:
