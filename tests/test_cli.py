@@ -57,11 +57,22 @@ def test_without_a_command_there_is_help_and_exit_status_2(capsys: pytest.Captur
     assert "examples:" in captured.err
 
 
-def test_a_word_that_is_no_command_is_answered_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+MISSPELT = {
+    "resutls": "there is no command resutls: did you mean results?",
+    "-C . shwo 3": "there is no command shwo: did you mean show?",
+    "frobnicate": "there is no command frobnicate: type `autoresearch --help` for all",
+    "results --kept-olny": "there is no option --kept-olny: did you mean --kept-only?",
+    "results --tga=t": "there is no option --tga: did you mean --tag?",
+    "results --colour": "unrecognized arguments: --colour",
+}
+
+
+@pytest.mark.parametrize("given", MISSPELT)
+def test_a_misspelt_word_is_answered_with_the_one_that_is_meant(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main(["resluts"])
+        cli.main(given.split())
     assert end.value.code == 2
-    assert "results" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1].partition(": error: ")[2] == MISSPELT[given]
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "prepare"])  # whose help is the harness's

@@ -74,3 +74,15 @@ def test_what_cannot_be_compared_is_refused(repo: Repo, capsys: pytest.CaptureFi
     night(repo)
     assert "no campaign 'x'" in refused(capsys, "compare", "t", "x")
     assert "two different campaigns" in refused(capsys, "compare", "t", "t")
+
+
+ONE_MORE = "name one more campaign of {}: for example, type `autoresearch compare {}`"
+
+
+def test_the_campaigns_that_are_missing_are_named(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "this repository has no campaign: run another one first" in refused(capsys, "compare")
+    night(repo)
+    assert ONE_MORE.format("u", "t u") in refused(capsys, "compare", "t")
+    assert "name two campaigns of t, u: for example, type `autoresearch compare t u`" in refused(capsys, "compare")
+    assert "3 campaigns are named: name two" in refused(capsys, "compare", "t", "u", "t")
+    assert "no campaign 'x' in this repository; it has t, u" in refused(capsys, "compare", "x")

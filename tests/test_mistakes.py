@@ -278,6 +278,19 @@ def test_a_glob_that_matches_nothing(repo: Repo) -> None:
     assert mistake(repo).startswith("there is no model/*.py: ")
 
 
+QUEUE = "the proposer queue takes patches from {}/, which has no *.patch or *.diff file: put one there, such as with "
+
+
+@pytest.mark.parametrize("folder", ["experiments", "rules/mine"])
+def test_a_queue_without_patches(repo: Repo, folder: str) -> None:
+    (repo.path / "conftest.py").write_text("")
+    ini(repo, f"autoresearch_experiments = {folder}")
+    said = mistake(repo, "--autoresearch-proposer", "queue")
+    assert said == QUEUE.format(f"{folder}/queue") + f"`git format-patch -1 -o {folder}/queue YOUR_COMMIT`"
+    repo.write(f"{folder}/queue/README.md", "None yet.\n")
+    assert mistake(repo, "--autoresearch-proposer", "queue") == said
+
+
 # ------------------------------------------------------------------------------------------------- the repository
 
 

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.core.errors import AutoresearchError
+from pytest_autoresearch.core.text import nearest
 
 # Name and summary: `--help` shows all of them without importing any.
 COMMANDS = {
@@ -36,6 +38,8 @@ COMMANDS = {
     "pull": "fetch a campaign from a remote",
     "completion": "print the shell completion script of this command",
 }
+
+_LIKENESS = 0.7  # of a misspelt name to the one that is meant
 
 _EXIT = """exit status:
   0  done; the answer is yes
@@ -80,7 +84,12 @@ class _Command(argparse.ArgumentParser):
 
     def parse_known_args(self, *given: Any, **more: Any) -> Any:  # argparse parses a chosen subcommand through this
         self.fill()
-        return super().parse_known_args(*given, **more)
+        namespace, unknown = super().parse_known_args(*given, **more)
+        for word in unknown:
+            flag = word.partition("=")[0]
+            if meant := nearest(flag, re.findall(r"--[a-z-]+", self.format_usage()), _LIKENESS):
+                self.error(f"there is no option {flag}: did you mean {meant}?")
+        return namespace, unknown
 
 
 def parser(whole: bool = False) -> argparse.ArgumentParser:
@@ -116,6 +125,8 @@ def module(name: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status. 1: the answer is no; 2: wrong arguments, or not possible."""
     top = parser()
+    if unknown := _unknown_command(arguments):
+        top.error(unknown)
     given = top.parse_args(arguments)
     if given.command is None:
         top.print_help(sys.stderr)
@@ -139,6 +150,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _unknown_command(arguments: Sequence[str] | None) -> str:
+    """The sentence about a word that is no command; empty if the command is known, or missing."""
+    front = argparse.ArgumentParser(prog="autoresearch", add_help=False)
+    front.add_argument("-C")
+    front.add_argument("command", nargs="?")
+    name = front.parse_known_args(arguments)[0].command
+    if name is None or name in COMMANDS:
+        return ""
+    meant = nearest(name, COMMANDS, _LIKENESS)
+    return f"there is no command {name}: " + (
+        f"did you mean {meant}?" if meant else "type `autoresearch --help` for all"
+    )
 
 
 def _abandon_output() -> None:

@@ -73,13 +73,15 @@ class Sums:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `compare`."""
     parser.epilog = _EPILOG
-    parser.add_argument("tags", nargs=2, metavar="TAG", help="a campaign of this repository")
+    parser.add_argument("tags", nargs="*", metavar="TAG", help="two campaigns of this repository")
 
 
 def command(given: argparse.Namespace) -> int:
     """Print both campaigns."""
     repository = here(given)
-    one, other = given.tags
+    for tag in given.tags:
+        repository.choose(tag)
+    one, other = _two(given.tags, sorted(repository.ratchet.campaigns()))
     if one == other:
         raise UserError(f"compare {one} {other}: name two different campaigns")
     records = [repository.records(tag) for tag in given.tags]
@@ -138,6 +140,28 @@ def sums_of(tag: str, records: Sequence[Experiment], audited: Difference | None 
         cost_usd=sum((record.usage for record in records), Usage()).cost_usd,
         began=moment(min(ends, default=0.0)),
         ended=moment(max(ends, default=0.0)),
+    )
+
+
+def _two(given: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    """The two campaigns to compare.
+
+    Raises:
+        UserError: More or fewer are named; the sentence has those that there are.
+    """
+    if len(given) == 2:
+        return given
+    if len(given) > 2:
+        raise UserError(f"{len(given)} campaigns are named: name two")
+    others = [tag for tag in known if tag not in given]
+    missing = others[: 2 - len(given)]
+    if len(missing) + len(given) < 2:
+        has = f"only the campaign {known[0]}" if known else "no campaign"
+        raise UserError(f"this repository has {has}: run another one first, with another --autoresearch-tag")
+    typed = " ".join([*given, *missing])
+    raise UserError(
+        f"name {'one more campaign' if given else 'two campaigns'} of {', '.join(others)}: for example, type "
+        f"`autoresearch compare {typed}`"
     )
 
 

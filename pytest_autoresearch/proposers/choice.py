@@ -15,6 +15,8 @@ from pytest_autoresearch.core.extras import need
 from pytest_autoresearch.proposers.base import Proposer
 from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
+from pytest_autoresearch.proposers.queue import QueueProposer
+from pytest_autoresearch.proposers.queue import check as check_queue
 from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.source.constants import find
 from pytest_autoresearch.source.ranges import candidates
@@ -100,7 +102,9 @@ def choose(
             count = f"{len(commits)} commit{'s'[: len(commits) != 1]}"
             return Choice(f"commits:{given}, {count}", lambda around: CommitsProposer(commits))
         case "queue":
-            return Choice(name, _queue)
+            if not asks_hook:
+                check_queue(settings.experiments_folder, settings.root)
+            return Choice(name, lambda around: QueueProposer())
     if settings.proposer == "search" or not asks_hook:  # a hook that always proposes never needs the default
         _need_optuna()
     if not asks_hook:
@@ -142,12 +146,6 @@ def _command(settings: Settings, given: str) -> Choice:
             variables=settings.agent_environment, pause=around.agents.wait,
         ),
     )  # fmt: skip
-
-
-def _queue(around: Surroundings) -> Proposer:
-    from pytest_autoresearch.proposers.queue import QueueProposer
-
-    return QueueProposer()
 
 
 def _need_optuna() -> None:

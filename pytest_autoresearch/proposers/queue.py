@@ -14,7 +14,7 @@ import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from pytest_autoresearch.core.errors import GitError, Refused
+from pytest_autoresearch.core.errors import GitError, Refused, UserError
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.proposers import patches
@@ -57,6 +57,21 @@ class QueueProposer:
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """None: a queued patch is not changed."""
         return None
+
+
+def check(experiments: Path, root: Path) -> None:
+    """Check that there is a queue.
+
+    Raises:
+        UserError: The folder has no patch; the sentence names it.
+    """
+    folder = experiments / FOLDER
+    if not _waiting(folder):
+        name = folder.relative_to(root).as_posix()
+        raise UserError(
+            f"the proposer queue takes patches from {name}/, which has no *.patch or *.diff file: put one there, such "
+            f"as with `git format-patch -1 -o {name} YOUR_COMMIT`"
+        )
 
 
 def described(patch: bytes, stem: str) -> tuple[str, str]:
