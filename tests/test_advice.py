@@ -100,6 +100,23 @@ def test_a_place_that_is_read_only_is_named_with_the_places_that_are_not(repo: R
     assert "the sandbox does not show" not in said
 
 
+def test_an_error_that_the_program_has_caught_gets_no_advice(repo: Repo) -> None:
+    repo.write("rows.txt", "")
+    caught = "try: open('rows.txt')\nexcept OSError as error: print(error)\nraise ValueError('no')"
+    assert "no commit" not in fails_with(repo, caught)
+
+
+def test_a_path_in_the_home_folder_is_written_as_one(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    corpus = tmp_path.parent / f"{tmp_path.name}-corpus"
+    corpus.write_text("text")
+    line = f"import os; open(os.path.expanduser('~/{corpus.name}'))"
+    said = fails_with(repo, line, "--autoresearch-sandbox", "require")
+    assert f"the sandbox does not show ~/{corpus.name}: write `autoresearch_readable = ~/{corpus.name}` in" in said
+
+
 def test_the_line_is_written_as_the_configuration_file_wants_it(repo: Repo, tmp_path: Path) -> None:
     corpus = tmp_path.parent / f"{tmp_path.name}-corpus"
     corpus.write_text("text")

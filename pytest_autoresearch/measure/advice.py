@@ -25,6 +25,9 @@ _NO_MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '\w+' fr
 _NO_KEY = re.compile(r"^KeyError: '(\w+)'$", re.MULTILINE)
 _NO_NETWORK = re.compile(r"Name or service not known|Temporary failure in name resolution|Network is unreachable")
 _READS = re.compile(r"""(?:environ(?:\.get)?|getenv)\s*[\[(]\s*["'](\w+)["']""")
+_PLAIN = re.compile(r"[\w~@%+=:,./*-]+")  # needs no quotes in an ini file
+_TRACEBACK = "Traceback (most recent call last)"
+_LAST_LINES = 10
 _MOST_NAMED = 3
 
 
@@ -36,13 +39,23 @@ def advice(run: Run, settings: Settings, ratchet: Ratchet, confined: bool, of_co
         confined: Whether it ran in a sandbox.
         of_commit: Whether it ran the last commit, without the edits of the checkout.
     """
-    found = [*_reasons(run.log, settings, ratchet, confined)]
+    said = _last_words(run.log)
+    found = [*_reasons(said, settings, ratchet, confined)]
     if of_commit:
-        found += _uncommitted(run.log, settings, ratchet)
+        found += _uncommitted(said, settings, ratchet)
     if not found:
         missing = list(ratchet.elsewhere.missing.items())[:_MOST_NAMED]
         found = [f"the content of {path} is not in this checkout: type `{command}`" for path, command in missing]
     return list(dict.fromkeys(found))
+
+
+def _last_words(log: str) -> str:
+    """From the first traceback on, or the last lines: before, a program may print errors that it can bear.
+
+    A launcher of several processes prints its own traceback after that of a process.
+    """
+    heading = log.find(_TRACEBACK)
+    return log[heading:] if heading >= 0 else "\n".join(log.splitlines()[-_LAST_LINES:])
 
 
 def _reasons(log: str, settings: Settings, ratchet: Ratchet, confined: bool) -> Iterator[str]:
@@ -152,5 +165,7 @@ def _ini_line(settings: Settings, key: str, now: tuple[str, ...], more: str) -> 
     if file is not None and file.suffix == ".toml":
         line = f"autoresearch_{key} = [{', '.join(repr(word) for word in words)}]".replace("'", '"')
     else:
-        line = f"autoresearch_{key} = {' '.join(map(shlex.quote, words)).replace(chr(39) + '~', '~')}"
+        line = (
+            f"autoresearch_{key} = {' '.join(word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in words)}"
+        )
     return f"write `{line}` in {file.name if file else 'pytest.ini, below [pytest]'}"
