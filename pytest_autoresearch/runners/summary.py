@@ -196,11 +196,9 @@ class Summary:
             self._block.clear()
         if self._unread.rfind(self._needle, 0, end) < 0:
             return
-        for found in self._metric_named.finditer(self._unread, start, end):
-            self._put(self._block, found[1], found[2])
+        self._put_all(self._block, self._metric_named.findall(self._unread, start, end))
         if self._unread.rfind(b"METRIC", 0, end) >= 0:
-            for found in self._metric_line.finditer(self._unread, 0, end):
-                self._put(self._lines, found[1], found[2])
+            self._put_all(self._lines, self._metric_line.findall(self._unread, 0, end))
 
     def _last_rule(self, end: int) -> re.Match[bytes] | None:
         """The last line `---`. The end is searched first, which is often enough."""
@@ -208,6 +206,11 @@ class Summary:
             for rule in deque(_RULES.finditer(self._unread, start, end), 1):
                 return rule
         return None
+
+    def _put_all(self, into: dict[str, list[float]], found: list[tuple[bytes, bytes]]) -> None:
+        """Take values in order. One that was printed a million times is read twice: as the first and as the last."""
+        for name, number in (*dict.fromkeys(found), *found[-1:]):
+            self._put(into, name, number)
 
     def _put(self, into: dict[str, list[float]], name: bytes, number: bytes) -> None:
         known, value = name.decode(errors="replace"), float(number)
