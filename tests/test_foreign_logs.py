@@ -187,6 +187,28 @@ SHAPES = {
         ),
         "accuracy", UP, [68.6, 70.1, None, None, None, 69.0], "keep keep discard discard iterate rejected", "2",
     ),
+    "parts of a score before the sum": Shape(
+        tsv(
+            "commit | skill_precision | context_relevance | combined | status | description",
+            "baseline | 0.73 | 1.0 | 0.84 | keep | a", "exp1 | 0.77 | 1.0 | 0.86 | keep | b",
+        ),
+        "combined", UP, [0.84, 0.86], "keep keep", "2", "by its verdicts, a higher combined",
+    ),
+    "a night of failures alone": Shape(
+        tsv(
+            "name | framework | throughput_tok_s | ttft_p50_ms | status | date_run | notes",
+            "a | vllm |  |  | failed | 2026-04-06 | exit=1", "b | vllm |  |  | failed | 2026-04-06 | exit=1",
+        ),
+        "throughput_tok_s", UP, [None, None], "failed failed",
+    ),
+    "milliseconds, with those of the baseline beside them": Shape(
+        tsv(
+            "commit | median_e2e_ms | baseline_e2e_ms | change_pct | status | description",
+            "e9 | 38596 | 38596 | 0.0 | keep | start", "24 | 34391 | 38596 | -10.9 | keep | text",
+            "n/a | n/a | 38596 | n/a | discard | before it ran", "d6 | OOM | 38596 | n/a | reverted | memory",
+        ),
+        "median_e2e_ms", DOWN, [38596.0, 34391.0, None, None], "keep keep discard reverted", "2",
+    ),
     "settings before the metric": Shape(
         tsv(
             "lr | depth | batch_size | seed | widgets | status",
@@ -232,7 +254,7 @@ SHAPES = {
     ),
     "JSON lines with the direction first": Shape(
         '{"type":"config","name":"fast","metricName":"total_µs","metricUnit":"µs","bestDirection":"lower"}\n'
-        '{"run":1,"commit":"a1","metric":15200,"metrics":{"compile_µs":4200},"status":"keep","timestamp":1774958400}\n'
+        '{"run":1,"commit":"a1","metric":15200,"asi":{"next":"try it","n":1},"status":"keep","timestamp":1774958400}\n'
         '{"run":2,"commit":"b2","metric":14100,"metrics":{"compile_µs":4100},"status":"keep","timestamp":1774958460}\n'
         '{"run":3,"commit":"b2","metric":0,"metrics":{},"status":"checks_failed","description":"no","timestamp":1774958500}\n',
         "total_µs", DOWN, [15200.0, 14100.0, None], "keep keep checks_failed", "2",
@@ -270,7 +292,8 @@ def test_a_log_is_read_as_a_person_reads_it(shape: Shape, tmp_path: Path) -> Non
     assert " ".join(row.status for row in found.rows) == shape.words
     measured = [row for row in found.rows if row.kept and row.metric is not None]
     way = found.direction
-    assert (max(measured, key=lambda row: way.gain(row.metric or 0.0, 0.0)).name if way else "") == shape.best
+    best = max(measured, key=lambda row: way.gain(row.metric or 0.0, 0.0), default=None) if way else None
+    assert (best.name if best else "") == shape.best
     assert shape.doubt in found.doubt
     assert bool(shape.doubt) == bool(found.doubt)
 

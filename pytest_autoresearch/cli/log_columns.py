@@ -67,6 +67,7 @@ _USUAL = (
 )
 _METRIC_NAME = ("metric_name", "primary_metric", "metric")  # columns that hold the metric's name
 
+_SUMS = frozenset(("combined", "composite", "overall", "aggregate", "primary"))  # made of the other columns
 # Words of columns that are never the metric.
 _NEVER = vocabulary(
     "id ids uuid idx index seed seeds timestamp ts date datetime created updated started finished ended "
@@ -178,25 +179,24 @@ def metric_column(names: Sequence[str], rows: Rows, told: str = "") -> str:
     if told and told in names:
         return told
     settings = any(name.startswith("param") for name in names)  # then old_value and new_value are a parameter's
-    usual = [name for name in _USUAL if name in names and _holds_numbers([row[name] for row in rows], empty=True)]
-    others = [
-        name
-        for name in names
-        if not (settings and name.endswith("value")) and _holds_numbers(cells := [row[name] for row in rows])
-        if _may_be_metric(name, cells)
-    ]
+    cells = {name: [row[name] for row in rows] for name in names}
+    usual = [name for name in _USUAL if name in names and _holds_numbers(cells[name], empty=True)]
+    others = [name for name in names if _may_be_metric(name, cells[name]) and not (settings and name.endswith("value"))]
+    measured = [name for name in others if _holds_numbers(cells[name])]
+    blank = [name for name in others if _holds_numbers(cells[name], empty=True)]  # a night of crashes alone
 
     def is_known(name: str) -> bool:
         return direction_of(name) is not None and not is_resource(name)
 
     classes: tuple[Callable[[str], bool], ...] = (
+        lambda name: not is_resource(name) and bool(_SUMS & set(words(name))),
         lambda name: is_known(name) and bool({"val", "eval"} & set(words(name))),
         is_known,
         lambda name: not is_resource(name),
         is_resource,
     )
-    ranked = [name for belongs in classes for name in others if belongs(name)]
-    return next(iter([*usual, *ranked]), "")
+    ranked = [name for belongs in classes for name in measured if belongs(name)]
+    return next(iter([*usual, *ranked, *filter(is_known, blank)]), "")
 
 
 def metric_title(names: Sequence[str], rows: Rows, column: str, told: str) -> str:

@@ -163,11 +163,11 @@ def _is_setting(one: Mapping[str, Any]) -> bool:
 
 
 def _flat(one: Mapping[str, Any]) -> dict[str, str]:
-    """The values of an object as text; those of an object in it are `outer.inner`."""
+    """The values of an object as text. Numbers of an object in it are `outer.inner`; its texts are left out."""
     found: dict[str, str] = {}
     for name, value in one.items():
         inner = value.items() if isinstance(value, dict) else ()
-        found |= {heading(f"{name}.{below}"): _text(part) for below, part in inner}
+        found |= {heading(f"{name}.{below}"): _text(part) for below, part in inner if isinstance(part, int | float)}
         if not isinstance(value, dict):
             found[heading(name)] = _text(value)
     return found
