@@ -7,12 +7,14 @@ in diffs and logs, which people review, each is shown as its code point. Pure: t
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
+from functools import cache
 
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.runners.output import sanitise
 
-_UNUSUAL = re.compile(r"[^\n\t -~]+")
+_UNUSUAL = re.compile(r"[^\n\t -~]")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format, surrogate, line and paragraph separators
 
 
@@ -28,8 +30,19 @@ def plain(text: str) -> str:
 
 def visible(text: str) -> str:
     """The text with each invisible character written as `⟨U+202E⟩`, except tabs and line feeds."""
-    return _UNUSUAL.sub(_shown, text)
+    return _unseen().sub(_shown, text) if _UNUSUAL.search(text) else text
+
+
+@cache
+def _unseen() -> re.Pattern[str]:
+    """Matches one invisible character. One pattern, because a page may have millions of letters beyond ASCII."""
+    unseen = "".join(
+        letter
+        for letter in map(chr, range(sys.maxunicode + 1))
+        if letter not in "\n\t" and unicodedata.category(letter) in _UNSEEN
+    )
+    return re.compile(f"[{re.escape(unseen)}]")
 
 
 def _shown(match: re.Match[str]) -> str:
-    return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in _UNSEEN else c for c in match.group())
+    return f"⟨U+{ord(match.group()):04X}⟩"
