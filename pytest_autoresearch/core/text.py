@@ -11,7 +11,10 @@ _PREFIX = "autoresearch"
 
 def one_line(text: str) -> str:
     """The text as one line: whitespace, line ends and control characters become single spaces."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    words = text.split()
+    if any(not word.isprintable() for word in words):
+        words = "".join(c if c.isprintable() else " " for c in text).split()
+    return " ".join(words)
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = _LIKENESS) -> str | None:

@@ -31,8 +31,10 @@ def sanitise(text: str) -> str:
 
 
 def _printable(match: re.Match[str]) -> str:
-    kept = (c if c.isprintable() else "    " if c == "\t" else " " if c.isspace() else "" for c in match.group())
-    return "".join(kept)
+    text = match.group()
+    if text.isprintable():  # letters beyond ASCII, at full speed
+        return text
+    return "".join(c if c.isprintable() else "    " if c == "\t" else " " if c.isspace() else "" for c in text)
 
 
 class Output:
