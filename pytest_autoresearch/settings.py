@@ -262,6 +262,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         return option.default if given is None else given
 
     _check_keys(config_file, getini)
+    getini = _any_type(config_file, getini)
     given = {option.name: value(option) for option in OPTIONS}
     proposer, vram = given["proposer"], given["vram"]
     frozen, experiments = tuple(getini("autoresearch_frozen")), getini("autoresearch_experiments") or "experiments"
@@ -307,6 +308,29 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         agent_files=tuple(getini("autoresearch_agent_files")),
         agent_environment=tuple(getini("autoresearch_agent_environment")),
     )
+
+
+def _any_type(config_file: Path | None, getini: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A function that returns an ini key's value.
+
+    A TOML file may have a number, a switch or a list where pytest wants text, and text where pytest wants a list.
+    """
+    import pytest
+
+    lists = {key.key for key in INI_KEYS if key.type == "args"}
+
+    def value(key: str) -> Any:
+        try:
+            return getini(key)
+        except (TypeError, pytest.UsageError):
+            from pytest_autoresearch.core.config_file import text
+
+            if config_file is None:
+                raise
+            given = text(config_file, key)
+            return list(words(given)) if key in lists else given
+
+    return value
 
 
 def _metric(name: str) -> str:

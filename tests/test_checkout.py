@@ -181,9 +181,35 @@ def sparse(repo: Repo) -> None:
     assert not (repo.path / "big").exists()
 
 
+def odd_names(repo: Repo) -> None:
+    for name in (
+        b"with space.py",
+        b"new\nline.txt",
+        "größer/模型.txt".encode(),
+        b"caf\xe9.txt",
+        b"-dash",
+        b'"quoted"',
+        b"a;b",
+    ):
+        path = repo.path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x\n")
+    repo.commit("Odd names")
+    (repo.path / "with space.py").write_text("changed\n")
+
+
+def windows(repo: Repo) -> None:
+    """Line ends of the checkout that git does not store."""
+    repo.git("config", "core.autocrlf", "true")
+    for path in (repo.path / "train.py", repo.path / "conftest.py", repo.path / "pytest.ini"):
+        path.unlink()
+    repo.git("checkout", "-q", "--", ".")
+    assert b"\r\n" in (repo.path / "train.py").read_bytes()
+
+
 STATES = [
     another_branch, dirty_and_staged, detached, in_the_middle_of_a_rebase, locked_index, touched, hostile, filtered,
-    packed, with_a_submodule, sparse,
+    packed, with_a_submodule, sparse, odd_names, windows,
 ]  # fmt: skip
 
 
@@ -243,6 +269,63 @@ def test_a_shallow_clone(repo: Repo, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repo.path}", str(clone))
     assert (clone / ".git/shallow").exists()
     runs_beside(repo, clone)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["", "remote gone"])
+@pytest.mark.parametrize("sparse", [False, True], ids=["", "sparse"])
+def test_a_partial_clone(repo: Repo, tmp_path: Path, gone: bool, sparse: bool) -> None:
+    """A lane has every file of the commit, also those that a sparse checkout has never fetched."""
+    repo.write("big/data.txt", "x\n")
+    repo.commit("Data")
+    repo.write("train.py", (repo.path / "train.py").read_text() + "# changed\n")
+    repo.commit("Not all blobs are in the last commit")
+    repo.git("config", "uploadpack.allowFilter", "true")
+    repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    clone, source = tmp_path / "clone", repo.path / ".git"
+    more = ["--sparse"] if sparse else []
+    git(tmp_path, "clone", "-q", "--filter=blob:none", *more, f"file://{source}", str(clone))
+    if sparse:
+        git(clone, "sparse-checkout", "add", "experiments")
+    assert (clone / "big").exists() != sparse
+    repo.plan(0.9)
+    shutil.copy(source / "plan.json", clone / ".git")
+    if gone:
+        git(clone, "remote", "set-url", "origin", str(tmp_path / "nowhere"))
+    status, output = session(repo, clone, "--max", "1")
+    if gone and sparse:
+        assert status == 4
+        assert "ERROR: this partial clone lacks files of the last commit, and git cannot fetch them ('" in output
+        assert Ratchet(clone).records("t") == []
+    else:
+        assert status == 0, output
+        kept_one(clone)
+
+
+ODD = [b"my folder", b"two\nlines", "größer 模型".encode(), b"caf\xe9", b"quote'\"$(x)`", b"-dash", b"a;b&c"]
+
+
+@pytest.mark.parametrize("name", ODD, ids=repr)
+def test_a_repository_in_a_folder_with_an_odd_name(repo: Repo, tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    repo.plan(0.9)
+    shutil.copytree(repo.path, folder, symlinks=True)
+    git(folder, "update-index", "-q", "--refresh")
+    status, output = campaign(repo, folder)
+    assert status == 0, output
+    kept_one(folder)
+
+
+def test_a_worktree_of_a_bare_repository(repo: Repo, tmp_path: Path) -> None:
+    repo.plan(0.9)
+    git(tmp_path, "clone", "-q", "--bare", str(repo.path), "bare")
+    checkout = tmp_path / "checkout"
+    git(tmp_path / "bare", "worktree", "add", "-q", str(checkout), "main")
+    hook = (checkout / "conftest.py").read_text().replace('context.root / ".git"', f'pathlib.Path("{repo.path}/.git")')
+    (checkout / "conftest.py").write_text(hook)
+    git(checkout, "-c", "user.name=x", "-c", "user.email=x", "commit", "-qam", "The plan is elsewhere")
+    status, output = campaign(repo, checkout)
+    assert status == 0, output
+    kept_one(checkout)
 
 
 def test_a_worktree_of_the_users_own(repo: Repo, tmp_path: Path) -> None:

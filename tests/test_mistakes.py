@@ -251,6 +251,32 @@ def test_a_training_command_that_starts_no_program(repo: Repo, command: str) -> 
     )
 
 
+@pytest.mark.parametrize("words", ["PYTHONPATH=. python train.py", "A=1 B='x y' python train.py"])
+def test_a_training_command_that_only_a_shell_understands(repo: Repo, words: str) -> None:
+    repo.write("pytest.ini", f"[pytest]\nautoresearch_command = {words}\n")
+    repo.commit()
+    said = mistake(repo)
+    assert said == (
+        f"the training command begins with {words.split()[0]}, which only a shell understands: set "
+        f"autoresearch_command = env {shlex.join(shlex.split(words))}"
+    )
+    repo.write("pytest.ini", f"[pytest]\n{said.partition(': set ')[2]}\n")
+    repo.commit()
+    ready(repo)
+
+
+@pytest.mark.parametrize("where", ["--timeout=60", "timeout = 60"])
+def test_a_timeout_that_ends_every_run_before_its_budget(repo: Repo, where: str) -> None:
+    arguments = [where] if where.startswith("--") else []
+    ini(repo, "autoresearch_budget = 60", *([] if arguments else [where]))
+    assert mistake(repo, *arguments) == (
+        "pytest-timeout's timeout of 60 s ends a run before its 60 s of training are over: type --timeout 180, or set "
+        "a smaller autoresearch_budget"
+    )
+    repo.plan(0.9)
+    assert repo.run("--max", "1", "--timeout", "180").ret == 0
+
+
 @pytest.mark.parametrize(
     "printed",
     [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
-from repo import Repo
+from repo import CONFIG, Repo
 
+from pytest_autoresearch.cli import main
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
 OURS = [
@@ -184,6 +186,29 @@ def test_only_the_keys_of_pytests_own_table_are_ini_keys(repo: Repo) -> None:
     assert "there is no ini key autoresearch_budgt: did you mean autoresearch_budget?" in result.stderr.str()
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest has TOML's own types from 9 on")
+@pytest.mark.parametrize(("name", "table"), [("pyproject.toml", "tool.pytest"), ("pytest.toml", "pytest")])
+def test_toml_has_types_of_its_own(repo: Repo, name: str, table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (repo.path / "pytest.ini").unlink()
+    settings = """
+        autoresearch_command = ["python", "-S", "train.py"]
+        autoresearch_editable = "train.py"
+        autoresearch_frozen = ["conftest.py"]
+        autoresearch_budget = 60
+        autoresearch_hours = 1.5
+        autoresearch_audit = false
+    """
+    repo.write(name, f"[{table}]{settings}")
+    repo.commit()
+    repo.plan(0.9)
+    result = repo.run("--max", "1")
+    assert result.ret == 0, result.stderr.str()
+    assert repo.records()[1].budget_seconds == 60
+    assert main(["results"]) == 0
+    repo.write(name, f"[{table}]{settings}".replace("false", "3"))
+    assert "autoresearch_audit = 3: give true or false" in repo.run("--max", "1").stderr.str()
+
+
 def test_an_ini_key_that_a_conftest_adds_is_not_taken_for_a_misspelt_one(repo: Repo) -> None:
     repo.hooks("def pytest_addoption(parser): parser.addini('autoresearch_comand', 'theirs')\n")
     repo.write("pytest.ini", "[pytest]\nautoresearch_command = python -S train.py\nautoresearch_comand = x\n")
@@ -344,6 +369,22 @@ def test_it_runs_without_any_of_pytests_optional_plugins(repo: Repo, plugin: str
     result = repo.run("--max", "1", "-p", f"no:{plugin}")
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
     assert repo.statuses() == {0: "keep", 1: "keep"}
+
+
+def test_a_configuration_that_is_strict_in_every_way(repo: Repo) -> None:
+    strict = """
+        addopts = --strict-markers --strict-config --import-mode=importlib -W error
+        xfail_strict = true
+        filterwarnings = error
+        markers = slow: takes long
+        empty_parameter_set_mark = fail_at_collect
+    """
+    repo.write("pytest.ini", CONFIG.rstrip() + dedent(strict))
+    repo.commit()
+    repo.plan(0.9, 1.5, "crash")
+    result = repo.run("--max", "3")
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "discard", 3: "crash"}
 
 
 def test_importlib_mode(repo: Repo) -> None:

@@ -162,6 +162,21 @@ class Ratchet:
         """The chosen plain files, by path relative to `root`, of the commit that the next proposal starts from."""
         return objects.contents(self.git, self.head() or self.start, chosen)
 
+    def complete(self) -> None:
+        """Fetch the files of the user's commit that a partial clone lacks: a lane has them all, a sparse checkout not.
+
+        Raises:
+            GitError: The remote does not give them.
+        """
+        remote = self.git.ask("config", "--get-regexp", r"^remote\..*\.promisor$")
+        if remote is None:
+            return
+        said = self.git("rev-list", "--objects", "--missing=print", "--no-walk", f"{self.start}^{{tree}}")
+        if missing := [line[1:] for line in said.splitlines() if line.startswith("?")]:
+            name = remote.splitlines()[0].partition(" ")[0].removeprefix("remote.").removesuffix(".promisor")
+            command = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--stdin")
+            self.git("-c", "fetch.negotiationAlgorithm=noop", *command, name, stdin="\n".join([*missing, ""]))
+
     def differ(self, one: str, other: str, paths: Iterable[str]) -> bool:
         """Whether the two commits differ under the paths (relative to `root`)."""
         return self.git.ask("diff", *DIFF, "--quiet", one, other, "--", *paths) is None

@@ -10,11 +10,12 @@ import pytest
 
 from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.campaign.checkout import Checkout, Followed
-from pytest_autoresearch.core.errors import AutoresearchError
+from pytest_autoresearch.core.errors import AutoresearchError, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.setup import equip
 from pytest_autoresearch.proposers.choice import choose
 from pytest_autoresearch.reports.page import PageWriter
@@ -32,6 +33,7 @@ from pytest_autoresearch.session.other_plugins import switch_off
 from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import Slots
 from pytest_autoresearch.session.terminal import Terminal
+from pytest_autoresearch.session.timeouts import too_short
 from pytest_autoresearch.session.views import Views
 from pytest_autoresearch.settings import Settings, read
 
@@ -73,6 +75,9 @@ def _begin(config: pytest.Config) -> None:
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
     equipment = equip(settings, ratchet)
+    stated = settings.budget_seconds is not None or settings.describe is not None
+    if stated and (said := too_short(config, limits_of(settings, equipment.harness).budget_seconds)):
+        raise UserError(said)
     main = MainThread()
     campaign = Campaign(settings, ratchet, records, equipment, UserHooks(config, main), proposer)
     campaign.open()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
-from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.errors import GitError, UserError
+from pytest_autoresearch.ledger.git import reason
 from pytest_autoresearch.ledger.objects import Entry
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.settings import Settings, this_python
+
+_VARIABLE = re.compile(r"[A-Za-z_]\w*=")
 
 
 def check_files(settings: Settings, ratchet: Ratchet) -> None:
@@ -22,6 +27,7 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
     """
     committed = ratchet.committed()
     check_editable(settings, committed)
+    _check_complete(ratchet)
     for frozen in settings.frozen:
         if not any(Path(path).is_relative_to(frozen) for path in committed):
             raise UserError(
@@ -32,6 +38,7 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
             "there is no program.md, the charter of the research: one line will do, such as "
             f"`echo 'Lower {settings.metric}.' > program.md`"
         )
+    _check_variables(settings.command)
     program = this_python(settings.command)[:1]
     if not program or not (shutil.which(program[0]) or (settings.root / program[0]).is_file()):
         raise UserError(
@@ -39,6 +46,27 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
             "correct the ini key autoresearch_command"
         )
     _check_deciding(settings, ratchet)
+
+
+def _check_complete(ratchet: Ratchet) -> None:
+    """Check that every file of the commit is here, or comes from the remote of a partial clone."""
+    try:
+        ratchet.complete()
+    except GitError as error:
+        raise UserError(
+            f"this partial clone lacks files of the last commit, and git cannot fetch them ({reason(error)}): "
+            "type `git remote -v` and make that repository reachable, or commit without these files"
+        ) from None
+
+
+def _check_variables(command: tuple[str, ...]) -> None:
+    """Check that the command does not begin with variables: it is started without a shell, which would set them."""
+    variables = list(takewhile(_VARIABLE.match, command))
+    if variables:
+        raise UserError(
+            f"the training command begins with {variables[0]}, which only a shell understands: set "
+            f"autoresearch_command = env {shlex.join(command)}"
+        )
 
 
 def check_editable(settings: Settings, committed: Mapping[str, Entry]) -> None:

@@ -13,7 +13,7 @@ from pytest_autoresearch.measure.conditions import package_changes
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.session.other_plugins import first_failure
 from pytest_autoresearch.session.slots import BUNDLED
-from pytest_autoresearch.session.timeouts import timeout_of
+from pytest_autoresearch.session.timeouts import timeout_of, too_short
 from pytest_autoresearch.settings import Settings
 
 
@@ -42,6 +42,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         f"  sandbox:  {campaign.setting.sandbox}"
         + ("; a proposal runs with your own rights" if not campaign.setting.confined else ""),
         f"  best:     {summary.best_line(campaign.ledger.records)}",
+        *([f"  note:     {said}"] if (said := too_short(config, campaign.budget)) else []),
         *_others(campaign),
         *_notes(config, campaign),
         *_changes(campaign),

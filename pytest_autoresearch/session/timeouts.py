@@ -25,6 +25,17 @@ def timeout_of(config: pytest.Config) -> float | None:
     return None
 
 
+def too_short(config: pytest.Config, budget_seconds: float) -> str:
+    """Says that the timeout ends a run before its budget is over; empty if it does not."""
+    timeout = timeout_of(config)
+    if timeout is None or timeout > budget_seconds:
+        return ""
+    return (
+        f"pytest-timeout's timeout of {timeout:g} s ends a run before its {budget_seconds:g} s of training are over: "
+        f"type --timeout {max(2 * budget_seconds, budget_seconds + 120):g}, or set a smaller autoresearch_budget"
+    )
+
+
 class Deadlines:
     """Reads timeouts from the hook in which pytest-timeout would set its timer."""
 
