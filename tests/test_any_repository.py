@@ -174,7 +174,7 @@ def searched(repo: Repo, editable: str, **files: str) -> str:
         "pytest.ini", f"[pytest]\nautoresearch_command = python -S train.py\nautoresearch_editable = {editable}\n"
     )
     repo.commit("Editable files")
-    result = repo.run("--max", "2", "--autoresearch-proposer", "search")
+    result = repo.spawn("--max", "2", "--autoresearch-proposer", "search")  # NumPy cannot be imported twice
     return result.stdout.str() + result.stderr.str()
 
 
