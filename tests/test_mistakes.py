@@ -393,6 +393,64 @@ def test_a_machine_without_git(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> N
     assert said == "git is not installed or not on PATH: install it first"
 
 
+# ------------------------------------------------------------------------------------ what cannot be written
+
+
+def elsewhere(repo: Repo, *places: str, begin: str = "true") -> tuple[int, str]:
+    """The exit status and the sentence of a session with another view of the disk."""
+    command = [sys.executable, "-m", "pytest", *repo.arguments("--max", "1"), "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        ["bwrap", "--dev-bind", "/", "/", *places, "sh", "-c", f"{begin} && exec {shlex.join(command)}"],
+        cwd=repo.path, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert "INTERNALERROR" not in done.stdout
+    return done.returncode, done.stderr.strip()
+
+
+needs_bubblewrap = pytest.mark.skipif(
+    shutil.which("bwrap") is None and "CI" not in os.environ, reason="bubblewrap is not installed"
+)
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(("name", "shown"), [(".", ".git"), (".git", ".git"), ("experiments", "experiments")])
+def test_a_repository_that_cannot_be_written(repo: Repo, name: str, shown: str) -> None:
+    place = str(repo.path / name)
+    before = state(repo)
+    assert elsewhere(repo, "--ro-bind", place, place) == (
+        4,
+        f"ERROR: {repo.path / shown} cannot be written (Read-only file system), and a session keeps its records and "
+        "reports there: make it writable, or clone the repository to another place",
+    )
+    assert state(repo) == before
+
+
+@needs_bubblewrap
+def test_a_full_disk(repo: Repo, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    places = ("--size", "900000", "--tmpfs", str(disk))
+    begin = f"cp -r {repo.path} {disk}/copy && cd {disk}/copy"
+    status, said = elsewhere(repo, *places, begin=begin)
+    assert status == 4
+    assert said == (
+        f"ERROR: {disk}/copy/.git cannot be written (No space left on device), and a session keeps its records and "
+        "reports there: free some space"
+    )
+
+
+@needs_bubblewrap
+def test_a_home_that_cannot_be_written_is_no_mistake(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    repo.plan(0.9)
+    assert elsewhere(repo, "--ro-bind", str(home), str(home))[0] == 0
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+
+
 # -------------------------------------------------------------------------------------- what decides is not committed
 
 

@@ -51,6 +51,9 @@ def begin(config: pytest.Config) -> None:
         _begin(config)
     except AutoresearchError as error:
         raise pytest.UsageError(str(error)) from None
+    except OSError as error:  # such as a disk that is full from now on
+        what = f"{error.filename}: " if error.filename else ""
+        raise pytest.UsageError(f"{what}{error.strerror or error}") from None
 
 
 def _begin(config: pytest.Config) -> None:

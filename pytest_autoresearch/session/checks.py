@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
@@ -18,6 +21,8 @@ from pytest_autoresearch.settings import Settings, this_python
 
 _VARIABLE = re.compile(r"[A-Za-z_]\w*=")
 
+_LEAST_FREE_BYTES = 2**20
+
 
 def check_files(settings: Settings, ratchet: Ratchet) -> None:
     """Check that everything that a campaign needs is there, committed and clean.
@@ -25,6 +30,7 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
     Raises:
         UserError: Something is not.
     """
+    check_writable(settings, ratchet)
     committed = ratchet.committed()
     check_editable(settings, committed)
     _check_complete(ratchet)
@@ -46,6 +52,27 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
             "correct the ini key autoresearch_command"
         )
     _check_deciding(settings, ratchet)
+
+
+def check_writable(settings: Settings, ratchet: Ratchet) -> None:
+    """Check that records, lanes and reports can be written, by writing a file without a name there.
+
+    Raises:
+        UserError: A folder is read-only, or its disk is full.
+    """
+    reports = settings.experiments_folder
+    folders = (ratchet.home.parent, settings.root, reports if reports.is_dir() else settings.root)
+    for folder in dict.fromkeys(folders):
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(_LEAST_FREE_BYTES))
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "free some space" if full else "make it writable, or clone the repository to another place"
+            raise UserError(
+                f"{folder} cannot be written ({os.strerror(error.errno or 0)}), and a session keeps its records and "
+                f"reports there: {remedy}"
+            ) from None
 
 
 def _check_complete(ratchet: Ratchet) -> None:
