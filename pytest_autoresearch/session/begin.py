@@ -69,8 +69,7 @@ def _begin(config: pytest.Config) -> None:
     if any(getattr(config.option, name, None) for name in looking):
         return
     checkout = Checkout(ratchet, settings.editable)
-    if from_checkout:
-        checkout.check()
+    notes = checkout.check() if from_checkout else []
     asks_hook = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
     proposer = choose(settings, asks_hook, checkout.edit)
     if settings.racing == "auto":
@@ -84,20 +83,21 @@ def _begin(config: pytest.Config) -> None:
     if swept := sweep():
         campaign.ledger.notices.append(swept)
     follow = checkout.follow if from_checkout else None
-    _register(config, campaign, slots, main, header(config, campaign, proposer.said), follow)
+    _register(config, campaign, slots, main, header(config, campaign, proposer.said), notes, follow)
 
 
 def _register(
     config: pytest.Config, campaign: Campaign, slots: Slots, main: MainThread, first_lines: list[str],
-    follow: Callable[[Experiment], Followed] | None,
+    notes: list[str], follow: Callable[[Experiment], Followed] | None,
 ) -> None:  # fmt: skip
     """Register the plugins that run the campaign and show it.
 
     Args:
+        notes: What the author of the checkout's edit should know first.
         follow: Brings the user's checkout along after a verdict; None if the session only reads it.
     """
     settings, ratchet, outcome = campaign.settings, campaign.ratchet, Outcome()
-    terminal = Terminal(config, campaign, first_lines, outcome)
+    terminal = Terminal(config, campaign, first_lines, notes, outcome)
     junit = Junit(config, settings.junit_names)
     artifacts = settings.campaign_artifacts(ratchet.tag)
     views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign))

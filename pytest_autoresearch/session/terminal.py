@@ -34,13 +34,17 @@ class Terminal:
 
     Args:
         header: The first lines.
+        notes: Sentences to show before anything is trained, in a terse session, too.
         outcome: How the session goes.
     """
 
-    def __init__(self, config: pytest.Config, campaign: Campaign, header: list[str], outcome: Outcome) -> None:
+    def __init__(
+        self, config: pytest.Config, campaign: Campaign, header: list[str], notes: list[str], outcome: Outcome
+    ) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         self._reporter: pytest.TerminalReporter | None = reporter
-        self._header = header
+        self._header = [*header, *(f"  note:     {note}" for note in notes)]
+        self._notes = notes
         self._lines = reporter is not None and reporter.verbosity >= 0
         self._terse = campaign.settings.proposer == "checkout" and not self._lines
         self._json = campaign.settings.json
@@ -69,6 +73,9 @@ class Terminal:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
+        if self._terse and self._reporter is not None:
+            for note in self._notes:
+                self._reporter.write_line(f"note: {note}")
         if getattr(session.config.option, "tbstyle", None) == "auto" and not session.testsfailed:
             session.config.option.tbstyle = (
                 "no"  # a discard is one line, not a traceback; collection errors are already shown
