@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from repo import CONFIG, Repo
 
+from pytest_autoresearch.cli import main
+
 pytestmark = pytest.mark.timeout(60)
 PROPOSER = ("--autoresearch-proposer", "checkout", "--autoresearch-lanes", "1")
 ON = [pytest.param("main", id="on main"), pytest.param("autoresearch/t", id="on the branch")]
@@ -80,7 +82,7 @@ def test_a_kept_edit_stays_and_the_checkout_is_at_the_head(repo: Repo, branch: s
     result.stdout.fnmatch_lines([
         "keep 0001: val_bpb 0.900000, best 1.000000 (-0.100000): halve the batch",
         "log: experiments/runs/t/0001/train.log",
-        "train.py is the same as on autoresearch/t",
+        f"train.py is the same as on autoresearch/t{', but not committed here: *' if branch == 'main' else ''}",
     ])  # fmt: skip
     assert len(result.outlines) <= 15
     repo.check_ledger()
@@ -216,6 +218,18 @@ def test_an_amended_keep_on_the_branch_is_an_edit_and_nothing_else_is_lost(repo:
     repo.check_ledger()
 
 
+def test_best_switches_a_checkout_whose_keeps_are_not_committed(repo: Repo) -> None:
+    begun(repo)
+    for action, branch in ((0.9, "main"), (0.8, "best/t"), (0.7, "best/t")):
+        edit(repo, action)
+        assert session(repo).ret == 0
+        assert status(repo) == "M train.py"
+        assert repo.git("symbolic-ref", "--short", "HEAD") == branch
+        assert main(["best", "--tag", "t", "--checkout"]) == 0
+        assert (repo.git("rev-parse", "HEAD"), status(repo)) == (repo.head(), "")
+        assert repo.git("symbolic-ref", "--short", "HEAD") == "best/t"
+
+
 # --------------------------------------------------------------------------------- what has no verdict stays in place
 
 
@@ -304,10 +318,14 @@ def test_an_edit_that_undoes_a_keep_says_so_before_it_is_trained(repo: Repo) -> 
 
 
 def test_nothing_to_try_is_a_mistake_and_nothing_is_touched(repo: Repo) -> None:
-    repo.write("notes.txt", "mine\n")
-    result = session(repo)
+    repo.write("helper.py", "X = 1\n")
+    result = session(repo, "--autoresearch-json")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: there is no uncommitted change in train.py to try: edit it first; the base*"])
+    said = "there is no uncommitted change in train.py to try: edit it first; the base*; helper.py takes no part: *"
+    result.stderr.fnmatch_lines([f"ERROR: {said}"])
+    found = last_json(result)
+    assert found["status"] == "error"
+    assert f"ERROR: {found['message']}" in result.errlines
     assert repo.records() == []
     assert not (repo.path / "results.tsv").exists()
 
@@ -327,7 +345,7 @@ def test_what_takes_no_part_is_said_before_anything_is_trained(repo: Repo) -> No
         "note: helper.py is imported but untracked, so no experiment has this version: name it in *",
         "note: pkg/new.py takes no part: untracked, and not in autoresearch_editable",
         "note: utils.py takes no part: not committed, and not in autoresearch_editable",
-        "crash 0001: exit 1: ModuleNotFoundError: No module named 'helper': edit of train.py*",
+        "crash 0001: import: ModuleNotFoundError: No module named 'helper': edit of train.py*",
     ])  # fmt: skip
     assert len(result.outlines) <= 15
 

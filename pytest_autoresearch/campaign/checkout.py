@@ -68,7 +68,7 @@ class Checkout:
         keeps = self._keeps()
         self._checked = edit = self._read(keeps)
         if edit is None:
-            raise UserError(self._nothing(keeps))
+            raise UserError("; ".join([self._nothing(keeps), *self._bystanders(())][:2]))
         notes = []
         if keeps:
             head = keeps[-1].commit
@@ -79,10 +79,14 @@ class Checkout:
             if tree == self._git("rev-parse", f"{head}^{{tree}}"):
                 raise UserError(self._nothing(keeps))
             notes += self._about(edit, keeps, tree)
-        here = self._git.at(self._ratchet.root)
+        return notes + self._bystanders(edit.paths)
+
+    def _bystanders(self, edited: Iterable[str]) -> list[str]:
         prefix = self._ratchet.prefix
-        edited = [os.path.relpath(path, prefix) for path in edit.paths]
-        return notes + bystanders(here, lambda name: self._files.has((prefix / name).as_posix()), edited)
+        return bystanders(
+            self._git.at(self._ratchet.root), lambda name: self._files.has((prefix / name).as_posix()),
+            [os.path.relpath(path, prefix) for path in edited],
+        )  # fmt: skip
 
     def _about(self, edit: Edit, keeps: list[Experiment], merged: str) -> list[str]:
         """What the edit is, where that may surprise; `merged` is its tree on the branch's head."""
@@ -240,7 +244,10 @@ class Checkout:
             return Followed(f"the edit is still in {self._names}, on the new head: rerun the same command")
         if command:
             return Followed(f"the edit was set aside: {command} restores it", command)
-        return Followed(f"{self._names} is the same as on autoresearch/{self._ratchet.tag}")
+        said = f"{self._names} is the same as on autoresearch/{self._ratchet.tag}"
+        if not self._on_branch() and self._files.committed(self._head()) != self._files.committed(experiment.commit):
+            said += ", but not committed here: `autoresearch best --checkout` switches to a branch that has it"
+        return Followed(said)
 
     def _command(self, experiment: Experiment, edit: Edit) -> str:
         name = f"refs/autoresearch/{self._ratchet.tag}/{experiment.number:04d}"
