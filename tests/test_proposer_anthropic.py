@@ -15,7 +15,8 @@ import pytest
 from messages_server import KEY, Asked, Server, serving, tokens
 from places import refusal
 
-from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, UserError
+from pytest_autoresearch.campaign.session_clock import SessionClock
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, Stopped, UserError
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Usage
 from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass
@@ -486,7 +487,19 @@ def test_one_proposal_ends_a_row_of_refusals(bench: Bench) -> None:
         ({"drop": "before"}, "the API cannot be reached"),
         ({"drop": "mid-stream"}, "the connection to the API broke"),
         ({"drop": "silently"}, "the stream ended before the message did"),
-        ({"garbage": True}, "the stream ended before the message did"),
+        ({"garbage": True}, "something in between answers instead of the API (with application/json)"),
+        *(
+            ({"raw": body, "content_type": kind}, said)
+            for body, kind, said in (
+                ("<html>Anmeldung f\xfcr G\xe4ste</html>", "text/html", "answers instead of the API (with text/html)"),
+                ("<html>f\xfcr G\xe4ste</html>", "", "answers instead of the API (with no content type)"),
+                ('event: message_start\ndata: {"f\xfcr"\n\n', "text/event-stream", "the API sent an unreadable stream"),
+                ('event: message_start\ndata: {"type"\n\n', "text/event-stream", "the API sent an unreadable stream"),
+                ("event: message_start\ndata: 7\n\n", "text/event-stream", "something that is not a message"),
+                ("\xff\xfe", "text/event-stream; charset=utf-8", "the API sent an unreadable stream"),
+                ("", "text/event-stream", "the stream ended before the message did"),
+            )
+        ),
     ],
 )
 def test_what_passes_is_waited_out(bench: Bench, trouble: dict[str, Any], said: str) -> None:
@@ -502,6 +515,31 @@ def test_what_passes_is_waited_out(bench: Bench, trouble: dict[str, Any], said: 
         for pause, most in zip(bench.pauses, (1, 2, 4), strict=True):
             assert 0.75 * most <= pause <= most
     assert bench.asked[0].body == bench.asked[3].body
+
+
+def test_a_stream_of_pings_ends_at_the_deadline_of_the_request(bench: Bench) -> None:
+    assert bench.propose([{"pings": True, "times": 2}, {"propose": WIDER}], request_seconds=0.3) is not None
+    assert len(bench.asked) == 3
+    said = "the API sent no complete reply within 0.3 seconds; asking again in "
+    assert [told.startswith(said) for told in bench.session.said] == [True, True]
+
+
+@pytest.mark.parametrize("trouble", [{"pings": True}, {"error": 529}])
+def test_the_end_of_the_session_reaches_into_a_request_and_into_a_wait(bench: Bench, trouble: dict[str, Any]) -> None:
+    bench.api.play([trouble])
+    clock = SessionClock(0.4 / 3600)
+    proposer = AnthropicProposer(DEFAULT_MODEL, prices_of(DEFAULT_MODEL), pause=clock.wait, check=clock.check)
+    with pytest.raises(Spent, match=r"hours are over \(--autoresearch-hours\)"):
+        proposer.propose(bench.context())
+    clock.close()
+    with pytest.raises(Stopped):
+        clock.check()
+
+
+@pytest.mark.parametrize("body", ["<html>\xe4", "{", '"x"', "[1]"])
+def test_a_gateway_that_answers_nonsense_at_the_start_is_no_error_yet(bench: Bench, body: str) -> None:
+    bench.api.models_raw = body
+    assert check(DEFAULT_MODEL).startswith("anthropic, ")
 
 
 def test_a_stream_that_broke_is_paid_for_as_far_as_it_came(bench: Bench) -> None:
