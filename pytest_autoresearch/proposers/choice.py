@@ -87,10 +87,10 @@ def choose(settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit
     name, _, given = settings.proposer.partition(":")
     if name == "auto":
         name = "anthropic" if any(map(os.environ.get, _KEYS)) else "search"  # CI sets a missing secret to ""
-    if settings.cost_usd is not None and name != "anthropic":
+    if settings.cost_usd is not None and name not in ("anthropic", "command"):
         raise UserError(
-            f"--autoresearch-cost limits the cost of the Anthropic API, but the proposer is {name}: leave it out, or "
-            "type --autoresearch-proposer anthropic"
+            f"--autoresearch-cost limits the cost of the Anthropic API or of an agent, but the proposer is {name}: "
+            "leave it out, or type --autoresearch-proposer anthropic"
         )
     match name:
         case "anthropic":
@@ -149,11 +149,15 @@ def _command(settings: Settings, given: str) -> Choice:
 
     words = command.check(given, settings.root)
     files = command.shared(settings.agent_files, settings.root)
+    said = f"command, {shlex.join(words)}, {settings.agent_seconds:g} s per proposal"
+    if settings.cost_usd is not None:
+        said += f", at most ${settings.cost_usd:.2f} by its own account"
     return Choice(
-        f"command, {shlex.join(words)}, {settings.agent_seconds:g} s per proposal",
+        said,
         lambda around: command.CommandProposer(
             words, around.agents.run, confined=around.agents.confined, seconds=settings.agent_seconds, shared=files,
-            variables=settings.agent_environment, pause=around.clock.wait,
+            variables=settings.agent_environment, cap_usd=settings.cost_usd, pause=around.clock.wait,
+            left=around.clock.left, check=around.clock.check,
         ),
     )  # fmt: skip
 

@@ -1,32 +1,42 @@
 """Any agent with a command line: it is started in the lane's tree, and its edits there are the proposal.
 
 The prompt is on its standard input and in a file. `proposal.json` in the tree, or the last line that it prints,
-describes the edit. The agent keeps nothing between two starts: everything that it needs is in the prompt. An agent that
-fails soon without an edit is started again, because mostly its service has failed. Knows nothing of processes and
-sandboxes.
+describes the edit. The agent keeps nothing between two starts: everything that it needs is in the prompt. Knows nothing
+of processes and sandboxes. How a start without an edit is handled:
+
+    start                                                 action
+    ---------------------------------------------------   --------------------------------------------------------
+    the program cannot be started (status 126, 127)       the session ends
+    it fails within five minutes, and its last words      started again after 1, 2, 4 … 60 s, for 30 minutes; then
+    tell of an overload, a rate limit or the network      the session ends
+    it fails within five minutes otherwise                the same, but for one minute
+    any failure before its first edit in this session     the same, but for one minute
+    status 0 before its first edit in this session        started once more; then the session ends
+    status 0, or a failure after more than five minutes   the experiment is a crash, `no-proposal`; after three in a
+                                                          row, the session ends
 """
 
 from __future__ import annotations
 
-import json
+import math
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pytest_autoresearch.core.agent_job import PROMPT_FILE, AgentJob, Finished
-from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, UserError
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import CrashClass
-from pytest_autoresearch.proposers import agents, prompt
-from pytest_autoresearch.proposers.base import Context
-from pytest_autoresearch.proposers.quoting import line, plain
+from pytest_autoresearch.proposers import agent_answer, agents, prompt
+from pytest_autoresearch.proposers.agent_answer import FILE as ANSWER
+from pytest_autoresearch.proposers.base import Context, ProposerSession
 from pytest_autoresearch.proposers.workspace import Edits, Workspace
 
-ANSWER = "proposal.json"
 _REPLY = f"""\
 Edit the files in place, in the current folder: {{files}}. Change nothing else and leave no other files. Do not run
 training: the session runs and measures it after you exit. Do not use git.
@@ -40,16 +50,14 @@ _LONG = """\
 # The files that you may edit
 
 The current versions are in the current folder: {files}. Read the parts that you need."""
-_AGAIN = "Your edit is in the files again, as you left it. Leave it unchanged {to}."
+_AGAIN = "Your edit is in the files again, as you left it{but}. Leave {it} unchanged {to}."
 
 _MOST_FILES_BYTES = 100_000  # of the editable files in a prompt; larger ones the agent reads itself
-_MOST_ANSWER_BYTES = 64 * 1024
-_MOST_CHARACTERS, _MOST_NOTES = 2000, 4000
-_LAST_LINE_BYTES, _LAST_LINES = 200, 5
-_MOST_USD = 10_000.0  # for one start; more is a mistake
+_LAST_LINES = 5
 _MOST_IDLE = 3  # experiments in a row without an edit
 _NOT_STARTED = (126, 127)
 _SOON_SECONDS = 300.0  # a failure within this time may be temporary: agents retry an overloaded service for minutes
+_SHORT_PATIENCE = 60.0  # seconds, with an agent that has not worked yet, or whose failure does not look temporary
 _LONGEST_WAIT = 60.0
 
 
@@ -79,16 +87,58 @@ class _Came:
         return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
 
     @property
-    def may_pass(self) -> bool:
-        """Whether its failure may be temporary, such as an overloaded service or a lost connection."""
+    def failed_soon(self) -> bool:
+        """Whether it failed, and so soon that another start may help."""
         ended = self.finished
-        failed = not ended.why and ended.exit_status not in (0, *_NOT_STARTED)
-        return failed and ended.seconds <= _SOON_SECONDS
+        return not ended.why and ended.exit_status != 0 and ended.seconds <= _SOON_SECONDS
 
     def last(self, lines: int) -> str:
         """The last lines of its output, on one line."""
-        said = _lines(self.finished.output)[-lines:]
-        return " / ".join(line(each, _LAST_LINE_BYTES) for each in said) or "nothing"
+        return agent_answer.last(self.finished.output, lines)
+
+
+@dataclass(slots=True)
+class _Rehearsal:
+    """The session of a start before the baseline: what the agent used and left is told to the experiment's own session.
+
+    Attributes:
+        before: The editable files before the start.
+        real: The session that is there already.
+        came: The result.
+    """
+
+    before: dict[str, bytes]
+    real: ProposerSession
+    memory: Any = None
+    came: _Came | None = None
+    used: list[Usage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        self.real.say(text)
+
+    def look(self, number: int) -> str:
+        return self.real.look(number)
+
+    def spent(self, usage: Usage) -> None:
+        self.used.append(usage)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def keep(self, name: str, text: str) -> None:
+        self.kept[name] = text
+
+    def tell(self, session: ProposerSession) -> None:
+        """Tell the session everything, as if the agent had been started for it."""
+        session.memory = self.memory
+        for usage in self.used:
+            session.spent(usage)
+        for text in self.notes:
+            session.note(text)
+        for name, text in self.kept.items():
+            session.keep(name, text)
 
 
 @dataclass(slots=True)
@@ -116,8 +166,11 @@ class CommandProposer:
         seconds: Time limit of one start.
         shared: Files and folders of the user that the agent may read and write, as returned by `shared`.
         variables: Further environment variables that it gets, globs allowed.
-        patience_seconds: How long a failing agent is started again, over all experiments in a row.
-        pause: Waits for the given seconds; raises Stopped if the session ends meanwhile.
+        cap_usd: Limit of the costs that the agent reports, of all starts together.
+        patience_seconds: How long an agent is started again whose failures look temporary.
+        pause: Waits for the given seconds; raises if the session ends meanwhile.
+        left: Seconds until the session's end.
+        check: Raises if the session ends.
     """
 
     name = "command"
@@ -132,8 +185,11 @@ class CommandProposer:
         seconds: float,
         shared: Sequence[Path] = (),
         variables: Sequence[str] = (),
+        cap_usd: float | None = None,
         patience_seconds: float = 1800.0,
         pause: Callable[[float], None] = time.sleep,
+        left: Callable[[], float] = lambda: math.inf,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = agents.completed(command, confined=confined)
         self._confined = confined
@@ -142,31 +198,71 @@ class CommandProposer:
         self._seconds = seconds
         self._shared = tuple(shared)
         self._variables = (*self._agent.variables, *variables)
-        self._patience = self._left = patience_seconds
+        self._cap_usd = cap_usd
+        self._spent_usd = self._dearest_usd = 0.0
+        self._patience = patience_seconds
         self._pause = pause
+        self._left = left
+        self._check = check
         self._idle = 0
+        self._worked = False
+        self._rehearsed: _Rehearsal | None = None
+
+    def rehearse(self, context: Context) -> None:
+        """Let the agent make its first proposal before the baseline is trained; `propose` then returns it.
+
+        An agent that is not logged in, or lacks a flag, so ends the session before anything is paid for.
+        """
+        tree = Workspace(context.folder, context.editable)
+        session = _Rehearsal(tree.texts(), context.session, _Memory())
+        session.came = self._first(replace(context, session=session), tree)
+        self._rehearsed = session
 
     def propose(self, context: Context) -> Proposal | None:
         """Let the agent edit the tree.
 
         Raises:
             Refused: The agent ended without an edit.
-            ProposerError: The agent cannot be started, or changed nothing in several experiments.
+            ProposerError: The agent cannot be started, fails again and again, or does nothing.
+            Spent: The costs that the agent reports have reached the limit, or the session's time is over.
             Stopped: The session ended meanwhile.
         """
         tree = Workspace(context.folder, context.editable)
-        context.session.memory = memory = _Memory()
-        came = self._send(context, tree, _words(context))
+        context.session.memory = _Memory()
+        came = self._repeat(context, tree) or self._first(context, tree)
+        memory: _Memory = context.session.memory
         memory.edits, memory.proposed = came.edits, True
         if came.edits is not None:
             self._idle = 0
             return _taken(context, came)
         self._idle += 1
-        self._check_alive(came)
         ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
+        if self._idle >= _MOST_IDLE:
+            raise self._useless(came, f"changed nothing in {self._idle} experiments in a row")
         raise Refused(
             f"`{came.agent}` {ending}; last output: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
         )
+
+    def _repeat(self, context: Context, tree: Workspace) -> _Came | None:
+        """Make the rehearsed edit in the tree; None if there is none, or if it was made from other files."""
+        early, self._rehearsed = self._rehearsed, None
+        if early is None or early.came is None or early.came.edits is None or early.before != tree.texts():
+            return None
+        if early.came.edits.strayed or tree.write(early.came.edits.texts):
+            return None
+        early.tell(context.session)
+        return early.came
+
+    def _first(self, context: Context, tree: Workspace) -> _Came:
+        """The result of an agent that is asked for a proposal; one that has never worked must show that it does."""
+        came = self._send(context, tree, _words(context))
+        if came.edits is None and not self._worked:
+            if not came.fault:
+                came = self._send(context, tree, _words(context))
+            if came.edits is None:
+                ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
+                raise self._useless(came, f"{ending}, and has not changed a file in this session")
+        return came
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Let the agent edit again, with its last edit in the tree; None if it changes nothing.
@@ -178,28 +274,34 @@ class CommandProposer:
         failing, meant = memory.edits, failure.near_duplicate
         if failing is None and memory.proposed:
             return None
-        if failing is not None:  # else the proposal was not this agent's
-            tree.write(failing.texts)
-        reply = _AGAIN.format(to="if you mean it" if meant else "to give the idea up") if failing else ""
+        lost = tree.write(failing.texts) if failing is not None else []  # else the proposal was not this agent's
+        before = tree.edits()
+        reply = _again(lost, meant) if failing else ""
         why = prompt.failed(context, proposal, failure, reply)
         came = self._send(context, tree, f"{_words(context)}\n{why}\n")
         # An unchanged edit is a decision only if the agent did not fail.
-        if came.edits is None or (came.edits == failing and (came.fault or not meant)):
+        same = came.edits == failing or (bool(lost) and came.edits == before)
+        if came.edits is None or (same and (came.fault or not meant)):
             return None
         memory.edits, memory.proposed = came.edits, True
         return _taken(context, came)
 
     def _send(self, context: Context, tree: Workspace, text: str) -> _Came:
         """Start the agent, and again while its failures may be temporary and the patience lasts."""
-        before, seconds = tree.edits(), 1.0
+        before, seconds, waited, starts = tree.edits(), 1.0, 0.0, 0
         while True:
             came = self._start(context, tree, text)
-            if came.edits != before or not came.may_pass:
-                self._left = self._patience
+            starts += 1
+            if came.edits != before:
+                self._worked = True
+            if came.edits != before or not came.failed_soon:
                 return came
-            self._left -= came.finished.seconds + seconds
-            if self._left < 0:
-                return came
+            if came.finished.exit_status in _NOT_STARTED:
+                raise self._useless(came, "could not be started")
+            passing = self._worked and agents.may_pass(came.last(_LAST_LINES))
+            waited += came.finished.seconds + seconds
+            if waited > (self._patience if passing else min(self._patience, _SHORT_PATIENCE)):
+                raise self._useless(came, f"{came.fault} and changed nothing, {starts} times in a row")
             said = f"`{came.agent}` {came.fault} and changed nothing; last output: {came.last(1)}"
             context.session.say(f"{said}; starting it again in {seconds:.0f} s")
             self._pause(seconds)
@@ -207,11 +309,14 @@ class CommandProposer:
 
     def _start(self, context: Context, tree: Workspace, text: str) -> _Came:
         """Start the agent once."""
+        self._check()
+        self._check_cap()
         scratch = tree.top.with_name(f"{tree.top.name}-agent")
         finished = self._run(
             AgentJob(
                 agents.filled(self._command, str(scratch / PROMPT_FILE), tree.files),
-                folder=context.folder, prompt=text, scratch=scratch, seconds=self._seconds,
+                folder=context.folder, prompt=text, scratch=scratch,
+                seconds=min(self._seconds, self._left()),
                 readable=(tree.top,), shared=self._shared,
                 settings=self._agent.settings, moved=self._agent.moved, variables=self._variables,
                 environment={**self._agent.environment, "AUTORESEARCH_NUMBER": str(context.number)},
@@ -220,66 +325,37 @@ class CommandProposer:
         memory: _Memory = context.session.memory
         start = memory.starts = memory.starts + 1
         context.session.keep(f"agent-{start}.log" if start > 1 else "agent.log", f"{finished.output}\n")
-        answer = _Answer.read(tree.take(ANSWER, _MOST_ANSWER_BYTES + 1))
+        answer = agent_answer.read(tree.take(ANSWER, agent_answer.MOST_BYTES + 1), finished.output)
         tree.tidy()
-        lines = _lines(finished.output)
-        description = answer.description or (line(lines[-1], _LAST_LINE_BYTES) if lines else "")
         proposal = Proposal(
-            description or f"experiment {context.number:04d}", answer.hypothesis, self.name, self._agent.name,
+            answer.description or f"experiment {context.number:04d}", answer.hypothesis, self.name, self._agent.name,
             expected=answer.expected, area=answer.area,
         )  # fmt: skip
         came = _Came(self._agent.name, finished, proposal, tree.edits())
         context.session.spent(Usage(self._agent.name, requests=1, cost_usd=answer.cost_usd))
+        self._spent_usd += answer.cost_usd or 0.0
+        self._dearest_usd = max(self._dearest_usd, answer.cost_usd or 0.0)
+        if came.edits is None:
+            self._check()
         if answer.notes:
             context.session.note(answer.notes)
         return came
 
-    def _check_alive(self, came: _Came) -> None:
-        """Check after a start without an edit whether another start may help.
+    def _check_cap(self) -> None:
+        """Check that the next start may cost as much as the dearest so far."""
+        spent, cap = self._spent_usd, self._cap_usd
+        if cap is not None and (spent >= cap or spent + self._dearest_usd > cap):
+            raise Spent(
+                f"${spent:.2f} of ${cap:.2f} is spent by the agent's own account, and the next start could exceed the "
+                "limit (--autoresearch-cost)"
+            )
 
-        Raises:
-            ProposerError: It will not.
-        """
-        said = f"last output: {came.last(1)}: run it by hand in a terminal first"
+    def _useless(self, came: _Came, what: str) -> ProposerError:
+        """The error about an agent that another start does not help."""
+        said = f"`{came.agent}` {what}; last output: {came.last(_LAST_LINES)}: run it by hand in a terminal first"
         if self._confined:
             said += ", and list the files of yours that it needs in autoresearch_agent_files"
-        if came.finished.exit_status in _NOT_STARTED:
-            raise ProposerError(f"`{came.agent}` could not be started; {said}")
-        if self._idle >= _MOST_IDLE:
-            raise ProposerError(f"`{came.agent}` changed nothing in {self._idle} experiments in a row; {said}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The agent's answer about its edit; every field may be missing."""
-
-    description: str = ""
-    hypothesis: str = ""
-    expected: str = ""
-    area: str = ""
-    notes: str = ""
-    cost_usd: float | None = None
-
-    @classmethod
-    def read(cls, text: bytes) -> _Answer:
-        """Read the file, which may contain anything."""
-        try:
-            given = json.loads(text) if len(text) <= _MOST_ANSWER_BYTES else None
-        except (ValueError, RecursionError):
-            given = None
-        if not isinstance(given, dict):
-            return cls()
-
-        def said(name: str, most: int = _MOST_CHARACTERS) -> str:
-            value = given.get(name)
-            return plain(value).strip()[:most] if isinstance(value, str) else ""
-
-        cost = given.get("cost_usd")
-        known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= _MOST_USD
-        return cls(
-            " ".join(said("description").split()), said("hypothesis"), said("expected"), said("area"),
-            said("notes", _MOST_NOTES), float(cost or 0) if known else None,
-        )  # fmt: skip
+        return ProposerError(f"{said}; then rerun the same command")
 
 
 def check(command: str, root: Path) -> tuple[str, ...]:
@@ -336,13 +412,21 @@ def _taken(context: Context, came: _Came) -> Proposal:
     return came.proposal
 
 
+def _again(lost: Sequence[str], meant: bool) -> str:
+    """What a repair begins with.
+
+    Args:
+        lost: The files that could not be restored.
+        meant: Whether the edit may also be meant as it is.
+    """
+    are = "is" if len(lost) == 1 else "are"
+    but = f", except that {', '.join(lost)} {are} as the branch has it, because your edit cannot be restored there"
+    to = "if you mean it" if meant else "to give the idea up"
+    return _AGAIN.format(but=but if lost else "", it="the files" if lost else "it", to=to)
+
+
 def _words(context: Context) -> str:
     """The prompt, with the current files of the tree."""
     files = ", ".join(context.editable)
     said = prompt.build(context, _REPLY.format(files=files))
     return (replace(said, files=_LONG.format(files=files)) if len(said.files) > _MOST_FILES_BYTES else said).text()
-
-
-def _lines(output: str) -> list[str]:
-    """The lines with a letter or a digit."""
-    return [each for each in output.splitlines() if any(letter.isalnum() for letter in each)]

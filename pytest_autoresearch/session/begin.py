@@ -70,13 +70,13 @@ def _begin(config: pytest.Config) -> None:
         return
     checkout = Checkout(ratchet, settings.editable)
     notes = checkout.check() if from_checkout else []
-    asks_hook = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
-    proposer = choose(settings, asks_hook, checkout.edit)
+    main = MainThread()
+    hooks = UserHooks(config, main)
+    proposer = choose(settings, hooks.proposes, checkout.edit)
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
     equipment = equip(settings, ratchet)
-    main = MainThread()
-    campaign = Campaign(settings, ratchet, records, equipment, UserHooks(config, main), proposer)
+    campaign = Campaign(settings, ratchet, records, equipment, hooks, proposer)
     campaign.open()
     if from_checkout:
         checkout.finish(campaign.ledger.records)
