@@ -41,6 +41,7 @@ class RecordingSession:
     said: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     log: str = "it was tried"
+    kept: dict[str, str] = field(default_factory=dict)
     memory: Any = None
 
     def spent(self, usage: Usage) -> None:
@@ -49,7 +50,8 @@ class RecordingSession:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def keep(self, name: str, text: str) -> None: ...
+    def keep(self, name: str, text: str) -> None:
+        self.kept[name] = text
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -354,6 +356,36 @@ def test_a_repair_goes_on_with_the_files_as_they_were_written(bench: Bench) -> N
     assert "Your edit is still in the files" in result["content"]
     assert len(bench.asked[2].body["messages"]) == 5
     assert bench.asked[2].usage["cache_read_input_tokens"] > bench.asked[1].usage["cache_read_input_tokens"]
+
+
+def test_an_edit_that_is_too_long_is_not_sent_again_with_every_repair(bench: Bench) -> None:
+    long = {"files": [{"path": "train.py", "text": "VALUE = 1234567890\n" * 5_600}], "description": "long", "hypothesis": "it is"}
+    proposer = bench.proposer([{"propose": long}, {"propose": WIDER}])
+    context = bench.context()
+    proposal = proposer.propose(context)
+    assert proposal is not None
+    bench.reset()
+    assert proposer.repair(context, proposal, refusal("train.py has 114,000 bytes; the limit is 64")) is not None
+    assert "WIDTH = 128" in bench.text
+    assert "the limit is 64" in said_last(bench.asked[1])
+    assert len(json.dumps(bench.asked[1].body)) < len(json.dumps(bench.asked[0].body)) + 10_000
+    impossible = {**long, "edits": [{"path": "train.py", "old": "no such line", "new": "x"}]}
+    bench.reset()
+    assert bench.propose([{"propose": impossible}, {"propose": WIDER}]) is not None
+    assert "too long to be sent again" in said_last(bench.asked[3])
+    assert len(json.dumps(bench.asked[3].body)) < len(json.dumps(bench.asked[2].body)) + 10_000
+
+
+def test_what_a_model_says_in_words_is_in_the_failure_and_its_conversation_is_kept(bench: Bench) -> None:
+    with pytest.raises(Refused) as caught:
+        bench.propose([{"propose": WRONG, "thinking": "Hm."}, {"text": "I would rather\nnot change it."}], repairs=1)
+    assert str(caught.value) == 'it called no tool and said "I would rather not change it."'
+    kept = bench.session.kept["conversation.md"]
+    for said in ("## The model\n\nHm.", '"old": "WIDTH = 65"', "the old text does not occur", "I would rather\nnot"):
+        assert said in kept
+    assert "It is a long page." not in kept
+    bench.propose([{"refusal": "policy"}, {"propose": WIDER}])
+    assert "# A new conversation" in bench.session.kept["conversation.md"]
 
 
 def test_a_proposal_may_be_made_once_more_as_it_was(bench: Bench) -> None:

@@ -18,12 +18,14 @@ from pytest_autoresearch.cli.rows import document_of
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.text import shortened
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.reports.summary import plural
 
 _SHOWN_FILES = 3
+_SAID = 200  # characters of a description
 
 _EPILOG = """examples:
   autoresearch best                       the best, and every keep that led to it
@@ -101,7 +103,7 @@ def _print(tag: str, line: Sequence[Experiment], audited: Audit | None, switched
         (Column("change", right=True), changes),
         (Column("p", right=True), asked),
         (Column("commit"), [one.commit[:7] for one in line]),
-        (Column("description"), [one.proposal.description for one in line]),
+        (Column("description"), [shortened(output.line(one.proposal.description), _SAID) for one in line]),
     ]
     print(f"{output.told(columns)}\n")
     if switched is None:

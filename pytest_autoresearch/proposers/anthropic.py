@@ -14,6 +14,7 @@ How each kind of reply is handled; a line marked * uses up one of the experiment
     no tool call                                * the model is told
     truncated at its limit                      * the reply is dropped; the model is told
     a refusal                                   * a new conversation, which asks for another direction
+    a failure in a conversation of over 100 kB    a new conversation, with the failure
     a conversation that is too long, or that    * a new conversation, first with the failure, then without it; if the
     the API rejects                               API rejects that, too, the session ends
 
@@ -61,9 +62,12 @@ DEFAULT_MODEL = "claude-fable-5-2"
 _ADDRESS = "https://api.anthropic.com"
 _CHECK_SECONDS = 10.0
 _MOST_LOOKS = 8  # replies that only look, write notes or pause, in one call
+_MOST_BYTES = 100_000  # of a conversation beside its opening, after a failure: each request sends them again
+_SAID_CHARACTERS = 2000  # of a fault that begins a new conversation
 _MOST_FRUITLESS = 3  # experiments in a row without a proposal
 _DECLINED = "The last request was declined. Choose another direction of ordinary model training."
 _LOST = "The conversation about this experiment could not continue and begins again: propose without looking further."
+_LONG = "Your earlier replies about this experiment were too long to be sent again. Propose a small edit."
 _UNTOLD = f"An earlier proposal for this experiment failed; the details cannot be shown here. {EDIT_GONE}"
 
 
@@ -139,10 +143,12 @@ class _Memory:
 
     Attributes:
         talk: The conversation about it; None before the first, and after the model has given it up.
+        talks: All conversations about it, for people.
         faults: What was wrong with the replies about it.
     """
 
     talk: Conversation | None = None
+    talks: list[Conversation] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -200,7 +206,7 @@ class AnthropicProposer:
         if proposal.hypothesis:
             untold += f"\n\nWhy it should have helped: {proposal.hypothesis}"
         talk, fresh = memory.talk, self._begin(context, failure=untold)
-        if talk is None or talk.seldom[0] != fresh.seldom[0]:
+        if talk is None or talk.seldom[0] != fresh.seldom[0] or talk.size > _MOST_BYTES:
             talk = fresh
         else:
             reply = EDIT_STANDS if talk.open_call else EDIT_GONE
@@ -231,6 +237,8 @@ class AnthropicProposer:
         memory: _Memory = context.session.memory
         faults = memory.faults
         while len(faults) <= self._repairs:
+            if talk is not memory.talk or not memory.talks:
+                memory.talks.append(talk)
             memory.talk = talk
             try:
                 reply = line.ask(talk)
@@ -245,6 +253,8 @@ class AnthropicProposer:
                 talk = self._begin(context, _DECLINED, failure=failure)
                 continue
             outcome = carry_out(context, talk, reply, self.name, failed is not None, looks >= _MOST_LOOKS)
+            transcripts = [one.transcript() for one in memory.talks]
+            context.session.keep("conversation.md", "\n\n# A new conversation\n\n".join(transcripts) + "\n")
             meant = outcome.meant or meant
             if outcome.meant is not None:
                 self._fruitless.clear()
@@ -256,6 +266,8 @@ class AnthropicProposer:
                 return None
             if outcome.fault:
                 faults.append(outcome.fault)
+                if talk.size > _MOST_BYTES:
+                    talk = self._begin(context, _LONG, outcome.fault[:_SAID_CHARACTERS], failure=failure)
             else:
                 looks += 1
         if meant is not None:

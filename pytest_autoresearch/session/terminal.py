@@ -15,7 +15,7 @@ import pytest
 
 from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
-from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.core.text import one_line, shortened
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.line import json_line, verdict_line
 
@@ -139,7 +139,7 @@ class Terminal:
         flights = list(self._campaign.flights)
         if self._reporter is None or not shown or not flights:
             return
-        under_way = [summary.progress_line(one.number, one.description, one.progress) for one in flights]
+        under_way = [summary.progress_line(one.number, shortened(one.description), one.progress) for one in flights]
         text = " | ".join(under_way)
         if self._reporter.isatty:
             self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)
