@@ -284,6 +284,7 @@ def test_an_edit_of_an_older_version_of_the_file_leaves_the_keep_in_place(repo: 
     repo.write("train.py", text(repo).replace("2048.0", "1024.0"))
     result = session(repo, "--autoresearch-tag", "t")
     assert "undoes" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["note: the edit was made from 0000: it is tried on 0001, the head", "discard 0002: *"])
     tried = repo.git("show", "refs/autoresearch/t/0002:train.py")
     assert "ACTION = '0.9'\nPEAK_VRAM_MB = 1024.0" in tried
     assert repo.records()[2].metric == 0.9

@@ -359,7 +359,11 @@ def test_a_repair_goes_on_with_the_files_as_they_were_written(bench: Bench) -> N
 
 
 def test_an_edit_that_is_too_long_is_not_sent_again_with_every_repair(bench: Bench) -> None:
-    long = {"files": [{"path": "train.py", "text": "VALUE = 1234567890\n" * 5_600}], "description": "long", "hypothesis": "it is"}
+    long = {
+        "files": [{"path": "train.py", "text": "VALUE = 1234567890\n" * 5_600}],
+        "description": "long",
+        "hypothesis": "it is",
+    }
     proposer = bench.proposer([{"propose": long}, {"propose": WIDER}])
     context = bench.context()
     proposal = proposer.propose(context)

@@ -18,8 +18,9 @@ from pytest_autoresearch.core.agent_job import AgentJob, Finished
 from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, Stopped, UserError
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents
+from pytest_autoresearch.proposers.agent_command import check, shared
 from pytest_autoresearch.proposers.base import Context
-from pytest_autoresearch.proposers.command import CommandProposer, check, shared
+from pytest_autoresearch.proposers.command import CommandProposer
 from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.bubblewrap import installed

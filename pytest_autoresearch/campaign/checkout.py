@@ -93,15 +93,17 @@ class Checkout:
         said, head = [], keeps[-1].commit
         here = self._head()
         commits = {one.commit: f"{one.number:04d}" for one in keeps}
+        made = commits.get(edit.base, edit.base[:7])
         if edit.subject:
             off = ", which leaves the branch," if self._on_branch() else ""
-            said.append(f"your commit {here[:7]}{off} is tried as an edit of {commits[edit.base]}")
+            on = f", on {commits[head]}, the head" if edit.base != head else ""
+            said.append(f"your commit {here[:7]}{off} is tried as an edit of {made}{on}")
         elif edit.base == here and here not in commits:
             said.append(
                 f"only the uncommitted edit is tried: other changes of {self._names} in {here[:7]} take no part"
             )
-        if edit.base not in (head, here):
-            said.append(f"the edit was made from {commits[edit.base]}: it is tried on {commits[head]}, the head")
+        if edit.base != head and not edit.subject:
+            said.append(f"the edit was made from {made}: it is tried on {commits[head]}, the head")
         steps = {
             f"{one.number:04d} ({shortened(one.proposal.description)})": (one.base, one.commit) for one in keeps[1:]
         }
@@ -124,7 +126,8 @@ class Checkout:
         return f"there is nothing to try, {self._names} is the same as on {where}: edit it first"
 
     def _conflict(self, edit: Edit, conflict: MergeConflict) -> str:
-        branch, files = f"autoresearch/{self._ratchet.tag}", self._here(edit)
+        branch, files = f"autoresearch/{self._ratchet.tag}", self._here(edit.paths)
+        theirs = self._here(path for path in edit.paths if path in self._files.committed(self._ratchet.branch))
         what = (
             f"`{conflict.line}` of your edit of {conflict.path}" if conflict.line else f"your edit of {conflict.path}"
         )
@@ -132,7 +135,7 @@ class Checkout:
         look = "git show" if edit.subject else "git stash show -p"
         return (
             f"{what} changes what a keep on {branch} has changed, too: type `{aside}git restore --source={branch} -- "
-            f"{files}` and make the edit again (`{look}` shows it)"
+            f"{theirs}` and make the edit again (`{look}` shows it)"
         )
 
     def finish(self, records: Iterable[Experiment]) -> None:
@@ -219,7 +222,7 @@ class Checkout:
             if self._files.merge(git, edit, head):
                 return Followed(said)
         branch = f"autoresearch/{self._ratchet.tag}"
-        return Followed(f"{said}; `git diff {branch} -- {self._here(edit)}` shows how it differs from the head")
+        return Followed(f"{said}; `git diff {branch} -- {self._here(edit.paths)}` shows how it differs from the head")
 
     def _follow(self, experiment: Experiment, edit: Edit | None) -> Followed:
         head = self._ratchet.head() or experiment.commit
@@ -254,11 +257,11 @@ class Checkout:
         whole = all(path in self._files.committed(experiment.commit) for path in edit.paths)
         # Only `git restore` also deletes the files that the edit deleted.
         verb = f"git checkout {name}" if whole else f"git restore --source={name} --staged --worktree"
-        return f"{verb} -- {self._here(edit)}"
+        return f"{verb} -- {self._here(edit.paths)}"
 
-    def _here(self, edit: Edit) -> str:
-        """The edit's files, quoted for the shell and relative to the current folder."""
-        return " ".join(shlex.quote(os.path.relpath(self._ratchet.top / path)) for path in edit.paths)
+    def _here(self, paths: Iterable[str]) -> str:
+        """The files, quoted for the shell and relative to the current folder."""
+        return " ".join(shlex.quote(os.path.relpath(self._ratchet.top / path)) for path in paths)
 
     # ------------------------------------------------------------------------------------------------ looking
 

@@ -145,10 +145,10 @@ def _smallest_context(settings: Settings) -> Context:
 
 
 def _command(settings: Settings, given: str) -> Choice:
-    from pytest_autoresearch.proposers import command
+    from pytest_autoresearch.proposers import agent_command, command
 
-    words = command.check(given, settings.root)
-    files = command.shared(settings.agent_files, settings.root)
+    words = agent_command.check(given, settings.root)
+    files = agent_command.shared(settings.agent_files, settings.root)
     said = f"command, {shlex.join(words)}, {settings.agent_seconds:g} s per proposal"
     if settings.cost_usd is not None:
         said += f", at most ${settings.cost_usd:.2f} by its own account"

@@ -19,23 +19,21 @@ of processes and sandboxes. How a start without an edit is handled:
 from __future__ import annotations
 
 import math
-import shlex
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pytest_autoresearch.core.agent_job import PROMPT_FILE, AgentJob, Finished
-from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, UserError
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import agent_answer, agents, prompt
 from pytest_autoresearch.proposers.agent_answer import FILE as ANSWER
-from pytest_autoresearch.proposers.base import Context, ProposerSession
-from pytest_autoresearch.proposers.workspace import Edits, Workspace
+from pytest_autoresearch.proposers.agent_start import Came, Memory, Rehearsal
+from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.proposers.workspace import Workspace
 
 _REPLY = f"""\
 Edit the files in place, in the current folder: {{files}}. Change nothing else and leave no other files. Do not run
@@ -56,104 +54,8 @@ _MOST_FILES_BYTES = 100_000  # of the editable files in a prompt; larger ones th
 _LAST_LINES = 5
 _MOST_IDLE = 3  # experiments in a row without an edit
 _NOT_STARTED = (126, 127)
-_SOON_SECONDS = 300.0  # a failure within this time may be temporary: agents retry an overloaded service for minutes
 _SHORT_PATIENCE = 60.0  # seconds, with an agent that has not worked yet, or whose failure does not look temporary
 _LONGEST_WAIT = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Came:
-    """The result of one start: how the agent ended, its description, and its edits.
-
-    Attributes:
-        agent: Its name.
-        finished: How it ended.
-        proposal: Its description of the edit.
-        edits: Its edits; None if it changed nothing.
-    """
-
-    agent: str
-    finished: Finished
-    proposal: Proposal
-    edits: Edits | None
-
-    @property
-    def fault(self) -> str:
-        """Why it failed; empty if it did not."""
-        if self.finished.why:
-            return f"was stopped {self.finished.why}"
-        if self.finished.exit_status is None:
-            return "ended without an exit status"
-        return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
-
-    @property
-    def failed_soon(self) -> bool:
-        """Whether it failed, and so soon that another start may help."""
-        ended = self.finished
-        return not ended.why and ended.exit_status != 0 and ended.seconds <= _SOON_SECONDS
-
-    def last(self, lines: int) -> str:
-        """The last lines of its output, on one line."""
-        return agent_answer.last(self.finished.output, lines)
-
-
-@dataclass(slots=True)
-class _Rehearsal:
-    """The session of a start before the baseline: what the agent used and left is told to the experiment's own session.
-
-    Attributes:
-        before: The editable files before the start.
-        real: The session that is there already.
-        came: The result.
-    """
-
-    before: dict[str, bytes]
-    real: ProposerSession
-    memory: Any = None
-    came: _Came | None = None
-    used: list[Usage] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    kept: dict[str, str] = field(default_factory=dict)
-
-    def say(self, text: str) -> None:
-        self.real.say(text)
-
-    def look(self, number: int) -> str:
-        return self.real.look(number)
-
-    def spent(self, usage: Usage) -> None:
-        self.used.append(usage)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def keep(self, name: str, text: str) -> None:
-        self.kept[name] = text
-
-    def tell(self, session: ProposerSession) -> None:
-        """Tell the session everything, as if the agent had been started for it."""
-        session.memory = self.memory
-        for usage in self.used:
-            session.spent(usage)
-        for text in self.notes:
-            session.note(text)
-        for name, text in self.kept.items():
-            session.keep(name, text)
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What the session keeps of one experiment.
-
-    Attributes:
-        proposed: Whether the agent was asked for a proposal, or has repaired one.
-        edits: Its last edit; None if it made none.
-        starts: How often the agent was started.
-    """
-
-    proposed: bool = False
-    edits: Edits | None = None
-    starts: int = 0
 
 
 class CommandProposer:
@@ -206,7 +108,7 @@ class CommandProposer:
         self._check = check
         self._idle = 0
         self._worked = False
-        self._rehearsed: _Rehearsal | None = None
+        self._rehearsed: Rehearsal | None = None
 
     def rehearse(self, context: Context) -> None:
         """Let the agent make its first proposal before the baseline is trained; `propose` then returns it.
@@ -214,7 +116,7 @@ class CommandProposer:
         An agent that is not logged in, or lacks a flag, so ends the session before anything is paid for.
         """
         tree = Workspace(context.folder, context.editable)
-        session = _Rehearsal(tree.texts(), context.session, _Memory())
+        session = Rehearsal(tree.texts(), context.session, Memory())
         session.came = self._first(replace(context, session=session), tree)
         self._rehearsed = session
 
@@ -228,9 +130,9 @@ class CommandProposer:
             Stopped: The session ended meanwhile.
         """
         tree = Workspace(context.folder, context.editable)
-        context.session.memory = _Memory()
+        context.session.memory = Memory()
         came = self._repeat(context, tree) or self._first(context, tree)
-        memory: _Memory = context.session.memory
+        memory: Memory = context.session.memory
         memory.edits, memory.proposed = came.edits, True
         if came.edits is not None:
             self._idle = 0
@@ -243,7 +145,7 @@ class CommandProposer:
             f"`{came.agent}` {ending}; last output: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
         )
 
-    def _repeat(self, context: Context, tree: Workspace) -> _Came | None:
+    def _repeat(self, context: Context, tree: Workspace) -> Came | None:
         """Make the rehearsed edit in the tree; None if there is none, or if it was made from other files."""
         early, self._rehearsed = self._rehearsed, None
         if early is None or early.came is None or early.came.edits is None or early.before != tree.texts():
@@ -253,7 +155,7 @@ class CommandProposer:
         early.tell(context.session)
         return early.came
 
-    def _first(self, context: Context, tree: Workspace) -> _Came:
+    def _first(self, context: Context, tree: Workspace) -> Came:
         """The result of an agent that is asked for a proposal; one that has never worked must show that it does."""
         came = self._send(context, tree, _words(context))
         if came.edits is None and not self._worked:
@@ -270,7 +172,7 @@ class CommandProposer:
         An agent that made no edit is not started again for the same experiment.
         """
         tree = Workspace(context.folder, context.editable)
-        context.session.memory = memory = context.session.memory or _Memory()
+        context.session.memory = memory = context.session.memory or Memory()
         failing, meant = memory.edits, failure.near_duplicate
         if failing is None and memory.proposed:
             return None
@@ -286,7 +188,7 @@ class CommandProposer:
         memory.edits, memory.proposed = came.edits, True
         return _taken(context, came)
 
-    def _send(self, context: Context, tree: Workspace, text: str) -> _Came:
+    def _send(self, context: Context, tree: Workspace, text: str) -> Came:
         """Start the agent, and again while its failures may be temporary and the patience lasts."""
         before, seconds, waited, starts = tree.edits(), 1.0, 0.0, 0
         while True:
@@ -307,7 +209,7 @@ class CommandProposer:
             self._pause(seconds)
             seconds = min(_LONGEST_WAIT, 2 * seconds)
 
-    def _start(self, context: Context, tree: Workspace, text: str) -> _Came:
+    def _start(self, context: Context, tree: Workspace, text: str) -> Came:
         """Start the agent once."""
         self._check()
         self._check_cap()
@@ -322,7 +224,7 @@ class CommandProposer:
                 environment={**self._agent.environment, "AUTORESEARCH_NUMBER": str(context.number)},
             )
         )  # fmt: skip
-        memory: _Memory = context.session.memory
+        memory: Memory = context.session.memory
         start = memory.starts = memory.starts + 1
         context.session.keep(f"agent-{start}.log" if start > 1 else "agent.log", f"{finished.output}\n")
         answer = agent_answer.read(tree.take(ANSWER, agent_answer.MOST_BYTES + 1), finished.output)
@@ -331,7 +233,7 @@ class CommandProposer:
             answer.description or f"experiment {context.number:04d}", answer.hypothesis, self.name, self._agent.name,
             expected=answer.expected, area=answer.area,
         )  # fmt: skip
-        came = _Came(self._agent.name, finished, proposal, tree.edits())
+        came = Came(self._agent.name, finished, proposal, tree.edits())
         context.session.spent(Usage(self._agent.name, requests=1, cost_usd=answer.cost_usd))
         self._spent_usd += answer.cost_usd or 0.0
         self._dearest_usd = max(self._dearest_usd, answer.cost_usd or 0.0)
@@ -350,7 +252,7 @@ class CommandProposer:
                 "limit (--autoresearch-cost)"
             )
 
-    def _useless(self, came: _Came, what: str) -> ProposerError:
+    def _useless(self, came: Came, what: str) -> ProposerError:
         """The error about an agent that another start does not help."""
         said = f"`{came.agent}` {what}; last output: {came.last(_LAST_LINES)}: run it by hand in a terminal first"
         if self._confined:
@@ -358,54 +260,7 @@ class CommandProposer:
         return ProposerError(f"{said}; then rerun the same command")
 
 
-def check(command: str, root: Path) -> tuple[str, ...]:
-    """The words of an agent's command, with the absolute path of its program.
-
-    Args:
-        command: As the user typed it.
-        root: The folder to which a relative program path refers.
-
-    Raises:
-        UserError: There is no such program.
-    """
-    try:
-        words = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in shlex.split(command)]
-    except ValueError as error:
-        raise UserError(
-            f"--autoresearch-proposer command:{command} cannot be split into words ({error}): check its quotes"
-        ) from None
-    if not words:
-        raise UserError('--autoresearch-proposer command: names no program: type, for example, "command:claude -p"')
-    found = shutil.which(str(root / words[0]) if "/" in words[0] else words[0])
-    if found is None:
-        raise UserError(
-            f"--autoresearch-proposer command:{command}: there is no program {words[0]} on PATH: install it, or give "
-            "its path"
-        )
-    # Resolve links of the folder only: the sandbox follows the links of the program itself.
-    program = Path(found).absolute()
-    return (str(program.parent.resolve() / program.name), *words[1:])
-
-
-def shared(given: Sequence[str], root: Path) -> tuple[Path, ...]:
-    """The files and folders of the ini key autoresearch_agent_files.
-
-    Raises:
-        UserError: One does not exist, or contains the repository or the home folder.
-    """
-    paths = [(name, root / Path(name).expanduser()) for name in given]
-    for name, path in paths:
-        if not path.exists():
-            raise UserError(f"autoresearch_agent_files names {name}, which does not exist: correct it")
-        if any(one.resolve().is_relative_to(path.resolve()) for one in (root, Path.home())):
-            raise UserError(
-                f"autoresearch_agent_files names {name}, which contains the repository or your home folder: name only "
-                "the files that the agent needs"
-            )
-    return tuple(path for _, path in paths)
-
-
-def _taken(context: Context, came: _Came) -> Proposal:
+def _taken(context: Context, came: Came) -> Proposal:
     """The proposal; if the agent failed, the user is told."""
     if came.fault:
         context.session.say(f"`{came.agent}` {came.fault}; its edits until then are the proposal")
