@@ -46,11 +46,14 @@ def pytest_load_initial_conftests(
     if not (known.autoresearch or known.help or ours):
         return (yield)
     from pytest_autoresearch.session import arguments
+    from pytest_autoresearch.session.mistakes import told
 
     if known.autoresearch:
-        arguments.prepare(early_config, parser, args)
+        with told(early_config):
+            arguments.prepare(early_config, parser, args)
     result = yield
-    arguments.complete(early_config, parser, args)
+    with told(early_config):
+        arguments.complete(early_config, parser, args)
     return result
 
 
@@ -58,8 +61,10 @@ def pytest_load_initial_conftests(
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("autoresearch"):
         from pytest_autoresearch.session.begin import begin
+        from pytest_autoresearch.session.mistakes import told
 
-        begin(config)
+        with told(config):
+            begin(config)
 
 
 @pytest.hookimpl(tryfirst=True)

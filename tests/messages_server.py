@@ -12,6 +12,8 @@ an object with some of these words:
     error STATUS, type, message, details {…}, headers {…}                                 no reply but an error
     bare STATUS                                                                           a gateway's, in its own form
     event_error TYPE, drop "before" | "mid-stream" | "silently", garbage true             no reply but a broken one
+    raw BYTES as Latin-1, content_type TYPE                                               200, and whatever it is
+    pings true                                                                            a stream of nothing else
     times N                                                                               the step is taken N times
 
 In texts `{number}` is the experiment's number, `{word}` a word of its own, and `{line NAME}` the last line that begins
@@ -65,6 +67,7 @@ class Server:
         asked: Every request, in order.
         keys: The keys that it takes.
         models: The models that it knows; a lifecycle may be given.
+        models_raw: What it answers to a question for a model instead, as Latin-1.
         endpoints: Which of `messages`, `count_tokens` and `models` it has.
     """
 
@@ -73,11 +76,13 @@ class Server:
     asked: list[Asked] = field(default_factory=list)
     keys: set[str] = field(default_factory=lambda: {KEY})
     models: dict[str, str] = field(default_factory=lambda: dict.fromkeys(MODELS, "active"))
+    models_raw: str = ""
     endpoints: set[str] = field(default_factory=lambda: {"messages", "count_tokens", "models"})
     cache: dict[str, float] = field(default_factory=dict)
     thoughts: dict[str, str] = field(default_factory=dict)
     paused: list[Any] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def messages(self) -> list[Asked]:
@@ -122,6 +127,7 @@ def serving(scenario: str | list[dict[str, Any]] = ()) -> Iterator[Server]:  # t
     try:
         yield state
     finally:
+        state.closed.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -263,6 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self._asked({})
         model = re.fullmatch(r"/v1/models/([^/]+)", asked.path)
+        if self.server_state.models_raw:
+            return self._raw(asked, self.server_state.models_raw.encode("latin-1"), "application/json")
         if not model or "models" not in self.server_state.endpoints:
             return self._nowhere(asked)
         if complaint := self._unknown_key():
@@ -331,11 +339,34 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(asked, step["bare"], {"detail": "No route"})
         if step.get("drop") == "before":
             return self._hang_up()
+        if "raw" in step:
+            return self._raw(asked, step["raw"].encode("latin-1"), step.get("content_type", "text/event-stream"))
+        if "pings" in step:
+            return self._ping(asked)
         if "garbage" in step:
             return self._send(asked, 200, "<html>")
         seed = hashlib.sha256(json.dumps(asked.body["messages"]).encode()).hexdigest()[:16]
         self._stream(asked, step, content(step, asked.body, seed))
         return None
+
+    def _raw(self, asked: Asked, body: bytes, content_type: str) -> None:
+        asked.status = 200
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _ping(self, asked: Asked) -> None:
+        """Until the client hangs up, or the server ends."""
+        asked.status = 200
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        while not self.server_state.closed.wait(0.02):
+            self._event("ping", {"type": "ping"})
 
     def _stream(self, asked: Asked, step: Mapping[str, Any], blocks: list[dict[str, Any]]) -> None:
         asked.status = 200

@@ -119,6 +119,11 @@ def test_a_cost_cap_is_honoured_to_the_cent(repo: Repo, api: Server) -> None:
         ({"ANTHROPIC_API_KEY": ""}, (), "there is no key for the API: set ANTHROPIC_API_KEY, or choose another"),
         ({}, ("--autoresearch-model", "claude-2"), "does not know the model claude-2: choose another with"),
         ({}, ("--autoresearch-model", "claude-x", "--autoresearch-cost", "5"), "the prices of claude-x are unknown"),
+        (
+            {},
+            ("--autoresearch-cost", "0.05"),
+            "--autoresearch-cost 0.05 is too little for one request to claude-fable-5-2",
+        ),
     ],
 )
 def test_a_mistake_ends_the_session_before_anything_is_touched(
@@ -155,6 +160,23 @@ def test_who_watches_is_told_what_is_waited_for(repo: Repo, api: Server) -> None
     status, output = run(repo, "--max", "1")
     assert status == 0
     assert "the API is not available (overloaded_error: Overloaded); asking again in 1 s" in output
+
+
+def test_hours_end_a_session_whose_api_only_pings(repo: Repo, api: Server) -> None:
+    api.play([{"pings": True}])
+    status, output = run(repo, "--max", "1", "--autoresearch-hours", str(1.5 / 3600))
+    assert status == 0, output
+    assert "hours are over (--autoresearch-hours)" in output
+    assert list(repo.statuses()) == [0]
+
+
+def test_a_login_page_between_is_waited_out_and_is_no_crash(repo: Repo, api: Server) -> None:
+    page = {"raw": "<html>Anmeldung f\xfcr G\xe4ste</html>", "content_type": "text/html; charset=iso-8859-1"}
+    api.play([page, *api.steps])
+    status, output = run(repo, "--max", "1")
+    assert status == 0, output
+    assert "something in between answers instead of the API (with text/html" in output
+    assert repo.reasons().get(1) != "no-proposal"
 
 
 def test_a_model_that_declines_makes_crashes_and_then_an_end(repo: Repo, api: Server) -> None:

@@ -170,11 +170,62 @@ def test_a_refused_edit_goes_back_and_what_it_leaves_is_given_up(repo: Repo) -> 
     assert repo.reasons()[2] == "syntax"
 
 
-def test_an_agent_that_does_nothing_is_a_crash_and_after_three_the_end(repo: Repo) -> None:
-    result = repo.run("--max", "9", *proposing(repo, "print('Please run /login')"))
-    assert repo.reasons() == {0: "baseline", 1: "no-proposal", 2: "no-proposal"}, result.stdout.str()
-    result.stdout.fnmatch_lines(["*`agent` changed nothing in 3 experiments in a row; last output: Please run*"])
+def test_an_agent_that_does_nothing_any_more_is_a_crash_and_after_three_the_end(repo: Repo) -> None:
+    script = "act('0.9') if NUMBER == 1 else print('What now?')"
+    result = repo.run("--max", "9", *proposing(repo, script))
+    reasons = {0: "baseline", 1: "improved", 2: "no-proposal", 3: "no-proposal"}
+    assert repo.reasons() == reasons, result.stdout.str()
+    result.stdout.fnmatch_lines(["*`agent` changed nothing in 3 experiments in a row; last output: What now?*"])
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    repo.check_ledger()
+
+
+def without_hooks(repo: Repo) -> Repo:
+    """An agent makes its first proposal before the baseline only if no hook of the user proposes."""
+    repo.write("conftest.py", "")
+    repo.commit("No hooks")
+    return repo
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            "print('Please run /login')",
+            "`agent` changed nothing, and has not changed a file in this session; *Please run",
+        ),
+        (
+            "print('pyenv: agent: command not found'); sys.exit(127)",
+            "`agent` could not be started; *pyenv: agent: comm",
+        ),
+    ],
+)
+def test_an_agent_that_does_not_work_is_found_before_the_baseline_is_trained(
+    repo: Repo, script: str, said: str
+) -> None:
+    result = without_hooks(repo).run("--max", "9", *proposing(repo, script))
+    assert repo.records() == []
+    assert not list((repo.path / "experiments/runs").rglob("train.log"))
+    result.stdout.fnmatch_lines([f"ended: {said}*: run it by hand in a terminal first*"])
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_proposal_made_before_the_baseline_is_the_first_experiment(repo: Repo, policy: str) -> None:
+    script = """
+        act(f"{1 - NUMBER / 10}")
+        describe(description=f"step {NUMBER}", cost_usd=0.4)
+        """
+    output = (
+        without_hooks(repo).run("--max", "9", "--autoresearch-cost", "1", *proposing(repo, script, policy)).stdout.str()
+    )
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}, output
+    assert [record.usage.requests for record in repo.records()] == [0, 1, 1]
+    assert [record.proposal.description for record in repo.records()] == ["baseline", "step 1", "step 2"]
+    assert "ended: $0.80 of $1.00 is spent by the agent's own account" in output
+    assert "at most $1.00 by its own account" in output
+    runs = repo.path / "experiments/runs/t"
+    assert [(runs / name / "agent.log").exists() for name in ("0000", "0001", "0002")] == [False, True, True]
     repo.check_ledger()
 
 

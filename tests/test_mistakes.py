@@ -103,8 +103,8 @@ ARGUMENTS = {
     "--autoresearch-proposer claude": "argument --autoresearch-proposer: claude: choose auto, anthropic, "
     "command:COMMAND, queue, commits:A..B, checkout or search",
     "--autoresearch-cost 0": "argument --autoresearch-cost: 0: give a number of US dollars, more than 0",
-    "--autoresearch-cost 5": "--autoresearch-cost limits the cost of the Anthropic API, but the proposer is search: "
-    "leave it out, or type --autoresearch-proposer anthropic",
+    "--autoresearch-cost 5": "--autoresearch-cost limits the cost of the Anthropic API or of an agent, but the "
+    "proposer is search: leave it out, or type --autoresearch-proposer anthropic",
     "--autoresearch-repairs -1": "argument --autoresearch-repairs: -1: give a whole number, 0 for never",
     "--autoresearch-agent-seconds soon": "argument --autoresearch-agent-seconds: soon: give a number of seconds, more "
     "than 0",

@@ -15,7 +15,8 @@ import pytest
 from messages_server import KEY, Asked, Server, serving, tokens
 from places import refusal
 
-from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, UserError
+from pytest_autoresearch.campaign.session_clock import SessionClock
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, Stopped, UserError
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Usage
 from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass
@@ -41,6 +42,7 @@ class RecordingSession:
     said: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     log: str = "it was tried"
+    kept: dict[str, str] = field(default_factory=dict)
     memory: Any = None
 
     def spent(self, usage: Usage) -> None:
@@ -49,7 +51,8 @@ class RecordingSession:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def keep(self, name: str, text: str) -> None: ...
+    def keep(self, name: str, text: str) -> None:
+        self.kept[name] = text
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -357,6 +360,40 @@ def test_a_repair_goes_on_with_the_files_as_they_were_written(bench: Bench) -> N
     assert bench.asked[2].usage["cache_read_input_tokens"] > bench.asked[1].usage["cache_read_input_tokens"]
 
 
+def test_an_edit_that_is_too_long_is_not_sent_again_with_every_repair(bench: Bench) -> None:
+    long = {
+        "files": [{"path": "train.py", "text": "VALUE = 1234567890\n" * 5_600}],
+        "description": "long",
+        "hypothesis": "it is",
+    }
+    proposer = bench.proposer([{"propose": long}, {"propose": WIDER}])
+    context = bench.context()
+    proposal = proposer.propose(context)
+    assert proposal is not None
+    bench.reset()
+    assert proposer.repair(context, proposal, refusal("train.py has 114,000 bytes; the limit is 64")) is not None
+    assert "WIDTH = 128" in bench.text
+    assert "the limit is 64" in said_last(bench.asked[1])
+    assert len(json.dumps(bench.asked[1].body)) < len(json.dumps(bench.asked[0].body)) + 10_000
+    impossible = {**long, "edits": [{"path": "train.py", "old": "no such line", "new": "x"}]}
+    bench.reset()
+    assert bench.propose([{"propose": impossible}, {"propose": WIDER}]) is not None
+    assert "too long to be sent again" in said_last(bench.asked[3])
+    assert len(json.dumps(bench.asked[3].body)) < len(json.dumps(bench.asked[2].body)) + 10_000
+
+
+def test_what_a_model_says_in_words_is_in_the_failure_and_its_conversation_is_kept(bench: Bench) -> None:
+    with pytest.raises(Refused) as caught:
+        bench.propose([{"propose": WRONG, "thinking": "Hm."}, {"text": "I would rather\nnot change it."}], repairs=1)
+    assert str(caught.value) == 'it called no tool and said "I would rather not change it."'
+    kept = bench.session.kept["conversation.md"]
+    for said in ("## The model\n\nHm.", '"old": "WIDTH = 65"', "the old text does not occur", "I would rather\nnot"):
+        assert said in kept
+    assert "It is a long page." not in kept
+    bench.propose([{"refusal": "policy"}, {"propose": WIDER}])
+    assert "# A new conversation" in bench.session.kept["conversation.md"]
+
+
 def test_a_proposal_may_be_made_once_more_as_it_was(bench: Bench) -> None:
     proposer = bench.proposer([{"propose": WIDER}, {"propose": {"description": "wider, for width pays"}}])
     first = proposer.propose(bench.context())
@@ -488,7 +525,19 @@ def test_one_proposal_ends_a_row_of_refusals(bench: Bench) -> None:
         ({"drop": "before"}, "the API cannot be reached"),
         ({"drop": "mid-stream"}, "the connection to the API broke"),
         ({"drop": "silently"}, "the stream ended before the message did"),
-        ({"garbage": True}, "the stream ended before the message did"),
+        ({"garbage": True}, "something in between answers instead of the API (with application/json)"),
+        *(
+            ({"raw": body, "content_type": kind}, said)
+            for body, kind, said in (
+                ("<html>Anmeldung f\xfcr G\xe4ste</html>", "text/html", "answers instead of the API (with text/html)"),
+                ("<html>f\xfcr G\xe4ste</html>", "", "answers instead of the API (with no content type)"),
+                ('event: message_start\ndata: {"f\xfcr"\n\n', "text/event-stream", "the API sent an unreadable stream"),
+                ('event: message_start\ndata: {"type"\n\n', "text/event-stream", "the API sent an unreadable stream"),
+                ("event: message_start\ndata: 7\n\n", "text/event-stream", "something that is not a message"),
+                ("\xff\xfe", "text/event-stream; charset=utf-8", "the API sent an unreadable stream"),
+                ("", "text/event-stream", "the stream ended before the message did"),
+            )
+        ),
     ],
 )
 def test_what_passes_is_waited_out(bench: Bench, trouble: dict[str, Any], said: str) -> None:
@@ -504,6 +553,31 @@ def test_what_passes_is_waited_out(bench: Bench, trouble: dict[str, Any], said: 
         for pause, most in zip(bench.pauses, (1, 2, 4), strict=True):
             assert 0.75 * most <= pause <= most
     assert bench.asked[0].body == bench.asked[3].body
+
+
+def test_a_stream_of_pings_ends_at_the_deadline_of_the_request(bench: Bench) -> None:
+    assert bench.propose([{"pings": True, "times": 2}, {"propose": WIDER}], request_seconds=0.3) is not None
+    assert len(bench.asked) == 3
+    said = "the API sent no complete reply within 0.3 seconds; asking again in "
+    assert [told.startswith(said) for told in bench.session.said] == [True, True]
+
+
+@pytest.mark.parametrize("trouble", [{"pings": True}, {"error": 529}])
+def test_the_end_of_the_session_reaches_into_a_request_and_into_a_wait(bench: Bench, trouble: dict[str, Any]) -> None:
+    bench.api.play([trouble])
+    clock = SessionClock(0.4 / 3600)
+    proposer = AnthropicProposer(DEFAULT_MODEL, prices_of(DEFAULT_MODEL), pause=clock.wait, check=clock.check)
+    with pytest.raises(Spent, match=r"hours are over \(--autoresearch-hours\)"):
+        proposer.propose(bench.context())
+    clock.close()
+    with pytest.raises(Stopped):
+        clock.check()
+
+
+@pytest.mark.parametrize("body", ["<html>\xe4", "{", '"x"', "[1]"])
+def test_a_gateway_that_answers_nonsense_at_the_start_is_no_error_yet(bench: Bench, body: str) -> None:
+    bench.api.models_raw = body
+    assert check(DEFAULT_MODEL).startswith("anthropic, ")
 
 
 def test_a_stream_that_broke_is_paid_for_as_far_as_it_came(bench: Bench) -> None:

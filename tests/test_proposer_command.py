@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -14,12 +13,14 @@ from typing import Any
 import pytest
 from places import Place, git, refusal
 
+from pytest_autoresearch.campaign.session_clock import SessionClock
 from pytest_autoresearch.core.agent_job import AgentJob, Finished
-from pytest_autoresearch.core.errors import ProposerError, Refused, Stopped, UserError
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, Stopped, UserError
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents
+from pytest_autoresearch.proposers.agent_command import check, shared
 from pytest_autoresearch.proposers.base import Context
-from pytest_autoresearch.proposers.command import CommandProposer, check, shared
+from pytest_autoresearch.proposers.command import CommandProposer
 from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.bubblewrap import installed
@@ -111,6 +112,18 @@ class Lane:
         self.tree.reset(self.base)
         why = replace(refusal(failure), near_duplicate=near_duplicate)
         return self.proposer.repair(self.context(number), Proposal("more of it"), why)
+
+    def works(self) -> None:
+        """Let the agent make its first edit in this session."""
+        self.propose(EDIT, 0)
+        for told in (self.prompts, self.came, self.session.usage):
+            told.clear()  # type: ignore[attr-defined]
+        self.session.kept.clear()
+
+    def useless(self, script: str, number: int = 1) -> str:
+        with pytest.raises(ProposerError) as caught:
+            self.propose(script, number)
+        return str(caught.value)
 
     def refused(self, script: str, number: int = 1) -> Refused:
         with pytest.raises(Refused) as caught:
@@ -308,36 +321,115 @@ def test_an_edit_counts_however_the_agent_ended(lane: Lane) -> None:
         ("print('What shall I do?')", "`agent` changed nothing; last output: What shall I do?"),
         ("open('train.py', 'a').write('')", "`agent` changed nothing; last output: nothing"),
         ("open('chat.log', 'w').write('x')", "`agent` changed nothing; last output: nothing"),
-        ("print('a\\n\\nb'); sys.exit(2)", "`agent` ended with status 2 and changed nothing; last output: a / b"),
-        ("os.kill(os.getpid(), 9)", "`agent` ended with status -9 and changed nothing; last output: nothing"),
+        ("time.sleep(60)", "`agent` was stopped after 0.4 s and changed nothing; last output: nothing"),
     ],
-    ids=["asks", "touches", "logs", "fails", "dies"],
+    ids=["asks", "touches", "logs", "deadline"],
 )
 def test_an_agent_that_changes_nothing_is_a_crash_that_says_what_it_said(lane: Lane, script: str, reason: str) -> None:
+    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause, seconds=0.4 if "sleep" in script else 20.0)
+    lane.works()
     refused = lane.refused(script)
     assert (str(refused), refused.crash.reason) == (reason, "no-proposal")
     assert lane.repair(EDIT, str(refused)) is None, "it is not started again for the same experiment"
-    assert len(lane.prompts) == 1
+    assert (len(lane.prompts), lane.pauses) == (1, [])
 
 
 def test_three_experiments_in_a_row_without_an_edit_end_the_session(lane: Lane) -> None:
-    idle = "print('Invalid API key'); sys.exit(1)"
+    lane.works()
+    idle = "print('What now?')"
     for number in (1, 2):
         lane.refused(idle, number)
     lane.propose(EDIT, 3)
     for number in (4, 5):
         lane.refused(idle, number)
-    with pytest.raises(ProposerError) as caught:
-        lane.propose(idle, 6)
-    assert str(caught.value) == (
-        "`agent` changed nothing in 3 experiments in a row; last output: Invalid API key: run it by hand in a "
-        "terminal first"
+    assert lane.useless(idle, 6) == (
+        "`agent` changed nothing in 3 experiments in a row; last output: What now?: run it by hand in a terminal "
+        "first; then rerun the same command"
     )
 
 
 def test_an_agent_that_cannot_be_started_ends_the_session_at_once(lane: Lane) -> None:
     with pytest.raises(ProposerError, match=r"^`agent` could not be started; last output: .*not found: run "):
         lane.proposer.propose(lane.context())
+
+
+def test_an_edit_that_strays_shows_that_the_agent_works(lane: Lane) -> None:
+    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause)
+    lane.propose("open('harness.py', 'a').write('x'); sys.exit(1)")
+    assert len(lane.prompts) == 1
+    assert lane.refused("print('And now?')", 2).crash.reason == "no-proposal"
+
+
+# An agent that has not worked yet
+
+
+@pytest.mark.parametrize(
+    ("script", "starts", "said"),
+    [
+        (
+            "print('Invalid API key · Please run /login'); sys.exit(1)",
+            6,
+            "ended with status 1 and changed nothing, 6 times",
+        ),
+        ("print('a\\n\\nb'); sys.exit(2)", 6, "last output: a / b: run it by hand"),
+        (
+            "raise SystemExit('Raw mode is not supported: needs a TTY')",
+            6,
+            "last output: Raw mode is not supported: needs",
+        ),
+        ("import nothing_of_this_name", 6, "No module named 'nothing_of_this_name': run it by hand"),
+        ("print('API Error: 529 overloaded'); sys.exit(1)", 6, "last output: API Error: 529 overloaded"),
+        (
+            "os.kill(os.getpid(), 9)",
+            6,
+            "ended with status -9 and changed nothing, 6 times in a row; last output: nothing",
+        ),
+        (
+            "print('pyenv: agent: command not found'); sys.exit(127)",
+            1,
+            "could not be started; last output: pyenv: agent:",
+        ),
+        (
+            "print('Please log in')",
+            2,
+            "changed nothing, and has not changed a file in this session; last output: Please",
+        ),
+        ("time.sleep(60)", 1, "was stopped after 2 s and changed nothing, and has not changed a file in this session"),
+    ],
+    ids=["login", "fails", "tty", "traceback", "overload", "dies", "shim", "asks", "slow"],
+)
+def test_an_agent_that_never_worked_ends_the_session_within_a_minute_with_its_own_words(
+    lane: Lane, script: str, starts: int, said: str
+) -> None:
+    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause, seconds=2.0)
+    assert said in lane.useless(script)
+    assert len(lane.prompts) == starts
+    assert sum(lane.pauses) <= 60
+
+
+def test_a_rehearsal_makes_the_first_proposal_and_is_told_to_its_experiment(lane: Lane) -> None:
+    lane.script(EDIT + "json.dump({'description': 'early', 'notes': 'n', 'cost_usd': 0.5}, open('proposal.json', 'w'))")
+    lane.proposer.rehearse(lane.context())
+    assert (lane.session.usage, lane.session.kept, lane.session.notes) == ([], {}, [])
+    proposal = lane.propose("sys.exit(1)")
+    assert proposal is not None
+    assert proposal.description == "early"
+    assert lane.changed() == {"train.py": "M"}
+    assert (lane.session.usage, lane.session.notes) == ([Usage("agent", requests=1, cost_usd=0.5)], ["n"])
+    assert list(lane.session.kept) == ["agent.log"]
+    assert lane.repair("open('train.py', 'a').write('X = 1\\n')", "crashed") is not None
+    assert "RATE = 2\nX = 1" in lane.text()
+    assert lane.propose(EDIT + "print('later')", 2) == Proposal("later", "", "command", "agent")
+
+
+def test_a_rehearsal_on_other_files_than_those_of_the_head_is_started_again(lane: Lane) -> None:
+    lane.script(EDIT)
+    lane.proposer.rehearse(lane.context())
+    (lane.place.path / "train.py").write_text("RATE = 7\n")
+    git(lane.place.path, "commit", "-qam", "Another head")
+    lane.base = git(lane.place.path, "rev-parse", "HEAD")
+    assert lane.propose(EDIT + "print('again')") == Proposal("again", "", "command", "agent")
+    assert lane.text() == "RATE = 7\nRATE = 2\n"
 
 
 # A bad minute
@@ -348,7 +440,8 @@ OVERLOADED = "print('Hello'); print('API Error: 529 overloaded'); sys.exit(1)"
 
 def test_an_agent_that_fails_at_once_is_started_again_after_longer_and_longer_pauses(lane: Lane) -> None:
     lane.proposer = lane.made(patience_seconds=280.0, pause=lane.pause)
-    refused = lane.refused(OVERLOADED)
+    lane.works()
+    said = lane.useless(OVERLOADED)
     assert lane.pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert len(lane.prompts) == 10
     assert set(lane.prompts) == {lane.prompts[0]}
@@ -356,7 +449,9 @@ def test_an_agent_that_fails_at_once_is_started_again_after_longer_and_longer_pa
         "`agent` ended with status 1 and changed nothing; last output: API Error: 529 overloaded; starting it again "
         "in 2 s"
     )
-    assert refused.crash.reason == "no-proposal"
+    assert said.startswith(
+        "`agent` ended with status 1 and changed nothing, 10 times in a row; last output: Hello / API"
+    )
     assert list(lane.session.kept)[:3] == ["agent.log", "agent-2.log", "agent-3.log"]
     assert sum(usage.requests for usage in lane.session.usage) == 10
 
@@ -372,34 +467,41 @@ def test_an_agent_that_recovers_has_lost_nothing(lane: Lane) -> None:
     assert lane.pauses == [1, 1, 1, 1], "patience is whole again"
 
 
-def test_an_agent_that_never_recovers_ends_the_session_when_patience_has_ended(lane: Lane) -> None:
-    lane.proposer = lane.made(patience_seconds=8.0, pause=lane.pause)
-    lane.refused(OVERLOADED, 1)
-    lane.refused(OVERLOADED, 2)
-    with pytest.raises(ProposerError, match="changed nothing in 3 experiments in a row; last output: API Error: 529"):
-        lane.propose(OVERLOADED, 3)
-    assert lane.pauses == [1, 2, 4]
-    assert len(lane.prompts) == 6
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Claude usage limit reached, resets tomorrow at 9am",
+        "Invalid API key",
+        "Traceback: KeyError: 'x'",
+        "needs a TTY",
+    ],
+)
+def test_a_failure_that_lasts_is_not_waited_for_like_an_overload(lane: Lane, words: str) -> None:
+    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause)
+    lane.works()
+    assert words in lane.useless(f"print({words!r}); sys.exit(1)")
+    assert lane.pauses == [1, 2, 4, 8, 16]
 
 
 @pytest.mark.parametrize(
-    "script",
-    ["print('What shall I do?')", "time.sleep(60)", "open('harness.py', 'a').write('x'); sys.exit(1)"],
-    ids=["asks", "deadline", "strays"],
-)
-def test_an_agent_that_ended_in_another_way_is_not_waited_for(lane: Lane, script: str) -> None:
-    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause, seconds=0.4)
-    with suppress(Refused):
-        lane.propose(script)
-    assert len(lane.prompts) == 1
-    assert lane.pauses == []
+    ("words", "passes"),
+    [
+        ("API Error: 529 overloaded_error", True), ("HTTP 429 Too Many Requests", True), ("rate_limit_exceeded", True),
+        ("request timed out", True), ("connect ECONNREFUSED 127.0.0.1:443", True), ("getaddrinfo EAI_AGAIN api", True),
+        ("503 Service Unavailable", True), ("Network error", True), ("5-hour limit reached ∙ resets 3pm", False),
+        ("Not logged in", False), ("stdin is not a TTY", False), ("exceeded 5290 tokens", False), ("", False),
+    ],
+)  # fmt: skip
+def test_words_that_tell_of_trouble_that_passes(words: str, passes: bool) -> None:
+    assert agents.may_pass(words) is passes
 
 
 def test_a_repair_waits_with_the_edit_that_failed_and_does_not_take_it_for_meant(lane: Lane) -> None:
     lane.proposer = lane.made(patience_seconds=8.0, pause=lane.pause)
     lane.propose(EDIT)
     nearly = 'it is nearly what was tried as 0001, "more of it" (discard)'
-    assert lane.repair(OVERLOADED, nearly, near_duplicate=True) is None
+    with pytest.raises(ProposerError, match="4 times in a row"):
+        lane.repair(OVERLOADED, nearly, near_duplicate=True)
     assert lane.pauses == [1, 2, 4]
     lane.recover = "assert 'RATE = 2' in open('train.py').read(); print('I mean it')"
     lane.propose(EDIT)
@@ -409,15 +511,55 @@ def test_a_repair_waits_with_the_edit_that_failed_and_does_not_take_it_for_meant
 
 
 def test_a_session_that_ends_does_not_wait_for_an_agent(lane: Lane) -> None:
+    clock = SessionClock(None)
+
     def pause(seconds: float) -> None:
         lane.pause(seconds)
-        threading.Timer(0.05, lane.runner.close).start()
-        lane.runner.wait(60.0)
+        threading.Timer(0.05, clock.close).start()
+        clock.wait(60.0)
 
     lane.proposer = lane.made(patience_seconds=1800.0, pause=pause)
     with pytest.raises(Stopped):  # and not what comes after the minute
         lane.propose(OVERLOADED)
     assert lane.pauses == [1]
+
+
+def test_the_hours_of_a_session_end_an_agent_that_has_made_no_edit(lane: Lane) -> None:
+    clock = SessionClock(1.0 / 3600)
+    lane.proposer = lane.made(pause=clock.wait, left=clock.left, check=clock.check)
+    with pytest.raises(Spent, match="hours are over"):
+        lane.propose("time.sleep(60)")
+
+
+# What it costs
+
+
+@pytest.mark.parametrize(
+    ("script", "cost", "description"),
+    [
+        ("json.dump({'total_cost_usd': 0.25}, open('proposal.json', 'w')); print('done')", 0.25, "done"),
+        ("print(json.dumps({'type': 'result', 'result': 'I\\ndid it', 'total_cost_usd': 0.5}))", 0.5, "did it"),
+        ("print(json.dumps({'result': 'x' * 9000, 'total_cost_usd': 0.5}))", 0.5, "experiment 0001"),
+        ("print('\"total_cost_usd\": 1e99'); print('so')", None, "so"),
+    ],
+)
+def test_the_cost_that_an_agent_reports_is_counted(
+    lane: Lane, script: str, cost: float | None, description: str
+) -> None:
+    proposal = lane.propose(EDIT + script)
+    assert proposal is not None
+    assert proposal.description == description
+    assert lane.session.usage == [Usage("agent", requests=1, cost_usd=cost)]
+
+
+def test_an_agent_is_not_started_where_another_start_could_exceed_the_limit(lane: Lane) -> None:
+    lane.proposer = lane.made(cap_usd=1.0)
+    for number, cost in ((1, 0.2), (2, 0.4)):
+        lane.propose(EDIT + f"json.dump({{'cost_usd': {cost}}}, open('proposal.json', 'w'))", number)
+    lane.propose(EDIT, 3)
+    lane.propose(EDIT + "json.dump({'cost_usd': 0.1}, open('proposal.json', 'w'))", 4)
+    with pytest.raises(Spent, match=r"^\$0\.70 of \$1\.00 is spent by the agent's own account"):
+        lane.propose(EDIT, 5)
 
 
 # Repairs
@@ -453,7 +595,6 @@ def test_a_repair_begins_with_the_edit_that_failed_and_knows_why_it_did(lane: La
 def test_leaving_what_failed_as_it_was_gives_it_up(lane: Lane) -> None:
     lane.propose(EDIT)
     assert lane.repair("print('it is right as it is')", "crashed") is None
-    assert lane.repair("sys.exit(1)", "crashed") is None
 
 
 def test_leaving_away_what_strayed_is_a_repair(lane: Lane) -> None:
@@ -464,11 +605,23 @@ def test_leaving_away_what_strayed_is_a_repair(lane: Lane) -> None:
     assert lane.repair("print('only my own file')", "it fails all the same") is None
 
 
-def test_a_file_that_was_removed_is_removed_again_for_a_repair(lane: Lane) -> None:
-    lane.propose("os.remove('train.py')")
-    lane.repair("print(os.path.exists('train.py'))\nopen('train.py', 'w').write('RATE = 3')", "it is needed")
-    assert lane.came[-1].output == "False"
-    assert lane.text() == "RATE = 3"
+@pytest.mark.parametrize(
+    "act",
+    ["", "os.symlink('/etc/passwd', 'train.py')", "os.mkfifo('train.py')", "open('train.py', 'wb').truncate(2**20)"],
+    ids=["deleted", "link", "pipe", "large"],
+)
+def test_a_file_that_cannot_be_restored_for_a_repair_is_as_the_head_has_it_and_that_is_said(
+    lane: Lane, act: str
+) -> None:
+    """And what can be restored is."""
+    lane.propose(f"os.remove('train.py')\n{act}\nos.mkdir('layers'); open('layers/a.py', 'w').write('x = 1')")
+    look = "print(open('train.py').read()[:8], os.path.islink('train.py'), open('layers/a.py').read())\n"
+    assert lane.repair(look, "it is needed") is None, "unchanged, it is given up"
+    assert lane.came[-1].output == "RATE = 1 False x = 1"
+    said = " ".join(lane.prompts[-1].split())
+    assert "as you left it, except that train.py is as the branch has it, because your edit cannot be" in said
+    assert lane.repair("open('train.py', 'w').write('RATE = 3')", "it is needed") is not None
+    assert lane.changed() == {"train.py": "M", "layers/a.py": "A"}
 
 
 def test_a_repair_of_what_somebody_else_proposed_starts_from_the_head(lane: Lane) -> None:

@@ -682,6 +682,13 @@ def test_where_both_changed_a_line_the_candidates_is_taken(place: Place, ratchet
     assert (lines[2], lines[10]) == ("HEAD = 1", "MINE = 1")
 
 
+def test_a_line_beside_the_candidates_stays_as_the_head_has_it(place: Place, ratchet: Ratchet) -> None:
+    base = changed(place, place.start)
+    head = changed(place, base, _9="HEAD = 1", _11="HEAD = 1")
+    lines = brought(place, ratchet, head, changed(place, base, _10="MINE = 1", _12="MINE = 1")).splitlines()
+    assert lines[9:13] == ["HEAD = 1", "MINE = 1", "HEAD = 1", "MINE = 1"]
+
+
 def test_a_change_that_the_head_has_already_changes_nothing(place: Place, ratchet: Ratchet) -> None:
     base = changed(place, place.start)
     head = changed(place, base, _2="THE SAME = 1")

@@ -132,6 +132,18 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
     assert "test_val_bpb.py ." not in result.stdout.str()
 
 
+def test_a_long_description_is_a_short_line_and_the_record_has_the_whole(repo: Repo) -> None:
+    long = ("word " * 1000).strip()
+    repo.plan(0.9)
+    result = repo.run("--max", "1", "--autoresearch-description", long)
+    assert max(map(len, result.outlines)) < 300
+    whole = f"{long} action 1: 0.9"
+    assert repo.records()[1].proposal.description == whole
+    subject, _, rest = repo.git("log", "-1", "--format=%B", "autoresearch/t").partition("\n")
+    assert len(subject) == 160
+    assert rest.strip() == whole
+
+
 @pytest.mark.parametrize(("flag", "pattern"), [("-v", "*::test_val_bpb_improves?0001? FAILED*"), ("-q", "*.F*")])
 def test_verbosity_is_pytests_own(repo: Repo, flag: str, pattern: str) -> None:
     repo.plan(1.5)

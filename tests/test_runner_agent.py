@@ -502,16 +502,6 @@ def test_closing_ends_what_runs_and_nothing_starts_after_it(desk: Desk) -> None:
         desk.run("print('never')")
 
 
-def test_a_wait_ends_with_its_time_or_with_the_runner() -> None:
-    runner = AgentRunner()
-    runner.wait(0.001)
-    threading.Timer(0.05, runner.close).start()
-    with pytest.raises(Stopped):  # which it raises for no other reason
-        runner.wait(60.0)
-    with pytest.raises(Stopped):
-        runner.wait(0.0)
-
-
 def test_a_home_folder_that_nobody_could_remove_is_removed(desk: Desk) -> None:
     if not desk.runner.confined:
         pytest.skip("without a sandbox there is no private home folder")

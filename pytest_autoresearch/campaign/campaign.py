@@ -15,6 +15,7 @@ from dataclasses import replace
 from pytest_autoresearch.campaign.common import Common, Hooks
 from pytest_autoresearch.campaign.in_flight import Flights, InFlight
 from pytest_autoresearch.campaign.lifecycle import Lifecycle
+from pytest_autoresearch.campaign.session_clock import SessionClock
 from pytest_autoresearch.campaign.view import CampaignView
 from pytest_autoresearch.campaign.work_queue import WorkQueue
 from pytest_autoresearch.core.errors import AutoresearchError, GitError, UserError
@@ -71,7 +72,7 @@ class Campaign:
         self.failed = False
         self.news: deque[str] = deque()
         self.flights = Flights()
-        self._began = time.monotonic()
+        self._clock = SessionClock(settings.hours)
         self._runner = equipment.runner()
         self._agents = AgentRunner(equipment.sandbox.backend, harness.hidden)
         like = Experiment(
@@ -81,7 +82,7 @@ class Campaign:
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
         self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._runner, self._files, self)
-        self._queue = WorkQueue(lambda: choice.make(Surroundings(self._agents, self.budget)))
+        self._queue = WorkQueue(lambda: choice.make(Surroundings(self._agents, self._clock, self.budget)))
         self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
         self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self)
 
@@ -117,13 +118,13 @@ class Campaign:
 
     def _limit_reached(self) -> str:
         """The user's limit that is reached, in a sentence; empty if none is."""
-        total, hours, target = self.settings.total, self.settings.hours, self.settings.target
+        total, target = self.settings.total, self.settings.target
         if total is not None:
             under_way = self.flights.numbers | {record.number for record in self.ledger.records}
             if len(under_way - {BASELINE}) >= total:
                 return f"the campaign has its {total} experiments (--autoresearch-total)"
-        if hours is not None and time.monotonic() - self._began > hours * 3600:
-            return f"{hours:g} hours are over (--autoresearch-hours)"
+        if over := self._clock.over:
+            return over
         best = self.ledger.incumbent
         if target is not None and best is not None and self.settings.direction.gain(best.metric, target) >= 0:
             return f"{best.metric_name} {best.metric:.6f} has reached {target:g} (--autoresearch-target)"
@@ -154,6 +155,7 @@ class Campaign:
 
     def interrupt(self) -> None:
         """End every running process now. The lanes get a `Stopped` error."""
+        self._clock.close()
         self._agents.close()
         self._runner.close()
 

@@ -71,7 +71,8 @@ def commit(
     Raises:
         Refused: Another lane has just committed the same program.
     """
-    made, _ = tree.commit(base, f"{proposal.description}\n\n{proposal.hypothesis}".strip())
+    whole = "" if proposal.short == proposal.description else f"\n\n{proposal.description}"
+    made, _ = tree.commit(base, f"{proposal.short}{whole}\n\n{proposal.hypothesis}".strip())
     added, removed = _line_counts(tree, base, made)
     candidate = replace(
         attempt(common, flight, proposal, made, base, tree), program=edit.program, constants=edit.constants,

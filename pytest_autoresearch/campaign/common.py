@@ -18,7 +18,14 @@ from pytest_autoresearch.source.editable import Editable
 
 
 class Hooks(Protocol):
-    """The user's hooks. Each call runs on the main thread, whichever thread asks."""
+    """The user's hooks. Each call runs on the main thread, whichever thread asks.
+
+    Attributes:
+        proposes: Whether a hook of the user proposes, before the session's proposer is asked.
+    """
+
+    @property
+    def proposes(self) -> bool: ...
 
     def propose(self, campaign: CampaignView, context: Context, failure: str) -> Proposal | None: ...
 

@@ -11,13 +11,14 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from pytest_autoresearch.core.errors import GitError
+from pytest_autoresearch.core.errors import MergeConflict
 from pytest_autoresearch.ledger.git import DIFF, PATCH, Git
+from pytest_autoresearch.ledger.merge import merge
 from pytest_autoresearch.proposers.checkout import Edit
 from pytest_autoresearch.source.editable import Editable
 
@@ -57,7 +58,7 @@ class EditableFiles:
         """The editable files of a commit."""
         said = self._git("ls-tree", "-r", "-z", "--full-tree", commit, "--", *self._where())
         rows = (row.partition("\t") for row in said.split("\0") if row)
-        return {path: " ".join(head.split()[::2]) for head, _, path in rows if path in self._editable}
+        return {path: " ".join(head.split()[::2]) for head, _, path in rows if self.has(path)}
 
     def indexed(self, git: Git) -> Files:
         """The editable files of git's index; a file in conflict equals no other."""
@@ -66,7 +67,7 @@ class EditableFiles:
         return {
             path: head.removesuffix(" 0") if head.endswith(" 0") else "in conflict"
             for head, _, path in rows
-            if path in self._editable
+            if self.has(path)
         }
 
     def working(self, commit: str) -> Working:
@@ -75,18 +76,32 @@ class EditableFiles:
             looks = self._take_in(git)
             return Working(self.indexed(git), looks)
 
+    def distances(self, commits: Iterable[str]) -> dict[str, int]:
+        """How many lines and files on the disk differ from each commit."""
+        found = {}
+        with self.scratch("HEAD") as git:
+            self._take_in(git)
+            for commit in commits:
+                rows = [row for row in self._counts(git, commit) if self.has(row[2])]
+                found[commit] = sum(1 + _count(row[0]) + _count(row[1]) for row in rows)
+        return found
+
     def edit(self, commit: str) -> Edit | None:
         """The changes against the commit, staged or not; None if there are none."""
         with self.scratch(commit) as git:
             self._take_in(git)
             patch = git.run("diff-index", "--cached", *PATCH, commit)
-            counts = git("diff-index", "--cached", *DIFF, "--numstat", "-z", commit)
-            files = self.indexed(git)
+            rows = self._counts(git, commit)
+            files, tree = self.indexed(git), git("write-tree")
         if not patch:
             return None
-        rows = [row.split("\t") for row in counts.split("\0") if row]
-        added, removed = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
-        return Edit(patch, tuple(row[2] for row in rows), added, removed, files)
+        added, removed = (sum(_count(row[side]) for row in rows) for side in (0, 1))
+        return Edit(commit, tree, patch, tuple(row[2] for row in rows), added, removed, files)
+
+    def _counts(self, git: Git, commit: str) -> list[list[str]]:
+        """The lines added and removed since the commit, and the path, of every changed file in git's index."""
+        said = git("diff-index", "--cached", *DIFF, "--numstat", "-z", commit)
+        return [row.split("\t", 2) for row in said.split("\0") if row]
 
     @contextlib.contextmanager
     def scratch(self, commit: str) -> Iterator[Git]:
@@ -99,7 +114,7 @@ class EditableFiles:
     def _take_in(self, git: Git) -> dict[str, tuple[int, ...] | None]:
         """Add the files on the disk to git's index, as `git add` would; returns their metadata just before that."""
         listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *self._where())
-        paths = {path for path in listed.split("\0") if path in self._editable} | set(self.indexed(git))
+        paths = {path for path in listed.split("\0") if self.has(path)} | set(self.indexed(git))
         looks = {path: _look(self._git.folder / path) for path in paths}
         command = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
         git(*_WHOLE, "-c", "core.safecrlf=false", *command, stdin="".join(f"{path}\0" for path in paths))
@@ -110,15 +125,19 @@ class EditableFiles:
         places = (PurePosixPath(*_plain_parts(pattern)).as_posix() for pattern in self._editable)
         return [f":(literal){place}" if place != "." else ":(top)" for place in places]
 
+    def has(self, path: str) -> bool:
+        """Whether the path, from the repository's top, is one of the files."""
+        return path in self._editable
+
     # ------------------------------------------------------------------------------------------------ writing
 
     def merge(self, git: Git, edit: Edit, head: str) -> bool:
-        """Merge the edit into the head in git's index; on failure the index holds the head. Returns the success."""
+        """Merge the edit into the head in git's index; on failure the index stays. Returns the success."""
         try:
-            git.run("apply", "--cached", "--3way", stdin=edit.patch)
-        except GitError:
-            git(*_WHOLE, "read-tree", "--reset", head)
+            tree = merge(git, edit.base, head, edit.tree)
+        except MergeConflict:
             return False
+        git(*_WHOLE, "read-tree", tree)
         return True
 
     def bring(self, git: Git, now: Working, known: list[Files]) -> list[str]:
@@ -167,6 +186,11 @@ class EditableFiles:
         if there:
             command = ("add", "--refresh", "--pathspec-from-file=-", "--pathspec-file-nul")
             self._git("--literal-pathspecs", *command, stdin=there)
+
+
+def _count(lines: str) -> int:
+    """A number of lines; a binary file has a dash."""
+    return int(lines) if lines.isdecimal() else 0
 
 
 def _is_plain(entry: str | None) -> bool:

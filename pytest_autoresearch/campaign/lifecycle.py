@@ -60,6 +60,8 @@ class Lifecycle:
         tree, program = self._tree(flight.lane), self._program()
         common = replace(self._common, like=replace(self._common.like, limits=limits, program_hash=_hash(program)))
         if flight.number == BASELINE:
+            if not self._rehearse(common, flight, tree, program):
+                return None
             return flight.account(self._measure(flight, candidate.baseline(common, flight, tree), tree))
         with _timed(flight, "propose"):
             dialogue = self._dialogue(common, flight, tree, program)
@@ -91,6 +93,22 @@ class Lifecycle:
             self._watcher.end("there is nothing left to propose")
             return None
         return flight.account(result)
+
+    def _rehearse(self, common: Common, flight: InFlight, tree: Worktree, program: str) -> bool:
+        """Let a proposer that may not work here make its first proposal; false if the session ends with it."""
+        if common.hooks.proposes:
+            return True
+        flight.progress = Progress("proposing")
+        tree.reset(common.ratchet.start)
+        session = self._session(common, flight, tree)
+        try:
+            with _timed(flight, "propose"):
+                context = self._context(common, flight, tree, program, session)
+                self._queue.rehearse(replace(context, number=flight.number + 1))
+        except (Spent, ProposerError) as error:
+            self._watcher.end(str(error), failed=isinstance(error, ProposerError))
+            return False
+        return True
 
     def _measure(self, flight: InFlight, attempt: Experiment, tree: Worktree) -> Experiment:
         """All runs that the keep rule asks for; each one goes through preflight, training and scoring."""
@@ -136,20 +154,23 @@ class Lifecycle:
 
     # -------------------------------------------------------------------------------------------------- proposing
 
-    def _dialogue(self, common: Common, flight: InFlight, tree: Worktree, program: str) -> Dialogue:
-        def say(text: str) -> None:
-            self._watcher.say(f"{flight.number:04d}: {text}")
-
+    def _session(self, common: Common, flight: InFlight, tree: Worktree) -> ExperimentSession:
         self._artifacts.make()
-        session = ExperimentSession(
-            flight, common.ledger.records, lambda record: _diff(record, tree), self._artifacts,
-            self._queue.spend, say,
+        return ExperimentSession(
+            flight, common.ledger.records, lambda record: _diff(record, tree), self._artifacts, self._queue.spend,
+            lambda text: self._say(flight, text),
         )  # fmt: skip
+
+    def _say(self, flight: InFlight, text: str) -> None:
+        self._watcher.say(f"{flight.number:04d}: {text}")
+
+    def _dialogue(self, common: Common, flight: InFlight, tree: Worktree, program: str) -> Dialogue:
+        session = self._session(common, flight, tree)
 
         def look() -> tuple[str, Context]:
             return common.ledger.base(), self._context(common, flight, tree, program, session)
 
-        return Dialogue(common, flight, self._queue, tree, look, say)
+        return Dialogue(common, flight, self._queue, tree, look, lambda text: self._say(flight, text))
 
     def _context(
         self, common: Common, flight: InFlight, tree: Worktree, program: str, session: ExperimentSession

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Usage
-from pytest_autoresearch.proposers.base import Proposer
+from pytest_autoresearch.proposers.base import Context, Proposer, Rehearsing
 
 
 class WorkQueue:
@@ -47,6 +47,15 @@ class WorkQueue:
         """The commit of the pending candidate that this proposal repeats; empty if there is none."""
         same = (one.commit for one in self._known if one.proposal.source and one.proposal.source == proposal.source)
         return next(same, "")
+
+    def rehearse(self, context: Context) -> None:
+        """Let the session's proposer show that it works, if it can."""
+
+        def question(proposer: Proposer) -> None:
+            if isinstance(proposer, Rehearsing):
+                proposer.rehearse(context)
+
+        self.ask(question)
 
     def ask(self, question: Callable[[Proposer], Proposal | None]) -> Proposal | None:
         """Put a question to the session's proposer, which answers one lane at a time."""

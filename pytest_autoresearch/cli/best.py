@@ -18,12 +18,14 @@ from pytest_autoresearch.cli.rows import document_of
 from pytest_autoresearch.core.errors import GitError, UserError
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.text import shortened
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.reports.summary import plural
 
 _SHOWN_FILES = 3
+_SAID = 200  # characters of a description
 
 _EPILOG = """examples:
   autoresearch best                       the best, and every keep that led to it
@@ -34,8 +36,9 @@ _EPILOG = """examples:
 --checkout switches to the branch best/TAG, created at the best commit. If best/TAG exists and has
 only commits of the campaign, it is moved there; if it has commits of your own, best/TAG-2 is
 created, and so on. The campaign's branch, autoresearch/TAG, is not checked out: sessions move it.
-Nothing is changed if a tracked file has uncommitted changes, if an untracked or ignored file would
-be overwritten, or while a session runs here. The command to go back is printed.
+Nothing is changed if a tracked file has uncommitted changes that the best does not have, if an
+untracked or ignored file would be overwritten, or while a session runs here. The command to go back
+is printed.
 
 exit status: 0, also if the baseline is the best so far; 2 if it cannot be done."""
 
@@ -100,7 +103,7 @@ def _print(tag: str, line: Sequence[Experiment], audited: Audit | None, switched
         (Column("change", right=True), changes),
         (Column("p", right=True), asked),
         (Column("commit"), [one.commit[:7] for one in line]),
-        (Column("description"), [one.proposal.description for one in line]),
+        (Column("description"), [shortened(output.line(one.proposal.description), _SAID) for one in line]),
     ]
     print(f"{output.told(columns)}\n")
     if switched is None:
@@ -128,7 +131,7 @@ def switch(repository: Repository, best: Experiment) -> Switched:
     """
     ratchet = repository.ratchet
     git = ratchet.git.at(ratchet.top)
-    _check_clean(git)
+    same = _check_clean(git, best.commit)
     with contextlib.ExitStack() as held:
         for tag in ratchet.campaigns():  # a session reads its harness and rules from this checkout
             ratchet.tag = tag
@@ -138,6 +141,8 @@ def switch(repository: Repository, best: Experiment) -> Switched:
         branch = _branch(git, best)
         back = f"git switch {shlex.quote(here)}" if here else f"git switch --detach {head}"
         if here != branch or head != best.commit:
+            if same:  # git switches only if its index knows that these files are as they should be
+                git("--literal-pathspecs", "add", "--", *same)
             _move(git, branch, best.commit, on_it=here == branch)
         return Switched(branch, f"git reset --keep {head}" if here == branch and head != best.commit else back)
 
@@ -153,15 +158,29 @@ def _move(git: Git, branch: str, commit: str, on_it: bool) -> None:
         raise UserError(f"git did not change this checkout: {said}") from None
 
 
-def _check_clean(git: Git) -> None:
+def _check_clean(git: Git, commit: str) -> list[str]:
+    """Check that no tracked file has uncommitted changes, except those that are as in the commit, which are returned.
+
+    The kept edits of a checkout that is not on the campaign's branch are such files.
+    """
     said = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
     dirty = [entry[3:] for entry in said.split("\0") if entry]
-    if dirty:
+    same = [
+        path for path in dirty if _blob(git, path) == git.ask("rev-parse", "--verify", "--quiet", f"{commit}:{path}")
+    ]
+    if dirty := [path for path in dirty if path not in same]:
         more = f" and {plural(len(dirty) - _SHOWN_FILES, 'other')}" if len(dirty) > _SHOWN_FILES else ""
         raise UserError(
             f"{', '.join(dirty[:_SHOWN_FILES])}{more} ha{'s' if len(dirty) == 1 else 've'} uncommitted changes: type "
             "`git stash` or commit them first"
         )
+    return same
+
+
+def _blob(git: Git, path: str) -> str:
+    """The blob that git would store for a plain file; empty for anything else."""
+    file = git.folder / path
+    return git("hash-object", "--", path) if file.is_file() and not file.is_symlink() else ""
 
 
 def _branch(git: Git, best: Experiment) -> str:

@@ -22,7 +22,10 @@ from pytest_autoresearch.cli.repository import enter, here, tag_argument
 from pytest_autoresearch.cli.rows import Row, first_and_best, row_of
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Direction, Status
+from pytest_autoresearch.core.text import shortened
 from pytest_autoresearch.reports.summary import plural
+
+_SAID = 200  # characters of a description in the table
 
 FORMATS = ("table", "tsv", "csv", "json")
 _COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
@@ -219,7 +222,7 @@ def _table(rows: Sequence[Row], listing: _Listing) -> str:
         (Column("memory", right=True), [output.memory(row.memory_mb) if row.memory_mb else "" for row in rows]),
         (Column("time", right=True), [output.duration(row.seconds) if row.seconds else "" for row in rows]),
         *((Column(name), [str(row.document.get(name, "")) for row in rows]) for name in listing.extra),
-        (Column("description"), [row.said for row in rows]),
+        (Column("description"), [shortened(output.line(row.said), _SAID) for row in rows]),
     ]
     return output.told(about, [_COLOURS.get(row.verdict, "") if row.verdict else "" for row in rows])
 

@@ -11,7 +11,8 @@
     ├── SandboxError        the sandbox worked at the start of the session, but failed to start a run
     └── GitError            a git command failed
         ├── NumberTaken     another session has recorded an experiment under this number
-        └── BaseMoved       the branch has moved since the verdict
+        ├── BaseMoved       the branch has moved since the verdict
+        └── MergeConflict   two changes of the same line
 
 A crash of the candidate is no exception but a result (`run.Crash`).
 """
@@ -84,3 +85,17 @@ class NumberTaken(GitError):
 
 class BaseMoved(GitError):
     """The branch has moved since the verdict."""
+
+
+class MergeConflict(GitError):
+    """Two sides changed the same line, or one deleted what the other changed.
+
+    Attributes:
+        path: The file.
+        line: The line as the second side has it; empty if the whole file is in conflict.
+    """
+
+    def __init__(self, path: str, line: str = "") -> None:
+        super().__init__(f"both sides changed `{line}` in {path}" if line else f"both sides changed {path}")
+        self.path = path
+        self.line = line

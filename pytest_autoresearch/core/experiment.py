@@ -12,9 +12,11 @@ from enum import StrEnum
 
 from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.run import Crash, Limits, Role, Run
+from pytest_autoresearch.core.text import shortened
 
 BASELINE = 0
 Constant = float | int | bool  # a value that an edit may give to a constant of the program
+_SHOWN = 160  # characters of a description in a line for people
 _USUAL = Limits(300.0, 30.0, 600.0)
 
 
@@ -65,6 +67,11 @@ class Proposal:
     repeats: str = ""
     expected: str = ""
     area: str = ""
+
+    @property
+    def short(self) -> str:
+        """The description for a line of a table or of a terminal; the record has the whole."""
+        return shortened(self.description, _SHOWN)
 
 
 @dataclass(frozen=True, slots=True)

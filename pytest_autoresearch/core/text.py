@@ -17,6 +17,12 @@ def one_line(text: str) -> str:
     return " ".join(words)
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """The text as one line of at most `most` characters."""
+    line = one_line(text)
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
 def nearest(name: str, known: Iterable[str], likeness: float = _LIKENESS) -> str | None:
     """The known name that is most similar to a misspelt one, or None."""
     import difflib  # needed only after a mistake

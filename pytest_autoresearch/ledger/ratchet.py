@@ -69,6 +69,7 @@ class Ratchet:
             raise UserError(_nothing_committed(self.git))
         self.start = start
         self.tag = ""
+        self._may_be_here = False
         self.presence = Presence(self.home)
         self._serial = threading.Lock()
         self._identify()
@@ -213,7 +214,7 @@ class Ratchet:
         Raises:
             UserError: The tag cannot name a branch, or the branch is checked out somewhere else.
         """
-        self.tag = tag
+        self.tag, self._may_be_here = tag, may_be_here
         if not _TAG.fullmatch(tag) or self.git.ask("check-ref-format", self.branch) is None:
             raise UserError(f"--autoresearch-tag {tag!r} cannot name a branch: use letters, digits, '.', '_' and '-'")
         said = self.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/autoresearch", f"{self.branch}/")
@@ -234,6 +235,9 @@ class Ratchet:
 
     def open(self) -> list[Experiment]:
         """Join the campaign, repair the branch if a session was killed between record and branch, return the records.
+
+        Where the user's checkout may be on the branch and is, commits of the user on the branch are taken off it: their
+        changes are in the checkout's files and index, as after `git reset --soft`.
 
         Raises:
             UserError: The branch is at a commit that no record explains.
@@ -270,7 +274,8 @@ class Ratchet:
         due = keeps[-1].commit
         if head == due:
             return
-        if head is None or self.git.ask("merge-base", "--is-ancestor", head, due) is not None:
+        behind = head is not None and self.git.ask("merge-base", "--is-ancestor", head, due) is not None
+        if head is None or behind or (self._may_be_here and self.here() == self.branch):
             self._transaction([self._move(due, head)])
             return
         raise UserError(

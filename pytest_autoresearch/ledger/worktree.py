@@ -17,6 +17,7 @@ from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.ledger import objects
 from pytest_autoresearch.ledger.elsewhere import is_pointer
 from pytest_autoresearch.ledger.git import DIFF, Git
+from pytest_autoresearch.ledger.merge import merge
 
 _MOST_BYTES = 16 * 2**20  # larger changed files are not given to git
 # The tree must be exactly the commit, even if the repository's configuration was manipulated.
@@ -252,17 +253,14 @@ class Worktree:
         return commit, tree
 
     def bring(self, commit: str) -> None:
-        """Apply the commit's changes to the tree; where both changed a line, the commit wins.
+        """Apply the commit's changes to the tree; where both changed the same line, the commit wins.
 
         The result is measured like any candidate, so a bad merge costs a run but never gives a wrong number.
 
         Raises:
-            GitError: The merge failed.
+            MergeConflict: One of them deleted a file that the other changed.
         """
-        try:
-            self.git("cherry-pick", "--no-commit", "--allow-empty", "--strategy-option=theirs", commit)
-        finally:
-            self.git.ask("cherry-pick", "--quit")
+        self.git(*_EXACT, "read-tree", "--reset", "-u", merge(self.git, f"{commit}^", "HEAD", commit, theirs_wins=True))
 
 
 def _empty(folder: Path) -> None:

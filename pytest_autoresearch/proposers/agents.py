@@ -6,6 +6,7 @@ the user is not added again. Pure: words in, words out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -54,6 +55,12 @@ class Agent:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+# Agents have no common way to say that a failure is temporary, except their words. They decide only how long to wait.
+_PASSING = re.compile(
+    r"\b(408|409|429|5\d\d)\b|overload|rate.?limit|too many requests|timed? ?out|unavailable|connection|network|socket"
+    r"|temporar|\bE(CONN\w+|NOTFOUND|AI_AGAIN|TIMEDOUT|HOSTUNREACH|NETUNREACH)\b",
+    re.IGNORECASE,
+)
 _APPROVAL = ("--approval-mode", "--yolo", "-y")
 _AGENTS = (
     Agent(
@@ -153,6 +160,11 @@ def known(command: Sequence[str]) -> Agent:
     """The agent of that program; for an unknown program, an agent without any facts."""
     name = PurePath(command[0]).name if command else ""
     return next((agent for agent in _AGENTS if agent.name == name), Agent(name))
+
+
+def may_pass(said: str) -> bool:
+    """Whether an agent's last words tell of trouble that passes: an overload, a rate limit, the network."""
+    return _PASSING.search(said) is not None
 
 
 def completed(command: Sequence[str], *, confined: bool) -> tuple[str, ...]:

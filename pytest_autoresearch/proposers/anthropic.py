@@ -14,6 +14,7 @@ How each kind of reply is handled; a line marked * uses up one of the experiment
     no tool call                                * the model is told
     truncated at its limit                      * the reply is dropped; the model is told
     a refusal                                   * a new conversation, which asks for another direction
+    a failure in a conversation of over 100 kB    a new conversation, with the failure
     a conversation that is too long, or that    * a new conversation, first with the failure, then without it; if the
     the API rejects                               API rejects that, too, the session ends
 
@@ -31,17 +32,19 @@ from dataclasses import dataclass, field
 import anthropic
 import httpx2
 
-from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, UserError
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Conversation
+from pytest_autoresearch.proposers.deadline import TooLate, in_time
 from pytest_autoresearch.proposers.edits import write_texts
 from pytest_autoresearch.proposers.messages import (
     BAD_KEY,
     NO_KEY,
+    REQUEST_SECONDS,
     Line,
     NotTaken,
     Service,
@@ -57,11 +60,14 @@ from pytest_autoresearch.proposers.tools import EDIT_GONE, EDIT_STANDS, REPLY
 DEFAULT_MODEL = "claude-fable-5-2"
 
 _ADDRESS = "https://api.anthropic.com"
-_CHECK_SECONDS = 5.0
+_CHECK_SECONDS = 10.0
 _MOST_LOOKS = 8  # replies that only look, write notes or pause, in one call
+_MOST_BYTES = 100_000  # of a conversation beside its opening, after a failure: each request sends them again
+_SAID_CHARACTERS = 2000  # of a fault that begins a new conversation
 _MOST_FRUITLESS = 3  # experiments in a row without a proposal
 _DECLINED = "The last request was declined. Choose another direction of ordinary model training."
 _LOST = "The conversation about this experiment could not continue and begins again: propose without looking further."
+_LONG = "Your earlier replies about this experiment were too long to be sent again. Propose a small edit."
 _UNTOLD = f"An earlier proposal for this experiment failed; the details cannot be shown here. {EDIT_GONE}"
 
 
@@ -73,10 +79,10 @@ def check(model: str) -> str:
     """
     said = ""
     try:
-        with anthropic.Anthropic(timeout=_CHECK_SECONDS, max_retries=0) as client:
+        with anthropic.Anthropic(timeout=_CHECK_SECONDS / 2, max_retries=0) as client:
             address = str(client.base_url.copy_with(userinfo=b"")).rstrip("/")
             said = "" if address == _ADDRESS else f" at {address}"
-            told = client.models.retrieve(model)
+            told = in_time(lambda: client.models.retrieve(model), _CHECK_SECONDS, lambda: None)
             lifecycle = getattr(told, "lifecycle", "")  # a gateway may answer with anything
             if lifecycle == "retired":
                 raise UserError(f"{model} is retired: choose another with --autoresearch-model")
@@ -98,9 +104,37 @@ def check(model: str) -> str:
             raise UserError(BAD_KEY) from None
     except anthropic.AnthropicError as error:
         raise UserError(f"{error}: set ANTHROPIC_API_KEY") from None
+    except (TooLate, ValueError):  # no answer in time, or one that is not JSON
+        pass
     except TypeError:  # the SDK raises this if it has no credentials
         raise UserError(f"{NO_KEY}, or choose another --autoresearch-proposer") from None
     return f"anthropic, {model}{said}"
+
+
+def check_affordable(model: str, prices: Prices, cap_usd: float, context: Context) -> None:
+    """Check that the cost limit allows one request. The smallest one is asked about: without history.
+
+    Raises:
+        UserError: It does not.
+    """
+    purse = Purse(model, prices, cap_usd, False)
+    service = Service(model, purse, 0.0, _CHECK_SECONDS, time.sleep, lambda: None)
+    try:
+        with service.line(context.session) as line:
+            line.affordable(_opening(context, False))
+    except Spent:
+        raise UserError(
+            f"--autoresearch-cost {cap_usd:g} is too little for one request to {model}, which may cost "
+            f"${purse.least_usd:.2f}: give more"
+        ) from None
+    except ProposerError:  # the first request reports it
+        pass
+
+
+def _opening(context: Context, long_cache: bool, *more: str) -> Conversation:
+    told = prompt.build(context, REPLY)
+    system, seldom = (told.rules, told.charter, told.interface), (told.files, told.sealed)
+    return Conversation(system, seldom, (told.recent, *more), long_cache)
 
 
 @dataclass(slots=True)
@@ -109,10 +143,12 @@ class _Memory:
 
     Attributes:
         talk: The conversation about it; None before the first, and after the model has given it up.
+        talks: All conversations about it, for people.
         faults: What was wrong with the replies about it.
     """
 
     talk: Conversation | None = None
+    talks: list[Conversation] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -124,7 +160,9 @@ class AnthropicProposer:
         cap_usd: Cost limit of all requests together.
         long_cache: Whether the prompt cache lasts an hour instead of five minutes.
         patience_seconds: How long to wait for an API that does not answer.
+        request_seconds: The deadline of one request.
         pause: Waits for the given seconds.
+        check: Raises if the session ends.
     """
 
     name = "anthropic"
@@ -139,11 +177,14 @@ class AnthropicProposer:
         cap_usd: float | None = None,
         long_cache: bool = False,
         patience_seconds: float = 1800.0,
+        request_seconds: float = REQUEST_SECONDS,
         pause: Callable[[float], None] = time.sleep,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._repairs = repairs
         self._long_cache = long_cache
-        self._service = Service(model, Purse(model, prices, cap_usd, long_cache), patience_seconds, pause)
+        purse = Purse(model, prices, cap_usd, long_cache)
+        self._service = Service(model, purse, patience_seconds, request_seconds, pause, check)
         self._fruitless: set[int] = set()
 
     def propose(self, context: Context) -> Proposal | None:
@@ -165,7 +206,7 @@ class AnthropicProposer:
         if proposal.hypothesis:
             untold += f"\n\nWhy it should have helped: {proposal.hypothesis}"
         talk, fresh = memory.talk, self._begin(context, failure=untold)
-        if talk is None or talk.seldom[0] != fresh.seldom[0]:
+        if talk is None or talk.seldom[0] != fresh.seldom[0] or talk.size > _MOST_BYTES:
             talk = fresh
         else:
             reply = EDIT_STANDS if talk.open_call else EDIT_GONE
@@ -178,9 +219,7 @@ class AnthropicProposer:
 
         The failure is not part of the opening: if both together are too long, the opening alone may still fit.
         """
-        told = prompt.build(context, REPLY)
-        system, seldom = (told.rules, told.charter, told.interface), (told.files, told.sealed)
-        talk = Conversation(system, seldom, (told.recent, *more), self._long_cache)
+        talk = _opening(context, self._long_cache, *more)
         talk.say(failure)
         return talk
 
@@ -198,6 +237,8 @@ class AnthropicProposer:
         memory: _Memory = context.session.memory
         faults = memory.faults
         while len(faults) <= self._repairs:
+            if talk is not memory.talk or not memory.talks:
+                memory.talks.append(talk)
             memory.talk = talk
             try:
                 reply = line.ask(talk)
@@ -212,6 +253,8 @@ class AnthropicProposer:
                 talk = self._begin(context, _DECLINED, failure=failure)
                 continue
             outcome = carry_out(context, talk, reply, self.name, failed is not None, looks >= _MOST_LOOKS)
+            transcripts = [one.transcript() for one in memory.talks]
+            context.session.keep("conversation.md", "\n\n# A new conversation\n\n".join(transcripts) + "\n")
             meant = outcome.meant or meant
             if outcome.meant is not None:
                 self._fruitless.clear()
@@ -223,6 +266,8 @@ class AnthropicProposer:
                 return None
             if outcome.fault:
                 faults.append(outcome.fault)
+                if talk.size > _MOST_BYTES:
+                    talk = self._begin(context, _LONG, outcome.fault[:_SAID_CHARACTERS], failure=failure)
             else:
                 looks += 1
         if meant is not None:

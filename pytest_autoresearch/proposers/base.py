@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pytest_autoresearch.core.experiment import Direction, Experiment, Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
@@ -147,4 +147,13 @@ class Proposer(Protocol):
 
         None gives up the idea; the experiment is then a crash. Raises as `propose` does.
         """
+        ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A proposer that makes its first proposal before the baseline is trained, which shows that it works."""
+
+    def rehearse(self, context: Context) -> None:
+        """Edit the files in `context.folder` and remember the edit; raises as `Proposer.propose` does."""
         ...

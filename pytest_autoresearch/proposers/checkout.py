@@ -1,7 +1,7 @@
-"""Proposes the uncommitted edit in the user's checkout, for a person or an agent that drives pytest.
+"""Proposes the edit in the user's checkout, for a person or an agent that drives pytest.
 
-The edit is merged into the current branch head as a three-way patch, so the checkout may be on any branch. It is tried
-once in a session. The edit is read elsewhere: this module knows nothing of the checkout's git or of its files later.
+The edit is merged into the current branch head, so the checkout may be on any branch. It is tried once in a session.
+The edit is read elsewhere: this module knows nothing of the checkout's git or of its files later.
 """
 
 from __future__ import annotations
@@ -21,21 +21,27 @@ _PLACES = (b"@@", b"index ", b" ")  # lines of a patch that only locate the chan
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The uncommitted changes of the editable files.
+    """The changes of the editable files.
 
     Attributes:
+        base: The commit that they were made from.
+        tree: The tree of the base with the changes.
         patch: The changes, with paths from the repository's top.
         paths: The files that are changed, added or removed.
         added: Number of added lines.
         removed: Number of removed lines.
         files: Mode and blob of every editable file with the edit, by its path.
+        subject: The subject of the user's commit that has the edit; empty for an uncommitted edit.
     """
 
+    base: str
+    tree: str
     patch: bytes
     paths: tuple[str, ...]
     added: int
     removed: int
     files: Mapping[str, str]
+    subject: str = ""
 
     @property
     def what(self) -> str:
@@ -53,7 +59,7 @@ class CheckoutProposer:
     """Proposes the edit that `read` finds, once.
 
     Args:
-        read: Reads the edit; None if nothing is uncommitted.
+        read: Reads the edit; None if there is none.
         described: Whether the session's description already describes the edit.
     """
 
@@ -75,10 +81,11 @@ class CheckoutProposer:
         if edit is None:
             return None
         self._tried = True
-        said = "" if self._described else f"edit of {edit.what} (+{edit.added} -{edit.removed})"
+        told = edit.subject or f"edit of {edit.what} (+{edit.added} -{edit.removed})"
+        said = "" if self._described else told
         proposal = Proposal(said, proposer=self.name, source=f"{self.name}:{edit.digest}")
         try:
-            return proposal if patches.apply(edit.patch, context.folder) else None
+            return proposal if patches.bring(edit.base, edit.tree, context.folder) else None
         except GitError as error:
             raise Refused(f"the edit of {edit.what} {error}", proposal) from None
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from pytest_autoresearch.core.agent_job import AgentJob, Finished
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.extras import need
-from pytest_autoresearch.proposers.base import Proposer
+from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
 from pytest_autoresearch.proposers.queue import QueueProposer
@@ -35,6 +35,14 @@ class Agents(Protocol):
 
     def run(self, job: AgentJob) -> Finished: ...
 
+
+class Clock(Protocol):
+    """The end of the session; `check` and `wait` raise Stopped or Spent once it has come."""
+
+    def left(self) -> float: ...
+
+    def check(self) -> None: ...
+
     def wait(self, seconds: float) -> None: ...
 
 
@@ -44,10 +52,12 @@ class Surroundings:
 
     Attributes:
         agents: Runs agents.
+        clock: The end of the session.
         budget_seconds: Training seconds of one run.
     """
 
     agents: Agents
+    clock: Clock
     budget_seconds: float
 
 
@@ -84,10 +94,10 @@ def choose(
     name, _, given = settings.proposer.partition(":")
     if name == "auto":
         name = "anthropic" if any(map(os.environ.get, _KEYS)) else "search"  # CI sets a missing secret to ""
-    if settings.cost_usd is not None and name != "anthropic":
+    if settings.cost_usd is not None and name not in ("anthropic", "command"):
         raise UserError(
-            f"--autoresearch-cost limits the cost of the Anthropic API, but the proposer is {name}: leave it out, or "
-            "type --autoresearch-proposer anthropic"
+            f"--autoresearch-cost limits the cost of the Anthropic API or of an agent, but the proposer is {name}: "
+            "leave it out, or type --autoresearch-proposer anthropic"
         )
     match name:
         case "anthropic":
@@ -123,27 +133,40 @@ def _anthropic(settings: Settings) -> Choice:
     said = anthropic.check(model)
     if prices is None:
         said += "; its prices are unknown, so only tokens are counted (set autoresearch_prices)"
-    if settings.cost_usd is not None:
+    if settings.cost_usd is not None and prices is not None:
+        anthropic.check_affordable(model, prices, settings.cost_usd, _smallest_context(settings))
         said += f", at most ${settings.cost_usd:.2f}"
     return Choice(
         said,
         lambda around: anthropic.AnthropicProposer(
             model, prices, repairs=settings.repairs, cap_usd=settings.cost_usd,
-            long_cache=around.budget_seconds >= _SHORT_SECONDS,
+            long_cache=around.budget_seconds >= _SHORT_SECONDS, pause=around.clock.wait, check=around.clock.check,
         ),
     )  # fmt: skip
 
 
-def _command(settings: Settings, given: str) -> Choice:
-    from pytest_autoresearch.proposers import command
+def _smallest_context(settings: Settings) -> Context:
+    """What a proposer is shown at least: the user's files, without records and without the harness's words."""
+    page = settings.root / "program.md"
+    program = page.read_text("utf-8", "replace") if page.is_file() else ""
+    folder = settings.experiments_folder
+    return Context(1, settings.root, settings.editable, program, (), (), settings.root, folder)
 
-    words = command.check(given, settings.root)
-    files = command.shared(settings.agent_files, settings.root)
+
+def _command(settings: Settings, given: str) -> Choice:
+    from pytest_autoresearch.proposers import agent_command, command
+
+    words = agent_command.check(given, settings.root)
+    files = agent_command.shared(settings.agent_files, settings.root)
+    said = f"command, {shlex.join(words)}, {settings.agent_seconds:g} s per proposal"
+    if settings.cost_usd is not None:
+        said += f", at most ${settings.cost_usd:.2f} by its own account"
     return Choice(
-        f"command, {shlex.join(words)}, {settings.agent_seconds:g} s per proposal",
+        said,
         lambda around: command.CommandProposer(
             words, around.agents.run, confined=around.agents.confined, seconds=settings.agent_seconds, shared=files,
-            variables=settings.agent_environment, pause=around.agents.wait,
+            variables=settings.agent_environment, cap_usd=settings.cost_usd, pause=around.clock.wait,
+            left=around.clock.left, check=around.clock.check,
         ),
     )  # fmt: skip
 

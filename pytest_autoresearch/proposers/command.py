@@ -1,32 +1,40 @@
 """Any agent with a command line: it is started in the lane's tree, and its edits there are the proposal.
 
 The prompt is on its standard input and in a file. `proposal.json` in the tree, or the last line that it prints,
-describes the edit. The agent keeps nothing between two starts: everything that it needs is in the prompt. An agent that
-fails soon without an edit is started again, because mostly its service has failed. Knows nothing of processes and
-sandboxes.
+describes the edit. The agent keeps nothing between two starts: everything that it needs is in the prompt. Knows nothing
+of processes and sandboxes. How a start without an edit is handled:
+
+    start                                                 action
+    ---------------------------------------------------   --------------------------------------------------------
+    the program cannot be started (status 126, 127)       the session ends
+    it fails within five minutes, and its last words      started again after 1, 2, 4 … 60 s, for 30 minutes; then
+    tell of an overload, a rate limit or the network      the session ends
+    it fails within five minutes otherwise                the same, but for one minute
+    any failure before its first edit in this session     the same, but for one minute
+    status 0 before its first edit in this session        started once more; then the session ends
+    status 0, or a failure after more than five minutes   the experiment is a crash, `no-proposal`; after three in a
+                                                          row, the session ends
 """
 
 from __future__ import annotations
 
-import json
-import shlex
-import shutil
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_autoresearch.core.agent_job import PROMPT_FILE, AgentJob, Finished
-from pytest_autoresearch.core.errors import ProposerError, Refused, UserError
+from pytest_autoresearch.core.errors import ProposerError, Refused, Spent
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import CrashClass
-from pytest_autoresearch.proposers import agents, prompt
+from pytest_autoresearch.proposers import agent_answer, agents, prompt
+from pytest_autoresearch.proposers.agent_answer import FILE as ANSWER
+from pytest_autoresearch.proposers.agent_start import Came, Memory, Rehearsal
 from pytest_autoresearch.proposers.base import Context
-from pytest_autoresearch.proposers.quoting import line, plain
-from pytest_autoresearch.proposers.workspace import Edits, Workspace
+from pytest_autoresearch.proposers.workspace import Workspace
 
-ANSWER = "proposal.json"
 _REPLY = f"""\
 Edit the files in place, in the current folder: {{files}}. Change nothing else and leave no other files. Do not run
 training: the session runs and measures it after you exit. Do not use git.
@@ -40,70 +48,14 @@ _LONG = """\
 # The files that you may edit
 
 The current versions are in the current folder: {files}. Read the parts that you need."""
-_AGAIN = "Your edit is in the files again, as you left it. Leave it unchanged {to}."
+_AGAIN = "Your edit is in the files again, as you left it{but}. Leave {it} unchanged {to}."
 
 _MOST_FILES_BYTES = 100_000  # of the editable files in a prompt; larger ones the agent reads itself
-_MOST_ANSWER_BYTES = 64 * 1024
-_MOST_CHARACTERS, _MOST_NOTES = 2000, 4000
-_LAST_LINE_BYTES, _LAST_LINES = 200, 5
-_MOST_USD = 10_000.0  # for one start; more is a mistake
+_LAST_LINES = 5
 _MOST_IDLE = 3  # experiments in a row without an edit
 _NOT_STARTED = (126, 127)
-_SOON_SECONDS = 300.0  # a failure within this time may be temporary: agents retry an overloaded service for minutes
+_SHORT_PATIENCE = 60.0  # seconds, with an agent that has not worked yet, or whose failure does not look temporary
 _LONGEST_WAIT = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Came:
-    """The result of one start: how the agent ended, its description, and its edits.
-
-    Attributes:
-        agent: Its name.
-        finished: How it ended.
-        proposal: Its description of the edit.
-        edits: Its edits; None if it changed nothing.
-    """
-
-    agent: str
-    finished: Finished
-    proposal: Proposal
-    edits: Edits | None
-
-    @property
-    def fault(self) -> str:
-        """Why it failed; empty if it did not."""
-        if self.finished.why:
-            return f"was stopped {self.finished.why}"
-        if self.finished.exit_status is None:
-            return "ended without an exit status"
-        return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether its failure may be temporary, such as an overloaded service or a lost connection."""
-        ended = self.finished
-        failed = not ended.why and ended.exit_status not in (0, *_NOT_STARTED)
-        return failed and ended.seconds <= _SOON_SECONDS
-
-    def last(self, lines: int) -> str:
-        """The last lines of its output, on one line."""
-        said = _lines(self.finished.output)[-lines:]
-        return " / ".join(line(each, _LAST_LINE_BYTES) for each in said) or "nothing"
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What the session keeps of one experiment.
-
-    Attributes:
-        proposed: Whether the agent was asked for a proposal, or has repaired one.
-        edits: Its last edit; None if it made none.
-        starts: How often the agent was started.
-    """
-
-    proposed: bool = False
-    edits: Edits | None = None
-    starts: int = 0
 
 
 class CommandProposer:
@@ -116,8 +68,11 @@ class CommandProposer:
         seconds: Time limit of one start.
         shared: Files and folders of the user that the agent may read and write, as returned by `shared`.
         variables: Further environment variables that it gets, globs allowed.
-        patience_seconds: How long a failing agent is started again, over all experiments in a row.
-        pause: Waits for the given seconds; raises Stopped if the session ends meanwhile.
+        cap_usd: Limit of the costs that the agent reports, of all starts together.
+        patience_seconds: How long an agent is started again whose failures look temporary.
+        pause: Waits for the given seconds; raises if the session ends meanwhile.
+        left: Seconds until the session's end.
+        check: Raises if the session ends.
     """
 
     name = "command"
@@ -132,8 +87,11 @@ class CommandProposer:
         seconds: float,
         shared: Sequence[Path] = (),
         variables: Sequence[str] = (),
+        cap_usd: float | None = None,
         patience_seconds: float = 1800.0,
         pause: Callable[[float], None] = time.sleep,
+        left: Callable[[], float] = lambda: math.inf,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = agents.completed(command, confined=confined)
         self._confined = confined
@@ -142,31 +100,71 @@ class CommandProposer:
         self._seconds = seconds
         self._shared = tuple(shared)
         self._variables = (*self._agent.variables, *variables)
-        self._patience = self._left = patience_seconds
+        self._cap_usd = cap_usd
+        self._spent_usd = self._dearest_usd = 0.0
+        self._patience = patience_seconds
         self._pause = pause
+        self._left = left
+        self._check = check
         self._idle = 0
+        self._worked = False
+        self._rehearsed: Rehearsal | None = None
+
+    def rehearse(self, context: Context) -> None:
+        """Let the agent make its first proposal before the baseline is trained; `propose` then returns it.
+
+        An agent that is not logged in, or lacks a flag, so ends the session before anything is paid for.
+        """
+        tree = Workspace(context.folder, context.editable)
+        session = Rehearsal(tree.texts(), context.session, Memory())
+        session.came = self._first(replace(context, session=session), tree)
+        self._rehearsed = session
 
     def propose(self, context: Context) -> Proposal | None:
         """Let the agent edit the tree.
 
         Raises:
             Refused: The agent ended without an edit.
-            ProposerError: The agent cannot be started, or changed nothing in several experiments.
+            ProposerError: The agent cannot be started, fails again and again, or does nothing.
+            Spent: The costs that the agent reports have reached the limit, or the session's time is over.
             Stopped: The session ended meanwhile.
         """
         tree = Workspace(context.folder, context.editable)
-        context.session.memory = memory = _Memory()
-        came = self._send(context, tree, _words(context))
+        context.session.memory = Memory()
+        came = self._repeat(context, tree) or self._first(context, tree)
+        memory: Memory = context.session.memory
         memory.edits, memory.proposed = came.edits, True
         if came.edits is not None:
             self._idle = 0
             return _taken(context, came)
         self._idle += 1
-        self._check_alive(came)
         ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
+        if self._idle >= _MOST_IDLE:
+            raise self._useless(came, f"changed nothing in {self._idle} experiments in a row")
         raise Refused(
             f"`{came.agent}` {ending}; last output: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
         )
+
+    def _repeat(self, context: Context, tree: Workspace) -> Came | None:
+        """Make the rehearsed edit in the tree; None if there is none, or if it was made from other files."""
+        early, self._rehearsed = self._rehearsed, None
+        if early is None or early.came is None or early.came.edits is None or early.before != tree.texts():
+            return None
+        if early.came.edits.strayed or tree.write(early.came.edits.texts):
+            return None
+        early.tell(context.session)
+        return early.came
+
+    def _first(self, context: Context, tree: Workspace) -> Came:
+        """The result of an agent that is asked for a proposal; one that has never worked must show that it does."""
+        came = self._send(context, tree, _words(context))
+        if came.edits is None and not self._worked:
+            if not came.fault:
+                came = self._send(context, tree, _words(context))
+            if came.edits is None:
+                ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
+                raise self._useless(came, f"{ending}, and has not changed a file in this session")
+        return came
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Let the agent edit again, with its last edit in the tree; None if it changes nothing.
@@ -174,166 +172,112 @@ class CommandProposer:
         An agent that made no edit is not started again for the same experiment.
         """
         tree = Workspace(context.folder, context.editable)
-        context.session.memory = memory = context.session.memory or _Memory()
+        context.session.memory = memory = context.session.memory or Memory()
         failing, meant = memory.edits, failure.near_duplicate
         if failing is None and memory.proposed:
             return None
-        if failing is not None:  # else the proposal was not this agent's
-            tree.write(failing.texts)
-        reply = _AGAIN.format(to="if you mean it" if meant else "to give the idea up") if failing else ""
+        lost = tree.write(failing.texts) if failing is not None else []  # else the proposal was not this agent's
+        before = tree.edits()
+        reply = _again(lost, meant) if failing else ""
         why = prompt.failed(context, proposal, failure, reply)
         came = self._send(context, tree, f"{_words(context)}\n{why}\n")
         # An unchanged edit is a decision only if the agent did not fail.
-        if came.edits is None or (came.edits == failing and (came.fault or not meant)):
+        same = came.edits == failing or (bool(lost) and came.edits == before)
+        if came.edits is None or (same and (came.fault or not meant)):
             return None
         memory.edits, memory.proposed = came.edits, True
         return _taken(context, came)
 
-    def _send(self, context: Context, tree: Workspace, text: str) -> _Came:
+    def _send(self, context: Context, tree: Workspace, text: str) -> Came:
         """Start the agent, and again while its failures may be temporary and the patience lasts."""
-        before, seconds = tree.edits(), 1.0
+        before, seconds, waited, starts = tree.edits(), 1.0, 0.0, 0
         while True:
             came = self._start(context, tree, text)
-            if came.edits != before or not came.may_pass:
-                self._left = self._patience
+            starts += 1
+            if came.edits != before:
+                self._worked = True
+            if came.edits != before or not came.failed_soon:
                 return came
-            self._left -= came.finished.seconds + seconds
-            if self._left < 0:
-                return came
+            if came.finished.exit_status in _NOT_STARTED:
+                raise self._useless(came, "could not be started")
+            passing = self._worked and agents.may_pass(came.last(_LAST_LINES))
+            waited += came.finished.seconds + seconds
+            if waited > (self._patience if passing else min(self._patience, _SHORT_PATIENCE)):
+                raise self._useless(came, f"{came.fault} and changed nothing, {starts} times in a row")
             said = f"`{came.agent}` {came.fault} and changed nothing; last output: {came.last(1)}"
             context.session.say(f"{said}; starting it again in {seconds:.0f} s")
             self._pause(seconds)
             seconds = min(_LONGEST_WAIT, 2 * seconds)
 
-    def _start(self, context: Context, tree: Workspace, text: str) -> _Came:
+    def _start(self, context: Context, tree: Workspace, text: str) -> Came:
         """Start the agent once."""
+        self._check()
+        self._check_cap()
         scratch = tree.top.with_name(f"{tree.top.name}-agent")
         finished = self._run(
             AgentJob(
                 agents.filled(self._command, str(scratch / PROMPT_FILE), tree.files),
-                folder=context.folder, prompt=text, scratch=scratch, seconds=self._seconds,
+                folder=context.folder, prompt=text, scratch=scratch,
+                seconds=min(self._seconds, self._left()),
                 readable=(tree.top,), shared=self._shared,
                 settings=self._agent.settings, moved=self._agent.moved, variables=self._variables,
                 environment={**self._agent.environment, "AUTORESEARCH_NUMBER": str(context.number)},
             )
         )  # fmt: skip
-        memory: _Memory = context.session.memory
+        memory: Memory = context.session.memory
         start = memory.starts = memory.starts + 1
         context.session.keep(f"agent-{start}.log" if start > 1 else "agent.log", f"{finished.output}\n")
-        answer = _Answer.read(tree.take(ANSWER, _MOST_ANSWER_BYTES + 1))
+        answer = agent_answer.read(tree.take(ANSWER, agent_answer.MOST_BYTES + 1), finished.output)
         tree.tidy()
-        lines = _lines(finished.output)
-        description = answer.description or (line(lines[-1], _LAST_LINE_BYTES) if lines else "")
         proposal = Proposal(
-            description or f"experiment {context.number:04d}", answer.hypothesis, self.name, self._agent.name,
+            answer.description or f"experiment {context.number:04d}", answer.hypothesis, self.name, self._agent.name,
             expected=answer.expected, area=answer.area,
         )  # fmt: skip
-        came = _Came(self._agent.name, finished, proposal, tree.edits())
+        came = Came(self._agent.name, finished, proposal, tree.edits())
         context.session.spent(Usage(self._agent.name, requests=1, cost_usd=answer.cost_usd))
+        self._spent_usd += answer.cost_usd or 0.0
+        self._dearest_usd = max(self._dearest_usd, answer.cost_usd or 0.0)
+        if came.edits is None:
+            self._check()
         if answer.notes:
             context.session.note(answer.notes)
         return came
 
-    def _check_alive(self, came: _Came) -> None:
-        """Check after a start without an edit whether another start may help.
+    def _check_cap(self) -> None:
+        """Check that the next start may cost as much as the dearest so far."""
+        spent, cap = self._spent_usd, self._cap_usd
+        if cap is not None and (spent >= cap or spent + self._dearest_usd > cap):
+            raise Spent(
+                f"${spent:.2f} of ${cap:.2f} is spent by the agent's own account, and the next start could exceed the "
+                "limit (--autoresearch-cost)"
+            )
 
-        Raises:
-            ProposerError: It will not.
-        """
-        said = f"last output: {came.last(1)}: run it by hand in a terminal first"
+    def _useless(self, came: Came, what: str) -> ProposerError:
+        """The error about an agent that another start does not help."""
+        said = f"`{came.agent}` {what}; last output: {came.last(_LAST_LINES)}: run it by hand in a terminal first"
         if self._confined:
             said += ", and list the files of yours that it needs in autoresearch_agent_files"
-        if came.finished.exit_status in _NOT_STARTED:
-            raise ProposerError(f"`{came.agent}` could not be started; {said}")
-        if self._idle >= _MOST_IDLE:
-            raise ProposerError(f"`{came.agent}` changed nothing in {self._idle} experiments in a row; {said}")
+        return ProposerError(f"{said}; then rerun the same command")
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The agent's answer about its edit; every field may be missing."""
-
-    description: str = ""
-    hypothesis: str = ""
-    expected: str = ""
-    area: str = ""
-    notes: str = ""
-    cost_usd: float | None = None
-
-    @classmethod
-    def read(cls, text: bytes) -> _Answer:
-        """Read the file, which may contain anything."""
-        try:
-            given = json.loads(text) if len(text) <= _MOST_ANSWER_BYTES else None
-        except (ValueError, RecursionError):
-            given = None
-        if not isinstance(given, dict):
-            return cls()
-
-        def said(name: str, most: int = _MOST_CHARACTERS) -> str:
-            value = given.get(name)
-            return plain(value).strip()[:most] if isinstance(value, str) else ""
-
-        cost = given.get("cost_usd")
-        known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= _MOST_USD
-        return cls(
-            " ".join(said("description").split()), said("hypothesis"), said("expected"), said("area"),
-            said("notes", _MOST_NOTES), float(cost or 0) if known else None,
-        )  # fmt: skip
-
-
-def check(command: str, root: Path) -> tuple[str, ...]:
-    """The words of an agent's command, with the absolute path of its program.
-
-    Args:
-        command: As the user typed it.
-        root: The folder to which a relative program path refers.
-
-    Raises:
-        UserError: There is no such program.
-    """
-    try:
-        words = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in shlex.split(command)]
-    except ValueError as error:
-        raise UserError(
-            f"--autoresearch-proposer command:{command} cannot be split into words ({error}): check its quotes"
-        ) from None
-    if not words:
-        raise UserError('--autoresearch-proposer command: names no program: type, for example, "command:claude -p"')
-    found = shutil.which(str(root / words[0]) if "/" in words[0] else words[0])
-    if found is None:
-        raise UserError(
-            f"--autoresearch-proposer command:{command}: there is no program {words[0]} on PATH: install it, or give "
-            "its path"
-        )
-    # Resolve links of the folder only: the sandbox follows the links of the program itself.
-    program = Path(found).absolute()
-    return (str(program.parent.resolve() / program.name), *words[1:])
-
-
-def shared(given: Sequence[str], root: Path) -> tuple[Path, ...]:
-    """The files and folders of the ini key autoresearch_agent_files.
-
-    Raises:
-        UserError: One does not exist, or contains the repository or the home folder.
-    """
-    paths = [(name, root / Path(name).expanduser()) for name in given]
-    for name, path in paths:
-        if not path.exists():
-            raise UserError(f"autoresearch_agent_files names {name}, which does not exist: correct it")
-        if any(one.resolve().is_relative_to(path.resolve()) for one in (root, Path.home())):
-            raise UserError(
-                f"autoresearch_agent_files names {name}, which contains the repository or your home folder: name only "
-                "the files that the agent needs"
-            )
-    return tuple(path for _, path in paths)
-
-
-def _taken(context: Context, came: _Came) -> Proposal:
+def _taken(context: Context, came: Came) -> Proposal:
     """The proposal; if the agent failed, the user is told."""
     if came.fault:
         context.session.say(f"`{came.agent}` {came.fault}; its edits until then are the proposal")
     return came.proposal
+
+
+def _again(lost: Sequence[str], meant: bool) -> str:
+    """What a repair begins with.
+
+    Args:
+        lost: The files that could not be restored.
+        meant: Whether the edit may also be meant as it is.
+    """
+    are = "is" if len(lost) == 1 else "are"
+    but = f", except that {', '.join(lost)} {are} as the branch has it, because your edit cannot be restored there"
+    to = "if you mean it" if meant else "to give the idea up"
+    return _AGAIN.format(but=but if lost else "", it="the files" if lost else "it", to=to)
 
 
 def _words(context: Context) -> str:
@@ -341,8 +285,3 @@ def _words(context: Context) -> str:
     files = ", ".join(context.editable)
     said = prompt.build(context, _REPLY.format(files=files))
     return (replace(said, files=_LONG.format(files=files)) if len(said.files) > _MOST_FILES_BYTES else said).text()
-
-
-def _lines(output: str) -> list[str]:
-    """The lines with a letter or a digit."""
-    return [each for each in output.splitlines() if any(letter.isalnum() for letter in each)]

@@ -7,6 +7,7 @@ last block of our last message.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 Block = dict[str, Any]
 
 _BREAKPOINTS = 4
+_SHOWN = 20_000  # characters of a block in a transcript
 
 
 @dataclass(slots=True)
@@ -52,6 +54,23 @@ class Conversation:
     def grown(self) -> bool:
         """Whether there is more than the opening."""
         return self.answered or len(self._messages[0]["content"]) > self._opening
+
+    @property
+    def size(self) -> int:
+        """The bytes that were added to the opening; each request sends them again."""
+        blocks = [block for message in self._messages for block in message["content"]]
+        return sum(
+            len(json.dumps(block, ensure_ascii=False).encode("utf-8", "replace")) for block in blocks[self._opening :]
+        )
+
+    def transcript(self) -> str:
+        """The conversation for people, as Markdown, without the parts of the opening that seldom change."""
+        said = []
+        for at, message in enumerate(self._messages):
+            skipped = sum(1 for text in self.seldom if text.strip()) if at == 0 else 0
+            who = "The model" if message["role"] == "assistant" else "The session"
+            said += [f"## {who}", *(_shown(block) for block in message["content"][skipped:])]
+        return "\n\n".join(said)
 
     def say(self, *texts: str) -> None:
         """Add our texts, after the answers still to send."""
@@ -97,3 +116,18 @@ class Conversation:
             if blocks:
                 blocks[at] = {**blocks[at], "cache_control": mark}
         return {"system": system, "messages": messages}
+
+
+def _shown(block: Block) -> str:
+    match block["type"]:
+        case "text" | "thinking" as kind:
+            text = str(block[kind])
+        case "tool_use":
+            arguments = json.dumps(block["input"], ensure_ascii=False, indent=2)
+            text = f"`{block['name']}`\n\n```json\n{arguments}\n```"
+        case "tool_result":
+            text = str(block["content"])
+        case kind:
+            text = f"({kind})"
+    more = len(text) - _SHOWN
+    return f"{text[:_SHOWN]}\n\n[{more:,} more characters]" if more > 0 else text

@@ -4,7 +4,9 @@
     ---------------------------------------------------   ----------------------------------------------------------
     408, 409, 429, 5xx, 529; an `error` event in a        wait for `retry-after`, else 1, 2, 4 … 60 s, and try again;
     stream; no connection, a timeout, a stream that       ProposerError if all waiting together exceeds the patience
-    ends early or is invalid
+    ends early or is invalid; a 200 that is no stream of
+    events, such as a gateway's login page; no complete
+    reply at the deadline of a request
     403, 404 not in the API's format, after earlier       the same: a gateway sent it, and requests worked before
     answers in this session
     429 because a spending limit is reached               ProposerError at once
@@ -38,12 +40,15 @@ import httpx2
 from pytest_autoresearch.core.errors import ProposerError
 from pytest_autoresearch.proposers.base import ProposerSession
 from pytest_autoresearch.proposers.conversation import Block, Conversation
+from pytest_autoresearch.proposers.deadline import TooLate, in_time
 from pytest_autoresearch.proposers.quoting import line
 from pytest_autoresearch.proposers.spending import BYTES_A_TOKEN, Purse, Tally
 from pytest_autoresearch.proposers.tools import TOOLS
 
 _LONGEST_WAIT = 60.0
 _SILENCE = httpx2.Timeout(300.0, connect=10.0)  # the API sends a ping every few seconds
+_COUNT_SECONDS = 20.0  # to count the tokens of a request
+REQUEST_SECONDS = 1800.0  # for a whole reply: the longest one, from a slow model
 _NOT_ALLOWED = ("authentication_error", "permission_error")
 _PASSING = ("rate_limit_error", "overloaded_error", "api_error", "timeout_error", "conflict_error")
 _SPENDING_LIMITS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
@@ -100,16 +105,21 @@ class Service:
     Args:
         purse: Counts the costs.
         patience_seconds: Total time to wait for an API that does not answer, over all requests of one proposal.
+        request_seconds: The deadline of one request.
         pause: Waits for the given seconds.
+        check: Raises if the session ends.
     """
 
     def __init__(
-        self, model: str, purse: Purse, patience_seconds: float, pause: Callable[[float], None]
+        self, model: str, purse: Purse, patience_seconds: float, request_seconds: float,
+        pause: Callable[[float], None], check: Callable[[], None],
     ) -> None:  # fmt: skip
         self.model = model
         self.purse = purse
         self.patience_seconds = patience_seconds
+        self.request_seconds = request_seconds
         self.pause = pause
+        self.check = check
         self.counts = True  # until the API turns out to have no token counting
         self.answered = False  # true after the first answer: key, model and address are right
 
@@ -120,23 +130,40 @@ class Service:
         Raises:
             ProposerError: There are no credentials.
         """
+        line = Line(self, session)
         try:
-            client = anthropic.Anthropic(max_retries=0, timeout=_SILENCE)
-        except anthropic.AnthropicError as error:
-            raise ProposerError(f"{error}; {_GO_ON}") from None
-        with client:
-            yield Line(self, client, session)
+            yield line
+        finally:
+            line.close()
 
 
 class Line:
     """One connection to the API, with the patience left for it."""
 
-    def __init__(self, service: Service, client: anthropic.Anthropic, session: ProposerSession) -> None:
+    def __init__(self, service: Service, session: ProposerSession) -> None:
         self._service = service
-        self._client = client
+        self._connect()
         self._desk = session
         self._left = service.patience_seconds
         self._failures = 0
+
+    def _connect(self) -> None:
+        try:
+            self._client = anthropic.Anthropic(max_retries=0, timeout=_SILENCE)
+        except anthropic.AnthropicError as error:
+            raise ProposerError(f"{error}; {_GO_ON}") from None
+
+    def close(self) -> None:
+        """Close the connection, also under a request that still waits on it."""
+        self._client.close()
+
+    def affordable(self, talk: Conversation) -> int:
+        """How many tokens the reply may have; more than any has without a cost limit.
+
+        Raises:
+            Spent: Too few for a useful reply.
+        """
+        return self._affordable({**talk.request(), "tools": TOOLS})
 
     def ask(self, talk: Conversation) -> Reply:
         """Ask for the model's next reply.
@@ -148,8 +175,7 @@ class Line:
         """
         request = {**talk.request(), "tools": TOOLS}
         while True:
-            purse = self._service.purse
-            limit = purse.affordable(self._count(request) if purse.capped else 0)
+            limit = self._affordable(request)
             began = time.monotonic()
             try:
                 reply = self._answer(request, limit)
@@ -180,28 +206,48 @@ class Line:
         self._desk.say(f"{what}; asking again in {seconds:.0f} s")
         self._service.pause(seconds)
 
+    def _affordable(self, request: dict[str, Any]) -> int:
+        purse = self._service.purse
+        return purse.affordable(self._count(request) if purse.capped else 0)
+
     def _count(self, request: dict[str, Any]) -> int:
         """An upper estimate of a request's tokens; from its bytes if the API does not count."""
         if self._service.counts:
+            count = self._client.messages.count_tokens
             try:
-                told = self._client.messages.count_tokens(model=self._service.model, timeout=10.0, **request)
+                told = in_time(
+                    lambda: count(model=self._service.model, timeout=10.0, **request),
+                    _COUNT_SECONDS, self._service.check,
+                )  # fmt: skip
                 return math.ceil(told.input_tokens * 1.02)  # the API's count is an estimate
             except anthropic.NotFoundError:
                 self._service.counts = False
-            except (anthropic.AnthropicError, TypeError):  # the request itself reports the error
-                pass
+            except (anthropic.AnthropicError, TooLate, TypeError, ValueError, AttributeError):
+                pass  # the request itself reports the error
         return len(json.dumps(request, ensure_ascii=False).encode("utf-8", "replace")) // BYTES_A_TOKEN
 
     # ------------------------------------------------------------------------------------------------ one request
 
     def _answer(self, request: dict[str, Any], limit: int) -> Reply:
+        tally, seconds = Tally(), self._service.request_seconds
+        try:
+            return in_time(lambda: self._send(request, limit, tally), seconds, self._service.check)
+        except TooLate:
+            self._client.close()
+            self._connect()
+            raise _Again(f"the API sent no complete reply within {_span(seconds)}") from None
+        finally:
+            self._service.purse.pay(tally, limit, self._desk)
+
+    def _send(self, request: dict[str, Any], limit: int, tally: Tally) -> Reply:
+        """One request and its reply, on a thread of its own."""
         try:
             # The model is set in the body because the SDK warns of deprecated models, and under pytest a warning may
             # be an error. The session's header shows the deprecation.
             with self._client.messages.stream(
                 model="", max_tokens=limit, extra_body={"model": self._service.model}, **request
             ) as stream:  # fmt: skip
-                return self._read(stream, limit)
+                return self._read(stream, limit, tally)
         except anthropic.APIStatusError as error:
             raise self._said_no(error) from None
         except anthropic.APIConnectionError as error:
@@ -217,23 +263,27 @@ class Line:
                 raise ProposerError(f"{NO_KEY} and {_GO_ON}") from None
             raise
 
-    def _read(self, stream: anthropic.MessageStream[Any], limit: int) -> Reply:
-        tally = Tally()
+    def _read(self, stream: anthropic.MessageStream[Any], limit: int, tally: Tally) -> Reply:
+        kind = stream.response.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            raise _Again(
+                f"something in between answers instead of the API (with {line(kind, 60) or 'no content type'})"
+            )
         try:
             for event in stream:
                 tally.see(event)
             if not tally.ended:
                 raise _Again("the stream ended before the message did")
             reply = _reply(stream.current_message_snapshot, limit)
-        except json.JSONDecodeError:
-            raise _Again("the API sent an unreadable stream") from None
-        except ValueError as error:  # the SDK raises this if a call's arguments are not JSON
+        except ValueError as error:
+            # The SDK raises a plain ValueError if a call's arguments are not JSON. Its subclasses tell of bytes that
+            # are not UTF-8, events that are not JSON, and the like: the connection's fault, and not the model's.
+            if type(error) is not ValueError or not isinstance(error.__cause__, ValueError):
+                raise _Again("the API sent an unreadable stream") from None
             broken = str(error).partition(" JSON: ")[0].rpartition("Error: ")[2][:200]
             return Reply((), "", limit, broken=broken or "unreadable")
         except (AttributeError, LookupError, AssertionError, RuntimeError, TypeError):
             raise _Again("the API sent something that is not a message") from None
-        finally:
-            self._service.purse.pay(tally, limit, self._desk)
         if reply.stop == "model_context_window_exceeded":
             raise TooLong("the context window is full")
         return reply

@@ -1,6 +1,6 @@
-"""Merges a patch into the tree of a lane, for the queue, the replayed commits and the checkout.
+"""Merges a patch or a changed tree into the tree of a lane, for the queue, the replayed commits and the checkout.
 
-May not know where a patch comes from, nor the campaign.
+May not know where a change comes from, nor the campaign.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError
 from pytest_autoresearch.ledger.git import PATCH, Git, reason
+from pytest_autoresearch.ledger.merge import merge
 
 # Both names are equal only in a patch that was made with diff.noprefix.
 _WITHOUT_PREFIX = re.compile(rb"^diff --git (.+) \1\r?$", re.MULTILINE)
@@ -25,23 +26,14 @@ def apply(patch: bytes, folder: Path) -> bool:
     Raises:
         GitError: The patch does not apply; says to which commit and why. No file is changed.
     """
-    try:
-        top, _, base = Git(folder)("rev-parse", "--show-toplevel", "HEAD").rpartition("\n")
-    except GitError as error:
-        raise GitError(f"does not apply: {reason(error)}") from None
-    git = Git(Path(top), raw=True)  # in a subfolder `git apply` silently skips paths outside it
-    git.without_filters()
+    git, base = _worktree(folder)
     depth = ["-p0"] if _WITHOUT_PREFIX.search(patch) else []
     with tempfile.TemporaryDirectory() as scratch:
         index = git.on_index(Path(scratch, "index"))
         try:
             index("read-tree", "HEAD")
             index.run("apply", "--cached", "--3way", *depth, stdin=patch)
-            merged = index.run("diff-index", "--cached", *PATCH, "HEAD")
-            if not merged:
-                return False
-            git.run("apply", stdin=merged)
-            return True
+            return _write(git, index("write-tree"))
         except GitError:  # as it stands, it may apply where it could not be merged
             pass
     try:
@@ -49,3 +41,39 @@ def apply(patch: bytes, folder: Path) -> bool:
     except GitError as error:
         raise GitError(f"does not apply to {base[:7]}: {reason(error)}") from None
     return True
+
+
+def bring(base: str, changed: str, folder: Path) -> bool:
+    """Merge a change into the worktree that contains the folder; false if the branch already has all of it.
+
+    Args:
+        base: The commit or tree that was changed.
+        changed: The tree with the change.
+
+    Raises:
+        GitError: Both changed the same line; says which. No file is changed.
+    """
+    git, head = _worktree(folder)
+    try:
+        return _write(git, merge(git, base, head, changed))
+    except GitError as error:
+        raise GitError(f"does not apply to {head[:7]}: {error}") from None
+
+
+def _worktree(folder: Path) -> tuple[Git, str]:
+    """Git at the top of the worktree, and the worktree's commit."""
+    try:
+        top, _, head = Git(folder)("rev-parse", "--show-toplevel", "HEAD").rpartition("\n")
+    except GitError as error:
+        raise GitError(f"does not apply: {reason(error)}") from None
+    git = Git(Path(top), raw=True)  # in a subfolder `git apply` silently skips paths outside it
+    git.without_filters()
+    return git, head
+
+
+def _write(git: Git, tree: str) -> bool:
+    """Make the files of a clean worktree those of the tree; false if they are the same."""
+    patch = git.run("diff-tree", *PATCH, "HEAD", tree)
+    if patch:
+        git.run("apply", stdin=patch)
+    return bool(patch)

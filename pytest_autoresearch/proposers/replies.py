@@ -9,10 +9,11 @@ from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Block, Conversation
 from pytest_autoresearch.proposers.edits import EditError, read_text, rewritten
 from pytest_autoresearch.proposers.messages import Reply
-from pytest_autoresearch.proposers.quoting import fenced
+from pytest_autoresearch.proposers.quoting import fenced, line
 from pytest_autoresearch.proposers.tools import CallError, GiveUp, Look, Propose, WriteNotes, read_call
 
 MOST_LOOKS = 8  # in one reply: each may be long
+_SAID_BYTES = 300  # of a reply in words, for people
 
 
 @dataclass(slots=True)
@@ -61,7 +62,10 @@ def carry_out(
             _answer(context, talk, call, outcome, proposer, repairing, enough)
         if not outcome.made and not outcome.given_up:
             if not calls and reply.stop != "pause_turn":
-                outcome.fault = "it called no tool"
+                words = " ".join(block["text"] for block in reply.content if block["type"] == "text")
+                outcome.fault = (
+                    f'it called no tool and said "{line(words, _SAID_BYTES)}"' if words else "it called no tool"
+                )
                 talk.say("You called no tool, and nobody reads other text. Call `propose`.")
             elif not calls and enough:
                 outcome.fault = "it paused too often"

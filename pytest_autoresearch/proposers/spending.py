@@ -27,11 +27,13 @@ class Purse:
 
     Attributes:
         capped: Whether there is a limit.
+        least_usd: What the last request could have cost with the shortest useful reply.
     """
 
     def __init__(self, model: str, prices: Prices | None, cap_usd: float | None, long_cache: bool) -> None:
         check_cap(model, prices, cap_usd)
         self.capped = cap_usd is not None
+        self.least_usd = 0.0
         self._model = model
         self._prices = prices
         self._cap_usd = cap_usd
@@ -46,6 +48,7 @@ class Purse:
         """
         if self._cap_usd is None or self._prices is None:
             return MOST_TOKENS
+        self.least_usd = self._prices.most_usd(tokens, LEAST_TOKENS, self._long_cache)
         longest = self._prices.affordable(self._cap_usd - self._spent_usd, tokens, self._long_cache)
         if longest < LEAST_TOKENS:
             raise Spent(

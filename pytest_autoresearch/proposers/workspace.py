@@ -78,17 +78,22 @@ class Workspace:
         strayed = gone or any(_signature(look) != self._signature(path) for path, look in others.items())
         return Edits(texts, strayed) if texts or strayed else None
 
-    def write(self, texts: Mapping[str, bytes | None]) -> None:
-        """Restore an edit's versions of the editable files, following no link."""
+    def write(self, texts: Mapping[str, bytes | None]) -> list[str]:
+        """Restore an edit's versions of the editable files, following no link.
+
+        Returns:
+            The files that stay as they are, because the edit left no plain file there, or one that is too large.
+        """
+        lost = []
         for name, text in texts.items():
             path = self._folder / name
-            if text is None:
-                path.unlink(missing_ok=True)
+            plain = path.parent.resolve() == self._folder.resolve() / Path(name).parent and not path.is_symlink()
+            if text is None or len(text) > MOST_BYTES or not plain:
+                lost.append(name)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            no_link = path.parent.resolve() == self._folder.resolve() / Path(name).parent and not path.is_symlink()
-            if no_link and len(text) <= MOST_BYTES:
-                path.write_bytes(text)
+            path.write_bytes(text)
+        return lost
 
     def take(self, name: str, most: int) -> bytes:
         """Read the first bytes of a new plain file and remove it; empty if there is none."""

@@ -19,7 +19,7 @@ def verdict_line(experiment: Experiment) -> str:
     message = one_line(ruling.message)
     if len(message) > _MOST:
         message = f"{message[: _MOST - 3]}..."
-    return f"{ruling.status} {experiment.number:04d}: {message}: {experiment.proposal.description}"
+    return f"{ruling.status} {experiment.number:04d}: {message}: {experiment.proposal.short}"
 
 
 def json_line(experiment: Experiment, log: str, set_aside: str = "") -> str:

@@ -35,7 +35,7 @@ def experiment_line(experiment: Experiment) -> str:
     ruling = experiment.verdict
     if ruling is None:
         raise ValueError(f"{experiment!r} has no verdict")
-    said = experiment.proposal.description
+    said = experiment.proposal.short
     crash = experiment.crash
     if crash is not None:
         metric, change = crash.reason, ""
@@ -103,7 +103,7 @@ def best_line(records: Iterable[Experiment]) -> str:
     if not line:
         return "none yet: the baseline runs first"
     last = line[-1]
-    return f"{last.metric_name} {last.metric:.6f} ({last.number:04d} {last.proposal.description})"
+    return f"{last.metric_name} {last.metric:.6f} ({last.number:04d} {last.proposal.short})"
 
 
 def usage_line(usage: Usage) -> str:
@@ -155,7 +155,7 @@ def summary_lines(
     gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]
     if gains:
         lines.append("largest gains:")
-        lines += [f"  {r.number:04d}  {r.metric - r.best:+.6f}  {r.proposal.description}" for r in gains]
+        lines += [f"  {r.number:04d}  {r.metric - r.best:+.6f}  {r.proposal.short}" for r in gains]
     lines.append(f"see the best:     git show {branch}")
     if len(line) > 1:
         lines.append(f"see all keeps:    git log --oneline {first.commit[:7]}..{branch}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from pytest_autoresearch.core.agent_job import AgentJob, Finished
-from pytest_autoresearch.core.errors import SandboxError, Stopped
+from pytest_autoresearch.core.errors import SandboxError
 from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.runners import private_home
 from pytest_autoresearch.runners.environment import passed
@@ -59,7 +58,6 @@ class AgentRunner:
         self._sandbox = sandbox or Unconfined()
         self._covered = tuple(covered)
         self._trees = ProcessTrees()
-        self._closed = threading.Event()
 
     @property
     def confined(self) -> bool:
@@ -84,18 +82,8 @@ class AgentRunner:
         finally:
             private_home.remove(job.scratch)
 
-    def wait(self, seconds: float) -> None:
-        """Sleep between two jobs.
-
-        Raises:
-            Stopped: `close` was called.
-        """
-        if self._closed.wait(seconds):
-            raise Stopped("the session is ending")
-
     def close(self) -> None:
-        """End every agent at once; `run` and `wait` raise Stopped, now and later."""
-        self._closed.set()
+        """End every agent at once; `run` raises Stopped, now and later."""
         self._trees.close()
 
     def _view(self, job: AgentJob) -> View:

@@ -71,18 +71,17 @@ def _begin(config: pytest.Config) -> None:
         config.pluginmanager.register(slots, "autoresearch-slots")
         return
     checkout = Checkout(ratchet, settings.editable)
-    if from_checkout:
-        checkout.check()
-    asks_hook = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
-    proposer = choose(settings, asks_hook, checkout.edit, lambda: ratchet.texts(settings.editable.__contains__))
+    notes = checkout.check() if from_checkout else []
+    main = MainThread()
+    hooks = UserHooks(config, main)
+    proposer = choose(settings, hooks.proposes, checkout.edit, lambda: ratchet.texts(settings.editable.__contains__))
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
     equipment = equip(settings, ratchet)
     stated = settings.budget_seconds is not None or settings.describe is not None
     if stated and (said := too_short(config, limits_of(settings, equipment.harness).budget_seconds)):
         raise UserError(said)
-    main = MainThread()
-    campaign = Campaign(settings, ratchet, records, equipment, UserHooks(config, main), proposer)
+    campaign = Campaign(settings, ratchet, records, equipment, hooks, proposer)
     campaign.open()
     if from_checkout:
         checkout.finish(campaign.ledger.records)
@@ -91,7 +90,7 @@ def _begin(config: pytest.Config) -> None:
     if swept := sweep():
         campaign.ledger.notices.append(swept)
     follow = checkout.follow if from_checkout else None
-    _register(config, campaign, slots, main, header(config, campaign, proposer.said), follow)
+    _register(config, campaign, slots, main, header(config, campaign, proposer.said), notes, follow)
 
 
 def _claimed(settings: Settings, ratchet: Ratchet, records: list[Experiment]) -> Slots:
@@ -114,15 +113,16 @@ def _numbers(records: list[Experiment], first: int, count: int) -> list[int]:
 
 def _register(
     config: pytest.Config, campaign: Campaign, slots: Slots, main: MainThread, first_lines: list[str],
-    follow: Callable[[Experiment], Followed] | None,
+    notes: list[str], follow: Callable[[Experiment], Followed] | None,
 ) -> None:  # fmt: skip
     """Register the plugins that run the campaign and show it.
 
     Args:
+        notes: What the author of the checkout's edit should know first.
         follow: Brings the user's checkout along after a verdict; None if the session only reads it.
     """
     settings, ratchet, outcome = campaign.settings, campaign.ratchet, Outcome()
-    terminal = Terminal(config, campaign, first_lines, outcome)
+    terminal = Terminal(config, campaign, first_lines, notes, outcome)
     junit = Junit(config, settings.junit_names, alone=not ratchet.presence.earlier)
     artifacts = settings.campaign_artifacts(ratchet.tag)
     views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign))

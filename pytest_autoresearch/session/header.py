@@ -68,7 +68,7 @@ def _notes(config: pytest.Config, campaign: Campaign) -> list[str]:
     edited = ratchet.dirty(settings.editable.pathspecs())
     if edited and settings.proposer != "checkout":
         notes.append(f"  note:     uncommitted changes in {', '.join(edited)} are ignored; experiments start from git")
-    if first is None or ratchet.here() == ratchet.branch:
+    if first is None or ratchet.here() == ratchet.branch or settings.proposer == "checkout":
         return notes
     # `autoresearch best --checkout` leads to a recorded commit, which is no change of the user's.
     recorded = any(record.commit == ratchet.start for record in campaign.ledger.records)

@@ -84,6 +84,7 @@ class UserHooks:
     def __init__(self, config: pytest.Config, main: MainThread) -> None:
         self._hook = config.hook
         self._main = main
+        self.proposes = bool(config.hook.pytest_autoresearch_propose.get_hookimpls())
 
     def propose(self, campaign: CampaignView, context: Context, failure: str) -> Proposal | None:
         hook = self._hook.pytest_autoresearch_propose

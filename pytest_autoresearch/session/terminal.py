@@ -15,7 +15,7 @@ import pytest
 
 from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
-from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.core.text import one_line, shortened
 from pytest_autoresearch.measure.advice import advice
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.reports.line import json_line, verdict_line
@@ -35,13 +35,17 @@ class Terminal:
 
     Args:
         header: The first lines.
+        notes: Sentences to show before anything is trained, in a terse session, too.
         outcome: How the session goes.
     """
 
-    def __init__(self, config: pytest.Config, campaign: Campaign, header: list[str], outcome: Outcome) -> None:
+    def __init__(
+        self, config: pytest.Config, campaign: Campaign, header: list[str], notes: list[str], outcome: Outcome
+    ) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         self._reporter: pytest.TerminalReporter | None = reporter
-        self._header = header
+        self._header = [*header, *(f"  note:     {note}" for note in notes)]
+        self._notes = notes
         self._lines = reporter is not None and reporter.verbosity >= 0
         self._terse = campaign.settings.proposer == "checkout" and not self._lines
         self._json = campaign.settings.json
@@ -70,6 +74,9 @@ class Terminal:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
+        if self._terse and self._reporter is not None:
+            for note in self._notes:
+                self._reporter.write_line(f"note: {note}")
         if getattr(session.config.option, "tbstyle", None) == "auto" and not session.testsfailed:
             session.config.option.tbstyle = (
                 "no"  # a discard is one line, not a traceback; collection errors are already shown
@@ -133,7 +140,7 @@ class Terminal:
         flights = list(self._campaign.flights)
         if self._reporter is None or not shown or not flights:
             return
-        under_way = [summary.progress_line(one.number, one.description, one.progress) for one in flights]
+        under_way = [summary.progress_line(one.number, shortened(one.description), one.progress) for one in flights]
         text = " | ".join(under_way)
         if self._reporter.isatty:
             self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)

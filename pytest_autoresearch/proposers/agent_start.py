@@ -1,0 +1,109 @@
+"""One start of an agent: its result, what a session keeps of it, and a start before the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_autoresearch.core.agent_job import Finished
+from pytest_autoresearch.core.experiment import Proposal, Usage
+from pytest_autoresearch.proposers import agent_answer
+from pytest_autoresearch.proposers.base import ProposerSession
+from pytest_autoresearch.proposers.workspace import Edits
+
+_SOON_SECONDS = 300.0  # a failure within this time may be temporary: agents retry an overloaded service for minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """The result of one start: how the agent ended, its description, and its edits.
+
+    Attributes:
+        agent: Its name.
+        finished: How it ended.
+        proposal: Its description of the edit.
+        edits: Its edits; None if it changed nothing.
+    """
+
+    agent: str
+    finished: Finished
+    proposal: Proposal
+    edits: Edits | None
+
+    @property
+    def fault(self) -> str:
+        """Why it failed; empty if it did not."""
+        if self.finished.why:
+            return f"was stopped {self.finished.why}"
+        if self.finished.exit_status is None:
+            return "ended without an exit status"
+        return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
+
+    @property
+    def failed_soon(self) -> bool:
+        """Whether it failed, and so soon that another start may help."""
+        ended = self.finished
+        return not ended.why and ended.exit_status != 0 and ended.seconds <= _SOON_SECONDS
+
+    def last(self, lines: int) -> str:
+        """The last lines of its output, on one line."""
+        return agent_answer.last(self.finished.output, lines)
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """The session of a start before the baseline: what the agent used and left is told to the experiment's own session.
+
+    Attributes:
+        before: The editable files before the start.
+        real: The session that is there already.
+        came: The result.
+    """
+
+    before: dict[str, bytes]
+    real: ProposerSession
+    memory: Any = None
+    came: Came | None = None
+    used: list[Usage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        self.real.say(text)
+
+    def look(self, number: int) -> str:
+        return self.real.look(number)
+
+    def spent(self, usage: Usage) -> None:
+        self.used.append(usage)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def keep(self, name: str, text: str) -> None:
+        self.kept[name] = text
+
+    def tell(self, session: ProposerSession) -> None:
+        """Tell the session everything, as if the agent had been started for it."""
+        session.memory = self.memory
+        for usage in self.used:
+            session.spent(usage)
+        for text in self.notes:
+            session.note(text)
+        for name, text in self.kept.items():
+            session.keep(name, text)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the session keeps of one experiment.
+
+    Attributes:
+        proposed: Whether the agent was asked for a proposal, or has repaired one.
+        edits: Its last edit; None if it made none.
+        starts: How often the agent was started.
+    """
+
+    proposed: bool = False
+    edits: Edits | None = None
+    starts: int = 0
