@@ -134,6 +134,7 @@ OPTIONS = (
            "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
     Option("json", "", "also print one line of JSON for each experiment (off)", False, switch),
     Option("lanes", "N", "experiments at a time (1)", 1, count(1, "1 or more"), hidden=True),
+    Option("check", "", "check all that a session needs, and stop; for doctor (off)", False, switch, hidden=True),
 )  # fmt: skip
 FLAGS = frozenset(("--autoresearch", *(option.flag for option in OPTIONS)))
 
@@ -201,6 +202,7 @@ class Settings:
     junit_names: str
     exit: str
     lanes: int
+    check: bool
     command: tuple[str, ...]
     describe: tuple[str, ...] | None
     metric: str
@@ -293,6 +295,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         junit_names=given["junit-names"],
         exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
         lanes=given["lanes"],
+        check=given["check"],
         command=ini("autoresearch_command", words, "python train.py"),
         describe=ini("autoresearch_describe", words) or None,
         metric=ini("autoresearch_metric", _metric, "val_bpb"),

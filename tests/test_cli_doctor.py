@@ -16,6 +16,7 @@ from repo import Repo
 from pytest_autoresearch.cli import doctor, doctor_checks, main
 from pytest_autoresearch.hardware.gpu import Gpu
 
+ROOT = Path(__file__).parent.parent
 MODULES = (doctor,)  # imported here: pytester forgets what is first imported in a test
 
 TORCH = """
@@ -32,7 +33,7 @@ def torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "packages" / "torch.py"
     file.parent.mkdir()
     file.write_text(TORCH.format(cuda="12.8", usable=False))
-    monkeypatch.setenv("PYTHONPATH", str(file.parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(file.parent), str(ROOT)]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     return file
 
@@ -176,6 +177,7 @@ def test_a_proposer_that_needs_a_key_is_not_ready_without(repo: Repo, capsys: py
 def test_the_profile_is_the_harness_s_own_where_it_has_one(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     repo.write("describe.py", 'print(\'{"profile": "rtx-24", "budget_seconds": 20}\')\n')
     repo.write("pytest.ini", f"[pytest]\nautoresearch_describe = {sys.executable} describe.py\n")
+    repo.commit()
     status, said, checks = look(repo.path, capsys)
     assert (status, said["profile"]) == (0, "rtx-24")
     assert checks["harness"]["said"] == "profile rtx-24, 20 s of training per run"
@@ -234,3 +236,62 @@ def test_the_profile_follows_from_the_memory_where_nothing_says_it(
     name: str, memory_mb: float | None, profile: str
 ) -> None:
     assert doctor_checks.profile(Gpu(name, "GPU-1", "580", memory_mb)) == profile
+
+
+def breaks(repo: Repo, name: str, text: str) -> None:
+    """A committed file that keeps a session from beginning."""
+    repo.write(name, text)
+    repo.commit()
+
+
+INI = "[pytest]\ntestpaths = tests\nautoresearch_command = python -S train.py\n"
+NOT_READY = {
+    "no program": (lambda repo: repo.git("rm", "-q", "program.md"), "there is no program.md, "),
+    "uncommitted rule": (lambda repo: repo.write("experiments/test_b.py", ""), "experiments/test_b.py decides what is"),
+    "no such program": (
+        lambda repo: breaks(repo, "pytest.ini", "[pytest]\nautoresearch_command = nothing\n"),
+        "the training command 'nothing' starts no program on PATH",
+    ),
+    "workers": (
+        lambda repo: breaks(repo, "pytest.ini", f"{INI}addopts = -n 2\n"),
+        "--autoresearch cannot be combined with -n: ",
+    ),
+    "no proposal": (lambda repo: breaks(repo, "conftest.py", ""), "search finds no constant to vary in train.py"),
+    "no rule": (
+        lambda repo: breaks(repo, "pytest.ini", f"{INI}python_functions = it_*\n"),
+        "pytest collected no test from experiments/",
+    ),
+    "a foreign branch": (lambda repo: repo.git("branch", "autoresearch/t"), "there is a branch autoresearch/t, but no"),
+    "a rule that cannot be imported": (
+        lambda repo: breaks(repo, "experiments/test_val_bpb.py", "import nowhere\n"),
+        "ERROR experiments/test_val_bpb.py",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NOT_READY)
+def test_what_a_session_refuses_is_not_ready(repo: Repo, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    prepare, said = NOT_READY[what]
+    breaks(repo, "train.py", "ACTION = 'one'\nprint('val_bpb: 1')\n")
+    prepare(repo)
+    with (repo.path / "pytest.ini").open("a") as file:
+        file.write("autoresearch_tag = t\nautoresearch_sandbox = off\n")
+    repo.git("commit", "-qm", "A tag", "pytest.ini")
+    before = repo.checkout_hash(), repo.git("for-each-ref")
+    status, _, checks = look(repo.path, capsys)
+    assert status == 1
+    assert checks["session"]["status"] == "failed"
+    assert checks["session"]["said"].startswith(said)
+    assert (repo.checkout_hash(), repo.git("for-each-ref")) == before
+    assert not (repo.path / "results.xml").exists()
+
+
+def test_a_campaign_that_began_in_another_setting_is_not_ready(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.plan(0.9)
+    repo.run("--max", "1")
+    capsys.readouterr()
+    assert look(repo.path, capsys)[2]["session"]["status"] == "ok"
+    breaks(repo, "pytest.ini", f"{INI}autoresearch_budget = 7\nautoresearch_tag = t\n")
+    session = look(repo.path, capsys)[2]["session"]
+    assert session["status"] == "failed"
+    assert session["said"].startswith("the campaign t began with other training seconds (300, now 7)")

@@ -86,6 +86,15 @@ class Campaign:
         self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
         self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self)
 
+    def check(self) -> None:
+        """Check that the campaign can continue here, without joining it.
+
+        Raises:
+            UserError: It cannot.
+        """
+        self.ledger.check_comparable()
+        self.ratchet.check_head()
+
     def open(self) -> None:
         """Recover what a killed session left, and queue its candidates without a verdict."""
         trusted = [self.settings.root / path for path in self.settings.frozen]

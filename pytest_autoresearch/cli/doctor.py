@@ -66,6 +66,8 @@ def command(given: argparse.Namespace) -> int:
     said = doctor_checks.ask_torch(card.environment if card else {})
     disk, free_mb = doctor_checks.disk(Path.cwd())
     settings = around.repository.settings if around.repository else None
+    found = [around.check, *([around.harness] if around.harness else [])]
+    ready = bool(git_version) and around.repository is not None and not any(check.failed for check in found)
     checks = [
         doctor_checks.python(),
         git,
@@ -73,6 +75,7 @@ def command(given: argparse.Namespace) -> int:
         doctor_checks.gpu(seen),
         doctor_checks.torch(said, card, around.has_harness),
         *([around.harness] if around.harness else []),
+        *([doctor_checks.session(settings.root)] if ready and settings else []),
         disk,
         doctor_checks.sandbox(around.sandbox, settings.sandbox if settings else "auto"),
         doctor_checks.key(settings.proposer if settings else "auto"),

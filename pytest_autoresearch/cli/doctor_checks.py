@@ -137,6 +137,18 @@ def torch(said: Mapping[str, Any], seen: Gpu | None, needed: bool) -> Check:
     return Check("pytorch", True, f"{text}, but it cannot use the GPU{whose}", remedy)
 
 
+def session(root: Path) -> Check:
+    """All that `pytest --autoresearch` checks before it touches anything, by running it as far as that."""
+    command = [sys.executable, "-m", "pytest", "--autoresearch", "--autoresearch-check", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Check("session", False, "`pytest --autoresearch` can begin")
+    said = [line.strip() for line in f"{done.stderr}\n{done.stdout}".splitlines() if line.strip()]
+    errors = [line for mark in ("ERROR", "E ") for line in said if line.startswith(mark)]
+    first = next(iter([*errors, *said[-1:]]), "it ended without a word")
+    return Check("session", True, first.removeprefix("ERROR: "))
+
+
 def disk(folder: Path) -> tuple[Check, float]:
     """Free space of the repository's and the cache's disk, in MiB: the smaller of the two."""
     free = {place: shutil.disk_usage(place).free / 2**20 for place in {folder, _existing(_cache())}}

@@ -49,7 +49,7 @@ class Ledger:
         Raises:
             UserError: The campaign cannot continue here.
         """
-        self._check_comparable()
+        self.check_comparable()
         self._hold(self._ratchet.open())
         if self.records:
             self._rebuild()
@@ -149,7 +149,12 @@ class Ledger:
         for tag in self._ratchet.campaigns():
             yield from self._ratchet.records(tag)
 
-    def _check_comparable(self) -> None:
+    def check_comparable(self) -> None:
+        """Check that this session's results can be compared with the campaign's.
+
+        Raises:
+            UserError: They cannot.
+        """
         first = self.baseline
         if first is None:
             return

@@ -262,7 +262,21 @@ class Ratchet:
         for lock in (common / "refs" / "autoresearch" / self.tag).rglob("*.lock"):
             lock.unlink(missing_ok=True)
 
+    def check_head(self) -> None:
+        """Check that the records explain the branch.
+
+        Raises:
+            UserError: They do not.
+        """
+        self._due(self.head(), chain(self.records()))
+
     def _finish(self, head: str | None, keeps: list[Experiment]) -> None:
+        due = self._due(head, keeps)
+        if due is not None and head != due:
+            self._transaction([self._move(due, head)])
+
+    def _due(self, head: str | None, keeps: list[Experiment]) -> str | None:
+        """Where the branch has to be; None before the baseline."""
         if not keeps:
             if head is not None:
                 raise UserError(
@@ -270,14 +284,11 @@ class Ratchet:
                     f"type `git branch -m autoresearch/{self.tag} mine-{self.tag}` first, or choose another "
                     "--autoresearch-tag"
                 )
-            return
+            return None
         due = keeps[-1].commit
-        if head == due:
-            return
         behind = head is not None and self.git.ask("merge-base", "--is-ancestor", head, due) is not None
-        if head is None or behind or (self._may_be_here and self.here() == self.branch):
-            self._transaction([self._move(due, head)])
-            return
+        if head is None or head == due or behind or (self._may_be_here and self.here() == self.branch):
+            return due
         raise UserError(
             f"the branch autoresearch/{self.tag} is at {head[:7]}, which no experiment measured: "
             f"type `git branch -f autoresearch/{self.tag} {due[:7]}` to go on from the last keep, "

@@ -130,7 +130,7 @@ def _anthropic(settings: Settings) -> Choice:
     model = settings.model or anthropic.DEFAULT_MODEL
     prices = prices_of(model, settings.prices)
     check_cap(model, prices, settings.cost_usd)
-    said = anthropic.check(model)
+    said = model if settings.check else anthropic.check(model)
     if prices is None:
         said += "; its prices are unknown, so only tokens are counted (set autoresearch_prices)"
     if settings.cost_usd is not None and prices is not None:

@@ -31,6 +31,7 @@ from pytest_autoresearch.session.loop import Loop
 from pytest_autoresearch.session.main_thread import MainThread, UserHooks
 from pytest_autoresearch.session.other_plugins import switch_off
 from pytest_autoresearch.session.outcome import Outcome
+from pytest_autoresearch.session.selection import Checking
 from pytest_autoresearch.session.slots import Slots
 from pytest_autoresearch.session.terminal import Terminal
 from pytest_autoresearch.session.timeouts import too_short
@@ -66,12 +67,10 @@ def _begin(config: pytest.Config) -> None:
     records = ratchet.records()
     looking = ("collectonly", "setuponly", "setupplan", "help", "version", "markers")
     if any(getattr(config.option, name, None) for name in looking):
-        first = _next(records)
-        slots = Slots(settings.experiments_folder, _numbers(records, first, settings.max or 1))
-        config.pluginmanager.register(slots, "autoresearch-slots")
+        config.pluginmanager.register(_unclaimed(settings, records), "autoresearch-slots")
         return
     checkout = Checkout(ratchet, settings.editable)
-    notes = checkout.check() if from_checkout else []
+    notes = checkout.check() if from_checkout and not settings.check else []
     main = MainThread()
     hooks = UserHooks(config, main)
     proposer = choose(settings, hooks.proposes, checkout.edit, lambda: ratchet.texts(settings.editable.__contains__))
@@ -82,6 +81,12 @@ def _begin(config: pytest.Config) -> None:
     if stated and (said := too_short(config, limits_of(settings, equipment.harness).budget_seconds)):
         raise UserError(said)
     campaign = Campaign(settings, ratchet, records, equipment, hooks, proposer)
+    if settings.check:
+        campaign.check()
+        slots = _unclaimed(settings, records)
+        config.pluginmanager.register(slots, "autoresearch-slots")
+        config.pluginmanager.register(Checking(config, slots), "autoresearch-checking")
+        return
     campaign.open()
     if from_checkout:
         checkout.finish(campaign.ledger.records)
@@ -91,6 +96,11 @@ def _begin(config: pytest.Config) -> None:
         campaign.ledger.notices.append(swept)
     follow = checkout.follow if from_checkout else None
     _register(config, campaign, slots, main, header(config, campaign, proposer.said), notes, follow)
+
+
+def _unclaimed(settings: Settings, records: list[Experiment]) -> Slots:
+    """The slots that a session would have now, for a process that runs no experiment."""
+    return Slots(settings.experiments_folder, _numbers(records, _next(records), settings.max or 1))
 
 
 def _claimed(settings: Settings, ratchet: Ratchet, records: list[Experiment]) -> Slots:

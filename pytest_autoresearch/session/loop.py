@@ -23,6 +23,7 @@ from pytest_autoresearch.session.judge import Judge
 from pytest_autoresearch.session.main_thread import RAISED, MainThread
 from pytest_autoresearch.session.measured import Measured
 from pytest_autoresearch.session.outcome import Outcome
+from pytest_autoresearch.session.selection import check_selected, skip_of
 from pytest_autoresearch.session.slots import SLOT, Slot, Slots
 from pytest_autoresearch.session.timeouts import Deadlines
 from pytest_autoresearch.session.views import Views
@@ -75,17 +76,10 @@ class Loop:
 
     def _check_selected(self) -> None:
         """Check that there is something to run, before anything is trained."""
-        if not self._waiting:
-            raise pytest.UsageError(self._slots.why_none(self._config))
+        check_selected(self._config, self._slots, self._waiting)
         if self._waiting[0].number != BASELINE and self._campaign.ledger.baseline is None:
             raise pytest.UsageError(
                 f"the campaign {self._campaign.ratchet.tag} has no baseline yet: select 0000 as well, or nothing"
-            )
-        skips = [self._skipped(slot) for slot in self._waiting]
-        if all(isinstance(skip, pytest.skip.Exception) for skip in skips):
-            raise pytest.UsageError(
-                f"every experiment is skipped ({skips[0]}): remove the mark of the rule, or the conftest or option "
-                "that adds it"
             )
 
     def _run(self, session: pytest.Session) -> None:
@@ -144,7 +138,7 @@ class Loop:
             slot = self._waiting.popleft()
             if not self._waiting and self._slots.unlimited:  # one slot is always ready: nextitem needs it
                 self._waiting.extend(self._slots.more(session))
-            if self._skipped(slot) is not None:
+            if skip_of(self._config, slot) is not None:
                 self._judge_slot(slot, session)
                 if self._slots.unlimited:  # what skips this number skips every number
                     self._campaign.why_over = "a mark skips the rule"
@@ -162,23 +156,6 @@ class Loop:
         except BaseException as error:
             slot.error = error
         self._main.done(slot)
-
-    def _skipped(self, slot: Slot) -> BaseException | None:
-        """The skip of a mark that keeps the slot from running: pytest's own opinion, asked before anything is trained.
-
-        A mark that cannot be evaluated keeps it too; the item's own setup then says what is wrong with the mark.
-        """
-        plugins = self._config.pluginmanager
-        skipping = plugins.get_plugin("skipping")
-        if skipping is None:
-            return None
-        others = [other for other in plugins.get_plugins() if other is not skipping]
-        try:
-            for item in slot.items:
-                plugins.subset_hook_caller("pytest_runtest_setup", others)(item=item)
-        except (pytest.skip.Exception, pytest.fail.Exception) as outcome:
-            return outcome
-        return None
 
     def _finish(self, slot: Slot, session: pytest.Session) -> None:
         """A lane is done with the slot."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable, Generator, Iterable
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from pytest_autoresearch.core.experiment import Experiment, Verdict
-from pytest_autoresearch.session.other_plugins import nothing_left
-from pytest_autoresearch.session.selection import FIXTURE, hidden_fixture, nothing_collected
 
+FIXTURE = "experiment"
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SLOT = pytest.StashKey["Slot"]()
 
@@ -60,6 +60,10 @@ class Slots:
         experiments: The folder of acceptance rules.
         numbers: The numbers of the session's experiments, ascending.
         claim: Gives the number of one more experiment, for a session without a limit; else None.
+
+    Attributes:
+        offered: How many tests were collected that judge an experiment; `others`: that do not.
+        module_skip: Why a module skipped itself; empty if none did.
     """
 
     def __init__(self, experiments: Path, numbers: Iterable[int], claim: Callable[[], int] | None = None) -> None:
@@ -69,8 +73,9 @@ class Slots:
         self._made = {number: Slot(number) for number in numbers}
         self._batch = list(self._made.values())
         self._functions: list[tuple[pytest.Collector, str]] = []
-        self._offered = self._others = 0
-        self._hidden = self._module_skip = ""
+        self.offered = self.others = 0
+        self.module_skip = ""
+        self._hidden = ""
 
     def waiting(self, items: Iterable[pytest.Item]) -> list[Slot]:
         """The slots that have a test among the items, by number."""
@@ -78,11 +83,10 @@ class Slots:
         self._functions = list(dict.fromkeys((item.parent, _name(item)) for item in items if item.parent is not None))
         return sorted({item.stash[SLOT] for item in items}, key=lambda slot: slot.number)
 
-    def why_none(self, config: pytest.Config) -> str:
-        """The sentence about a session without a test for any slot."""
-        if self._offered:
-            return nothing_left(config, min(self._made), max(self._made))
-        return nothing_collected(config, self.experiments.name, self._others, self._module_skip)
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last number that was made."""
+        return min(self._made), max(self._made)
 
     def of(self, number: int) -> Slot:
         """The slot of a number that was made."""
@@ -140,12 +144,12 @@ class Slots:
     @pytest.hookimpl
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.skipped and isinstance(report.longrepr, tuple):
-            self._module_skip = report.longrepr[2].removeprefix("Skipped: ")
+            self.module_skip = report.longrepr[2].removeprefix("Skipped: ")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if FIXTURE in metafunc.fixturenames:
-            self._hidden = self._hidden or hidden_fixture(metafunc)
+            self._hidden = self._hidden or _hidden_fixture(metafunc)
             metafunc.parametrize(FIXTURE, self._batch, indirect=True, ids=[str(slot) for slot in self._batch])
 
     @pytest.hookimpl
@@ -163,7 +167,7 @@ class Slots:
             raise pytest.UsageError(self._hidden)
         others = [item for item in items if SLOT not in item.stash]
         items[:] = [item for item in items if SLOT in item.stash]
-        self._others, self._offered = len(others), len(items)
+        self.others, self.offered = len(others), len(items)
         if others:
             config.hook.pytest_deselected(items=others)
         offered: dict[Slot, int] = {}
@@ -190,3 +194,18 @@ class _Bundled(pytest.Module):
 
 def _name(item: pytest.Item) -> str:
     return str(getattr(item, "originalname", None) or item.name)
+
+
+def _hidden_fixture(metafunc: pytest.Metafunc) -> str:
+    """The sentence about another fixture that hides ours from a rule; empty if the rule gets ours."""
+    chain: Sequence[pytest.FixtureDef[object]] = metafunc._arg2fixturedefs.get(FIXTURE, ())
+    for fixture in reversed(chain):  # the last is the nearest to the test
+        asked = inspect.signature(fixture.func).parameters
+        if fixture.func.__module__ == "pytest_autoresearch.plugin" or FIXTURE in asked or "request" in asked:
+            return ""
+        file = os.path.relpath(inspect.getfile(fixture.func), metafunc.config.rootpath)
+        return (
+            f"{file} has a fixture `{FIXTURE}`, which hides the plugin's: rename it, or let it take the plugin's, as "
+            f"in `def {FIXTURE}({FIXTURE})`"
+        )
+    return ""
