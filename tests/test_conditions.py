@@ -104,8 +104,16 @@ def test_a_record_holds_the_conditions(begun: Repo) -> None:
 
 
 def test_a_secret_is_not_recorded() -> None:
-    training = {"MY_TOKEN": "hush", "PLAIN": "said", "ODD": "a\nb"}
-    assert conditions.variables(training) == {"MY_TOKEN": "set", "ODD": "set", "PLAIN": "said"}
+    training = {"MY_TOKEN": "hush", "PLAIN": "said", "ODD": "a\nb", "EMPTY": ""}
+    found = conditions.variables(training, Path("/checkout"))
+    assert found == {"MY_TOKEN": "set", "ODD": "set", "PLAIN": "said"}
+
+
+def test_of_the_search_path_only_folders_outside_of_the_checkout_count(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "checkout" / "src", tmp_path / "elsewhere"
+    found = conditions.variables({"PYTHONPATH": f"{inside}:{outside}"}, tmp_path / "checkout")
+    assert found == {"PYTHONPATH": str(outside)}
+    assert conditions.variables({"PYTHONPATH": str(inside)}, tmp_path / "checkout") == {}
 
 
 def test_a_campaign_of_an_earlier_version_goes_on(begun: Repo) -> None:

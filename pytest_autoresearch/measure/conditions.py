@@ -46,7 +46,7 @@ def setting_of(settings: Settings, ratchet: Ratchet, equipment: Equipment) -> Se
         data_hash=harness.data_hash,
         sandbox=equipment.sandbox.words,
         command=shlex.join(settings.command),
-        environment=variables(equipment.variables),
+        environment=variables(equipment.variables, settings.root),
         readable={name: fingerprint(path) for name in settings.readable if (path := _at(settings, name)).exists()},
         python=platform.python_version(),
         packages=_digest(sorted(packages(sys.path))),
@@ -54,12 +54,21 @@ def setting_of(settings: Settings, ratchet: Ratchet, equipment: Equipment) -> Se
     )
 
 
-def variables(training: Mapping[str, str]) -> dict[str, str]:
-    """Those of training's variables that can change a result. A secret's value is not recorded."""
+def variables(training: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Those of training's variables that can change a result. A secret's value is not recorded.
+
+    Args:
+        root: The checkout. Its folders in PYTHONPATH do not count, because a run imports from its lane.
+    """
+    found = {name: value for name, value in training.items() if not _matches(name, _WHERE)}
+    if "PYTHONPATH" in found:
+        entries = [entry for entry in found["PYTHONPATH"].split(os.pathsep) if entry]
+        others = [entry for entry in entries if not Path(entry).resolve().is_relative_to(root.resolve())]
+        found["PYTHONPATH"] = os.pathsep.join(others)
     return {
         name: "set" if _matches(name.upper(), SECRET) or not value.isprintable() else value[:_LONGEST]
-        for name, value in sorted(training.items())
-        if not _matches(name, _WHERE)
+        for name, value in sorted(found.items())
+        if value
     }
 
 
