@@ -42,13 +42,14 @@ PROGRAMS = {
 SCHEDULE = ("WARMDOWN_FRACTION", "WARMUP_FRACTION", "LR_FLOOR", "MOMENTUM")  # not raced: their curves differ
 
 
-def edited(program: str, steps: int) -> str:
-    """`train.py` with a constant set, and with a number of steps instead of a time budget."""
+def edited(program: str, steps: int | None) -> str:
+    """`train.py` with a constant set. With a number of steps, these replace the time budget."""
     source = (ROOT / "train.py").read_text("utf-8")
-    for old, new in (
+    counted = (
         ("begun = time.monotonic() - start", f"begun = (steps + len(launched)) * budget / {steps}"),
         ("usable = budget - reserve - (len(launched) + 1.5) * max(recent)", "usable = budget"),
-    ):
+    )
+    for old, new in counted if steps else ():
         if source.count(old) != 1:
             sys.exit(f"train.py has no single line {old!r} any more: change this benchmark with it")
         source = source.replace(old, new)
@@ -61,20 +62,25 @@ def edited(program: str, steps: int) -> str:
     return source
 
 
-def run(program: str, seed: int, steps: int, gpu: str = "") -> dict[str, object]:
-    """One run: its metric, and its smoothed loss at the checkpoints and at the end."""
+def trained(program: str, seed: int, steps: int | None, told: dict[str, str]) -> tuple[dict[str, float], list[float]]:
+    """One run of `train.py` by hand, with these variables set: its summary, and the loss of each step."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "train.py").write_text(edited(program, steps), "utf-8")
-        told = {"PYTHONPATH": str(ROOT), "AUTORESEARCH_SEED": str(seed)}
-        told |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {"AUTORESEARCH_PROFILE": "cpu"}
+        told = {"PYTHONPATH": str(ROOT), "AUTORESEARCH_SEED": str(seed), **told}
         done = subprocess.run(
             [sys.executable, "train.py"], cwd=folder, env={**os.environ, **told}, capture_output=True, text=True
         )
-    metric = re.search(r"^val_bpb: ([0-9.]+)", done.stdout, re.MULTILINE)
-    if metric is None:
+    numbers = {name: float(x) for name, x in re.findall(r"^(\w+): ([-+.e\d]+)$", done.stdout, re.MULTILINE)}
+    if "val_bpb" not in numbers:
         sys.exit(f"{program} gave no metric: {(done.stdout + done.stderr)[-500:]}")
-    losses = [float(loss) for loss in re.findall(r"loss: ([0-9.]+)", done.stdout)]
-    return entry(program, seed, float(metric[1]), losses)
+    return numbers, [float(loss) for loss in re.findall(r"loss: ([0-9.]+)", done.stdout)]
+
+
+def run(program: str, seed: int, steps: int, gpu: str = "") -> dict[str, object]:
+    """One run: its metric, and its smoothed loss at the checkpoints and at the end."""
+    told = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {"AUTORESEARCH_PROFILE": "cpu"}
+    numbers, losses = trained(program, seed, steps, told)
+    return entry(program, seed, numbers["val_bpb"], losses)
 
 
 def entry(program: str, seed: int, metric: float, losses: list[float]) -> dict[str, object]:
