@@ -1,6 +1,6 @@
 """How many of a night's gains each keep rule finds, how many keeps are luck, and how many runs it takes.
 
-    python benchmarks/keep_rules.py [--nights 480] [--processes 2]
+    python benchmarks/keep_rules.py [--nights 480] [--processes 2] [--share 0.75]
 
 Based on a real night of 125 experiments on an H100: `effects.npz` holds 240 sets of true effects that are consistent
 with its reported results. Each set is simulated through the project's own keep rule and racing. How well a curve
@@ -56,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=480)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--share", type=float, default=0.0, help="the seed's share of the variance of a run")
     given = parser.parse_args()
     began = time.monotonic()
     with np.load(HERE / "effects.npz") as found:
@@ -71,7 +72,7 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|---|---|", flush=True)
         for name, rule, measured in entries:
             curves = Curves.load(sd, median, HERE / measured) if measured else None
-            world = World(rule, sd, curves)
+            world = World(rule, sd, curves, share=given.share)
             jobs = [
                 (world, float(baselines[night % len(effects)]), effects[night % len(effects)].tolist(), SEED + night)
                 for night in range(given.nights)

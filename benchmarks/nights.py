@@ -58,12 +58,14 @@ class World:
         sd: The standard deviation of a run.
         curves: The curves of runs, if they are raced.
         prior: The rule's prior of the noise.
+        share: The seed's share of the variance of a run: a part that is common to all programs on the seed.
     """
 
     rule: Rule
     sd: float = 0.0004
     curves: Curves | None = None
     prior: Prior = VAL_BPB_ON_A_GPU
+    share: float = 0.0
 
 
 @dataclass(slots=True)
@@ -106,6 +108,7 @@ class Night:
         self._cost = 0.0
         self._racer = Racer()
         self._offsets: dict[int, list[float]] = {}
+        self._seeds: dict[int, float] = {}
         self.played = Played()
         if world.curves:
             self._shape = self._walk(world.curves.shape)
@@ -217,7 +220,10 @@ class Night:
     def _run(self, truth: float, shape: Sequence[float], seed: int) -> tuple[float, tuple[float, ...]]:
         """A complete run: its metric and its losses at the checkpoints, in the metric's unit."""
         self._cost += 1
-        metric, curves = truth + self._world.sd * self._normal(), self._world.curves
+        sd, share, curves = self._world.sd, self._world.share, self._world.curves
+        if share and seed not in self._seeds:
+            self._seeds[seed] = sd * math.sqrt(share) * self._normal()
+        metric = truth + self._seeds.get(seed, 0.0) + sd * math.sqrt(1 - share) * self._normal()
         if curves is None:
             return metric, ()
         if seed not in self._offsets:
