@@ -25,7 +25,6 @@ SEED = 10_000  # not the seeds on which the lean rule was chosen
 BUDGET = 126  # runs: one for the baseline and one for each proposal
 VARIANTS = (
     replace(STANDARD, name="standard, new head not run again", renew=False),
-    replace(STANDARD, name="standard, 2 runs of the incumbent", incumbent_runs=2),
     replace(STANDARD, name="standard, first run half a sd below", slack=0.5),
     replace(LEAN, name="lean without credit", credit=None),
     replace(LEAN, name="lean, any first run that is below", slack=0.0),

@@ -1,7 +1,7 @@
 """Simulated nights for the benchmarks of the keep rule: simulated metrics and curves, real decisions.
 
 A night is a list of proposals with true effects. Runs are random numbers around the true metric; all decisions
-(`rule.next_action`, the noise, the racing) are made by the campaign's own code.
+(`decision.next_action`, the components of variance, the racing) are made by the campaign's own code.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import Pool
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +18,12 @@ import numpy as np
 
 from pytest_autoresearch.core.experiment import Direction
 from pytest_autoresearch.core.loss_curve import CHECKPOINTS
-from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU, Prior, Sample, pooled
+from pytest_autoresearch.keeprule.blocks import Block, Blocks, Observation
+from pytest_autoresearch.keeprule.decision import Step, needed, next_action
+from pytest_autoresearch.keeprule.evidence import Evidence
+from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU, Prior
 from pytest_autoresearch.keeprule.racing import Racer, is_spared
-from pytest_autoresearch.keeprule.rule import Evidence, Incumbent, Rule, Step, needed, next_action
+from pytest_autoresearch.keeprule.rule import Rule
 
 _Job = TypeVar("_Job")
 _Done = TypeVar("_Done")
@@ -59,6 +62,7 @@ class World:
         curves: The curves of runs, if they are raced.
         prior: The rule's prior of the noise.
         share: The seed's share of the variance of a run: a part that is common to all programs on the seed.
+        fresh: Whether every run gets a seed of its own, whatever the rule asks for.
     """
 
     rule: Rule
@@ -66,6 +70,7 @@ class World:
     curves: Curves | None = None
     prior: Prior = VAL_BPB_ON_A_GPU
     share: float = 0.0
+    fresh: bool = False
 
 
 @dataclass(slots=True)
@@ -112,25 +117,24 @@ class Night:
         self.played = Played()
         if world.curves:
             self._shape = self._walk(world.curves.shape)
-        off = not world.rule.looks
-        runs = 1 if off else world.prior.baseline_runs
-        self._sample = Sample()
-        for number in range(runs):
-            metric, losses = self._run(self._truth, self._shape, number)
-            if world.curves:
-                self._racer.learn(number, losses, metric, won=True)
-            self._sample = self._sample.plus(metric)
-        self._noise = pooled([self._sample], world.prior)
+        self._known: list[Observation] = []
+        self._line: list[int] = [0]  # the kept proposals by number, the baseline first
         self._due = False
-        self._asked = runs
+        self._seed = 0  # the last new one
+        for _ in range(world.prior.baseline_runs if world.rule.looks else 1):
+            self._run_incumbent(None)
         self._note()
 
     def play(self, effects: Iterable[float]) -> Played:
         """Try one proposal after the other."""
+        start = self._truth
         for number, effect in enumerate(effects, 1):
             self._try(number, float(effect))
             self._note()
-        self.played.reported = self._sample.mean
+        gain = 0.0
+        if len(self._line) > 1:
+            gain = Blocks(self._known, self._world.prior).contrast(self._line[-1], self._line[0]).difference
+        self.played.reported = start + gain
         return self.played
 
     def _note(self) -> None:
@@ -139,60 +143,51 @@ class Night:
 
     def _try(self, number: int, effect: float) -> None:
         evidence = Evidence(
-            self._world.rule, Direction.MINIMIZE, self._noise, self._incumbent,
-            kept=len(self.played.kept), tried=number - 1,
+            self._world.rule, Direction.MINIMIZE, tuple(self._known), self._line[-1], number, prior=self._world.prior,
+            number=number, line=tuple(self._line), due=self._due, kept=len(self.played.kept), tried=number - 1,
         )  # fmt: skip
-        own = Sample()
         finished: list[tuple[int, tuple[float, ...], float]] = []
         counted = False
         shape = self._walk(self._world.curves.shape) if self._world.curves else []
         while True:
-            step = next_action(evidence).step
-            if step is Step.RUN_INCUMBENT:
-                self._run_incumbent()
-                renewed = evidence.renewed + bool(evidence.confirmations)
-                evidence = replace(evidence, noise=self._noise, incumbent=self._incumbent, renewed=renewed)
-            elif step is Step.RUN_CANDIDATE:
-                seed = 0 if evidence.screen is None else 1 + len(evidence.confirmations)
+            action = next_action(evidence)
+            if action.step is Step.RUN_INCUMBENT:
+                evidence = evidence.plus_incumbent(*self._run_incumbent(action.seed))
+                self._due = False
+            elif action.step is Step.RUN_CANDIDATE:
+                assert action.seed is not None
+                seed = action.seed
                 metric, losses = self._run(self._truth + effect, shape, seed)
                 if self._world.curves and number > 8 and not counted:
                     counted = True
                     self.played.gains += effect < -self._world.sd / 2
                 if self._stops(number, seed, losses, metric, evidence, effect):
+                    self._known += evidence.runs
                     self._judged(finished, won=False)
                     return
                 finished.append((seed, losses, metric))
-                if evidence.screen is None:
-                    evidence = replace(evidence, screen=metric)
-                else:
-                    grown = own.plus(metric)
-                    self._noise, own = self._noise.plus(own, grown), grown
-                    confirmations = (*evidence.confirmations, metric)
-                    evidence = replace(evidence, noise=self._noise, confirmations=confirmations, renewed=0)
+                evidence = evidence.plus(seed, metric)
             else:
-                self._judged(finished, won=step is Step.KEEP)
-                if step is Step.KEEP:
+                self._known += evidence.runs
+                self._judged(finished, won=action.step is Step.KEEP)
+                if action.step is Step.KEEP:
                     self._truth += effect
                     self._shape = shape
                     self.played.kept.append(effect)
-                    # Upstream's rule has only the run that selected the change.
-                    self._sample = own if own.runs or self._world.rule.looks else Sample(1, metric)
+                    self._line.append(number)
                     self._due = self._world.rule.renew
-                    self._asked = own.runs + 1
                 return
 
-    @property
-    def _incumbent(self) -> Incumbent:
-        return Incumbent(self._sample.runs, self._sample.mean, self._due)
-
-    def _run_incumbent(self) -> None:
-        metric, losses = self._run(self._truth, self._shape, self._asked)
-        grown = self._sample.plus(metric)
-        self._noise, self._sample = self._noise.plus(self._sample, grown), grown
-        self._due = False
+    def _run_incumbent(self, seed: int | None) -> tuple[int, float]:
+        """A run of the incumbent on this seed or a new one: the seed and the metric."""
+        if seed is None:
+            self._seed += 1
+            seed = self._seed
+        metric, losses = self._run(self._truth, self._shape, seed)
+        self._known.append(Observation(self._line[-1], Block(seed), metric))
         if self._world.curves:
-            self._racer.learn(self._asked, losses, metric, won=True)
-        self._asked += 1
+            self._racer.learn(seed, losses, metric, won=True)
+        return seed, metric
 
     def _judged(self, finished: Sequence[tuple[int, tuple[float, ...], float]], won: bool) -> None:
         if self._world.curves:
@@ -205,7 +200,7 @@ class Night:
         """Whether racing stops this run, which is already counted as a whole run."""
         if not self._world.curves:
             return False
-        bar = needed(evidence)
+        bar = needed(evidence, seed)
         for at, share in enumerate(CHECKPOINTS):
             limit = self._racer.limit(at, seed, bar)
             if limit is not None and losses[at] > limit:
@@ -221,7 +216,7 @@ class Night:
         """A complete run: its metric and its losses at the checkpoints, in the metric's unit."""
         self._cost += 1
         sd, share, curves = self._world.sd, self._world.share, self._world.curves
-        if share and seed not in self._seeds:
+        if share and (self._world.fresh or seed not in self._seeds):
             self._seeds[seed] = sd * math.sqrt(share) * self._normal()
         metric = truth + self._seeds.get(seed, 0.0) + sd * math.sqrt(1 - share) * self._normal()
         if curves is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from places import attempt, judged
 from pytest_autoresearch.core.experiment import Decision, Experiment, Reason, Status, Verdict
 from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
+from pytest_autoresearch.keeprule.blocks import Block, Observation
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
 from pytest_autoresearch.reports.summary import kept_text
 
@@ -24,7 +26,35 @@ def test_a_run_that_chose_or_that_was_disturbed_is_no_replicate() -> None:
         Run(44, 9.0, role=Role.CONFIRM, inconclusive="hot"), Run(44, 3.0, role=Role.CONFIRM),
     )  # fmt: skip
     assert replicates.samples([one])[one.commit].mean == 2.5
-    assert replicates.run_count([one], one.commit) == 3
+
+
+def test_an_observation_is_any_run_that_counts_and_one_that_chose_counts_half() -> None:
+    one = record(
+        1, Run(42, 1.0, role=Role.SCREEN, block="a"), Run(43, 2.0, role=Role.CONFIRM, block="a"),
+        Run(44, 9.0, role=Role.CONFIRM, inconclusive="hot"), Run(44, None, role=Role.CONFIRM),
+        Run(45, math.inf, role=Role.CONFIRM), Run(43, 2.5, role=Role.INCUMBENT, commit="b" * 40),
+    )  # fmt: skip
+    again = record(2, Run(43, 7.0, role=Role.INCUMBENT, commit=one.commit, block="a"))  # another lane ran it, too
+    later = record(3, Run(43, 2.2, role=Role.INCUMBENT, commit=one.commit, block="b"))
+    assert replicates.observations([one, again, later]) == [
+        Observation(one.commit, Block(42, "a"), 1.0, 0.5), Observation(one.commit, Block(43, "a"), 2.0),
+        Observation("b" * 40, Block(43), 2.5), Observation(one.commit, Block(43, "b"), 2.2),
+    ]  # fmt: skip
+
+
+def test_a_session_that_follows_soon_goes_on_in_the_same_time() -> None:
+    last = record(1, Run(42, 1.0, block="a"), finished_at=1000.0)
+    assert replicates.time_of([last, record(0, Run(42, 1.0, block="b"), finished_at=10.0)], 1060.0) == "a"
+    assert replicates.time_of([last], 1000.0 + 3600) == ""
+    assert replicates.time_of([last], 900.0) == ""  # the clock was set back
+    assert replicates.time_of([], 1000.0) == replicates.time_of([record(1, finished_at=999.0)], 1000.0) == ""
+
+
+def test_a_new_incumbent_is_due_for_a_run_until_it_has_one() -> None:
+    head = record(1, Run(42, 1.0), Run(43, 1.0, role=Role.CONFIRM))
+    assert replicates.is_due(head, [head])
+    assert not replicates.is_due(head, [head, record(2, Run(44, 1.0, role=Role.INCUMBENT, commit=head.commit))])
+    assert not replicates.is_due(record(0), [record(0)])
 
 
 def test_one_seed_of_one_commit_counts_once_though_two_lanes_ran_it() -> None:

@@ -18,7 +18,6 @@ from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.measure import adhoc
 from pytest_autoresearch.measure.advice import advice
-from pytest_autoresearch.measure.confirm import SEED
 from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.reports import summary
@@ -29,6 +28,8 @@ _INTERRUPTED = 130
 _TAIL_LINES = 20
 _FEW = 5
 _TICK_SECONDS = 0.2
+
+SEED = 42
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -98,7 +98,9 @@ def _only(value: Any, kind: type[T]) -> T:
 
 
 def _run_to_json(run: Run) -> dict[str, Any]:
-    return _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
+    """Without the block if there is none, so that an earlier version's record is written again as it was."""
+    found = _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
+    return found if run.block else {name: value for name, value in found.items() if name != "block"}
 
 
 def _setting_to_json(setting: Setting) -> dict[str, Any]:

@@ -111,6 +111,8 @@ class Run:
     Attributes:
         seed: Passed to training as AUTORESEARCH_SEED.
         role: Its purpose.
+        block: Names the time at which it ran: runs of one campaign without a long pause. Empty in records of earlier
+            versions.
         commit: The commit that was run; empty for the experiment's own commit.
         losses: The smoothed training loss at the checkpoints of `loss_curve`; None where not reached.
         bar: The racing threshold: the metric that the run had to beat; None if the run was not raced.
@@ -166,6 +168,7 @@ class Run:
     bar: float | None = None
     hopeless: str = ""
     inconclusive: str = ""
+    block: str = ""
 
     @property
     def stopped(self) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,9 +95,12 @@ class Blocks:
     Args:
         observations: All runs that count.
         prior: What is believed of the residual before any run.
+        components: The components of variance if they are not to be estimated from these runs.
     """
 
-    def __init__(self, observations: Iterable[Observation], prior: Prior = NO_PRIOR) -> None:
+    def __init__(
+        self, observations: Iterable[Observation], prior: Prior = NO_PRIOR, components: Components | None = None
+    ) -> None:  # fmt: skip
         given = list(observations)
         self._prior = prior
         self._start = given[0].metric if given else 0.0
@@ -112,7 +115,11 @@ class Blocks:
             moved = one.metric / self._scale - self._start / self._scale
             cells[one.program][one.block] = (whole, value + (moved - value) * one.weight / whole)
         self._cells = cells
-        self._residual2, self._block2, self._degrees = self._variances()
+        if components is None:
+            self._residual2, self._block2, self._degrees = self._variances()
+        else:
+            residual, block = components.residual / self._scale, components.block / self._scale
+            self._residual2, self._block2, self._degrees = residual * residual, block * block, components.degrees
 
     @property
     def components(self) -> Components:

@@ -99,13 +99,6 @@ class Noise:
         believed = self.prior.sd * math.sqrt(self.prior.freedom)
         return math.hypot(self.spread, believed) / math.sqrt(self.degrees)
 
-    def plus(self, before: Sample, after: Sample) -> Noise:
-        """The noise after one of its pooled samples has grown from `before` to `after`."""
-        ratio = before.spread / after.spread if after.spread else 0.0
-        grown = after.spread * math.sqrt(max(0.0, 1 - ratio * ratio)) if math.isfinite(after.spread) else after.spread
-        freedom = self.freedom + max(after.runs - 1, 0) - max(before.runs - 1, 0)
-        return Noise(freedom, math.hypot(self.spread, grown), self.prior, self.exact and grown == 0)
-
 
 def pooled(samples: Iterable[Sample], prior: Prior = NO_PRIOR, seeds_passed: bool = True) -> Noise:
     """The noise, pooled over samples of several commits.

@@ -1,4 +1,4 @@
-"""Estimates from a campaign's records: samples of each commit, noise, incumbent, expected luck. Pure."""
+"""What a campaign's records say of its runs: observations, samples of each commit, noise, expected luck. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Reason, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Role, Run
+from pytest_autoresearch.keeprule.blocks import Block, Observation
+from pytest_autoresearch.keeprule.evidence import SELECTED_WEIGHT
 from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample, pooled
-from pytest_autoresearch.keeprule.rule import Incumbent, Rule, kept_by_chance
+from pytest_autoresearch.keeprule.rule import kept_by_chance
 
+PAUSE_SECONDS = 1800  # after so long a pause, the machine may have changed
 _SELECTED = Role.SCREEN  # candidates were selected by this run, so its metric is biased by luck
 
 
@@ -29,11 +32,30 @@ def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
     return found
 
 
-def run_count(records: Iterable[Experiment], commit: str) -> int:
-    """The number of a commit's runs that count; it sets the seed of the next run."""
-    return sum(
-        (run.commit or record.commit) == commit and not run.inconclusive for record in records for run in record.runs
-    )
+def observations(records: Iterable[Experiment]) -> list[Observation]:
+    """Every run that counts, with half weight if it selected its program."""
+    found: list[Observation] = []
+    seen: set[tuple[str, Block]] = set()  # two lanes may have run a commit on the same seed
+    for record in records:
+        for run in record.runs:
+            commit, block = run.commit or record.commit, Block(run.seed, run.block)
+            if run.metric is None or not math.isfinite(run.metric) or run.inconclusive or (commit, block) in seen:
+                continue
+            seen.add((commit, block))
+            found.append(Observation(commit, block, run.metric, SELECTED_WEIGHT if run.role is _SELECTED else 1.0))
+    return found
+
+
+def time_of(records: Iterable[Experiment], now: float) -> str:
+    """The time block that a session continues; empty if the campaign's last run is too long ago, or there is none.
+
+    Args:
+        now: In seconds since the epoch.
+    """
+    last = max(records, key=lambda record: record.finished_at, default=None)
+    if last is None or not 0 <= now - last.finished_at < PAUSE_SECONDS:
+        return ""
+    return last.runs[-1].block if last.runs else ""
 
 
 def runs_of(records: Iterable[Experiment], commit: str) -> list[Run]:
@@ -69,12 +91,9 @@ def noise(known: Mapping[str, Sample], prior: Prior) -> Noise:
     return pooled(known.values(), prior)
 
 
-def standing(head: Experiment, records: Iterable[Experiment], known: Mapping[str, Sample], rule: Rule) -> Incumbent:
-    """The branch head as incumbent, estimated from its runs on fresh seeds, or else from the metric of its keep."""
-    sample = known.get(head.commit, Sample())
-    again = any(run.commit == head.commit for record in records for run in record.runs)
-    due = rule.renew and head.number != BASELINE and not again
-    return Incumbent(sample.runs, sample.mean, due) if sample.runs else Incumbent(1, head.metric, due)
+def is_due(head: Experiment, records: Iterable[Experiment]) -> bool:
+    """Whether a kept commit has not been run again since its keep."""
+    return head.number != BASELINE and not any(run.commit == head.commit for record in records for run in record.runs)
 
 
 def resolution(baseline: Experiment | None, prior: Prior) -> float:
@@ -87,15 +106,6 @@ def resolution(baseline: Experiment | None, prior: Prior) -> float:
     if len(metrics) < 2 or known.exact or not 0 < known.sd < math.inf:
         return 0.0
     return float(f"{known.sd / 2:.1g}")
-
-
-def reference(records: Iterable[Experiment], known: Mapping[str, Sample]) -> float | None:
-    """The best estimate of any incumbent so far; it limits the total loss that simpler programs may cause."""
-    line = chain(records)
-    found = [sample.mean if (sample := known.get(one.commit)) else one.metric for one in line]
-    if not found:
-        return None
-    return min(found) if line[0].direction is Direction.MINIMIZE else max(found)
 
 
 @dataclass(frozen=True, slots=True)

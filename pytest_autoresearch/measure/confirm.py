@@ -6,17 +6,21 @@ Knows the rule and the records; a callback (`RunOnce`) makes the runs.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from pytest_autoresearch.core.experiment import Decision, Experiment, Reason
+from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Reason
+from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
-from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample
-from pytest_autoresearch.keeprule.rule import Action, Evidence, Incumbent, Rule, Step, needed, next_action
+from pytest_autoresearch.keeprule.decision import Action, Step, needed, next_action
+from pytest_autoresearch.keeprule.evidence import Evidence
+from pytest_autoresearch.keeprule.noise import Prior
+from pytest_autoresearch.keeprule.rule import Rule
 
-SEED = 42
+_SEEDS = 2**31
 _MOST_FAILED = 2  # crashed incumbent runs for one candidate, after which the incumbent is not run again
 
 
@@ -36,11 +40,16 @@ class RunOnce(Protocol):
     ) -> tuple[Run, ...]: ...
 
 
+def new_seed() -> int:
+    """A seed that nobody can foresee, so that no proposal can be made for it."""
+    return secrets.randbelow(_SEEDS)
+
+
 def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
     """The baseline with enough runs to estimate the noise; with one run if one run decides."""
     runs: tuple[Run, ...] = ()
-    for count in range(prior.baseline_runs if rule.looks else 1):
-        runs += run(experiment.commit, SEED + count, Role.BASELINE)
+    for _ in range(prior.baseline_runs if rule.looks else 1):
+        runs += run(experiment.commit, new_seed(), Role.BASELINE)
         if runs[-1].metric is None:
             break
     return replace(experiment, runs=runs)
@@ -48,34 +57,39 @@ def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> 
 
 def candidate(
     experiment: Experiment, head: Experiment, records: Iterable[Experiment], rule: Rule, prior: Prior, run: RunOnce,
-    simplify: bool = False,
+    simplify: bool = False, time: str = "",
 ) -> Experiment:  # fmt: skip
     """The experiment with its runs and the rule's decision.
 
     Args:
         simplify: Whether a simpler program is kept if it is no worse.
+        time: Names the present; see `Run.block`.
     """
-    known = list(records)
-    # A repeated candidate gets new seeds, because it was selected by its old ones.
-    asked = max(replicates.run_count(known, commit) for commit in (experiment.commit, experiment.proposal.repeats))
-    trial = _Trial(head, known, rule, prior, simplify and experiment.simpler)
+    evidence = _evidence(experiment, head, list(records), rule, prior, simplify, time)
     runs: tuple[Run, ...] = ()
-    while (action := trial.next()).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
+    failed = 0
+    while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
+        seed = new_seed() if action.seed is None else action.seed
         if action.step is Step.RUN_INCUMBENT:
-            seed = SEED + replicates.run_count(known, head.commit) + trial.beside
             made = run(head.commit, seed, Role.INCUMBENT)
-            trial.hear_incumbent(made[-1].metric)
+            metric = made[-1].metric
+            if metric is not None and math.isfinite(metric):
+                evidence = evidence.plus_incumbent(seed, metric)
+            else:
+                failed += 1
+                evidence = replace(evidence, due=False, alone=failed >= _MOST_FAILED)
         else:
-            role = Role.CONFIRM if trial.screen is not None else Role.SCREEN
-            seed = SEED + asked + trial.own
-            made = run(experiment.commit, seed, role, trial.incumbent.mean, trial.bar)
+            role = Role.CONFIRM if evidence.runs else Role.SCREEN
+            bar = needed(evidence, seed)
+            made = run(experiment.commit, seed, role, _below(evidence, seed, bar), None if evidence.single else bar)
+            metric = made[-1].metric
             if made[-1].stopped:
                 said = _stopped(action, role, made[-1])
-                decision = Decision(trial.incumbent.mean, math.inf, Reason.HOPELESS, said, rule=rule.name)
+                decision = Decision(evidence.best, math.inf, Reason.HOPELESS, said, rule=rule.name)
                 return replace(experiment, runs=runs + made, decision=decision)
-            if made[-1].metric is None:
-                return replace(experiment, runs=runs + made, decision=Decision(trial.incumbent.mean))
-            trial.hear(made[-1].metric)
+            if metric is None:
+                return replace(experiment, runs=runs + made, decision=Decision(evidence.best))
+            evidence = evidence.plus(seed, metric)
         runs += made
     decision = Decision(action.best, action.margin, rule=rule.name)
     if rule.looks:
@@ -84,71 +98,39 @@ def candidate(
     return replace(experiment, runs=runs, decision=decision)
 
 
+def _evidence(
+    experiment: Experiment, head: Experiment, records: list[Experiment], rule: Rule, prior: Prior, simplify: bool,
+    time: str,
+) -> Evidence:  # fmt: skip
+    """The evidence before the candidate's first run."""
+    known = tuple(replicates.observations(records))
+    # A repeated candidate gets other seeds, because it was selected by its old ones.
+    before = {experiment.commit, experiment.proposal.repeats}
+    kept, tried = replicates.tally(records)
+    return Evidence(
+        rule, head.direction, known, head.commit, experiment.commit,
+        prior=prior,
+        exact=replicates.noise(replicates.samples(records), prior).exact,
+        time=time,
+        number=experiment.number,
+        line=tuple(one.commit for one in chain(records)),
+        avoided=frozenset(one.block.seed for one in known if one.program in before),
+        due=rule.renew and replicates.is_due(head, records),
+        simpler=simplify and experiment.simpler,
+        kept=kept,
+        tried=tried,
+    )  # fmt: skip
+
+
+def _below(evidence: Evidence, seed: int, bar: float) -> float:
+    """The metric below which the scorer probes the model: every model that can be kept is probed."""
+    best = evidence.plus(seed, 0.0).standing
+    if not math.isfinite(bar):
+        return best
+    return max(best, bar) if evidence.direction is Direction.MINIMIZE else min(best, bar)
+
+
 def _stopped(action: Action, role: Role, run: Run) -> str:
     """The evidence sentence of a run that was stopped early."""
     said = f"its {role} run was stopped: {run.hopeless}"
     return said if role is Role.SCREEN else f"{action.comparison}; {said}"
-
-
-class _Trial:
-    """The evidence as it grows."""
-
-    def __init__(
-        self, head: Experiment, records: list[Experiment], rule: Rule, prior: Prior, simpler: bool
-    ) -> None:  # fmt: skip
-        known = replicates.samples(records)
-        self.incumbent: Incumbent = replicates.standing(head, records, known, rule)
-        self.screen: float | None = None
-        self.own = self.beside = 0
-        self._rule = rule
-        self._noise: Noise = replicates.noise(known, prior)
-        self._sample = known.get(head.commit, Sample())
-        self._direction = head.direction
-        self._confirmations: tuple[float, ...] = ()
-        self._fresh = Sample()
-        self._renewed = self._failed = 0
-        self._kept, self._tried = replicates.tally(records)
-        self._simpler = simpler
-        self._reference = replicates.reference(records, known)
-
-    def next(self) -> Action:
-        """The next step."""
-        return next_action(self._evidence)
-
-    @property
-    def bar(self) -> float | None:
-        """The racing threshold of the candidate's next run; None if one run decides, because its metric is needed."""
-        return needed(self._evidence) if self._rule.looks and not self._noise.exact else None
-
-    @property
-    def _evidence(self) -> Evidence:
-        return Evidence(
-            self._rule, self._direction, self._noise, self.incumbent, self.screen, self._confirmations,
-            self._renewed, self._simpler, self._reference, self._kept, self._tried,
-        )  # fmt: skip
-
-    def hear(self, metric: float | None) -> None:
-        """Add the metric of the candidate's next run."""
-        assert metric is not None
-        self.own += 1
-        if self.screen is None:
-            self.screen = metric
-            return
-        self._confirmations += (metric,)
-        self._renewed = 0
-        after = self._fresh.plus(metric)
-        self._noise, self._fresh = self._noise.plus(self._fresh, after), after
-
-    def hear_incumbent(self, metric: float | None) -> None:
-        """Add the metric of the incumbent's next run; None if it crashed, and the candidate is judged without it."""
-        self.beside += 1
-        self._renewed += 1
-        if metric is None:
-            self._failed += 1
-            self.incumbent = replace(self.incumbent, due=False)
-            if self._failed >= _MOST_FAILED:
-                self._rule = replace(self._rule, incumbent_runs=0)
-            return
-        after = self._sample.plus(metric)
-        self._noise, self._sample = self._noise.plus(self._sample, after), after
-        self.incumbent = Incumbent(after.runs, after.mean)

@@ -6,7 +6,9 @@ or verdicts.
 
 from __future__ import annotations
 
+import secrets
 import shutil
+import time
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +87,7 @@ class RunMaker:
         self._files = files
         self._watcher = watcher
         self._in_doubt = 0  # the number of runs in doubt in a row
+        self._time = replicates.time_of(ledger.records, time.time()) or secrets.token_hex(4)
 
     def measure(self, experiment: Experiment, tree: Worktree, lane: int) -> Experiment:
         """The experiment with all the runs that the keep rule asks for.
@@ -112,7 +115,9 @@ class RunMaker:
 
         if experiment.number == BASELINE or head is None:
             return confirm.baseline(experiment, rule, prior, run)
-        return confirm.candidate(experiment, head, self._ledger.records, rule, prior, run, self._settings.simplify)
+        return confirm.candidate(
+            experiment, head, self._ledger.records, rule, prior, run, self._settings.simplify, self._time
+        )
 
     def audit(
         self, experiment: Experiment, seed: int, below: float | None, before: tuple[Run, ...], tree: Worktree
@@ -208,7 +213,7 @@ class RunMaker:
         if race:
             run = replace(run, bar=race.bar, hopeless=race.hopeless)
         other = "" if order.commit == experiment.commit else order.commit
-        return replace(run, variables=variables, role=order.role, commit=other)
+        return replace(run, variables=variables, role=order.role, commit=other, block=self._time)
 
     def _job(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Job:
         settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
