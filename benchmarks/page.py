@@ -165,8 +165,9 @@ def one(
     logs: dict[str, str] = {}
 
     def run(
-        commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
+        commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
     ) -> tuple[Run, ...]:
+        seed = chance.randrange(2**31) if seed is None else seed
         metric = round(truth[commit] + chance.gauss(0, SD), 6)
         steps = chance.randrange(935, 950)
         if role is not Role.INCUMBENT and (role in (Role.BASELINE, Role.SCREEN) or number < 200):

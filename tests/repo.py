@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ import pytest
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.measure import runs
 
 # Plugins that no campaign uses; without them a session starts in three quarters of the time.
 UNUSED = [word for name in ("xdist", "xdist.looponfail", "rerunfailures", "anyio") for word in ("-p", f"no:{name}")]
@@ -116,6 +118,7 @@ class Repo:
         self.pytester = pytester
         self.path = pytester.path
         self.lanes = lanes
+        self._seeds = itertools.count(42)
         shutil.copytree(_template(), self.path, symlinks=True, dirs_exist_ok=True)
         self.git("update-index", "-q", "--refresh")  # git compares inode numbers too, and the copies have others
         self.plan()
@@ -169,9 +172,10 @@ class Repo:
         return [*given, *strangers, "-W", "error"]
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        """`pytest --autoresearch …` to its end, in this process."""
+        """`pytest --autoresearch …` to its end, in this process. New seeds are 42, 43, … instead of random ones."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "dont_write_bytecode", True)
+            patch.setattr(runs, "new_seed", lambda: next(self._seeds))
             return self.pytester.runpytest_inprocess(*self.arguments(*arguments), *UNUSED)
 
     def spawn(self, *arguments: str) -> pytest.RunResult:

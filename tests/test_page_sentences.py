@@ -21,12 +21,19 @@ LIKE = Experiment(0, "t", "a", "a", "t", Proposal("baseline"))
 
 def run(*metrics: float) -> object:
     """A runner that gives these metrics in turn."""
-    left = list(metrics)
+    left, fresh = list(metrics), iter(range(42, 99))
 
     def once(
-        commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
+        commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
     ) -> tuple[Run, ...]:  # fmt: skip
-        return (Run(seed, left.pop(0), role=role, commit="" if role is not Role.INCUMBENT else commit),)
+        return (
+            Run(
+                next(fresh) if seed is None else seed,
+                left.pop(0),
+                role=role,
+                commit="" if role is not Role.INCUMBENT else commit,
+            ),
+        )
 
     return once
 
@@ -121,8 +128,8 @@ def test_a_run_that_was_ended_early_leaves_no_number_but_says_what_runs_before_i
 
 def test_a_metric_to_maximize_is_better_when_higher() -> None:
     first = baseline(10.0, 10.1, 9.9, direction=Direction.MAXIMIZE)
-    assert "5.00 better than the best so far" in sentence(tried(first, 15.0, 15.0), 2)
-    assert "1.00 worse than the best so far" in sentence(tried(first, 9.0), 2)
+    assert "5.0 better than the best so far" in sentence(tried(first, 15.0, 15.0), 1)
+    assert "1.1 worse than the best so far (10.1)" in sentence(tried(first, 9.0), 1)
 
 
 @pytest.mark.parametrize(

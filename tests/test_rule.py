@@ -196,7 +196,7 @@ def test_upstreams_rule_is_one_comparison_on_one_seed() -> None:
 
 
 def test_the_strict_rule_asks_for_more() -> None:
-    for looks, p in enumerate((0.97, 0.93, 0.88), 1):
+    for looks, p in enumerate((0.98, 0.95, 0.90), 1):
         evidence = replace(START, rule=STRICT, known=(*OTHERS, *head(1, 2, 3, 4)))
         for seed in range(1, looks + 2):
             evidence = evidence.plus(seed, 0.9)

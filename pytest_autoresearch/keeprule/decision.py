@@ -172,10 +172,13 @@ def _next_run(evidence: Evidence) -> Action:
     used = evidence.avoided | {run.block.seed for run in evidence.runs}
     fit = [run.block for run in own if not run.selected and run.block.seed not in used]
     now = _rotated((block.seed for block in fit if block.time == evidence.time), evidence.number)
-    if now or evidence.alone:
+    known = _rotated((block.seed for block in fit), evidence.number)
+    if evidence.alone:
         return Action(Step.RUN_CANDIDATE, evidence, seed=now[0] if now else None)
-    before = _rotated((block.seed for block in fit), evidence.number)
-    return Action(Step.RUN_INCUMBENT, evidence, seed=before[0] if before else None)
+    # A first run takes its turn among all seeds, so that after a pause, too, no single seed decides.
+    seed = next(iter(now if evidence.runs else known), known[0] if known else None)
+    step = Step.RUN_CANDIDATE if seed in now else Step.RUN_INCUMBENT
+    return Action(step, evidence, seed=seed)
 
 
 def _renewal_seed(evidence: Evidence) -> int | None:

@@ -155,17 +155,23 @@ def _foretells(finished: Sequence[_Finished], at: int) -> bool:
 
 
 def _slope(finished: Sequence[_Finished], at: int) -> float:
-    """The slope of the loss over the metric: the median over the third of the runs furthest from the median run."""
-    seeds = [one.seed for one in finished]
-    most = max(set(seeds), key=seeds.count)
-    alike = sorted((one for one in finished if one.seed == most), key=lambda one: one.metric)
-    middle = alike[len(alike) // 2]
-    furthest = sorted(alike, key=lambda one: -abs(one.metric - middle.metric))[: -(-len(alike) // 3)]
-    ratios = sorted(
-        (one.losses[at] - middle.losses[at]) / (one.metric - middle.metric)
-        for one in furthest
-        if one.metric != middle.metric
-    )
+    """The slope of the loss over the metric within a seed: the median over the third of the runs furthest apart.
+
+    Each run is compared with the run in the middle of its seed.
+    """
+    seeds: dict[int, list[_Finished]] = {}
+    for one in finished:
+        seeds.setdefault(one.seed, []).append(one)
+    apart: list[tuple[float, float]] = []
+    for group in seeds.values():
+        middle = sorted(group, key=lambda one: one.metric)[len(group) // 2]
+        apart += (
+            (one.metric - middle.metric, one.losses[at] - middle.losses[at])
+            for one in group
+            if one.metric != middle.metric
+        )
+    apart.sort(key=lambda pair: -abs(pair[0]))
+    ratios = sorted(loss / metric for metric, loss in apart[: -(-len(apart) // 3)])
     return max(0.0, ratios[len(ratios) // 2]) if ratios else 0.0
 
 

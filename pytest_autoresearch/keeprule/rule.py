@@ -61,7 +61,7 @@ class Rule:
 
 OFF = Rule("off", renew=False)
 STANDARD = Rule("standard", (0.90, 0.70), (0.40,))
-STRICT = Rule("strict", (0.97, 0.93, 0.88), (0.40, 0.55))
+STRICT = Rule("strict", (0.98, 0.95, 0.90), (0.40, 0.55))
 LEAN = Rule("lean", (0.50,), slack=0.5, credit=Credit(6.8, 40))
 
 

@@ -6,7 +6,6 @@ Knows the rule and the records; a callback (`RunOnce`) makes the runs.
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -20,7 +19,6 @@ from pytest_autoresearch.keeprule.evidence import Evidence
 from pytest_autoresearch.keeprule.noise import Prior
 from pytest_autoresearch.keeprule.rule import Rule
 
-_SEEDS = 2**31
 _MOST_FAILED = 2  # crashed incumbent runs for one candidate, after which the incumbent is not run again
 
 
@@ -29,27 +27,22 @@ class RunOnce(Protocol):
 
     Args:
         commit: The commit to run.
-        seed: The seed.
+        seed: The seed; None for one that the campaign has not used.
         role: The purpose of the run.
         below: The scorer probes a model whose metric is better than this; None: it does not probe.
         bar: The racing threshold; None if the run is not raced.
     """
 
     def __call__(
-        self, commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
+        self, commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
     ) -> tuple[Run, ...]: ...
-
-
-def new_seed() -> int:
-    """A seed that nobody can foresee, so that no proposal can be made for it."""
-    return secrets.randbelow(_SEEDS)
 
 
 def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
     """The baseline with enough runs to estimate the noise; with one run if one run decides."""
     runs: tuple[Run, ...] = ()
     for _ in range(prior.baseline_runs if rule.looks else 1):
-        runs += run(experiment.commit, new_seed(), Role.BASELINE)
+        runs += run(experiment.commit, None, Role.BASELINE)
         if runs[-1].metric is None:
             break
     return replace(experiment, runs=runs)
@@ -69,27 +62,27 @@ def candidate(
     runs: tuple[Run, ...] = ()
     failed = 0
     while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
-        seed = new_seed() if action.seed is None else action.seed
         if action.step is Step.RUN_INCUMBENT:
-            made = run(head.commit, seed, Role.INCUMBENT)
-            metric = made[-1].metric
-            if metric is not None and math.isfinite(metric):
-                evidence = evidence.plus_incumbent(seed, metric)
+            made = run(head.commit, action.seed, Role.INCUMBENT)
+            last = made[-1]
+            if last.metric is not None and math.isfinite(last.metric):
+                evidence = evidence.plus_incumbent(last.seed, last.metric)
             else:
                 failed += 1
                 evidence = replace(evidence, due=False, alone=failed >= _MOST_FAILED)
         else:
             role = Role.CONFIRM if evidence.runs else Role.SCREEN
-            bar = needed(evidence, seed)
-            made = run(experiment.commit, seed, role, _below(evidence, seed, bar), None if evidence.single else bar)
-            metric = made[-1].metric
-            if made[-1].stopped:
-                said = _stopped(action, role, made[-1])
-                decision = Decision(evidence.best, math.inf, Reason.HOPELESS, said, rule=rule.name)
+            below, bar = _bars(evidence, action.seed)
+            made = run(experiment.commit, action.seed, role, below, bar)
+            last = made[-1]
+            if last.stopped:
+                decision = Decision(
+                    evidence.best, math.inf, Reason.HOPELESS, _stopped(action, role, last), rule=rule.name
+                )
                 return replace(experiment, runs=runs + made, decision=decision)
-            if metric is None:
+            if last.metric is None:
                 return replace(experiment, runs=runs + made, decision=Decision(evidence.best))
-            evidence = evidence.plus(seed, metric)
+            evidence = evidence.plus(last.seed, last.metric)
         runs += made
     decision = Decision(action.best, action.margin, rule=rule.name)
     if rule.looks:
@@ -122,12 +115,18 @@ def _evidence(
     )  # fmt: skip
 
 
-def _below(evidence: Evidence, seed: int, bar: float) -> float:
-    """The metric below which the scorer probes the model: every model that can be kept is probed."""
-    best = evidence.plus(seed, 0.0).standing
-    if not math.isfinite(bar):
-        return best
-    return max(best, bar) if evidence.direction is Direction.MINIMIZE else min(best, bar)
+def _bars(evidence: Evidence, seed: int | None) -> tuple[float, float | None]:
+    """The metric below which the scorer probes the model, and the racing threshold if the run is raced.
+
+    Every model that can be kept is probed.
+    """
+    if seed is None:
+        return evidence.standing, None
+    best, bar = evidence.plus(seed, 0.0).standing, needed(evidence, seed)
+    below = best
+    if math.isfinite(bar):
+        below = max(best, bar) if evidence.direction is Direction.MINIMIZE else min(best, bar)
+    return below, None if evidence.single else bar
 
 
 def _stopped(action: Action, role: Role, run: Run) -> str:

@@ -31,6 +31,13 @@ from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.runners.compile_cache import fill
 from pytest_autoresearch.settings import Settings
 
+_SEEDS = 2**31
+
+
+def new_seed() -> int:
+    """A seed that nobody can foresee, so that no proposal can be made for it."""
+    return secrets.randbelow(_SEEDS)
+
 
 class Watcher(Protocol):
     """Follows the experiments of a session; the campaign and the audit command implement it."""
@@ -103,8 +110,9 @@ class RunMaker:
         excused: list[str] = []
 
         def run(
-            commit: str, seed: int, role: Role, below: float | None = None, bar: float | None = None
+            commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
         ) -> tuple[Run, ...]:
+            seed = new_seed() if seed is None else seed
             counts[role] = count = counts.get(role, 0) + 1
             log = "train" if role is Role.SCREEN or (role, count) == (Role.BASELINE, 1) else f"{role}-{count}"
             before = tuple(one for one in made if (one.commit or experiment.commit) == commit)

@@ -128,7 +128,7 @@ def _kept(experiment: Experiment, said: _Words) -> str:
         return f"{first} The metric did not vary with the seed in the baseline's runs, so one run decides."
     demand = f"; {said.demand}" if said.demand else ""
     return (
-        f"{first} From all runs of both programs and the noise between seeds, the probability that it is truly better "
+        f"{first} From the runs of both programs, compared seed by seed, the probability that it is truly better "
         f"is {said.sure} (one-sided, Student's t){demand}. A good result selected it, so the gain is probably slightly "
         "overstated; an audit measures it again."
     )
