@@ -1,11 +1,14 @@
 """How many of a night's gains each keep rule finds, how many keeps are luck, and how many runs it takes.
 
-    python benchmarks/keep_rules.py [--nights 480] [--processes 2] [--share 0.75]
+    python benchmarks/keep_rules.py [--nights 480] [--processes 2] [--raced]
 
 Based on a real night of 125 experiments on an H100: `effects.npz` holds 240 sets of true effects that are consistent
 with its reported results. Each set is simulated through the project's own keep rule and racing. How well a curve
-predicts a metric was measured with `curves.py`: on the CPU profile in runs of 15 seconds, on H200s in runs of 40. About
-5 minutes on two cores.
+predicts a metric was measured with `curves.py`: on the CPU profile in runs of 15 seconds, on H200s in runs of 40.
+
+A run's metric is program + seed + residual. The tables are for several shares of the variance that is the seed's. The
+rows for `off` are upstream's rule: on one fixed seed, and with a new seed for every run. About 10 minutes on two cores,
+and as long again with racing.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from nights import HERE, Curves, Played, World, play_all
 from pytest_autoresearch.keeprule.rule import LEAN, OFF, STANDARD, STRICT, Rule, rule_of
 
 SEED = 10_000  # not the seeds on which the lean rule was chosen
+SD = 0.0004
+SHARES = (0.0, 0.5, 0.75, 0.9)
 BUDGET = 126  # runs: one for the baseline and one for each proposal
 VARIANTS = (
     replace(STANDARD, name="standard, new head not run again", renew=False),
@@ -55,23 +60,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=480)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--share", type=float, default=0.0, help="the seed's share of the variance of a run")
+    parser.add_argument("--raced", action="store_true", help="the raced rules and other variants, instead of the rules")
     given = parser.parse_args()
     began = time.monotonic()
     with np.load(HERE / "effects.npz") as found:
         effects, baselines = found["D"], found["M0"]
     median = float(np.median(np.abs(effects)))
 
-    def table(sd: float, entries: list[tuple[str, Rule, str]]) -> None:
-        print(f"\nsd of a run {sd}\n")
+    def table(share: float, entries: list[tuple[str, Rule, str, bool]]) -> None:
+        print(f"\nseed's share of the variance {share}, sd of a run {SD}\n")
         print(
             "| rule | true final | keeps | not an improvement | runs | reported less true "
             f"| true final at {BUDGET} runs | stopped early | gains lost by it |"
         )
         print("|---|---|---|---|---|---|---|---|---|", flush=True)
-        for name, rule, measured in entries:
-            curves = Curves.load(sd, median, HERE / measured) if measured else None
-            world = World(rule, sd, curves, share=given.share)
+        for name, rule, measured, fresh in entries:
+            curves = Curves.load(SD, median, HERE / measured) if measured else None
+            world = World(rule, SD, curves, share=share, fresh=fresh)
             jobs = [
                 (world, float(baselines[night % len(effects)]), effects[night % len(effects)].tolist(), SEED + night)
                 for night in range(given.nights)
@@ -79,12 +84,15 @@ def main() -> None:
             print(row(name, play_all(jobs, given.processes)), flush=True)
 
     rules = (OFF, STANDARD, STRICT, LEAN)
-    for sd in (0.0004, 0.0008):
-        entries = [(rule.name, rule, "") for rule in rules]
+    if given.raced:
+        entries = [(rule.name, rule, "", False) for rule in VARIANTS]
         for where, measured in (("a CPU", "curves.json"), ("an H200", "curves-h200.json")):
-            entries += [(f"{rule.name}, raced by curves of {where}", rule, measured) for rule in rules]
-        entries += [(rule.name, rule, "") for rule in VARIANTS] if sd == 0.0004 else []
-        table(sd, entries)
+            entries += [(f"{rule.name}, raced by curves of {where}", rule, measured, False) for rule in rules]
+    else:
+        entries = [("off, a new seed for every run", OFF, "", True)]
+        entries += [(rule.name, rule, "", False) for rule in rules]
+    for share in (0.0, 0.75) if given.raced else SHARES:
+        table(share, entries)
     print(f"\n{given.nights} nights a row, {time.monotonic() - began:.0f} s")
 
 

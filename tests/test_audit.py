@@ -118,6 +118,22 @@ GOOD: list[float | None] = [0.9700, 0.9702, 0.9701, 0.9699, 0.9702]
 BASE: list[float | None] = [0.9977, 0.9978, 0.9979, 0.9975, 0.9976]
 
 
+def test_of_runs_that_do_not_differ_nothing_is_said_of_seeds() -> None:
+    name = "deterministic, or AUTORESEARCH_SEED is not read"
+    first: list[float | None] = [2.0] * 5
+    assert audit.sentence(made(first, [1.5] * 5, Rows.VERDICT)) == (
+        f"audited on the validation rows that decided: val_bpb lower by 0.5 in each of 5 + 5 runs ({name})"
+    )
+    assert audit.sentence(made(first, [1.5] * 2)) == (
+        f"audited on rows that no verdict used: val_bpb lower by 0.5 in each of 5 + 2 runs ({name}): no improvement is "
+        "shown, which takes 5 runs of each"
+    )
+    assert audit.sentence(made(first, first)).endswith(
+        f"val_bpb the same in each of 5 + 5 runs ({name}): no improvement is shown"
+    )
+    assert audit.claim(made(first, [1.5] * 5)) == f"audited gain 0.5 ({name})"
+
+
 def test_the_sentence_says_the_difference_its_interval_its_p_and_on_what() -> None:
     assert audit.sentence(made(BASE, GOOD)) == (
         "audited on rows that no verdict used: val_bpb lower by 0.02762 ± 0.00021 (95%), p < 0.0001, 5 + 5 runs"

@@ -59,7 +59,7 @@ def test_a_baseline_says_its_spread() -> None:
         "The baseline: val_bpb 1.00000, the mean of 3 runs on different seeds. The standard deviation of one run is "
         "0.00100 (2 degrees of freedom)."
     )
-    assert "without noise" in sentence(baseline(1.0, 1.0, 1.0), 5)
+    assert "in each of 3 runs: deterministic, or AUTORESEARCH_SEED is not read." in sentence(baseline(1.0, 1.0, 1.0), 5)
     once = replace(LIKE, runs=(Run(1, 1.0),), verdict=Verdict(Status.KEEP, "", ""))
     assert "The noise was not measured" in sentence(once, 2)
 

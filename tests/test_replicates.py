@@ -13,6 +13,7 @@ from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.blocks import Block, Observation
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
+from pytest_autoresearch.keeprule.verdict import kept
 from pytest_autoresearch.reports.summary import kept_text
 
 
@@ -111,6 +112,12 @@ def test_the_summary_says_how_many_keeps_are_probably_luck(probabilities: tuple[
 def test_luck_is_no_subject_where_the_metric_has_no_noise() -> None:
     exact = record(0, *(Run(42 + k, 0.98, role=Role.BASELINE) for k in range(5)))
     assert kept_text(line_of(exact, 0.5, 0.5)) == "2 kept"
+
+
+def test_a_metric_that_is_the_same_on_all_seeds_is_said_to_be_so() -> None:
+    exact = record(0, *(Run(42 + k, 0.98, role=Role.BASELINE) for k in range(5)))
+    assert kept(exact).message == "val_bpb 0.980000, deterministic, or AUTORESEARCH_SEED is not read"
+    assert kept(record(0, Run(42, 0.98, role=Role.BASELINE))).message == "val_bpb 0.980000"
 
 
 def line_of(first: Experiment, *probabilities: float | None) -> list[Experiment]:

@@ -16,7 +16,7 @@ from pytest_autoresearch.core.records import document, from_json, to_json
 from pytest_autoresearch.core.run import Limits, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import student_t
-from pytest_autoresearch.keeprule.noise import Sample
+from pytest_autoresearch.keeprule.noise import DETERMINISTIC, Sample
 
 SCHEMA = 1
 _FIELDS = (  # of the record, in order
@@ -80,6 +80,11 @@ class Difference:
     margin: float
     p: float
     freedom: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether all runs of each commit were equal."""
+        return math.isinf(self.freedom)
 
     @property
     def shown(self) -> bool:
@@ -193,15 +198,25 @@ def of(audits: Iterable[Audit], line: Sequence[Experiment]) -> Audit | None:
 
 def sentence(audit: Audit) -> str:
     """The result that may be quoted: the difference, its interval, its p-value and the rows."""
-    fresh = audit.rows is Rows.AUDIT
-    where = "on rows that no verdict used" if fresh else "on fresh seeds, on the validation rows that decided"
     found = audit.difference
+    exact = found is not None and found.exact
+    where = "on rows that no verdict used"
+    if audit.rows is Rows.VERDICT:
+        where = f"{'' if exact else 'on fresh seeds, '}on the validation rows that decided"
     if found is None:
         return f"audited {where}: {audit.metric_name} cannot be compared, {_crashes(audit, 'of its runs')}"
     up = (found.gain > 0) == (audit.direction is Direction.MAXIMIZE)
     way = "the same," if found.gain == 0 else f"{'higher' if up else 'lower'} by"
     value, margin = rounded(abs(found.gain), found.margin)
     counts = " + ".join(str(len(audit.metrics(side))) for side in AuditSide)
+    if exact:
+        few = min(len(audit.metrics(side)) for side in AuditSide) < RUNS
+        shown = f", which takes {RUNS} runs of each" if few and found.gain > 0 else ""
+        return (
+            f"audited {where}: {audit.metric_name} {way.rstrip(',')} {value if found.gain else ''}".rstrip()
+            + f" in each of {counts} runs ({DETERMINISTIC})"
+            + ("" if found.shown else f": no improvement is shown{shown}")
+        )
     return (
         f"audited {where}: {audit.metric_name} {way} {value} ± {margin} (95%), {probability(found.p)}, {counts} runs"
         + (f" ({_crashes(audit, 'more')})" if audit.crashes else "")
@@ -218,7 +233,7 @@ def claim(audit: Audit | None) -> str:
         return "the audit has no result: too many runs crashed"
     value, margin = rounded(found.gain, found.margin)
     where = "" if audit.rows is Rows.AUDIT else ", on the validation rows that decided"
-    said = f"{value} ± {margin} ({probability(found.p)}{where})"
+    said = f"{value} ({DETERMINISTIC}{where})" if found.exact else f"{value} ± {margin} ({probability(found.p)}{where})"
     return f"audited gain {said}" if found.shown else f"the audit shows no gain: {said}"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 EXACT = 1e-7  # relative difference between seeds below which a metric counts as deterministic
+DETERMINISTIC = "deterministic, or AUTORESEARCH_SEED is not read"
 
 
 @dataclass(frozen=True, slots=True)

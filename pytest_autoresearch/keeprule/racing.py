@@ -114,7 +114,8 @@ def _bound(finished: Sequence[_Finished], at: int, seed: int, bar: float) -> flo
     """
     often = Counter(one.seed for one in finished)
     pool = [one for one in finished if often[one.seed] > 1 or one.seed == seed]  # one run of a seed has no residual
-    nearest = sorted(pool, key=lambda one: abs(one.metric - bar))[: max(FINISHED, len(pool) // 2)]
+    least = FINISHED - 1 + len({one.seed for one in pool})  # each seed's mean takes a degree of freedom
+    nearest = sorted(pool, key=lambda one: abs(one.metric - bar))[: max(least, len(pool) // 2)]
     slope = _slope(finished, at)
     rests: dict[int, list[float]] = {}
     for one in nearest:

@@ -96,6 +96,11 @@ def is_due(head: Experiment, records: Iterable[Experiment]) -> bool:
     return head.number != BASELINE and not any(run.commit == head.commit for record in records for run in record.runs)
 
 
+def is_exact(baseline: Experiment) -> bool:
+    """Whether the metric was the same on all seeds of the baseline, which are enough to tell."""
+    return pooled([Sample.of(run.metric for run in baseline.own_runs if run.metric is not None)]).exact
+
+
 def resolution(baseline: Experiment | None, prior: Prior) -> float:
     """The rounding step for metrics shown to a proposer: half a standard deviation, with one digit; 0 if unknown.
 

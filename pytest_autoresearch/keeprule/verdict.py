@@ -9,6 +9,8 @@ import math
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Verdict
 from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.keeprule.noise import DETERMINISTIC
+from pytest_autoresearch.keeprule.replicates import is_exact
 
 
 def crashed(crash: Crash) -> Verdict:
@@ -19,7 +21,8 @@ def crashed(crash: Crash) -> Verdict:
 def kept(experiment: Experiment) -> Verdict:
     """The verdict if every test passed."""
     if experiment.number == BASELINE:
-        return Verdict(Status.KEEP, Reason.BASELINE, f"{experiment.metric_name} {experiment.metric:.6f}")
+        said = f", {DETERMINISTIC}" if is_exact(experiment) else ""
+        return Verdict(Status.KEEP, Reason.BASELINE, f"{experiment.metric_name} {experiment.metric:.6f}{said}")
     reason = Reason.IMPROVED if experiment.gain > experiment.margin else Reason.ACCEPTED
     if experiment.decision.decided is Reason.SIMPLER:
         reason = Reason.SIMPLER

@@ -9,6 +9,8 @@ import pytest
 
 from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.core import conditions
+from pytest_autoresearch.keeprule.noise import DETERMINISTIC
+from pytest_autoresearch.keeprule.replicates import is_exact
 from pytest_autoresearch.measure.conditions import package_changes
 from pytest_autoresearch.reports import summary
 from pytest_autoresearch.session.other_plugins import first_failure
@@ -24,7 +26,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         proposer: What the header says about the proposer.
     """
     settings, ratchet, harness = campaign.settings, campaign.ratchet, campaign.harness
-    tried = len(campaign.ledger.records)
+    tried, first = len(campaign.ledger.records), campaign.ledger.baseline
     state = f"the baseline and {summary.plural(tried - 1, 'experiment')} so far" if tried else "new"
     limit = "until stopped" if settings.max == 0 else summary.plural(settings.max, "experiment")
     if settings.total is not None:
@@ -36,7 +38,8 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         + (f", profile {harness.profile}" if harness.profile else ""),
         f"  limits:   {limit}; {summary.limits_line(campaign.limits(timeout_of(config)))}",
         f"  metric:   {settings.metric}, {settings.direction}, "
-        + ("scored by the harness" if harness.score else "as the training command reports it"),
+        + ("scored by the harness" if harness.score else "as the training command reports it")
+        + (f"; {DETERMINISTIC}" if first is not None and is_exact(first) else ""),
         f"  rule:     {_rule(config, settings)}",
         f"  proposer: {proposer}",
         f"  sandbox:  {campaign.setting.sandbox}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.core.run import Role
+from pytest_autoresearch.keeprule.noise import DETERMINISTIC
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import MOST_DECIMALS, counted
 from pytest_autoresearch.reports.summary import plural
@@ -110,7 +111,7 @@ def _baseline(experiment: Experiment, decimals: int) -> str:
         return f"The baseline: {name} {shown}, from one run. The noise was not measured."
     spread = statistics.stdev(runs)
     if spread == 0:
-        return f"The baseline: {name} {shown} in each of {len(runs)} runs on different seeds, without noise."
+        return f"The baseline: {name} {shown} in each of {len(runs)} runs: {DETERMINISTIC}."
     return (
         f"The baseline: {name} {shown}, the mean of {len(runs)} runs on different seeds. The standard deviation of one "
         f"run is {number(spread, decimals)} ({plural(len(runs) - 1, 'degree')} of freedom)."
