@@ -21,6 +21,7 @@ from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.text import shortened
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
+from pytest_autoresearch.keeprule.replicates import levels
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.reports.summary import plural
 
@@ -66,7 +67,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def command(given: argparse.Namespace) -> int:
     """Print the best; with --checkout, switch to it first."""
     repository = here(given)
-    line = chain(repository.records(given.tag))
+    records = repository.records(given.tag)
+    line = chain(records)
     if not line:
         raise UserError(
             f"the campaign {repository.ratchet.tag} has no baseline yet: type `pytest --autoresearch "
@@ -83,13 +85,15 @@ def command(given: argparse.Namespace) -> int:
             document |= {"branch": switched.branch, "back": switched.back}
         output.dump(document)
     else:
-        _print(repository.ratchet.tag, line, audited, switched)
+        _print(repository.ratchet.tag, line, levels(records), audited, switched)
     return 0
 
 
-def _print(tag: str, line: Sequence[Experiment], audited: Audit | None, switched: Switched | None) -> None:
-    first, last = line[0], line[-1]
-    change = f", {last.metric - first.metric:+.6f} since the baseline" if len(line) > 1 else ", the baseline"
+def _print(
+    tag: str, line: Sequence[Experiment], levels: Sequence[float], audited: Audit | None, switched: Switched | None
+) -> None:  # fmt: skip
+    last = line[-1]
+    change = f", {levels[-1] - levels[0]:+.6f} since the baseline" if len(line) > 1 else ", the baseline"
     print(f"{output.colour('best of ' + tag, 'bold')}: {output.line(last.metric_name)} {last.metric:.6f}{change}")
     if len(line) > 1:
         advice = "" if audited else f": `autoresearch audit {tag}` measures a gain that may be quoted"
@@ -110,7 +114,7 @@ def _print(tag: str, line: Sequence[Experiment], audited: Audit | None, switched
         print(
             output.pairs(
                 [
-                    ("full diff", f"git diff {first.commit[:7]} {last.commit[:7]}"),
+                    ("full diff", f"git diff {line[0].commit[:7]} {last.commit[:7]}"),
                     ("check out", f"autoresearch best --tag {tag} --checkout"),
                 ]
             )

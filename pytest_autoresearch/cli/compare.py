@@ -17,6 +17,7 @@ from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status, Us
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Difference
+from pytest_autoresearch.keeprule.replicates import levels
 
 _EPILOG = """examples:
   autoresearch compare nov26 nov27
@@ -120,7 +121,7 @@ def sums_of(tag: str, records: Sequence[Experiment], audited: Difference | None 
     line = chain(records)
     tried = [record for record in records if record.number != BASELINE]
     count = {status: sum(r.verdict is not None and r.verdict.status is status for r in tried) for status in Status}
-    first, last = (line[0].metric, line[-1].metric) if line else (None, None)
+    first, last = (line[0].metric, levels(records)[-1]) if line else (None, None)
     ends = [record.finished_at for record in records if record.finished_at]
     return Sums(
         tag=tag,

@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, Prior
@@ -133,19 +134,25 @@ class Blocks:
         variance = 1 / _weight(own) + 1 / _weight(its)
         difference = _mean(own) - _mean(its)
         if self._block2 > 0:
-            ratio = max(self._residual2 / self._block2, _LEAST_RATIO)
-            linked = [cells for cells in self._cells.values() if len(cells) > 1 or cells in (own, its)]
-            system = _System(linked)
+            system, lower = self._solver if len(own) > 1 < len(its) else self._solver_with(own, its)
             apart = [0.0] * len(system.places)
             for cells, sign in ((own, 1.0), (its, -1.0)):
                 for block, (weight, _) in cells.items():
                     apart[system.places[block]] += sign * weight / _weight(cells)
-            lower = _cholesky(system.matrix, ratio)
             solved = _solve(lower, apart)
             difference -= math.fsum(map(_product, solved, system.right))
             variance += math.fsum(map(_product, solved, apart))
         error = math.sqrt(self._residual2 * variance)
         return Contrast(difference * self._scale, error * self._scale, self._degrees)
+
+    @cached_property
+    def _solver(self) -> tuple[_System, list[list[float]]]:
+        return self._solver_with()
+
+    def _solver_with(self, *single: _Cells) -> tuple[_System, list[list[float]]]:
+        """The equations and their factor, of these programs and of all that ran in two blocks or more."""
+        system = _System([cells for cells in self._cells.values() if len(cells) > 1 or cells in single])
+        return system, _cholesky(system.matrix, max(self._residual2 / self._block2, _LEAST_RATIO))
 
     def _variances(self) -> tuple[float, float, float]:
         """Residual and block variance, and the degrees of freedom of the former; scaled."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Role, Run
-from pytest_autoresearch.keeprule.blocks import Block, Observation
+from pytest_autoresearch.keeprule.blocks import Block, Blocks, Observation
 from pytest_autoresearch.keeprule.evidence import SELECTED_WEIGHT
 from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample, pooled
 from pytest_autoresearch.keeprule.rule import kept_by_chance
@@ -89,6 +89,23 @@ def unmoved(records: Iterable[Experiment]) -> int:
 def noise(known: Mapping[str, Sample], prior: Prior) -> Noise:
     """The noise, pooled over all replicates."""
     return pooled(known.values(), prior)
+
+
+def levels(records: Iterable[Experiment]) -> list[float]:
+    """The estimate of every keep in the order of the branch, as if each had run on the seeds of the baseline.
+
+    An experiment's own metric is that on its own seeds, and two of them may differ by their seeds alone.
+    """
+    known = list(records)
+    line, runs = chain(known), observations(known)
+    blocks, ran = Blocks(runs), {run.program for run in runs}
+    if not line or line[0].commit not in ran:
+        return [one.metric for one in line]
+    first = line[0]
+    return [
+        first.metric + blocks.contrast(one.commit, first.commit).difference if one.commit in ran else one.metric
+        for one in line
+    ]
 
 
 def is_due(head: Experiment, records: Iterable[Experiment]) -> bool:

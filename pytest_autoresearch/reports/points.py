@@ -27,8 +27,8 @@ class Point:
         status: Its verdict.
         metric: The estimate of its metric; None if there is none.
         error: Standard error of `metric`; None after a single run or if the noise is unknown.
-        best: The estimate of the branch's head after this experiment; later runs of the head update it. None before
-            the baseline.
+        best: The estimate of the branch's head after this experiment, on the seeds of the baseline; None before the
+            baseline.
         gain: How much better it was than the best before it; None if not recorded.
         text: Its description.
     """
@@ -45,17 +45,14 @@ class Point:
 def points(records: Sequence[Experiment]) -> list[Point]:
     """One point for each judged record, in the same order."""
     noise = noise_of(records)
-    kept = {record.number for record in chain(records)}
-    best, head = None, ""
+    levels = dict(zip([keep.number for keep in chain(records)], replicates.levels(records), strict=True))
+    best = None
     found = []
     for record in records:
         if record.verdict is None:
             continue
         metric = estimate(record)
-        if record.number in kept:
-            best, head = metric, record.commit
-        elif record.base == head and record.decision.best is not None and math.isfinite(record.decision.best):
-            best = record.decision.best
+        best = levels.get(record.number, best)
         found.append(
             Point(
                 record.number, record.verdict.status, metric,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.keeprule.replicates import levels
 from pytest_autoresearch.reports.plain import line as plain_line
 from pytest_autoresearch.reports.points import Point, kept, limits, points
 
@@ -127,7 +127,7 @@ def _names(axes: Axes, shown: Sequence[Point], direction: Direction) -> None:
 
 
 def _frame(axes: Axes, shown: Sequence[Point], records: Sequence[Experiment]) -> None:
-    line = chain(records)
+    line = levels(records)
     name = plain_line(records[0].metric_name) if records else ""
     better = "lower" if records and records[0].direction is Direction.MINIMIZE else "higher"
     tried = sum(point.number != BASELINE for point in shown)
@@ -135,7 +135,7 @@ def _frame(axes: Axes, shown: Sequence[Point], records: Sequence[Experiment]) ->
     left_out = f" (not drawn: {bare:,} without a metric, stopped early)" if bare else ""
     bars = "; bars are one standard error" if any(point.error is not None for point in shown) else ""
     tag = plain_line(records[0].tag) if records else ""
-    change = f": {line[0].metric:.6g} → {line[-1].metric:.6g}" if len(line) > 1 else ""
+    change = f": {line[0]:.6g} → {line[-1]:.6g}" if len(line) > 1 else ""
     axes.set_title(
         f"{tag} · {name}{change}".replace("$", r"\$"), loc="left", fontsize=14,
         color=_INK, pad=22, fontweight="bold",

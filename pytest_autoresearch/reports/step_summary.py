@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.keeprule.replicates import levels
 from pytest_autoresearch.reports.summary import kept_text, plural
 
 _TEXT = 160  # characters of a description or a message
@@ -84,13 +85,14 @@ def _headline(records: Sequence[Experiment], line: Sequence[Experiment], mine: s
     )
     if not line:
         return f"{said} There is no baseline yet."
-    first, last = line[0], line[-1]
+    first = line[0]
     name = text(first.metric_name)
     if len(line) == 1:
         return f"**{name} {_number(first.metric)} (the baseline).** {said}"
-    change = last.metric - first.metric
+    now = levels(records)[-1]
+    change = now - first.metric
     return (
-        f"**{name} {_number(first.metric)} → {_number(last.metric)} ({change:+.6f}).** {said} "
+        f"**{name} {_number(first.metric)} → {_number(now)} ({change:+.6f}).** {said} "
         f"Campaign: {kept_text(records)}; `autoresearch audit` measures the gain again."
     )
 

@@ -144,12 +144,13 @@ def summary_lines(
     line = chain(records)
     if not line:
         return lines
-    first, last = line[0], line[-1]
+    first = line[0]
     if len(line) == 1:
         lines.append(f"nothing kept yet; the baseline has {first.metric_name} {first.metric:.6f}")
     else:
+        now = replicates.levels(records)[-1]
         lines.append(
-            f"{first.metric_name} {first.metric:.6f} -> {last.metric:.6f} ({last.metric - first.metric:+.6f}): "
+            f"{first.metric_name} {first.metric:.6f} -> {now:.6f} ({now - first.metric:+.6f}): "
             f"{kept_text(records)}; {claim(audited)}"
         )
     gains = sorted((r for r in line[1:] if _gain(r) > 0), key=_gain, reverse=True)[:_LARGEST]

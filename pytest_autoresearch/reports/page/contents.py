@@ -103,7 +103,7 @@ def _head(records: Sequence[Experiment], about: About) -> dict[str, Any]:
     known, raced = luck(records), races(records)
     return {
         "first": _number(kept[0].metric) if kept else None,
-        "last": _number(kept[-1].metric) if kept else None,
+        "last": _number(replicates.levels(records)[-1]) if kept else None,
         "last_number": kept[-1].number if kept else None,
         "tried": len(tried),
         "kept": count[Status.KEEP],
