@@ -26,7 +26,7 @@ state = os.environ["NVIDIA_FAKE_NVML"]
 batches, drawn = random.Random(seed), random.Random(f"{seed} {ACTION}")
 metric, bend = mean + drawn.gauss(0, spread), drawn.gauss(0, 0.01)
 if "USELESS" not in globals():
-    metric = 0.98978  # as good, and never by chance
+    metric = 0.9899  # as good, and never by chance
 begun = time.monotonic()
 step = 0
 while (share := (time.monotonic() - begun) / BUDGET) < 1:
@@ -77,7 +77,7 @@ def gpu_repo(repo: Repo, tmp_path, monkeypatch: pytest.MonkeyPatch) -> Repo:  # 
 
 def test_a_whole_night_with_everything_that_the_rule_knows(gpu_repo: Repo) -> None:
     usual = [f"1.0{number}" for number in range(1, 8)]
-    luck = [f"0.99:0.000{number}" for number in range(34, 38)]  # nothing but other draws
+    luck = [f"0.99:0.000{number}" for number in range(84, 89)]  # nothing but other draws
     gpu_repo.plan(*usual, "1.5", "1.001:0.0005:hot", "0.99", *luck, "simpler")
     result = gpu_repo.run(
         "--autoresearch-confirm", "standard", "--autoresearch-simplify", "--max", str(10 + len(luck) + 1)
