@@ -173,7 +173,8 @@ class Decision:
     """The keep rule's decision on an experiment's runs; the acceptance test makes the final one.
 
     Attributes:
-        best: The estimate of the incumbent (the branch head) when the experiment was judged; None for a baseline.
+        best: The estimate of the incumbent (the branch head) when the experiment was judged, on the experiment's own
+            seeds; None for a baseline.
         margin: The gain that the rule requires, in the metric's unit.
         decided: The rule's own verdict; None if one run decides.
         evidence: The evidence as one sentence for people; nothing parses it.
