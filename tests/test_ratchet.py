@@ -533,7 +533,7 @@ def test_a_head_that_somebody_attached_in_the_lane_moves_no_branch(place: Place,
         tree.reset(other.commit)
         train(tree, f"RATE = '{name}'\n")
         tree.changes(other.commit)
-        tree.commit(other.commit, "x")
+        tree.reset(tree.commit(other.commit, "x")[0])
         assert git(place.path, "rev-parse", name) == place.start
     assert git(tree.top, "rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
 

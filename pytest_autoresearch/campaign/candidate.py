@@ -91,7 +91,6 @@ def commit(
 def baseline(common: Common, flight: InFlight, tree: Worktree) -> Experiment:
     """The commit that the user has checked out, as it is."""
     start = common.ratchet.start
-    tree.reset(start)
     flight.proposal = Proposal("baseline")
     first = attempt(common, flight, flight.proposal, start, start, tree)
     return replace(first, program=fingerprint.digest(tree.files(start, common.editable.__contains__)))

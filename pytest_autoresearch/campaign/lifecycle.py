@@ -96,7 +96,7 @@ class Lifecycle:
 
     def _rehearse(self, common: Common, flight: InFlight, tree: Worktree, program: str) -> bool:
         """Let a proposer that may not work here make its first proposal; false if the session ends with it."""
-        if common.hooks.proposes:
+        if common.hooks.proposes or not self._queue.rehearses:
             return True
         flight.progress = Progress("proposing")
         tree.reset(common.ratchet.start)

@@ -48,21 +48,28 @@ class WorkQueue:
         same = (one.commit for one in self._known if one.proposal.source and one.proposal.source == proposal.source)
         return next(same, "")
 
+    @property
+    def rehearses(self) -> bool:
+        """Whether the session's proposer can show that it works before the baseline."""
+        with self._asking:
+            return isinstance(self._made(), Rehearsing)
+
     def rehearse(self, context: Context) -> None:
         """Let the session's proposer show that it works, if it can."""
-
-        def question(proposer: Proposer) -> None:
+        with self._asking:
+            proposer = self._made()
             if isinstance(proposer, Rehearsing):
                 proposer.rehearse(context)
-
-        self.ask(question)
 
     def ask(self, question: Callable[[Proposer], Proposal | None]) -> Proposal | None:
         """Put a question to the session's proposer, which answers one lane at a time."""
         with self._asking:
-            if self.proposer is None:
-                self.proposer = self._make_proposer()
-            return question(self.proposer)
+            return question(self._made())
+
+    def _made(self) -> Proposer:
+        if self.proposer is None:
+            self.proposer = self._make_proposer()
+        return self.proposer
 
     def spend(self, usage: Usage) -> None:
         """Count what a proposal has used."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.ledger.objects import Entry
 
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _MOST_BYTES = 1024  # a longer text is no pointer, by the specification of git LFS
@@ -31,22 +32,24 @@ class Elsewhere:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_elsewhere(git: Git, top: Path, commit: str) -> Elsewhere:
+def find_elsewhere(git: Git, top: Path, commit: str, files: Mapping[str, Entry]) -> Elsewhere:
     """The content of a commit that git keeps elsewhere.
 
     Args:
         git: Git in the checkout.
         top: The checkout's top folder.
         commit: The commit.
+        files: Its files, by path relative to `top`.
     """
     git = git.at(top)
     present, missing = [], {}
-    for path in _submodules(git, commit):
+    for path in (path for path, entry in files.items() if entry.mode == _SUBMODULE):
         if (top / path / ".git").exists():
             present.append(path)
         else:
             missing[path] = f"git submodule update --init {shlex.quote(path)}"
-    for path in _pointers(git, commit):
+    with_attributes = any(PurePosixPath(path).name == ".gitattributes" for path in files)
+    for path in _pointers(git, commit) if with_attributes else ():
         if (top / path).is_file() and not is_pointer(top / path):
             present.append(path)
         else:
@@ -59,11 +62,6 @@ def is_pointer(path: Path) -> bool:
     if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_BYTES:
         return False
     return path.read_bytes().startswith(_POINTER)
-
-
-def _submodules(git: Git, commit: str) -> list[str]:
-    rows = (entry.partition("\t") for entry in git("ls-tree", "-r", "-z", "--full-tree", commit).split("\0") if entry)
-    return [path for head, _, path in rows if head.startswith(_SUBMODULE)]
 
 
 def _pointers(git: Git, commit: str) -> list[str]:

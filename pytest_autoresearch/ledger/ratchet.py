@@ -83,7 +83,7 @@ class Ratchet:
     @cached_property
     def elsewhere(self) -> Elsewhere:
         """What the commit that is checked out names but does not contain."""
-        return find_elsewhere(self.git, self.top, self.start)
+        return find_elsewhere(self.git, self.top, self.start, self._started_from)
 
     # ------------------------------------------------------------------------------------ reading, at any time
 
@@ -155,9 +155,19 @@ class Ratchet:
         here = [Path(os.path.relpath(self.top / path, self.root)).as_posix() for path in found]
         return [path for path in here if "__pycache__" not in path and not path.endswith(".pyc")]
 
+    @cached_property
+    def _started_from(self) -> dict[str, Entry]:
+        """Every file of the commit that a new campaign starts from; paths are relative to `top`."""
+        return objects.entries(self.git, self.start, "--full-tree")
+
     def committed(self) -> dict[str, Entry]:
         """Every file below `root` of the commit that a new campaign starts from; paths are relative to `root`."""
-        return objects.entries(self.git, self.start)
+        if not self.prefix.parts:
+            return self._started_from
+        inside = f"{self.prefix.as_posix()}/"
+        return {
+            path.removeprefix(inside): entry for path, entry in self._started_from.items() if path.startswith(inside)
+        }
 
     def texts(self, chosen: Callable[[str], bool]) -> dict[str, bytes]:
         """The chosen plain files, by path relative to `root`, of the commit that the next proposal starts from."""
@@ -169,6 +179,8 @@ class Ratchet:
         Raises:
             GitError: The remote does not give them.
         """
+        if not any((self.home.parent / "objects" / "pack").glob("*.promisor")):
+            return
         remote = self.git.ask("config", "--get-regexp", r"^remote\..*\.promisor$")
         if remote is None:
             return

@@ -245,12 +245,13 @@ class Worktree:
         return self.git(*_EXACT, "write-tree")
 
     def commit(self, base: str, message: str) -> tuple[str, str]:
-        """Commit the changes that `changes` found, on top of the base. Returns commit and tree. No branch moves."""
+        """Commit the changes that `changes` found, on top of the base. Returns commit and tree.
+
+        No branch moves. The files stay as they are; `reset` makes them the commit's.
+        """
         tree = self.staged()
         printable = "".join(c for c in message if c.isprintable() or c == "\n")
-        commit = self.git("commit-tree", tree, "-p", base, stdin=printable)
-        self.reset(commit)
-        return commit, tree
+        return self.git("commit-tree", tree, "-p", base, stdin=printable), tree
 
     def bring(self, commit: str) -> None:
         """Apply the commit's changes to the tree; where both changed the same line, the commit wins.
