@@ -14,6 +14,8 @@ from repo import Repo
 from pytest_autoresearch.core.experiment import Usage
 from pytest_autoresearch.proposers.prices import prices_of
 
+pytestmark = pytest.mark.flow
+
 PROPOSER = ("--autoresearch-proposer", "anthropic", "--autoresearch-lanes", "1")  # replies in the order of experiments
 
 

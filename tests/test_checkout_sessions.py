@@ -13,7 +13,7 @@ from repo import CONFIG, Repo
 
 from pytest_autoresearch.cli import main
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(60)]
 PROPOSER = ("--autoresearch-proposer", "checkout", "--autoresearch-lanes", "1")
 ON = [pytest.param("main", id="on main"), pytest.param("autoresearch/t", id="on the branch")]
 

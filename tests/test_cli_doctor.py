@@ -16,6 +16,8 @@ from repo import Repo
 from pytest_autoresearch.cli import doctor, doctor_checks, main
 from pytest_autoresearch.hardware.gpu import Gpu
 
+pytestmark = pytest.mark.flow
+
 ROOT = Path(__file__).parent.parent
 MODULES = (doctor,)  # imported here: pytester forgets what is first imported in a test
 

@@ -14,6 +14,8 @@ from repo import Repo
 
 from pytest_autoresearch.cli import main, pull, push
 
+pytestmark = pytest.mark.flow
+
 COMMANDS = {"push": push, "pull": pull}  # imported here: pytester forgets what is first imported in a test
 
 

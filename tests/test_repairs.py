@@ -10,6 +10,8 @@ from repo import CONFIG, Repo
 
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
+pytestmark = pytest.mark.flow
+
 # Edits ACTION as the plan says, one entry for each start; a second start for the same experiment takes the next one.
 AGENT = """
 import json, os, pathlib, re, sys

@@ -17,10 +17,13 @@ from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.sandboxes.base import Backend, View
 from pytest_autoresearch.sandboxes.select import find
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None and "CI" not in os.environ,
-    reason="bubblewrap is not installed: type `apt install bubblewrap`",
-)
+pytestmark = [
+    pytest.mark.attack,
+    pytest.mark.skipif(
+        shutil.which("bwrap") is None and "CI" not in os.environ,
+        reason="bubblewrap is not installed: type `apt install bubblewrap`",
+    ),
+]
 
 ATTACK = """do:
 import socket

@@ -15,6 +15,8 @@ from pages import EDIT, ROOT, Clone
 from pytest_autoresearch.cli import COMMANDS
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
 
+pytestmark = pytest.mark.flow
+
 SKILL = ROOT / "skills" / "autoresearch"
 SCRIPTS = sorted((SKILL / "scripts").iterdir())
 TEXT = (SKILL / "SKILL.md").read_text()

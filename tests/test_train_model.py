@@ -17,6 +17,8 @@ import harness
 import train
 from pytest_autoresearch.source import constants, ranges
 
+pytestmark = pytest.mark.training
+
 VOCAB, LENGTH = 128, 32
 PROFILE = harness.Profile("cpu", "cpu", "test", 8.0, LENGTH, VOCAB, 1024, 15.0, 4096)
 SHAPE = train.Shape(VOCAB, LENGTH, depth=3, width=32, head_size=16)

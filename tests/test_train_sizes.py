@@ -14,6 +14,8 @@ from harness import profiles
 from pytest_autoresearch.runners.crashes import exit_crash
 from pytest_autoresearch.source import ranges
 
+pytestmark = pytest.mark.training
+
 SCALES = ("DEPTH_SCALE", "WIDTH_SCALE", "BATCH_SCALE")
 
 

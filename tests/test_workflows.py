@@ -16,6 +16,8 @@ import pytest
 import yaml
 from repo import UNUSED, Repo
 
+pytestmark = pytest.mark.flow
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 OURS = ROOT / ".github" / "workflows" / "autoresearch.yml"
