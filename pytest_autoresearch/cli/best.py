@@ -105,7 +105,7 @@ def _print(
         (Column("no.", right=True), [f"{one.number:04d}" for one in line]),
         (Column(last.metric_name[:16], right=True), [f"{one.metric:.6f}" for one in line]),
         (Column("change", right=True), changes),
-        (Column("p", right=True), asked),
+        (Column("P(better)", right=True), asked),
         (Column("commit"), [one.commit[:7] for one in line]),
         (Column("description"), [shortened(output.line(one.proposal.description), _SAID) for one in line]),
     ]
