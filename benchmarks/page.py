@@ -26,9 +26,10 @@ from random import Random
 
 import numpy as np
 
-from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Reason, Setting, Usage
+from pytest_autoresearch.core.experiment import BASELINE, Decision, Experiment, Proposal, Reason, Usage
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU
 from pytest_autoresearch.keeprule.rule import STANDARD

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from repo import CONFIG, Repo
 
 from pytest_autoresearch.cli import main
-from pytest_autoresearch.core.experiment import Direction, Setting
+from pytest_autoresearch.core.experiment import Direction
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit, AuditSide, Rows, compare, turns
 from pytest_autoresearch.ledger.ratchet import Ratchet

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest_autoresearch
 from pytest_autoresearch import Context, cli, hookspecs
 from pytest_autoresearch.campaign.view import CampaignView
-from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Setting, Status, Verdict
+from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Status, Verdict
 from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.records import encode
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Run
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS, Settings
 
 ROOT = Path(__file__).parent.parent

@@ -16,8 +16,9 @@ import pytest
 from places import attempt, git, judged
 from repo import Repo
 
-from pytest_autoresearch.core.experiment import Direction, Proposal, Setting
+from pytest_autoresearch.core.experiment import Direction, Proposal
 from pytest_autoresearch.core.run import Limits
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
 pytestmark = pytest.mark.timeout(20)  # a mistake that is not seen may run for ever

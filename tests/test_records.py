@@ -23,13 +23,13 @@ from pytest_autoresearch.core.experiment import (
     Experiment,
     Proposal,
     Reason,
-    Setting,
     Status,
     Verdict,
 )
 from pytest_autoresearch.core.history import chain, untried
 from pytest_autoresearch.core.records import decode, encode
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.ledger.results_tsv import ResultsFile, header, row
 

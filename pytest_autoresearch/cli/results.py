@@ -217,7 +217,10 @@ def _table(rows: Sequence[Row], listing: _Listing) -> str:
         (Column("verdict"), [row.status for row in rows]),
         (Column(output.cut(listing.metric_name, 16), right=True), [row.shown for row in rows]),
         (Column("change", right=True), [_change(row) for row in rows]),
-        (Column("P(better)", right=True), [f"{row.probability:.2f}" if row.probability is not None else "" for row in rows]),
+        (
+            Column("P(better)", right=True),
+            [f"{row.probability:.2f}" if row.probability is not None else "" for row in rows],
+        ),
         (Column("runs", right=True), [str(row.runs) if row.runs and row.runs > 1 else "" for row in rows]),
         (Column("memory", right=True), [output.memory(row.memory_mb) if row.memory_mb else "" for row in rows]),
         (Column("time", right=True), [output.duration(row.seconds) if row.seconds else "" for row in rows]),

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pytest_autoresearch.core.experiment import Experiment, Setting
+from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.setting import Setting
 
 _DRIVER = re.compile(r", driver [^,]*")  # earlier versions wrote the driver into the hardware key
 _FEW = 5

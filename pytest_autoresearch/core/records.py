@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn
 
-from pytest_autoresearch.core.experiment import Constant, Experiment, Reason, Setting
+from pytest_autoresearch.core.experiment import Constant, Experiment, Reason
 from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.setting import Setting
 
 SCHEMA = 1
 _LOG_CHARACTERS = 2000  # the record of a crash explains it without the log file, which may be deleted

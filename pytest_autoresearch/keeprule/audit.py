@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pytest_autoresearch.core.experiment import Direction, Experiment, Setting
+from pytest_autoresearch.core.experiment import Direction, Experiment
 from pytest_autoresearch.core.records import document, from_json, to_json
 from pytest_autoresearch.core.run import Limits, Run
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import student_t
 from pytest_autoresearch.keeprule.noise import DETERMINISTIC, Sample

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pytest_autoresearch.core.errors import BaseMoved, GitError, NoRepository, NumberTaken, UserError
+from pytest_autoresearch.core.errors import BaseMoved, GitError, NumberTaken, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.records import decode, encode
@@ -32,6 +32,7 @@ from pytest_autoresearch.ledger.campaign_lock import Presence
 from pytest_autoresearch.ledger.elsewhere import Elsewhere, find_elsewhere
 from pytest_autoresearch.ledger.git import DIFF, Git
 from pytest_autoresearch.ledger.objects import Entry
+from pytest_autoresearch.ledger.refusals import no_repository, nothing_committed
 from pytest_autoresearch.ledger.worktree import Worktree
 
 _Record = TypeVar("_Record")
@@ -61,12 +62,12 @@ class Ratchet:
         try:
             self.top = Path(self.git("rev-parse", "--show-toplevel"))
         except GitError as error:
-            raise _no_repository(root, str(error)) from None
+            raise no_repository(root, str(error)) from None
         self.prefix = root.resolve().relative_to(self.top.resolve())
         self.home = Path(self.git("rev-parse", "--path-format=absolute", "--git-common-dir")) / "autoresearch"
         start = self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if start is None:
-            raise UserError(_nothing_committed(self.git))
+            raise UserError(nothing_committed(self.git))
         self.start = start
         self.tag = ""
         self._may_be_here = False
@@ -389,37 +390,3 @@ class Ratchet:
     def _transaction(self, lines: list[str]) -> None:
         said = "\n".join(["start", *lines, "prepare", "commit", ""])
         self.git("-c", "core.fsync=all", "update-ref", "-m", "autoresearch", "--stdin", stdin=said)
-
-
-def _nothing_committed(git: Git) -> str:
-    """The error message for a HEAD without commits.
-
-    A clone of a repository that received only a campaign has the campaign's branch, but nothing is checked out. A first
-    commit there would share no history with the campaign, so the message names the branch.
-    """
-    campaigns = ("refs/heads/autoresearch/", "refs/remotes/*/autoresearch/*", "refs/autoresearch/*/0000")
-    said = git("for-each-ref", "--sort=-committerdate", "--count=1", "--format=%(refname)", *campaigns)
-    if said:
-        mine = git.ask("symbolic-ref", "--short", "HEAD") or "main"
-        campaign = re.sub("^refs/(heads|remotes)/", "", said)
-        return f"nothing is checked out here yet: type `git switch -c {mine} {campaign}` first"
-    if remotes := git("remote").split():
-        return (
-            f"nothing is committed here yet: type `git fetch {remotes[0]}` first to get the repository from there, "
-            "or else `git add -A && git commit -m baseline`"
-        )
-    return "nothing is committed yet: type `git add -A && git commit -m baseline` first"
-
-
-def _no_repository(root: Path, said: str) -> UserError:
-    """The error for git's message, which must be in the C locale: git has one exit status for all of these errors."""
-    if distrusted := re.search(r"dubious ownership in repository at '(.*)'", said):
-        top = shlex.quote(distrusted[1])
-        return UserError(f"git does not trust {root}: type `git config --global --add safe.directory {top}` first")
-    if "must be run in a work tree" in said:
-        return UserError(f"{root} is a bare git repository: run pytest in a checkout of it")
-    if "not a git repository" not in said:
-        return UserError(f"git cannot work in {root}: {said.splitlines()[0]}: fix this first")
-    return NoRepository(
-        f"{root} is not a git repository: type `git init && git add -A && git commit -m baseline` first"
-    )

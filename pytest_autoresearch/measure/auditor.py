@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from pytest_autoresearch.core import conditions
 from pytest_autoresearch.core.errors import Stopped, UserError
-from pytest_autoresearch.core.experiment import Experiment, Setting
+from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule.audit import LEAST_RUNS, Audit, AuditSide, Rows, Turn, turns
 from pytest_autoresearch.ledger.ledger import Ledger

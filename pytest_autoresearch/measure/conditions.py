@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pytest_autoresearch.core.artifacts import Artifacts
-from pytest_autoresearch.core.experiment import Setting
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.setup import Equipment
 from pytest_autoresearch.runners.environment import SECRET
