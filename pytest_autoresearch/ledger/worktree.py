@@ -74,7 +74,10 @@ class Worktree:
             if self.top.is_symlink():
                 self.top.unlink()
             shutil.rmtree(self.top, ignore_errors=True)
-            self._repository("worktree", "add", "--force", "--detach", "--no-checkout", str(self.top), "HEAD")
+            # git reads the other worktrees while it makes one, and fails if another process is making one of them.
+            with (self.top.parent / "worktrees.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._repository("worktree", "add", "--force", "--detach", "--no-checkout", str(self.top), "HEAD")
         # A candidate can write to the tree. If git searched for its folder from there, the candidate could redirect git
         # to the user's checkout, and `reset` would destroy it.
         self._git_folder = Path(self.git("rev-parse", "--absolute-git-dir"))
