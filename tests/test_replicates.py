@@ -67,7 +67,7 @@ def test_one_seed_of_one_commit_counts_once_though_two_lanes_ran_it() -> None:
 def test_what_a_proposer_is_shown_is_in_steps_of_half_a_deviation_with_one_digit() -> None:
     baseline = record(0, *(Run(42 + k, metric, role=Role.BASELINE) for k, metric in enumerate((0.98, 0.9804, 0.9808))))
     assert replicates.resolution(baseline, NO_PRIOR) == 0.0002
-    assert replicates.resolution(baseline, VAL_BPB_ON_A_GPU) == 0.0002
+    assert replicates.resolution(baseline, VAL_BPB_ON_A_GPU) == 0.0003
     assert replicates.resolution(None, VAL_BPB_ON_A_GPU) == 0.0
     exact = record(0, *(Run(42 + k, 0.98, role=Role.BASELINE) for k in range(5)))
     assert replicates.resolution(exact, NO_PRIOR) == 0.0

@@ -60,7 +60,7 @@ class Rule:
 
 
 OFF = Rule("off", renew=False)
-STANDARD = Rule("standard", (0.90, 0.70), (0.40,))
+STANDARD = Rule("standard", (0.93, 0.78), (0.40,))
 STRICT = Rule("strict", (0.98, 0.95, 0.90), (0.40, 0.55))
 LEAN = Rule("lean", (0.50,), slack=0.5, credit=Credit(6.8, 40))
 
