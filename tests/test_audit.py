@@ -132,14 +132,14 @@ def test_of_runs_that_do_not_differ_nothing_is_said_of_seeds() -> None:
     assert audit.sentence(made(first, first)).endswith(
         f"val_bpb the same in each of 5 + 5 runs ({name}): no improvement is shown"
     )
-    assert audit.claim(made(first, [1.5] * 5)) == f"audited gain 0.5 ({name})"
+    assert audit.claim(made(first, [1.5] * 5)) == f"audited: lower by 0.5 ({name})"
 
 
 def test_the_sentence_says_the_difference_its_interval_its_p_and_on_what() -> None:
     assert audit.sentence(made(BASE, GOOD)) == (
         "audited on rows that no verdict used: val_bpb lower by 0.02762 ± 0.00021 (95%), p < 0.0001, 5 + 5 runs"
     )
-    assert audit.claim(made(BASE, GOOD)) == "audited gain 0.02762 ± 0.00021 (p < 0.0001)"
+    assert audit.claim(made(BASE, GOOD)) == "audited: lower by 0.02762 ± 0.00021 (p < 0.0001)"
     same = audit.sentence(made(BASE, GOOD, Rows.VERDICT))
     assert same.startswith("audited on fresh seeds, on the validation rows that decided: val_bpb lower by 0.0276")
     assert audit.claim(made(BASE, GOOD, Rows.VERDICT)).endswith("(p < 0.0001, on the validation rows that decided)")
@@ -148,7 +148,7 @@ def test_the_sentence_says_the_difference_its_interval_its_p_and_on_what() -> No
 def test_what_shows_nothing_is_said_to_show_nothing() -> None:
     worse = audit.sentence(made(GOOD, BASE))
     assert "val_bpb higher by 0.02762 ± 0.00021 (95%), p = 1.0, 5 + 5 runs: no improvement is shown" in worse
-    assert audit.claim(made(GOOD, BASE)) == "the audit shows no gain: -0.02762 ± 0.00021 (p = 1.0)"
+    assert audit.claim(made(GOOD, BASE)) == "the audit shows no gain: higher by 0.02762 ± 0.00021 (p = 1.0)"
     assert audit.claim(None) == "not audited"
     crashed = made(BASE, [0.97, None, 0.9703, None, 0.9701])
     assert audit.sentence(crashed).endswith("5 + 3 runs (2 more crashed, the first by oom: too much)")
@@ -204,6 +204,11 @@ def test_the_first_audit_that_could_say_something_counts(repo: Repo) -> None:
     assert audit.of([nothing], line) == nothing  # type: ignore[arg-type]
     assert audit.of([first], line[:2]) is None  # type: ignore[arg-type]
     assert audit.of([first], line[:1]) is None  # type: ignore[arg-type]
+    short = made(BASE[:2], BASE[:2], finished=1.0)
+    assert audit.of([short], line) == short  # type: ignore[arg-type]
+    assert audit.of([short, second, first], line) == first  # type: ignore[arg-type]
+    crashed = made(BASE, [*GOOD[:4], None], finished=1.5)
+    assert audit.of([second, first, crashed], line) == crashed  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------------- whole audits
@@ -282,7 +287,9 @@ def test_an_audit_runs_both_ends_anew_and_is_recorded_for_good(noisy: Repo) -> N
     # It is in nobody's way.
     noisy.check_ledger()
     assert list(Ratchet(noisy.path).campaigns()) == ["t"]
-    assert re.search(r"luck; audited gain 0\.(19|20)\d+ ± 0\.0\d+ \(p < 0\.0001", noisy.run("--max", "1").stdout.str())
+    assert re.search(
+        r"luck; audited: lower by 0\.(19|20)\d+ ± 0\.0\d+ \(p < 0\.0001", noisy.run("--max", "1").stdout.str()
+    )
     status, out, _ = audited(noisy, "--json", "--runs", "2")
     document = json.loads(out)
     assert (status, len(document["runs"]), document["rows"]) == (0, 4, "verdict")
@@ -312,7 +319,7 @@ def test_an_audit_of_what_crashes_says_so_and_ends_when_it_cannot_say_anything(n
     status, out, _ = audited(noisy)
     assert status == 1
     assert "val_bpb cannot be compared, 4 of its runs crashed" in out.splitlines()[-2]
-    assert out.splitlines()[-1].startswith("reports quote the first audit")
+    assert out.splitlines()[-1].startswith("reports quote an earlier audit")
     assert len(Ratchet(noisy.path).audits("t")[-1].runs) < 10
 
 
@@ -411,7 +418,7 @@ def test_a_session_audits_what_it_kept_on_rows_that_the_scorer_alone_is_told_of(
     assert "...   auditing t: " in output
     assert "...   10/10 last: " in output
     assert "...   audited on rows that no verdict used: val_bpb lower by 0." in output
-    assert re.search(r"luck; audited gain 0\.(09|10)\d+ ± 0\.0\d+ \(p < 0\.0001\)", output)
+    assert re.search(r"luck; audited: lower by 0\.(09|10)\d+ ± 0\.0\d+ \(p < 0\.0001\)", output)
     lines = said.read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["metric"] * 3 + ["audit"] * 10
     assert {line.split(" ", 1)[1] for line in lines[3:]} == {"[]"}  # and nothing is kept of those rows

@@ -84,7 +84,9 @@ def test_a_metric_that_no_seed_moves_is_deterministic(metric: float) -> None:
 
 def test_equal_runs_show_no_determinism_where_they_are_few_or_had_one_seed() -> None:
     assert not pooled([Sample.of([0.5] * 2)]).exact
-    assert not pooled([Sample.of([0.5] * 5)], seeds_passed=False).exact
+    assert not pooled([Sample.of([0.5] * 4)]).exact
+    assert pooled([Sample.of([0.5] * 3)], VAL_BPB_ON_A_GPU).exact
+    assert pooled([Sample.of([0.5] * 3)], least=3).exact
 
 
 def test_determinism_is_one_part_in_ten_million_and_ends_when_a_run_differs() -> None:

@@ -20,7 +20,7 @@ from pytest_autoresearch.measure.conditions import setting_of
 from pytest_autoresearch.measure.setup import equip
 
 _INTERRUPTED = 130
-_EPILOG = f"""Trains and scores the first and the last commit of the branch {audit.RUNS} times each, on fresh seeds,
+_EPILOG = f"""Trains and scores the first and the last commit of the branch {audit.RUNS} times each, on new seeds,
 in the order first, last, last, first and so on, with the limits of the campaign's own runs. If the
 harness has rows that no verdict used, it scores on those. Quote the last line; docs/verdict.md says why.
 
@@ -74,8 +74,8 @@ def command(given: argparse.Namespace) -> int:
         output.dump(json.loads(audit.encode(done)))
     else:
         print(audit.sentence(done))
-        if before is not None:
-            print("reports quote the first audit of these commits: repeating it until it passes proves nothing")
+        if before is not None and audit.of(ratchet.audits(), line) == before:
+            print("reports quote an earlier audit of these commits: repeating it until it passes proves nothing")
     return 0 if done.shown else 1
 
 

@@ -177,21 +177,28 @@ class Audit:
         return tuple(run for run in self._counted if run.metric is None and run.seed not in measured)
 
     @property
+    def full(self) -> bool:
+        """Whether each commit ran often enough, its crashes included, for a result that reports prefer."""
+        return min(sum(run.commit == commit for run in self._counted) for commit in (self.first, self.last)) >= RUNS
+
+    @property
     def shown(self) -> bool:
         """Whether the audit shows an improvement."""
         return self.difference is not None and self.difference.shown
 
 
 def of(audits: Iterable[Audit], line: Sequence[Experiment]) -> Audit | None:
-    """The earliest audit of these keeps that has a result, or None; `line` starts with the baseline.
+    """The audit that reports quote, or None if there is none of these keeps; `line` starts with the baseline.
 
-    The earliest, not the latest: by repeating audits until one shows a gain, luck alone would show one.
+    It is the earliest one with enough runs of each commit; until there is one, the earliest with a result. The
+    earliest, not the latest: by repeating audits until one shows a gain, luck alone would show one.
     """
     if len(line) < 2:
         return None
     ends = (line[0].commit, line[-1].commit)
     found = sorted((one for one in audits if (one.first, one.last) == ends), key=lambda one: one.finished_at)
-    return next((one for one in found if one.difference), found[0] if found else None)
+    told = [one for one in found if one.difference]
+    return next((one for one in told if one.full), None) or next(iter(told or found), None)
 
 
 # ------------------------------------------------------------------------------------------------------ sentences
@@ -206,20 +213,15 @@ def sentence(audit: Audit) -> str:
         where = f"{'' if exact else 'on fresh seeds, '}on the validation rows that decided"
     if found is None:
         return f"audited {where}: {audit.metric_name} cannot be compared, {_crashes(audit, 'of its runs')}"
-    up = (found.gain > 0) == (audit.direction is Direction.MAXIMIZE)
-    way = "the same," if found.gain == 0 else f"{'higher' if up else 'lower'} by"
-    value, margin = rounded(abs(found.gain), found.margin)
-    counts = " + ".join(str(len(audit.metrics(side))) for side in AuditSide)
+    moved, counts = _moved(audit, found), " + ".join(str(len(audit.metrics(side))) for side in AuditSide)
     if exact:
         few = min(len(audit.metrics(side)) for side in AuditSide) < RUNS
         shown = f", which takes {RUNS} runs of each" if few and found.gain > 0 else ""
-        return (
-            f"audited {where}: {audit.metric_name} {way.rstrip(',')} {value if found.gain else ''}".rstrip()
-            + f" in each of {counts} runs ({DETERMINISTIC})"
-            + ("" if found.shown else f": no improvement is shown{shown}")
+        return f"audited {where}: {audit.metric_name} {moved} in each of {counts} runs ({DETERMINISTIC})" + (
+            "" if found.shown else f": no improvement is shown{shown}"
         )
     return (
-        f"audited {where}: {audit.metric_name} {way} {value} ± {margin} (95%), {probability(found.p)}, {counts} runs"
+        f"audited {where}: {audit.metric_name} {moved} (95%), {probability(found.p)}, {counts} runs"
         + (f" ({_crashes(audit, 'more')})" if audit.crashes else "")
         + ("" if found.shown else ": no improvement is shown")
     )
@@ -232,10 +234,20 @@ def claim(audit: Audit | None) -> str:
     found = audit.difference
     if found is None:
         return "the audit has no result: too many runs crashed"
-    value, margin = rounded(found.gain, found.margin)
     where = "" if audit.rows is Rows.AUDIT else ", on the validation rows that decided"
-    said = f"{value} ({DETERMINISTIC}{where})" if found.exact else f"{value} ± {margin} ({probability(found.p)}{where})"
-    return f"audited gain {said}" if found.shown else f"the audit shows no gain: {said}"
+    why = DETERMINISTIC if found.exact else probability(found.p)
+    said = f"{_moved(audit, found)} ({why}{where})"
+    return f"audited: {said}" if found.shown else f"the audit shows no gain: {said}"
+
+
+def _moved(audit: Audit, found: Difference) -> str:
+    """How the metric moved: `lower by 0.0276 ± 0.0002`."""
+    value, margin = rounded(abs(found.gain), found.margin)
+    if found.exact and not found.gain:
+        return "the same"
+    up = (found.gain > 0) == (audit.direction is Direction.MAXIMIZE)
+    way = f"{'higher' if up else 'lower'} by" if found.gain else "the same,"
+    return f"{way} {value}" + ("" if found.exact else f" ± {margin}")
 
 
 def probability(p: float) -> str:

@@ -63,8 +63,8 @@ class Prior:
 
 
 NO_PRIOR = Prior()
-# About 0.0004 in a public night on an H100, 0.0014 in our own runs of 300 s on an H200 (benchmarks/components-h200.json,
-# one degree of freedom): between the two, with little weight.
+# Between about 0.0004, in a public night on an H100, and 0.0014, in our own runs of 300 s on an H200 with one degree of
+# freedom (benchmarks/components-h200.json); so it has little weight.
 VAL_BPB_ON_A_GPU = Prior(sd=0.0007, freedom=2)
 
 
@@ -103,16 +103,16 @@ class Noise:
         return math.hypot(self.spread, believed) / math.sqrt(self.degrees)
 
 
-def pooled(samples: Iterable[Sample], prior: Prior = NO_PRIOR, seeds_passed: bool = True) -> Noise:
+def pooled(samples: Iterable[Sample], prior: Prior = NO_PRIOR, least: int | None = None) -> Noise:
     """The noise, pooled over samples of several commits.
 
     Args:
         samples: One for each commit with more than one run, including the baseline.
-        seeds_passed: Whether training really got different seeds. Equal runs on equal seeds prove no determinism.
+        least: The number of equal runs of one commit that show a deterministic metric; by default, the baseline's.
     """
     taken = [sample for sample in samples if sample.runs > 1]
     noise = Noise(sum(sample.runs - 1 for sample in taken), math.hypot(*(sample.spread for sample in taken)), prior)
     size = max((abs(sample.mean) for sample in taken), default=0.0)
     measured = noise.spread / math.sqrt(noise.freedom) if noise.freedom else math.inf
-    exact = seeds_passed and noise.freedom >= prior.baseline_runs - 1 and measured <= EXACT * size
+    exact = noise.freedom >= (least or prior.baseline_runs) - 1 and measured <= EXACT * size
     return Noise(noise.freedom, noise.spread, prior, exact)

@@ -11,7 +11,7 @@ from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule.blocks import Block, Blocks, Observation
 from pytest_autoresearch.keeprule.evidence import SELECTED_WEIGHT
-from pytest_autoresearch.keeprule.noise import Noise, Prior, Sample, pooled
+from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU, Noise, Prior, Sample, pooled
 from pytest_autoresearch.keeprule.rule import kept_by_chance
 
 PAUSE_SECONDS = 1800  # after so long a pause, the machine may have changed
@@ -114,8 +114,13 @@ def is_due(head: Experiment, records: Iterable[Experiment]) -> bool:
 
 
 def is_exact(baseline: Experiment) -> bool:
-    """Whether the metric was the same on all seeds of the baseline, which are enough to tell."""
-    return pooled([Sample.of(run.metric for run in baseline.own_runs if run.metric is not None)]).exact
+    """Whether the metric was the same on all seeds of the baseline."""
+    return unprejudiced([Sample.of(run.metric for run in baseline.own_runs if run.metric is not None)]).exact
+
+
+def unprejudiced(known: Iterable[Sample]) -> Noise:
+    """The noise by these samples alone, for what people see of it. A baseline on a GPU has three runs."""
+    return pooled(known, least=VAL_BPB_ON_A_GPU.baseline_runs)
 
 
 def resolution(baseline: Experiment | None, prior: Prior) -> float:

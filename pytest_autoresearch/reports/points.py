@@ -13,7 +13,7 @@ from pytest_autoresearch.core.experiment import BASELINE, Direction, Experiment,
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
-from pytest_autoresearch.keeprule.noise import NO_PRIOR, Noise
+from pytest_autoresearch.keeprule.noise import Noise
 
 MOST_DECIMALS = 12
 
@@ -65,7 +65,7 @@ def points(records: Sequence[Experiment]) -> list[Point]:
 
 def noise_of(records: Sequence[Experiment]) -> Noise:
     """The noise of one run, from the campaign's own repeated runs alone."""
-    return replicates.noise(replicates.samples(records), NO_PRIOR)
+    return replicates.unprejudiced(replicates.samples(records).values())
 
 
 def counted(record: Experiment) -> list[Run]:

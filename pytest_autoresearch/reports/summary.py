@@ -11,7 +11,6 @@ from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.audit import Audit, claim
-from pytest_autoresearch.keeprule.noise import NO_PRIOR
 from pytest_autoresearch.keeprule.racing import races
 
 COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  description"
@@ -99,11 +98,12 @@ def limits_line(limits: Limits) -> str:
 
 def best_line(records: Iterable[Experiment]) -> str:
     """The best so far, for the header."""
-    line = chain(records)
+    known = list(records)
+    line = chain(known)
     if not line:
         return "none yet: the baseline runs first"
     last = line[-1]
-    return f"{last.metric_name} {last.metric:.6f} ({last.number:04d} {last.proposal.short})"
+    return f"{last.metric_name} {replicates.levels(known)[-1]:.6f} ({last.number:04d} {last.proposal.short})"
 
 
 def usage_line(usage: Usage) -> str:
@@ -198,7 +198,7 @@ def kept_text(records: Sequence[Experiment]) -> str:
     """How many changes were kept, and how many of them are probably luck: not at all if the metric has no noise."""
     count = len(chain(records)) - 1
     said, nothing = f"{count} kept", replicates.luck(records).nothing
-    if replicates.noise(replicates.samples(records), NO_PRIOR).exact:
+    if replicates.unprejudiced(replicates.samples(records).values()).exact:
         return said
     if nothing is None:
         return f"{said}, each measured once: part of the gain may be luck"

@@ -40,7 +40,7 @@ function luck(head) {
     : head.kept === 1 ? 'probably not by luck' : 'probably none of them is luck';
   const bare = head.kept - head.asked;
   const title = `By their probabilities, ${head.nothing.toFixed(1)} of the kept changes are expected to be no improvement. `
-    + `Chance alone would keep ${head.chance.toFixed(1)} of ${head.judged.toLocaleString('en')} changes without any effect.`
+    + `Chance alone would keep ${head.chance.toFixed(head.chance < 10 ? 1 : 0)} of ${head.judged.toLocaleString('en')} changes without any effect.`
     + (bare ? ` ${plural(bare, 'keep')} ${bare === 1 ? 'has' : 'have'} no probability.` : '');
   return ['; ', el('abbr', { title, tabindex: '0' }, said)];
 }
