@@ -63,6 +63,9 @@ class World:
         prior: The rule's prior of the noise.
         share: The seed's share of the variance of a run: a part that is common to all programs on the seed.
         fresh: Whether every run gets a seed of its own, whatever the rule asks for.
+        redrawn: Whether every proposal changes what it draws from a seed, so that it shares nothing with others on it.
+        inherited: How much of the residual on a seed a proposal has from its base (their correlation). A run again on
+            the seed then gives the same number.
     """
 
     rule: Rule
@@ -71,6 +74,8 @@ class World:
     prior: Prior = VAL_BPB_ON_A_GPU
     share: float = 0.0
     fresh: bool = False
+    redrawn: bool = False
+    inherited: float = 0.0
 
 
 @dataclass(slots=True)
@@ -113,7 +118,8 @@ class Night:
         self._cost = 0.0
         self._racer = Racer()
         self._offsets: dict[int, list[float]] = {}
-        self._seeds: dict[int, float] = {}
+        self._seeds: dict[tuple[int, int], float] = {}  # by seed and, if redrawn, the program
+        self._rests: dict[tuple[int, int], float] = {}  # by program and seed, where they are inherited
         self.played = Played()
         if world.curves:
             self._shape = self._walk(world.curves.shape)
@@ -157,7 +163,7 @@ class Night:
             elif action.step is Step.RUN_CANDIDATE:
                 assert action.seed is not None
                 seed = action.seed
-                metric, losses = self._run(self._truth + effect, shape, seed)
+                metric, losses = self._run(self._truth + effect, shape, seed, number)
                 if self._world.curves and number > 8 and not counted:
                     counted = True
                     self.played.gains += effect < -self._world.sd / 2
@@ -183,7 +189,7 @@ class Night:
         if seed is None:
             self._seed += 1
             seed = self._seed
-        metric, losses = self._run(self._truth, self._shape, seed)
+        metric, losses = self._run(self._truth, self._shape, seed, self._line[-1])
         self._known.append(Observation(self._line[-1], Block(seed), metric))
         if self._world.curves:
             self._racer.learn(seed, losses, metric, won=True)
@@ -212,19 +218,31 @@ class Night:
                 return True
         return False
 
-    def _run(self, truth: float, shape: Sequence[float], seed: int) -> tuple[float, tuple[float, ...]]:
+    def _run(self, truth: float, shape: Sequence[float], seed: int, program: int) -> tuple[float, tuple[float, ...]]:
         """A complete run: its metric and its losses at the checkpoints, in the metric's unit."""
         self._cost += 1
         sd, share, curves = self._world.sd, self._world.share, self._world.curves
-        if share and (self._world.fresh or seed not in self._seeds):
-            self._seeds[seed] = sd * math.sqrt(share) * self._normal()
-        metric = truth + self._seeds.get(seed, 0.0) + sd * math.sqrt(1 - share) * self._normal()
+        drawn = (seed, program if self._world.redrawn else 0)
+        if share and (self._world.fresh or drawn not in self._seeds):
+            self._seeds[drawn] = sd * math.sqrt(share) * self._normal()
+        rest = self._rest(program, seed) if self._world.inherited else self._normal()
+        metric = truth + self._seeds.get(drawn, 0.0) + sd * math.sqrt(1 - share) * rest
         if curves is None:
             return metric, ()
         if seed not in self._offsets:
             self._offsets[seed] = [data * self._normal() for data in curves.data]
         parts = zip(self._walk(curves.drift), shape, self._offsets[seed], strict=True)
         return metric, tuple(metric + sum(away) for away in parts)
+
+    def _rest(self, program: int, seed: int) -> float:
+        """The standardised residual of a program on a seed: partly that of its base, which was the head before it."""
+        if (program, seed) not in self._rests:
+            before = [one for one in self._line if one < program]
+            own, share = self._normal(), self._world.inherited
+            if before:
+                own = share * self._rest(before[-1], seed) + math.sqrt(1 - share * share) * own
+            self._rests[program, seed] = own
+        return self._rests[program, seed]
 
     def _walk(self, deviations: Sequence[float]) -> list[float]:
         """Correlated random numbers with these standard deviations: each is 0.8 of the one before, plus noise."""
