@@ -60,14 +60,14 @@ class Rule:
 
 
 OFF = Rule("off", renew=False)
-STANDARD = Rule("standard", (0.93, 0.78), (0.40,))
+STANDARD = Rule("standard", (0.88, 0.65), (0.40,), credit=Credit(3, 15))
 STRICT = Rule("strict", (0.98, 0.95, 0.90), (0.40, 0.55))
 LEAN = Rule("lean", (0.50,), slack=0.5, credit=Credit(6.8, 40))
 
 
 # The share of proposals that are kept though they change nothing, measured by benchmarks/aa.py over several shares of
 # the seed.
-_BY_CHANCE = {"off": 0.039, "standard": 0.020, "strict": 0.008, "lean": 0.008}
+_BY_CHANCE = {"off": 0.039, "standard": 0.013, "strict": 0.007, "lean": 0.008}
 
 
 def kept_by_chance(name: str) -> float:
@@ -91,4 +91,4 @@ def rule_of(word: str) -> Rule:
     looks = int(word)
     first, last = STANDARD.keep
     keep = tuple(round(first - (first - last) * look / max(looks - 1, 1), 6) for look in range(looks))
-    return Rule(word, keep, STANDARD.drop * (looks - 1))
+    return Rule(word, keep, STANDARD.drop * (looks - 1), credit=STANDARD.credit)
