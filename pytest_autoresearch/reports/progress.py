@@ -69,11 +69,14 @@ def draw(records: Sequence[Experiment], path: Path) -> None:
 
 
 def _points(axes: Axes, shown: Sequence[Point], direction: Direction) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     low, high = limits(shown, direction)
     crashes = [point.number for point in shown if point.status is Status.CRASH]
     strip = 0.09 * (high - low) if crashes else 0.0
     axes.set_ylim(low - strip, high)
     axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     numbers = [point.number for point in shown]
     axes.set_xlim(-0.015 * max(numbers, default=1) - 0.5, max(numbers, default=1) * 1.015 + 0.5)
     if strip:
@@ -141,7 +144,7 @@ def _frame(axes: Axes, shown: Sequence[Point], records: Sequence[Experiment]) ->
         color=_INK, pad=22, fontweight="bold",
     )  # fmt: skip
     axes.text(
-        0, 1.025, f"{tried:,} experiments, {kept(shown):,} kept; {better} is better{bars}",
+        0, 1.025, f"{tried:,} experiment{'s' * (tried != 1)}, {kept(shown):,} kept; {better} is better{bars}",
         transform=axes.transAxes, fontsize=9.5, color=_MUTED,
     )  # fmt: skip
     axes.set_xlabel(f"experiment{left_out}", color=_MUTED)
