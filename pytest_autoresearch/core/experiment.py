@@ -286,8 +286,13 @@ class Experiment:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Every number of the last run's summary block, under its printed name."""
+        """Every number that training printed in the last run's summary block, under its printed name."""
         return self.last_run.metrics if self.last_run else {}
+
+    @property
+    def scored(self) -> Mapping[str, float]:
+        """Every number that the scorer printed in the last run; empty without a scorer."""
+        return (self.last_run.scored if self.last_run else None) or {}
 
     @property
     def _counted(self) -> tuple[Run, ...]:

@@ -29,6 +29,7 @@ _LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
     "simpler", "comparable", "lines_added", "lines_removed", "notes",
 )  # fmt: skip
+_LATER_OF_RUNS = ("block", "scored")
 _LATER_CONDITIONS = ("command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
@@ -99,9 +100,9 @@ def _only(value: Any, kind: type[T]) -> T:
 
 
 def _run_to_json(run: Run) -> dict[str, Any]:
-    """Without the block if there is none, so that an earlier version's record is written again as it was."""
+    """Without later fields that are empty, so that an earlier version's record is written again as it was."""
     found = _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
-    return found if run.block else {name: value for name, value in found.items() if name != "block"}
+    return {name: value for name, value in found.items() if name not in _LATER_OF_RUNS or value not in ("", None)}
 
 
 def _setting_to_json(setting: Setting) -> dict[str, Any]:

@@ -121,7 +121,10 @@ class Run:
         inconclusive: What disturbed the run, as one sentence; such a run does not count and was repeated.
         metric: The metric that counts, or None if the run crashed or was stopped.
         reported: The metric as the training command printed it, or None.
-        metrics: Every number of the summary block, under its printed name.
+        metrics: Every number that training printed in its summary block, under its printed name. Untrusted if a scorer
+            measures the metric.
+        scored: Every number that the trusted scorer printed; None without a scorer, and in records of earlier versions,
+            which have these numbers among `metrics`.
         training_seconds: Seconds inside the budget, by the parent's clock if training is gated by it.
         startup_seconds: Seconds before training began.
         score_seconds: Duration of the scoring, in seconds.
@@ -145,6 +148,7 @@ class Run:
     metric: float | None
     reported: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    scored: Mapping[str, float] | None = None
     training_seconds: float = 0.0
     startup_seconds: float = 0.0
     score_seconds: float = 0.0

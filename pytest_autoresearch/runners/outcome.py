@@ -83,7 +83,10 @@ def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> R
 
 
 def with_score(run: Run, ended: Ended, output: ProcessOutput) -> Run:
-    """`run` with the trusted scorer's numbers, and with the metric or the scorer's crash."""
+    """`run` with the trusted scorer's numbers, and with the metric or the scorer's crash.
+
+    A scorer that failed has no numbers: the words of its error may be the candidate's.
+    """
     crash, metric = ended.crash, None
     if crash is None and ended.exit_status != 0:
         crash = score_crash(ended.exit_status, output.text.lines)
@@ -92,7 +95,7 @@ def with_score(run: Run, ended: Ended, output: ProcessOutput) -> Run:
     return replace(
         run,
         metric=metric,
-        metrics={**run.metrics, **output.summary.numbers()},
+        scored={} if crash else output.summary.numbers(),
         score_seconds=ended.seconds,
         score_transport=_transport(output),
         total_seconds=run.total_seconds + ended.seconds,

@@ -19,6 +19,7 @@ from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import SLOT, Slot
 
+SCORER = "scorer:"  # before the names of the scorer's numbers: no name that is printed has a colon
 _MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
 
 
@@ -187,9 +188,7 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
     """What JUnit says of an experiment, in the order of interest."""
     given = experiment.verdict
     run = experiment.last_run
-    metrics: dict[str, Any] = dict(run.metrics) if run else {}
-    metrics.pop(experiment.metric_name, None)
-    return [
+    own = [
         ("experiment", f"{experiment.number:04d}"),
         ("status", str(given.status) if given else "undecided"),
         ("reason", given.reason if given else ""),
@@ -211,8 +210,10 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("device", run.device if run else ""),
         ("seed", run.seed if run else ""),
         ("lane", run.lane if run else ""),
-        *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),
+        *((f"{SCORER}{name}", value) for name, value in experiment.scored.items() if name != experiment.metric_name),
     ]
+    known = {name for name, _ in own}  # training prints no number over one of these
+    return [*own, *((name, value) for name, value in experiment.metrics.items() if name not in known)]
 
 
 def _paid(usage: Usage) -> list[tuple[str, object]]:
