@@ -244,6 +244,9 @@ class Campaign:
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
             self._queue.owe([judged])
+        if judged.refutes:
+            now = self.ledger.incumbent
+            self.say(f"{judged.refutes[:7]} is taken back; the best is {now!r} now" if now else "")
         if (count := unmoved(self.ledger.records)) >= _SUSPICIOUS:
             self.say(
                 f"{judged.number:04d}: the last {count} edits gave exactly the {judged.metric_name} of the best on the "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pytest_autoresearch.core.failure import Stage
-from pytest_autoresearch.core.run import Crash, Limits, Role, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.core.text import shortened
 
@@ -278,6 +278,12 @@ class Experiment:
     def hopeless(self) -> str:
         """Why its last run was stopped early, as one sentence; empty if it was not."""
         return self.last_run.hopeless if self.last_run and self.last_run.stopped else ""
+
+    @property
+    def refutes(self) -> str:
+        """The commit of an earlier keep that the scorer rejected when it ran again here: it is taken back. Else empty."""
+        rejected = (run for run in self.runs if run.crash is not None and run.crash.kind is CrashClass.REJECTED)
+        return next((run.commit for run in rejected if run.commit), "")
 
     @property
     def last_run(self) -> Run | None:

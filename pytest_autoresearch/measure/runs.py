@@ -32,6 +32,8 @@ from pytest_autoresearch.runners.compile_cache import fill
 from pytest_autoresearch.settings import Settings
 
 _SEEDS = 2**31
+_DRAWN_ONE_IN = 4  # of the runs after the first whose metric gives no reason for a probe, this share is probed too
+_DRAWN = (Role.CONFIRM, Role.INCUMBENT)
 
 
 def new_seed() -> int:
@@ -243,9 +245,12 @@ class RunMaker:
 
     def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:
         """Variables for the scorer. It writes no per-token losses in an audit: no verdict may depend on audit rows."""
+        below = order.below
+        if below is not None and order.role in _DRAWN and secrets.randbelow(_DRAWN_ONE_IN) == 0:
+            below = order.experiment.direction.worst
         if order.role is Role.AUDIT and known is not None:
-            return {**bounds(known, order.below), **self._harness.audit_environment}
-        return self._files.variables(order.commit, known, head, order.below)
+            return {**bounds(known, below), **self._harness.audit_environment}
+        return self._files.variables(order.commit, known, head, below)
 
     def _compiled(self, commit: str) -> Path:
         """The folder with a commit's compile cache, as it was before training saw data."""

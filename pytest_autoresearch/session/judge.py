@@ -54,10 +54,13 @@ class Judge:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> None:
-        """A run that was ended early has no numbers for a test to ask for."""
+        """A run that was ended early has no numbers for a test to ask for; nor is there a best to compare them with."""
         slot = pyfuncitem.stash.get(SLOT, None)
-        if slot is not None and slot.experiment is not None and slot.experiment.hopeless:
-            pytest.fail(f"hopeless: {slot.experiment.hopeless}", pytrace=False)
+        experiment = slot.experiment if slot is not None else None
+        if experiment is not None and experiment.refutes:
+            pytest.fail(f"{experiment.refutes[:7]} is taken back", pytrace=False)
+        if experiment is not None and experiment.hopeless:
+            pytest.fail(f"hopeless: {experiment.hopeless}", pytrace=False)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -102,6 +105,8 @@ class Judge:
         raised = call.excinfo.value if call.excinfo else None
         if experiment.crash is not None:
             return verdict.crashed(experiment.crash)
+        if experiment.refutes:
+            return verdict.refuting(experiment)
         if experiment.hopeless:
             return verdict.stopped(experiment)
         if slot.ruling is not None and report.when == "call":  # in place of the asserts, not of a broken fixture

@@ -12,8 +12,8 @@ class Measured:
     """An experiment as a test asks for it: `experiment.val_bpb` and `experiment.mfu_percent` read as they are printed.
 
     What the experiment itself has comes first: fields, and properties such as `best` and `margin`. A name that is no
-    Python name is read as `experiment["recall@1"]`. The scorer's numbers are only in the mapping `experiment.scored`, so
-    that training cannot print one of them.
+    Python name is read as `experiment["recall@1"]`. The scorer's numbers are only in the mapping `experiment.scored`,
+    so that training cannot print one of them.
     """
 
     __slots__ = ("_experiment",)
