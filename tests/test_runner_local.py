@@ -208,7 +208,6 @@ def test_a_model_costs_the_seconds_until_its_last_change_whatever_its_dates_say(
         os.utime(OUT + "/model.pt", (1, 1))
         """,
         scorer=SCORER,
-        budget_seconds=0.1,
     )
     assert run.metric == 1.0
     assert run.training_seconds >= 0.48
@@ -221,7 +220,7 @@ def test_a_process_that_lingers_over_a_finished_model_is_ended_and_scored(bench:
     assert run.crash is None
     assert run.metric == 1.5
     assert run.training_seconds < 0.2
-    assert 0.5 <= run.total_seconds - run.score_seconds < 2.2, "its model was there, and there is no grace for more"
+    assert run.total_seconds - run.score_seconds < 2.2, "its model was there, and there is no grace for more"
 
 
 @pytest.mark.parametrize(

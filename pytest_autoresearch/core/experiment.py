@@ -281,7 +281,7 @@ class Experiment:
 
     @property
     def refutes(self) -> str:
-        """The commit of an earlier keep that the scorer rejected when it ran again here: it is taken back. Else empty."""
+        """The commit of a keep that the scorer rejected when it ran again here, which takes it back; else empty."""
         rejected = (run for run in self.runs if run.crash is not None and run.crash.kind is CrashClass.REJECTED)
         return next((run.commit for run in rejected if run.commit), "")
 

@@ -30,7 +30,7 @@ from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
-from pytest_autoresearch.runners.time_limits import TimeLimit, has_left, scoring_limit, training_limit
+from pytest_autoresearch.runners.time_limits import Fence, TimeLimit, scoring_limit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
@@ -82,7 +82,7 @@ class LocalRunner:
         ):
             limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
             memory = (
-                Resident(limit_mb, sandboxed=inside)
+                Resident(limit_mb, sandboxed=inside, counted=prepared.memory_bytes)
                 if self._gpu is None
                 else OnDevice(self._gpu, limit_mb, sandboxed=inside)
             )
@@ -129,12 +129,11 @@ class LocalRunner:
         clock, output = progress.clock, progress.output
         progress.started = tree.started
         clock.handed_over(tree.started)
+        fence = None if job.score is None else Fence(job.out)
         return self._watch(
             tree,
             output,
-            time_limit=lambda: training_limit(
-                job.limits, scored=job.score is not None, begun=clock.begun, left=has_left(job.out)
-            ),
+            time_limit=lambda: training_limit(job.limits, clock.begun, fence),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
             memory=memory,
             disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),

@@ -76,7 +76,9 @@ def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> R
     elif model is not None and (crash is None or crash.kind is CrashClass.OVER_BUDGET):
         most = job.limits.budget_seconds + grace_seconds(job.limits)
         crash = None if model <= most else over_budget(job.limits)
-        training_seconds = model
+        # Within the budget, training ends with its model: what follows is the end of the process. Over the budget, it
+        # is charged until its end, because a file that is mapped into memory can change without a new time.
+        training_seconds = model if model <= job.limits.budget_seconds else training_seconds
     # The metric that training itself prints decides nothing, so only `reported` holds it.
     numbers = {name: value for name, value in output.summary.numbers().items() if name != job.metric_name}
     return _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
