@@ -254,9 +254,7 @@ class Campaign:
             )
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         self.forget(experiment.number)
-        compared = self._compared()
-        self._files.keep_only(compared)
-        self._runs.keep_compiled(compared)
+        self._files.keep_only(self._compared())
         return judged
 
     def forget(self, number: int) -> None:
