@@ -18,7 +18,7 @@ from pytest_autoresearch.runners.unmapped_memory import UnmappedMemory, mapped_b
 
 MIB = 1024 * 1024
 MACHINE_SHARE = 0.9  # upper bound of every limit: above it the kernel may kill any process of the machine
-WEIGHING_SHARE = 0.05  # the share of time that exact measurements may take
+WEIGHING_SHARE = 0.03  # the share of time that exact measurements may take
 WEIGHING_MOST_SECONDS = 1.0  # the most time for one exact measurement
 WEIGHING_SECONDS = 0.5  # the least time between two exact measurements
 

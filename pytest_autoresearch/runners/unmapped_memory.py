@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import islice
 
@@ -19,7 +19,7 @@ from pytest_autoresearch.runners.supervisor import Process
 PLACES = ("/tmp", "/dev/shm")
 SLACK_BYTES = 16 * 1024 * 1024  # other programs of the machine use shared memory too
 MAPS_SECONDS = 0.5  # the most time for one look at what is mapped
-MAPS_SHARE = 0.1  # the share of time that these looks may take
+SHARE = 0.03  # the share of time that looks at open files, and looks at what is mapped, may take
 _BLOCK_BYTES = 512  # the unit of st_blocks on every file system
 
 
@@ -29,8 +29,8 @@ class UnmappedMemory:
     def __init__(self) -> None:
         self._device = _device_of_memory_files()
         self._before = _shared_bytes_of_machine()
-        self._mapped: dict[int, int] = {}
-        self._next = 0.0
+        self._files = _Seldom(lambda processes: _memory_files(processes, self._device))
+        self._maps = _Seldom(lambda processes: _mapped_files(processes, self._device, time.monotonic() + MAPS_SECONDS))
 
     def look(self, processes: Collection[Process], shared: int) -> int:
         """Bytes of unmapped memory: all files in memory, minus the shared memory that these processes have mapped.
@@ -39,22 +39,32 @@ class UnmappedMemory:
             processes: The processes.
             shared: The shared memory that they have mapped, each page once, in bytes.
         """
-        files = _memory_files(processes, self._device)
+        files = self._files.look(processes)
         found = sum(_private(processes).values()) + sum(files.values())
         # Looking at every mapping is slow, and only needed if the machine has more shared memory than is explained.
         unexplained = _shared_bytes_of_machine() - self._before - max(found, shared)
         if unexplained > SLACK_BYTES:
-            self._look_at_maps(processes)
-            found += min(unexplained, sum(size for inode, size in self._mapped.items() if inode not in files))
+            mapped = self._maps.look(processes)
+            found += min(unexplained, sum(size for inode, size in mapped.items() if inode not in files))
         return max(0, found - shared)
 
-    def _look_at_maps(self, processes: Collection[Process]) -> None:
+
+class _Seldom:
+    """A slow look, which is made again when it has taken no more than its share of the time since the last one."""
+
+    def __init__(self, measure: Callable[[Collection[Process]], dict[int, int]]) -> None:
+        self._measure = measure
+        self._seen: dict[int, int] = {}
+        self._next = 0.0
+
+    def look(self, processes: Collection[Process]) -> dict[int, int]:
+        """Bytes by inode, as they were at the last look."""
         begun = time.monotonic()
-        if begun < self._next:
-            return
-        self._mapped = _mapped_files(processes, self._device, begun + MAPS_SECONDS)
-        now = time.monotonic()
-        self._next = now + (now - begun) / MAPS_SHARE
+        if begun >= self._next:
+            self._seen = self._measure(processes)
+            now = time.monotonic()
+            self._next = now + (now - begun) / SHARE
+        return self._seen
 
 
 def _private(processes: Collection[Process]) -> dict[int, int]:

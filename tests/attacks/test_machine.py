@@ -16,10 +16,11 @@ from shutil import copytree
 from textwrap import indent
 
 import pytest
-from machine import BUDGET_SECONDS, FILES, Around, Place
+from machine import BUDGET_SECONDS, DESCRIBE, FILES, Around, Place
 from night import Attack, Night, checkout
 from repo import Repo
 
+from pytest_autoresearch.measure.validity import OUT_OF_MEMORY
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.select import find
 
@@ -427,13 +428,13 @@ MACHINE = [*LIMITED, *CARRIED, *HARM, *FOUND]
 ALL = [*NUMBER, *MACHINE]
 
 
-def campaign(folder: Path, attacks: Sequence[Blow], around: Around) -> Night:
+def campaign(folder: Path, attacks: Sequence[Blow], around: Around, **files: str) -> Night:
     """A night in the sandbox; where there is none that holds, CI fails and others skip."""
     if why := find("auto", View(Path("/"), {"PATH": os.environ["PATH"]})).why:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no sandbox to attack: {why}")
     ctypes.CDLL(None).syscall(KEYS[1], 1, b"a login's")  # as every login does; children inherit this keyring
     folder.mkdir()
-    return Night(folder, attacks, files=FILES, environment=around.environment, sandbox="require", every=8)
+    return Night(folder, attacks, files={**FILES, **files}, environment=around.environment, sandbox="require", every=8)
 
 
 # A campaign is one test, since one worker has to run all of it.
@@ -468,6 +469,25 @@ def failure(night: Night, around: Around, attack: Blow) -> str:
     if attack.reason == "assertion" and not BUDGET_SECONDS < record.runs[0].training_seconds < 10:
         return f"it was charged with {record.runs[0].training_seconds} seconds"
     return "it did harm" if attack.harm is not None and attack.harm(Place(night.repo, around)) else ""
+
+
+def test_a_run_that_fills_its_memory_after_it_went_badly_is_not_drawn_again(tmp_path: Path) -> None:
+    late = Blow("draws again", does("""
+begin()
+if os.environ.get("LESS"):
+    leave(0.5)
+    sys.exit()
+time.sleep(0.3)
+held = b"x" * (38 * 2**20)
+time.sleep(0.2)
+raise MemoryError("out of memory")"""), "over-memory")  # fmt: skip
+    describe = DESCRIBE.replace('"budget', '"retry_out_of_memory": {"LESS": "1"}, "budget')
+    with Around(tmp_path) as around:
+        night = campaign(tmp_path / "night", [late], around, **{"describe.py": describe})
+        record = night.of(late)
+        assert record.crash is not None
+        assert record.crash.kind in OUT_OF_MEMORY
+        assert len(record.runs) == 1
 
 
 @pytest.fixture(scope="module")
