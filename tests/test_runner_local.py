@@ -243,6 +243,15 @@ def test_training_that_does_not_begin_in_time_is_a_timeout(bench: Bench) -> None
     assert 0.3 <= run.startup_seconds < 20.0
 
 
+def test_training_that_computes_too_much_before_it_begins_is_a_timeout(bench: Bench) -> None:
+    busy = "import os; from contract import *; os.fork()\nwhile True: pass"
+    run = bench.run(busy, scorer=SCORER, startup_cpu_seconds=0.5)
+    reason, message = crash(run)
+    assert (reason, message.split(" s of ")[1]) == ("timeout", "processor time and had not called harness.begin()")
+    assert run.startup_cpu_seconds is not None
+    assert run.startup_cpu_seconds > 0.5
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [

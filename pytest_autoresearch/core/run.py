@@ -19,12 +19,14 @@ class Limits:
         deadline_seconds: Hard timeout of the whole training process.
         memory_limit_mb: Memory of the process tree, in MiB: device memory on a GPU, else resident memory; infinite
             without a limit.
+        startup_cpu_seconds: Processor time of all processes before training begins; infinite without a limit.
     """
 
     budget_seconds: float
     startup_seconds: float
     deadline_seconds: float
     memory_limit_mb: float = math.inf
+    startup_cpu_seconds: float = math.inf
 
 
 class CrashClass(StrEnum):
@@ -127,6 +129,7 @@ class Run:
             which have these numbers among `metrics`.
         training_seconds: Seconds inside the budget, by the parent's clock if training is gated by it.
         startup_seconds: Seconds before training began.
+        startup_cpu_seconds: Processor time of all processes before training began, in seconds; None if unknown.
         score_seconds: Duration of the scoring, in seconds.
         total_seconds: Seconds from the start of the process to the metric.
         peak_memory_mb: Peak memory measured from outside, in MiB; the memory limit applies to it.
@@ -151,6 +154,7 @@ class Run:
     scored: Mapping[str, float] | None = None
     training_seconds: float = 0.0
     startup_seconds: float = 0.0
+    startup_cpu_seconds: float | None = None
     score_seconds: float = 0.0
     total_seconds: float = 0.0
     peak_memory_mb: float = 0.0

@@ -30,6 +30,7 @@ from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
+from pytest_autoresearch.runners.supervisor import Process
 from pytest_autoresearch.runners.time_limits import Fence, TimeLimit, scoring_limit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
@@ -139,6 +140,7 @@ class LocalRunner:
             disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),
             clock=clock,
             feed=progress.feed,
+            startup=lambda processes: clock.spent(processes, job.limits.startup_cpu_seconds),
         )
 
     def _score(
@@ -232,8 +234,9 @@ class LocalRunner:
         disk: Callable[[Iterable[int]], str] = lambda pids: "",
         clock: Clock | None = None,
         feed: Callable[[bytes], None] | None = None,
+        startup: Callable[[Iterable[Process]], str] = lambda processes: "",
     ) -> Ended:
-        bounds = Bounds(time_limit, memory, self._process_limit, disk)
+        bounds = Bounds(time_limit, memory, self._process_limit, disk, startup)
         try:
             ended = watch(tree, bounds, feed=feed or output.feed, tick=tick, clock=clock)
         finally:

@@ -81,7 +81,8 @@ def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> R
         training_seconds = model if model <= job.limits.budget_seconds else training_seconds
     # The metric that training itself prints decides nothing, so only `reported` holds it.
     numbers = {name: value for name, value in output.summary.numbers().items() if name != job.metric_name}
-    return _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
+    run = _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
+    return replace(run, startup_cpu_seconds=round(clock.cpu_seconds, 2))
 
 
 def with_score(run: Run, ended: Ended, output: ProcessOutput) -> Run:

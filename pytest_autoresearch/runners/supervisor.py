@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _FREEZING_ROUNDS = 100
 _GLANCES = 9
 _PAUSE_SECONDS = 0.01
@@ -38,15 +39,17 @@ class Process:
         group: Its process group.
         runs: False for a zombie.
         stopped: Whether a signal has stopped it.
+        cpu_seconds: Its processor time, and that of the children that it has waited for; 0 if unknown.
         started: Its start time, in any unit; together with `pid` it identifies the process.
         resident_bytes: Its resident memory.
     """
 
-    __slots__ = ("group", "parent", "pid", "resident_bytes", "runs", "started", "stopped")
+    __slots__ = ("cpu_seconds", "group", "parent", "pid", "resident_bytes", "runs", "started", "stopped")
 
     def __init__(
-        self, pid: int, parent: int, group: int, runs: bool, started: float, resident_bytes: int, stopped: bool = False
-    ) -> None:
+        self, pid: int, parent: int, group: int, runs: bool, started: float, resident_bytes: int, stopped: bool = False,
+        cpu_seconds: float = 0.0,
+    ) -> None:  # fmt: skip
         self.pid = pid
         self.parent = parent
         self.group = group
@@ -54,6 +57,7 @@ class Process:
         self.started = started
         self.resident_bytes = resident_bytes
         self.stopped = stopped
+        self.cpu_seconds = cpu_seconds
 
 
 def look(pid: int) -> Process | None:
@@ -63,8 +67,11 @@ def look(pid: int) -> Process | None:
         return None
     fields = said[said.rindex(b")") + 2 :].split()  # the name before it may contain anything
     runs = fields[0] not in (b"Z", b"X")
-    stopped = fields[0] in (b"T", b"t")
-    return Process(pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), int(fields[21]) * _PAGE_BYTES, stopped)
+    stopped, cpu_seconds = fields[0] in (b"T", b"t"), sum(map(int, fields[11:15])) / _TICKS
+    resident_bytes = int(fields[21]) * _PAGE_BYTES
+    return Process(
+        pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), resident_bytes, stopped, cpu_seconds
+    )  # fmt: skip
 
 
 class Descendants:

@@ -51,6 +51,7 @@ class Clock:
     Attributes:
         begun: When the clock started, in seconds from the start of the process; None before.
         begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare with file times.
+        cpu_seconds: The processor time that all processes have used before the clock started.
     """
 
     def __init__(self, rows: int | None = None, before: Callable[[], object] = lambda: None) -> None:
@@ -58,6 +59,7 @@ class Clock:
         self._before = before
         self.begun: float | None = None
         self.begun_ns = 0
+        self.cpu_seconds = 0.0
         self._started = 0.0
         self._asked = b""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -86,6 +88,18 @@ class Clock:
         """Call this after the process has inherited its end; `started` is its start on the monotonic clock."""
         self._started = started
         self._theirs.close()  # an open copy here would hide that the process closed its own
+
+    def spent(self, processes: Iterable[Process], limit: float) -> str:
+        """Note the processor time until the clock starts. An error message if it is over the limit, else an empty one.
+
+        Of a process that nobody waits for, the time is lost when it has ended.
+        """
+        if self.begun is not None:
+            return ""
+        self.cpu_seconds = max(self.cpu_seconds, sum(process.cpu_seconds for process in processes))
+        if self.cpu_seconds <= limit:
+            return ""
+        return f"training used {limit:,.0f} s of processor time and had not called harness.begin()"
 
     def answer(self) -> bool:
         """Read the request; false when no more requests can come."""
@@ -132,6 +146,7 @@ class Bounds:
         memory: Measures the tree's memory and checks its limit.
         process_limit: The tree is killed if it has more processes than this.
         disk: Called with the tree's process numbers; returns an error message if it wrote too much, else "".
+        startup: Called with the tree's processes; returns an error message if they did too much before the clock.
         open_files: The tree is killed if it has more open files than this. Each look reads the list of all of them.
     """
 
@@ -139,6 +154,7 @@ class Bounds:
     memory: Memory
     process_limit: int
     disk: Callable[[Iterable[int]], str] = lambda pids: ""
+    startup: Callable[[Iterable[Process]], str] = lambda processes: ""
     open_files: int = OPEN_FILES
 
 
@@ -195,6 +211,8 @@ def _until_exit(
             processes = tree.look()
             if message := _too_many(processes, bounds):
                 return Crash(CrashClass.OVER_PROCESSES, message)
+            if message := bounds.startup(processes):
+                return Crash(CrashClass.TIMEOUT, message)
             memory_mb = bounds.memory.look(processes)
             if message := bounds.memory.over():
                 return Crash(CrashClass.OVER_MEMORY, message)
