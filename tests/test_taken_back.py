@@ -52,11 +52,12 @@ def scored(repo: Repo) -> Repo:
     return repo
 
 
-def typed(folder: Path, *words: str) -> None:
-    """`autoresearch …`, typed in a folder."""
+def typed(folder: Path, *words: str) -> str:
+    """What `autoresearch …` prints, typed in a folder."""
     command = [sys.executable, "-c", "from pytest_autoresearch.cli import main; import sys; sys.exit(main())", *words]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def taken(repo: Repo) -> None:
@@ -80,6 +81,7 @@ def test_a_keep_whose_program_is_rejected_when_it_runs_again_is_taken_back(score
     assert scored.reasons()[4] == "improved"
     assert [one.number for one in chain(records)] == [0, 1, 4]
     assert scored.head() == again.commit
+    assert "keep, taken back: see 0003" in typed(scored.path, "show", "0002")
     assert "ACTION = '0.85'" in scored.git("show", f"{again.commit}:train.py")
     scored.check_ledger()
 

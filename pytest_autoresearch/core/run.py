@@ -151,10 +151,8 @@ class Run:
     metric: float | None
     reported: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    scored: Mapping[str, float] | None = None
     training_seconds: float = 0.0
     startup_seconds: float = 0.0
-    startup_cpu_seconds: float | None = None
     score_seconds: float = 0.0
     total_seconds: float = 0.0
     peak_memory_mb: float = 0.0
@@ -177,6 +175,8 @@ class Run:
     hopeless: str = ""
     inconclusive: str = ""
     block: str = ""
+    scored: Mapping[str, float] | None = None
+    startup_cpu_seconds: float | None = None
 
     @property
     def stopped(self) -> bool:
