@@ -12,6 +12,7 @@ from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
 
 from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.run import Role
+from pytest_autoresearch.proposers.history import history
 
 # A candidate has two runs before it is kept. A cheat of this kind begins with its third run.
 LATER = SCORER.replace(
@@ -81,6 +82,7 @@ def test_a_keep_whose_program_is_rejected_when_it_runs_again_is_taken_back(score
     assert scored.reasons()[4] == "improved"
     assert [one.number for one in chain(records)] == [0, 1, 4]
     assert scored.head() == again.commit
+    assert "taken back, so not in the code: 0002;" in "".join(history(records))
     assert "keep, taken back: see 0003" in typed(scored.path, "show", "0002")
     assert "ACTION = '0.85'" in scored.git("show", f"{again.commit}:train.py")
     scored.check_ledger()

@@ -24,9 +24,21 @@ def chain(records: Iterable[Experiment]) -> list[Experiment]:
 
 
 def taken_back(records: Iterable[Experiment]) -> frozenset[str]:
-    """The commits that were kept once and are no longer on the line: their keep was refuted, or one before it."""
+    """The commits that were kept and are not on the line: their keep was refuted, or one that it was made from."""
     known = list(records)
-    return frozenset(one.commit for one in _kept(known)) - {one.commit for one in chain(known)}
+    refuted = {record.refutes for record in known} - {""}
+    if not refuted:
+        return frozenset()
+    made: dict[str, list[str]] = {}
+    for keep in _kept(known):
+        if keep.number != BASELINE:
+            made.setdefault(keep.base, []).append(keep.commit)
+    gone, look = set[str](), [commit for commits in made.values() for commit in commits if commit in refuted]
+    while look:
+        if (commit := look.pop()) not in gone:
+            gone.add(commit)
+            look += made.get(commit, ())
+    return frozenset(gone)
 
 
 def _kept(records: Iterable[Experiment]) -> list[Experiment]:
