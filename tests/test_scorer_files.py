@@ -42,7 +42,8 @@ print("val_bpb:", number)
 
 DESCRIBE = """
 import json
-print(json.dumps({"score": ["python", "-S", "score.py"], "budget_seconds": 20, "data_files": ["DATA"]}))
+print(json.dumps({"score": ["python", "-S", "score.py"], "budget_seconds": 20, "data_files": ["DATA"],
+    "scorer_prints": ["probe_cuts"]}))
 """
 
 
@@ -119,6 +120,7 @@ def test_training_cannot_print_a_number_of_the_scorer(scored: Repo) -> None:
     assert not any("BASELINE_EVALUATION_SECONDS" in one for one in limited), "this scorer prints no such number"
     assert [run.scored for run in records[1].runs] == [{"val_bpb": run.metric} for run in records[1].runs]
     assert records[1].runs[0].metrics["probe_leaks"] == 1_000_000
+    assert "probe_cuts" not in records[1].runs[0].metrics, "which the harness names as one of its scorer's"
     assert scored.reasons()[2] == "rejected"
     said = {one.get("name"): one.get("value") for one in scored.case(1).iter("property")}
     assert said["best"] == "1.000000"

@@ -80,7 +80,8 @@ def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> R
         # is charged until its end, because a file that is mapped into memory can change without a new time.
         training_seconds = model if model <= job.limits.budget_seconds else training_seconds
     # The metric that training itself prints decides nothing, so only `reported` holds it.
-    numbers = {name: value for name, value in output.summary.numbers().items() if name != job.metric_name}
+    not_its_own = job.scorer_prints | {job.metric_name}
+    numbers = {name: value for name, value in output.summary.numbers().items() if name not in not_its_own}
     run = _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
     return replace(run, startup_cpu_seconds=round(clock.cpu_seconds, 2))
 
