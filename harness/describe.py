@@ -7,7 +7,7 @@ import inspect
 import json
 
 import harness
-from harness import cache, clock, profiles
+from harness import cache, clock, profiles, scorer
 from harness.errors import run_command
 from harness.profiles import Profile
 
@@ -34,6 +34,7 @@ def describe() -> dict[str, object]:
         "evaluation_tokens": data.evaluation_tokens,
         "audit_tokens": data.audit_tokens,
         "score": ["python", "-m", "harness.scorer"],
+        "scorer_prints": list(scorer.PRINTS),
         "training_rows": str(data.folder / cache.TRAINING),
         "data_files": [str(path) for path in data.files],
         "hidden": list(data.taken_from),

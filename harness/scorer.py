@@ -33,6 +33,12 @@ _NOT_READY = {
 }
 _WORDS = 300
 
+PRINTS = (
+    *("val_bpb", "score_seconds", "load_seconds", "evaluation_seconds", "evaluation_tokens", "score_transport"),
+    *("probe_threshold", "probe_cuts", "probe_leaks", "probe_replayed", "probe_changed", "probe_drift"),
+)
+"""The names that this command may print; a session keeps no number of these names that training prints."""
+
 LOAD_FACTOR, EVALUATION_FACTOR = 2.0, 3.0
 LEAST_SPARE_SECONDS, SPARE_SHARE = 5.0, 0.02
 """Extra time for a busy machine: at least this many seconds, and at least this share of the budget."""

@@ -25,7 +25,7 @@ from textwrap import dedent
 import pytest
 
 from pytest_autoresearch.core.experiment import Experiment
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure import runs
 
@@ -230,7 +230,8 @@ class Repo:
         numbers = [record.number for record in records]
         assert numbers == sorted(set(numbers))
         line = chain(records)
-        kept = [record for record in records if record.verdict and record.verdict.status == "keep"]
+        gone = taken_back(records)
+        kept = [one for one in records if one.verdict and one.verdict.status == "keep" and one.commit not in gone]
         assert sorted(kept, key=lambda r: r.number) == sorted(line, key=lambda r: r.number)
         if line:
             assert self.head() == line[-1].commit

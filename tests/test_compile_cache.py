@@ -152,3 +152,18 @@ def test_every_run_starts_from_the_baselines_compilations_and_from_nobody_elses(
     assert repo.run("--max", "2", "--autoresearch-sandbox", policy).ret == 0
     logs = [(repo.path / "experiments" / "runs" / "t" / number / "train.log").read_text() for number in NUMBERS]
     assert [log.splitlines()[0] for log in logs] == ["found []", "found ['1.0']", "found ['1.0']"]
+
+
+def test_what_a_candidate_compiled_is_gone_when_it_runs_again(repo: Repo) -> None:
+    repo.write("train.py", TRAIN)
+    repo.write("describe.py", DESCRIBE)
+    repo.write("score.py", SCORE.replace(".read_text())", '.read_text() + os.environ["AUTORESEARCH_SEED"][-1:])'))
+    repo.write("pytest.ini", CONFIG + "autoresearch_describe = python -S describe.py\n")
+    repo.commit()
+    repo.plan("0.5", "0.7")
+    assert repo.run("--max", "2", "--autoresearch-confirm", "standard").ret == 0
+    logs = list((repo.path / "experiments" / "runs" / "t").glob("*/*.log"))
+    assert {run.role for record in repo.records() for run in record.runs} >= {"confirm", "incumbent"}
+    found = [path.read_text().splitlines()[0] for path in logs]
+    assert found.count("found []") == 1
+    assert found.count("found ['1.0']") == len(found) - 1

@@ -13,6 +13,7 @@ from harness_data import CHECKOUT, environment, run, values, write_folder
 
 from harness import cache, corpus, describe
 from harness.errors import HarnessError
+from harness.scorer import PRINTS
 
 pytestmark = pytest.mark.training
 
@@ -68,6 +69,7 @@ def test_describe_says_what_a_session_must_know(
         "evaluation_tokens": 65_536,
         "audit_tokens": 65_536,
         "score": ["python", "-m", "harness.scorer"],
+        "scorer_prints": list(PRINTS),
         "training_rows": str(embedded.folder / cache.TRAINING),
         "environment": {
             "AUTORESEARCH_PROFILE": "cpu",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from harness_data import environment, run, values, write_folder
 
 import harness
-from harness import cache, model_server, probe
+from harness import cache, model_server, probe, scorer
 from harness.exchange import Job
 from harness.scorer import ScorerOptions, deadlines_of_environment, measure, options_of_environment, rows_of_environment
 from harness.server_process import Deadlines
@@ -257,6 +258,11 @@ def served_by(data: cache.Data, under_profile: None, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("AUTORESEARCH_SERVER_PREFIX", json.dumps([sys.executable, str(rogue), name]))
 
     return choose
+
+
+def test_every_number_that_the_scorer_prints_is_named() -> None:
+    printed = re.findall(r'print\(f"(\w+):', Path(scorer.__file__).read_text("utf-8"))
+    assert sorted(printed) == sorted(scorer.PRINTS)
 
 
 def test_a_model_below_the_mark_is_believed_after_a_probe(

@@ -42,7 +42,8 @@ print("val_bpb:", number)
 
 DESCRIBE = """
 import json
-print(json.dumps({"score": ["python", "-S", "score.py"], "budget_seconds": 20, "data_files": ["DATA"]}))
+print(json.dumps({"score": ["python", "-S", "score.py"], "budget_seconds": 20, "data_files": ["DATA"],
+    "scorer_prints": ["probe_cuts"]}))
 """
 
 
@@ -95,6 +96,35 @@ def test_a_scorer_that_never_asked_for_it_is_not_told_to_probe(scored: Repo) -> 
     scored.run("--max", "1")
     assert [set(one) for one in told(scored)] == [{"NATS", "PROBE_CALIBRATE"}, {"NATS", "BASELINE_LOAD_SECONDS"}]
     assert scored.statuses() == {0: "keep", 1: "keep"}
+
+
+SPOOFED = """
+    print("---")
+    for name in ("probe_threshold", "load_seconds", "evaluation_seconds", "probe_cuts", "probe_leaks", "best", "gain"):
+        print(name + ": 1000000")
+"""
+
+
+def test_training_cannot_print_a_number_of_the_scorer(scored: Repo) -> None:
+    scored.write("train.py", TRAIN.replace("if __name__", SPOOFED.lstrip("\n") + "if __name__"))
+    scored.commit("A program that prints what a scorer prints")
+    scored.plan("0.9", "0.5 cheats")
+    result = scored.run("--max", "2", "--autoresearch-lanes", "1", "--autoresearch-confirm", "standard")
+    assert result.ret == 0, result.stdout.str()
+    records = scored.records()
+    assert len(records[0].runs) > 1, "only the first run of the baseline is calibrated"
+    limited = [one for one in told(scored) if "PROBE_BELOW" in one]
+    assert limited
+    assert {one["PROBE_THRESHOLD"] for one in limited} == {"0.002"}
+    assert {one["BASELINE_LOAD_SECONDS"] for one in limited} == {"0.5"}
+    assert not any("BASELINE_EVALUATION_SECONDS" in one for one in limited), "this scorer prints no such number"
+    assert [run.scored for run in records[1].runs] == [{"val_bpb": run.metric} for run in records[1].runs]
+    assert records[1].runs[0].metrics["probe_leaks"] == 1_000_000
+    assert "probe_cuts" not in records[1].runs[0].metrics, "which the harness names as one of its scorer's"
+    assert scored.reasons()[2] == "rejected"
+    said = {one.get("name"): one.get("value") for one in scored.case(1).iter("property")}
+    assert said["best"] == "1.000000"
+    assert len(said) == len(list(scored.case(1).iter("property"))), "no name stands there twice"
 
 
 @pytest.mark.parametrize("name", ["score.py", ".git/validation"])

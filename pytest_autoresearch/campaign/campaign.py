@@ -244,6 +244,9 @@ class Campaign:
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
         if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
             self._queue.owe([judged])
+        if judged.refutes:
+            now = self.ledger.incumbent
+            self.say(f"{judged.refutes[:7]} is taken back; the best is {now!r} now" if now else "")
         if (count := unmoved(self.ledger.records)) >= _SUSPICIOUS:
             self.say(
                 f"{judged.number:04d}: the last {count} edits gave exactly the {judged.metric_name} of the best on the "
@@ -251,9 +254,7 @@ class Campaign:
             )
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         self.forget(experiment.number)
-        compared = self._compared()
-        self._files.keep_only(compared)
-        self._runs.keep_compiled(compared)
+        self._files.keep_only(self._compared())
         return judged
 
     def forget(self, number: int) -> None:

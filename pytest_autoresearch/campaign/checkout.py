@@ -207,7 +207,8 @@ class Checkout:
         An edit that was refused without a commit stays in the files. Files that were edited meanwhile stay unchanged.
         """
         edit = self._tried if experiment.proposal.proposer == CheckoutProposer.name else None
-        moved = _is_keep(experiment) and experiment.number != BASELINE and self._on_branch()
+        moves = (_is_keep(experiment) and experiment.number != BASELINE) or bool(experiment.refutes)
+        moved = moves and self._on_branch()
         if edit is None and not moved:
             return Followed()
         try:

@@ -120,6 +120,7 @@ def _document(
         "peak_memory_mb": last.peak_memory_mb,
         "memory_from": last.memory_from,
         "metrics": last.metrics,
+        "scored": last.scored or {},
         "variables": last.variables,
         "uncommitted": edited,
         "sandbox": equipment.sandbox.words,
@@ -149,8 +150,9 @@ def _said(
         crash = output.colour(f"crash  {output.line(last.crash)}", "red")
         return "\n".join([crash, *[f"  | {line}" for line in _tail(last).splitlines()], output.pairs(about)])
     others = [
-        (name, f"{value:g}")
-        for name, value in last.metrics.items()
+        (f"{whose}{name}", f"{value:g}")
+        for whose, numbers in (("scorer: ", last.scored or {}), ("", last.metrics))
+        for name, value in numbers.items()
         if name not in (settings.metric, "training_seconds", "total_seconds")
     ]
     return output.pairs([(settings.metric, f"{last.metric:.6f}"), *about, *others])

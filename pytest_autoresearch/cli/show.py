@@ -15,7 +15,7 @@ from pytest_autoresearch.cli.repository import Repository, here, tag_argument
 from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Experiment, Status
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.records import encode
 from pytest_autoresearch.ledger.git import PATCH
 
@@ -107,6 +107,7 @@ def _print(repository: Repository, records: Sequence[Experiment], experiment: Ex
     print(
         output.colour(f"experiment {experiment.number:04d} of {experiment.tag}: ", "bold")
         + output.colour(status or "no verdict", _COLOURS.get(status, "bold") if status else "")
+        + _taken_back(records, experiment)
     )
     known = {record.commit: record.number for record in records if record.commit != record.base or not record.number}
     folder = repository.settings.artifacts(experiment)
@@ -114,6 +115,14 @@ def _print(repository: Repository, records: Sequence[Experiment], experiment: Ex
     for heading, text in sections(experiment, known, where):
         print(f"\n{output.colour(heading, 'bold')}" if heading else "")
         print(text)
+
+
+def _taken_back(records: Sequence[Experiment], experiment: Experiment) -> str:
+    """That this keep is no longer on the branch, and which record says why; empty if it is."""
+    if experiment.commit not in taken_back(records):
+        return ""
+    line = [record for record in records if record.refutes == experiment.commit]
+    return f", taken back: see {line[0].number:04d}" if line else ", taken back with the keep that it was made from"
 
 
 def _title(text: str) -> None:

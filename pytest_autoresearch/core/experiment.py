@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pytest_autoresearch.core.failure import Stage
-from pytest_autoresearch.core.run import Crash, Limits, Role, Run
+from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Role, Run
 from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.core.text import shortened
 
@@ -280,14 +280,25 @@ class Experiment:
         return self.last_run.hopeless if self.last_run and self.last_run.stopped else ""
 
     @property
+    def refutes(self) -> str:
+        """The commit of a keep that the scorer rejected when it ran again here, which takes it back; else empty."""
+        rejected = (run for run in self.runs if run.crash is not None and run.crash.kind is CrashClass.REJECTED)
+        return next((run.commit for run in rejected if run.commit), "")
+
+    @property
     def last_run(self) -> Run | None:
         """The last run of its own commit, or None."""
         return self.own_runs[-1] if self.own_runs else None
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Every number of the last run's summary block, under its printed name."""
+        """Every number that training printed in the last run's summary block, under its printed name."""
         return self.last_run.metrics if self.last_run else {}
+
+    @property
+    def scored(self) -> Mapping[str, float]:
+        """Every number that the scorer printed in the last run; empty without a scorer."""
+        return (self.last_run.scored if self.last_run else None) or {}
 
     @property
     def _counted(self) -> tuple[Run, ...]:

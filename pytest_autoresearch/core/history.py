@@ -1,4 +1,4 @@
-"""Questions to a set of records: the chain of keeps, and the candidates without a verdict. Pure."""
+"""Questions to a set of records: the chain of keeps, what was taken back, the candidates without a verdict. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,39 @@ from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, St
 def chain(records: Iterable[Experiment]) -> list[Experiment]:
     """The keeps in the order of the branch, the baseline first.
 
-    They are ordered by their bases, not by number: with two sessions, a lower number may be kept after a higher one.
+    They are ordered by their bases, not by number: with two sessions, a lower number may be kept after a higher one. A
+    keep that a later record refutes is not part of it, and neither is any keep that was made from it.
     """
-    keeps = [record for record in records if record.verdict and record.verdict.status is Status.KEEP]
+    known = list(records)
+    refuted = {record.refutes for record in known}
+    keeps = [one for one in _kept(known) if one.number == BASELINE or one.commit not in refuted]
     after = {record.base: record for record in keeps if record.number != BASELINE}
     line = [record for record in keeps if record.number == BASELINE]
     while line and line[-1].commit in after:
         line.append(after.pop(line[-1].commit))
     return line
+
+
+def taken_back(records: Iterable[Experiment]) -> frozenset[str]:
+    """The commits that were kept and are not on the line: their keep was refuted, or one that it was made from."""
+    known = list(records)
+    refuted = {record.refutes for record in known} - {""}
+    if not refuted:
+        return frozenset()
+    made: dict[str, list[str]] = {}
+    for keep in _kept(known):
+        if keep.number != BASELINE:
+            made.setdefault(keep.base, []).append(keep.commit)
+    gone, look = set[str](), [commit for commits in made.values() for commit in commits if commit in refuted]
+    while look:
+        if (commit := look.pop()) not in gone:
+            gone.add(commit)
+            look += made.get(commit, ())
+    return frozenset(gone)
+
+
+def _kept(records: Iterable[Experiment]) -> list[Experiment]:
+    return [record for record in records if record.verdict and record.verdict.status is Status.KEEP]
 
 
 def untried(records: Iterable[Experiment], waiting: Iterable[Experiment]) -> list[Experiment]:

@@ -11,7 +11,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn
 
 from pytest_autoresearch.core.experiment import Constant, Experiment, Reason
-from pytest_autoresearch.core.run import Crash, Run
+from pytest_autoresearch.core.run import Crash, Limits, Run
 from pytest_autoresearch.core.setting import Setting
 
 SCHEMA = 1
@@ -29,6 +29,7 @@ _LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
     "simpler", "comparable", "lines_added", "lines_removed", "notes",
 )  # fmt: skip
+_LATER_OF_RUNS = ("block", "scored", "startup_cpu_seconds")
 _LATER_CONDITIONS = ("command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
@@ -99,9 +100,15 @@ def _only(value: Any, kind: type[T]) -> T:
 
 
 def _run_to_json(run: Run) -> dict[str, Any]:
-    """Without the block if there is none, so that an earlier version's record is written again as it was."""
+    """Without later fields that are empty, so that an earlier version's record is written again as it was."""
     found = _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
-    return found if run.block else {name: value for name, value in found.items() if name != "block"}
+    return {name: value for name, value in found.items() if name not in _LATER_OF_RUNS or value not in ("", None)}
+
+
+def _limits_to_json(limits: Limits) -> dict[str, Any]:
+    """Without a limit of a later version that is infinite, so that an earlier record is written again as it was."""
+    found = _limits_as_they_are(limits)
+    return {name: value for name, value in found.items() if name != "startup_cpu_seconds" or value != "inf"}
 
 
 def _setting_to_json(setting: Setting) -> dict[str, Any]:
@@ -128,5 +135,7 @@ _converter.register_structure_hook(Reason | None, lambda value, _: Reason(value)
 _converter.register_unstructure_hook(Reason | None, lambda value: value or "")
 _run_as_it_is = make_dict_unstructure_fn(Run, _converter)
 _converter.register_unstructure_hook(Run, _run_to_json)
+_limits_as_they_are = make_dict_unstructure_fn(Limits, _converter)
+_converter.register_unstructure_hook(Limits, _limits_to_json)
 _setting_as_it_is = make_dict_unstructure_fn(Setting, _converter)
 _converter.register_unstructure_hook(Setting, _setting_to_json)

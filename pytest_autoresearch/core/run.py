@@ -19,12 +19,14 @@ class Limits:
         deadline_seconds: Hard timeout of the whole training process.
         memory_limit_mb: Memory of the process tree, in MiB: device memory on a GPU, else resident memory; infinite
             without a limit.
+        startup_cpu_seconds: Processor time of all processes before training begins; infinite without a limit.
     """
 
     budget_seconds: float
     startup_seconds: float
     deadline_seconds: float
     memory_limit_mb: float = math.inf
+    startup_cpu_seconds: float = math.inf
 
 
 class CrashClass(StrEnum):
@@ -121,9 +123,13 @@ class Run:
         inconclusive: What disturbed the run, as one sentence; such a run does not count and was repeated.
         metric: The metric that counts, or None if the run crashed or was stopped.
         reported: The metric as the training command printed it, or None.
-        metrics: Every number of the summary block, under its printed name.
+        metrics: Every number that training printed in its summary block, under its printed name. Untrusted if a scorer
+            measures the metric.
+        scored: Every number that the trusted scorer printed; None without a scorer, and in records of earlier versions,
+            which have these numbers among `metrics`.
         training_seconds: Seconds inside the budget, by the parent's clock if training is gated by it.
         startup_seconds: Seconds before training began.
+        startup_cpu_seconds: Processor time of all processes before training began, in seconds; None if unknown.
         score_seconds: Duration of the scoring, in seconds.
         total_seconds: Seconds from the start of the process to the metric.
         peak_memory_mb: Peak memory measured from outside, in MiB; the memory limit applies to it.
@@ -169,6 +175,8 @@ class Run:
     hopeless: str = ""
     inconclusive: str = ""
     block: str = ""
+    scored: Mapping[str, float] | None = None
+    startup_cpu_seconds: float | None = None
 
     @property
     def stopped(self) -> bool:

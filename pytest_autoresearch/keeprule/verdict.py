@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Verdict
-from pytest_autoresearch.core.run import Crash
+from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.keeprule.noise import DETERMINISTIC
 from pytest_autoresearch.keeprule.replicates import is_exact
 
@@ -27,6 +27,14 @@ def kept(experiment: Experiment) -> Verdict:
     if experiment.decision.decided is Reason.SIMPLER:
         reason = Reason.SIMPLER
     return Verdict(Status.KEEP, reason, _against_best(experiment), experiment.gain)
+
+
+def refuting(experiment: Experiment) -> Verdict:
+    """The verdict on an experiment during which the best so far was rejected: it has to be measured against another."""
+    crashes = (run.crash for run in experiment.runs if run.commit == experiment.refutes)
+    why = next(crash.message for crash in crashes if crash is not None and crash.kind is CrashClass.REJECTED)
+    message = f"{experiment.refutes[:7]} was rejected when it ran again and is taken back ({why})"
+    return Verdict(Status.DISCARD, Reason.STALE, f"{message}: this change will be measured again without it")
 
 
 def stopped(experiment: Experiment) -> Verdict:

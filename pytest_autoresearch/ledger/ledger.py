@@ -111,11 +111,14 @@ class Ledger:
                 experiment = replace(experiment, number=number, planned_number=planned)
             except BaseMoved:
                 self._reread()
+                if experiment.refutes:
+                    continue  # another session has kept something meanwhile, which is taken back too
                 vetoed = self._vetoed(experiment)
                 if vetoed.verdict == experiment.verdict:
                     raise  # the branch was deleted or moved by something else
                 experiment = vetoed
-        if experiment.verdict is not None and experiment.verdict.status is Status.KEEP:
+        kept = experiment.verdict is not None and experiment.verdict.status is Status.KEEP
+        if kept or experiment.refutes:
             self._hold(sorted((*self.records, experiment), key=lambda record: record.number))
         else:
             insort(self.records, experiment, key=lambda record: record.number)

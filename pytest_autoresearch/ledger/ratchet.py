@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from pytest_autoresearch.core.errors import BaseMoved, GitError, NumberTaken, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.records import decode, encode
 from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.keeprule.audit import Audit
@@ -258,7 +258,7 @@ class Ratchet:
         self.presence.join(self.tag, self._clear_locks)
         head = self.head()  # before the records: another session writes its record, then its branch
         records = self.records()
-        self._finish(head, chain(records))
+        self._finish(head, records)
         return records
 
     def close(self) -> None:
@@ -281,15 +281,16 @@ class Ratchet:
         Raises:
             UserError: They do not.
         """
-        self._due(self.head(), chain(self.records()))
+        self._due(self.head(), self.records())
 
-    def _finish(self, head: str | None, keeps: list[Experiment]) -> None:
-        due = self._due(head, keeps)
+    def _finish(self, head: str | None, records: list[Experiment]) -> None:
+        due = self._due(head, records)
         if due is not None and head != due:
             self._transaction([self._move(due, head)])
 
-    def _due(self, head: str | None, keeps: list[Experiment]) -> str | None:
+    def _due(self, head: str | None, records: list[Experiment]) -> str | None:
         """Where the branch has to be; None before the baseline."""
+        keeps = chain(records)
         if not keeps:
             if head is not None:
                 raise UserError(
@@ -300,7 +301,8 @@ class Ratchet:
             return None
         due = keeps[-1].commit
         behind = head is not None and self.git.ask("merge-base", "--is-ancestor", head, due) is not None
-        if head is None or head == due or behind or (self._may_be_here and self.here() == self.branch):
+        ahead = head in taken_back(records)
+        if head is None or head == due or behind or ahead or (self._may_be_here and self.here() == self.branch):
             return due
         raise UserError(
             f"the branch autoresearch/{self.tag} is at {head[:7]}, which no experiment measured: "
@@ -318,9 +320,12 @@ class Ratchet:
     def record(self, experiment: Experiment) -> None:
         """Write the record and, for a keep, move the branch: one transaction.
 
+        If the record refutes an earlier keep, the branch moves back to the last keep before that one.
+
         Raises:
             NumberTaken: The number has a record already.
-            BaseMoved: It is a keep, and the branch is no longer at its base.
+            BaseMoved: It is a keep, and the branch is no longer at its base; or another session has moved the branch
+                while this one moved it back.
             GitError: A git command failed.
         """
         if experiment.verdict is None:
@@ -330,12 +335,15 @@ class Ratchet:
         old = None if experiment.number == BASELINE else experiment.base
         if experiment.verdict.status is Status.KEEP:
             lines.append(self._move(experiment.commit, old))
+        elif experiment.refutes:
+            due, old = chain([*self.records(), experiment])[-1].commit, self.head()
+            lines += [] if old == due else [self._move(due, old)]
         try:
             self._transaction(lines)
         except GitError:
             if self.git.ask("rev-parse", "--verify", "--quiet", name) is not None:
                 raise NumberTaken(f"{name} exists") from None
-            if experiment.verdict.status is Status.KEEP and self.head() != old:
+            if len(lines) > 1 and self.head() != old:
                 raise BaseMoved(f"{self.branch} is no longer at {old or 'its start'}") from None
             raise
 

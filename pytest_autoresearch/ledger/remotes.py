@@ -1,8 +1,8 @@
 """Pushes a campaign to a remote and pulls it from there, with plain git.
 
 Records are immutable and never replaced: if both sides have different experiments under one number, nothing is
-transferred. The branch only moves forward, and only from the commit that was read before. Knows nothing of the command
-line.
+transferred. The branch only moves from the commit that was read before: forward, or back from a keep that the records
+take back. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pytest_autoresearch.core.errors import GitError, UserError
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.history import chain, taken_back
+from pytest_autoresearch.core.records import decode
 from pytest_autoresearch.ledger.git import Git, reason
 from pytest_autoresearch.ledger.ratchet import Ratchet
 
@@ -117,9 +118,11 @@ def push(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
     """
     ours, tag = _here(ratchet), ratchet.tag
     _check_same(tag, remote, ours, theirs, "pushed")
-    keeps = chain(ratchet.records())
+    records = ratchet.records()
+    keeps = chain(records)
     head = keeps[-1].commit if keeps else ""
-    if theirs.head and not _leads_to(ratchet.git, theirs.head, head):
+    back = theirs.head in taken_back(records)
+    if theirs.head and not back and not _leads_to(ratchet.git, theirs.head, head):
         raise UserError(
             f"{shown(remote)} has moved on, its branch autoresearch/{tag} is at {theirs.head[:7]}, and nothing was "
             f"pushed: type `{_command('pull', remote, tag)}` first"
@@ -172,9 +175,12 @@ def pull(ratchet: Ratchet, remote: str, theirs: CampaignCopy) -> Moved:
 def _is_ahead(ratchet: Ratchet, remote: str, ours: CampaignCopy, theirs: CampaignCopy) -> bool:
     """Whether the remote's branch is ahead, so that the branch here moves to it."""
     git, branch = ratchet.git, f"autoresearch/{ratchet.tag}"
-    if theirs.head in ("", ours.head) or (ours.head and _leads_to(git, theirs.head, ours.head)):
+    if theirs.head in ("", ours.head):
         return False
-    if not _leads_to(git, ours.head, theirs.head):
+    back = bool(ours.head) and _takes_back(ratchet, ours, theirs)
+    if not back and ours.head and _leads_to(git, theirs.head, ours.head):
+        return False
+    if not back and not _leads_to(git, ours.head, theirs.head):
         raise UserError(
             f"the branch {branch} is at {ours.head[:7]} here and at {theirs.head[:7]} at {shown(remote)}; they have "
             f"diverged, so nothing was pulled: `git log {ours.head[:7]}...{theirs.head[:7]}` shows both"
@@ -185,6 +191,14 @@ def _is_ahead(ratchet: Ratchet, remote: str, ours: CampaignCopy, theirs: Campaig
             f"type `git -C {shlex.quote(str(where))} switch --detach` first"
         )
     return True
+
+
+def _takes_back(ratchet: Ratchet, ours: CampaignCopy, theirs: CampaignCopy) -> bool:
+    """Whether the remote's records, whose objects were fetched, take back the keep that the branch here is at."""
+    more = [theirs.refs[name] for name in theirs.records if name not in ours.refs]
+    texts = [ratchet.git("cat-file", "tag", tag).partition("\n\n")[2] for tag in more]
+    records = [*ratchet.records(), *map(decode, texts)]
+    return ours.head in taken_back(records) and chain(records)[-1].commit == theirs.head
 
 
 @contextlib.contextmanager

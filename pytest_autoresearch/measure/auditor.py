@@ -8,17 +8,18 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import replace
 
 from pytest_autoresearch.core import conditions
 from pytest_autoresearch.core.errors import Stopped, UserError
-from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.core.history import chain
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.run import CrashClass, Run
 from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.keeprule.audit import LEAST_RUNS, Audit, AuditSide, Rows, Turn, turns
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -87,6 +88,8 @@ class Auditor:
                 tree.release()
             if changed := frozen.changed():
                 raise UserError(f"{changed[0]} changed while the audit ran: restore it and rerun the same command")
+            if (rejected := _rejected(made, last)) is not None:
+                raise self._take_back(line[-2], last, rejected)
             done = Audit(
                 self._ratchet.tag, first.commit, last.commit, last.number, last.metric_name, last.direction,
                 self._rows, made, last.limits, self._setting, time.time(),
@@ -113,6 +116,23 @@ class Auditor:
         if dirty := self._ratchet.dirty(self._settings.frozen) if self._settings.frozen else []:
             raise UserError(f"{dirty[0]} decides what is measured and has uncommitted changes: restore it first")
 
+    def _take_back(self, before: Experiment, last: Experiment, rejected: Run) -> UserError:
+        """Record that the last keep was rejected, which moves the branch back to the keep before it."""
+        assert rejected.crash is not None
+        number = max(record.number for record in self._ledger.records) + 1
+        said = Proposal(f"take back {last.number:04d}, which an audit rejected: {last.proposal.description}")
+        experiment = Experiment(
+            number, self._ratchet.tag, before.commit, before.commit, before.tree, said, runs=(rejected,),
+            limits=last.limits, metric_name=last.metric_name, direction=last.direction, setting=self._setting,
+            refusal=rejected.crash,
+        )  # fmt: skip
+        recorded = self._ledger.record(experiment.judged(verdict.crashed(rejected.crash), time.time()))
+        return UserError(
+            f"{last.commit[:7]} ({last.number:04d}) was rejected in the audit and is taken back, which record "
+            f"{recorded.number:04d} says ({rejected.crash.message}): audit the program before it, {before.commit[:7]}, "
+            "with the same command"
+        )
+
     def _seeds(self) -> list[int]:
         """The seeds of all runs of the campaign and of its audits."""
         measured = [run for record in self._ledger.records for run in record.runs]
@@ -126,14 +146,13 @@ class Auditor:
         made: list[Run] = []
         for number, turn in enumerate(plan, 1):
             experiment = sides[turn.side]
-            # The scorer probes a model that seems better than the first commit.
-            first = [
-                run.metric for run in made if run.commit == sides[AuditSide.FIRST].commit and run.metric is not None
-            ]
-            below = statistics.fmean(first) if turn.side is AuditSide.LAST and first else None
+            # The baseline is trusted; every run of the last commit is probed, whatever its metric.
+            below = experiment.direction.worst if turn.side is AuditSide.LAST else None
             runs = self._watched(_maker(self._run_maker, experiment, turn, below, tuple(made), tree), stopped)
             made += (replace(run, commit=experiment.commit) for run in runs)
             say(f"{number}/{len(plan)} {turn.side}: {_said(made[-1], experiment)}")
+            if _rejected(made[-1:], sides[AuditSide.LAST]) is not None:
+                break
             counted = [run.commit for run in made if run.metric is not None and not run.inconclusive]
             ahead = [sides[later.side].commit for later in plan[number:]]
             if any((counted + ahead).count(side.commit) < LEAST_RUNS for side in sides.values()):
@@ -161,6 +180,12 @@ class Auditor:
             wait([made], _GOODBYE_SECONDS)
             raise
         return made.result()
+
+
+def _rejected(runs: Iterable[Run], last: Experiment) -> Run | None:
+    """The run of the last commit in which the scorer rejected it; None if there is none."""
+    found = (run for run in runs if run.commit == last.commit and run.crash is not None)
+    return next((run for run in found if run.crash and run.crash.kind is CrashClass.REJECTED), None)
 
 
 def _maker(

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from pytest_autoresearch.core.experiment import Decision, Direction, Experiment, Reason
+from pytest_autoresearch.core.experiment import BASELINE, Decision, Direction, Experiment, Reason
 from pytest_autoresearch.core.history import chain
-from pytest_autoresearch.core.run import Role, Run
+from pytest_autoresearch.core.run import CrashClass, Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.decision import Action, Step, needed, next_action
 from pytest_autoresearch.keeprule.evidence import Evidence
@@ -58,13 +58,16 @@ def candidate(
         simplify: Whether a simpler program is kept if it is no worse.
         time: Names the present; see `Run.block`.
     """
-    evidence = _evidence(experiment, head, list(records), rule, prior, simplify, time)
+    known = list(records)
+    evidence = _evidence(experiment, head, known, rule, prior, simplify, time)
     runs: tuple[Run, ...] = ()
     failed = 0
     while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         if action.step is Step.RUN_INCUMBENT:
-            made = run(head.commit, action.seed, Role.INCUMBENT)
+            made = run(head.commit, action.seed, Role.INCUMBENT, _seen(head, known))
             last = made[-1]
+            if last.crash is not None and last.crash.kind is CrashClass.REJECTED:
+                return replace(experiment, runs=runs + made, decision=Decision(evidence.best))
             if last.metric is not None and math.isfinite(last.metric):
                 evidence = evidence.plus_incumbent(last.seed, last.metric)
             else:
@@ -127,6 +130,18 @@ def _bars(evidence: Evidence, seed: int | None) -> tuple[float, float | None]:
     if math.isfinite(bar):
         below = max(best, bar) if evidence.direction is Direction.MINIMIZE else min(best, bar)
     return below, None if evidence.single else bar
+
+
+def _seen(head: Experiment, records: Iterable[Experiment]) -> float | None:
+    """The best metric of the incumbent so far: a run with a better one is always probed. None for the baseline.
+
+    The baseline is trusted. A program that is no longer as it was when it was kept has another metric than before.
+    """
+    if head.number == BASELINE:
+        return None
+    runs = replicates.runs_of(records, head.commit)
+    seen = [run.metric for run in runs if run.metric is not None and not run.inconclusive]
+    return (min if head.direction is Direction.MINIMIZE else max)(seen, default=head.direction.worst)
 
 
 def _stopped(action: Action, role: Role, run: Run) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.run import Limits
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.settings import Settings
 
 LEAST_STARTUP_SECONDS = 30.0
+SPARE_CPU_SECONDS = 30.0  # as much as one core can do in the least startup time
 
 
 def limits_of(
@@ -25,4 +28,14 @@ def limits_of(
     startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
     if baseline is not None:
         startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in baseline.own_runs))
-    return Limits(budget, min(startup, deadline), deadline, memory)
+    return Limits(budget, min(startup, deadline), deadline, memory, _startup_cpu(baseline))
+
+
+def _startup_cpu(baseline: Experiment | None) -> float:
+    """Processor time before training begins: twice the baseline's, which compiled too, and some more. Else infinite.
+
+    A program could train on text that lies around before it has rows, and on all cores at once.
+    """
+    runs = baseline.own_runs if baseline else ()
+    known = [run.startup_cpu_seconds for run in runs if run.startup_cpu_seconds is not None]
+    return 2 * max(known) + SPARE_CPU_SECONDS if known else math.inf

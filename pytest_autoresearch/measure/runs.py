@@ -7,9 +7,8 @@ or verdicts.
 from __future__ import annotations
 
 import secrets
-import shutil
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +31,8 @@ from pytest_autoresearch.runners.compile_cache import fill
 from pytest_autoresearch.settings import Settings
 
 _SEEDS = 2**31
+_DRAWN_ONE_IN = 4  # of the runs after the first whose metric gives no reason for a probe, this share is probed too
+_DRAWN = (Role.CONFIRM, Role.INCUMBENT)
 
 
 def new_seed() -> int:
@@ -231,9 +232,12 @@ class RunMaker:
         # A later run of the baseline is not calibrated again, and has no recorded baseline that could limit it.
         scored = any(run.metric is not None for run in order.before)
         known = experiment if order.role is Role.BASELINE and scored else baseline
-        kept = self._compiled(order.commit)
+        # Only what the baseline compiled goes from run to run. A candidate's own cache could carry weights, which it
+        # has trained on text that lies around, into its later runs; so each of them compiles again.
+        first = baseline.commit if baseline else order.commit
+        kept = self._compiled(first) if order.commit == first else None
         if harness.score is not None:
-            fill(tree.cache, [kept, self._compiled(baseline.commit if baseline else order.commit)])
+            fill(tree.cache, self._compiled(first))
         self._artifacts.make_experiment(experiment.number)
         return make_job(
             settings, harness, tree, variables, log=self._artifacts.log(experiment.number, order.log),
@@ -243,17 +247,13 @@ class RunMaker:
 
     def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:
         """Variables for the scorer. It writes no per-token losses in an audit: no verdict may depend on audit rows."""
+        below = order.below
+        if below is not None and order.role in _DRAWN and secrets.randbelow(_DRAWN_ONE_IN) == 0:
+            below = order.experiment.direction.worst
         if order.role is Role.AUDIT and known is not None:
-            return {**bounds(known, order.below), **self._harness.audit_environment}
-        return self._files.variables(order.commit, known, head, order.below)
+            return {**bounds(known, below), **self._harness.audit_environment}
+        return self._files.variables(order.commit, known, head, below)
 
-    def _compiled(self, commit: str) -> Path:
-        """The folder with a commit's compile cache, as it was before training saw data."""
-        return self._ratchet.home / "compiled" / self._ratchet.tag / commit
-
-    def keep_compiled(self, commits: Container[str]) -> None:
-        """Remove the compile caches of all commits except these and the baseline."""
-        baseline = self._ledger.baseline
-        for folder in self._compiled("").glob("*"):
-            if folder.name not in commits and (baseline is None or folder.name != baseline.commit):
-                shutil.rmtree(folder, ignore_errors=True)
+    def _compiled(self, baseline: str) -> Path:
+        """The folder with the baseline's compile cache, as it was before training saw data."""
+        return self._ratchet.home / "compiled" / self._ratchet.tag / baseline

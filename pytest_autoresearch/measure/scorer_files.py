@@ -73,6 +73,10 @@ def bounds(baseline: Experiment, below: float | None) -> dict[str, str]:
     return told
 
 
-def _printed(baseline: Experiment | None, name: str) -> float | None:
-    runs = baseline.runs if baseline else ()
-    return next((run.metrics[name] for run in reversed(runs) if name in run.metrics), None)
+def _printed(baseline: Experiment, name: str) -> float | None:
+    """The number that the scorer printed in the baseline's last run that has one; never what training printed."""
+    said = [run.scored for run in baseline.own_runs if run.scored is not None]
+    # A record of an earlier version has the scorer's numbers among training's. The first run was calibrated, so there
+    # the scorer printed every number itself, and its own number stood over training's.
+    earlier = [run.metrics for run in baseline.own_runs[:1]] if not said else []
+    return next((numbers[name] for numbers in (*reversed(said), *earlier) if name in numbers), None)

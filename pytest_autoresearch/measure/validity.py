@@ -18,7 +18,7 @@ _DEVIATIONS = 2.5  # or so many standard deviations of the baseline's step rate
 _HEAT = 0.05  # the allowed increase in the share of looks
 _POWER = 0.3
 _HOT = ("thermal", "power brake", "hardware")
-_EARLY, _FULL = 0.1, 0.9  # shares of the budget, and of the memory limit
+_EARLY = 0.1  # a share of the budget
 
 
 def disturbed(run: Run, baseline: Iterable[Run]) -> str:
@@ -49,14 +49,12 @@ def unsteady(run: Run, others: Sequence[Run], usual: Sequence[Run]) -> str:
 
 
 def honestly_out_of_memory(run: Run, limits: Limits) -> bool:
-    """Whether the run ran out of memory early, or its measured memory was near the limit.
+    """Whether the run ran out of memory early.
 
-    Otherwise a program could report an out-of-memory error after a bad run, to get another one.
+    Later, a program knows how its run goes: it could fill its memory after a bad run, to get another one.
     """
-    if run.crash is None or run.crash.kind not in OUT_OF_MEMORY:
-        return False
-    early = run.training_seconds <= _EARLY * limits.budget_seconds
-    return early or run.peak_memory_mb >= _FULL * limits.memory_limit_mb
+    out_of_memory = run.crash is not None and run.crash.kind in OUT_OF_MEMORY
+    return out_of_memory and run.training_seconds <= _EARLY * limits.budget_seconds
 
 
 def _program(name: str) -> str:

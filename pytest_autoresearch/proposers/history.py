@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.proposers.quoting import line
 
@@ -143,6 +143,11 @@ def _standing(judged: list[Experiment]) -> str:
             total = number(first.direction.gain(best.metric, first.metric), "+")
             said = line(best.proposal.description, _WIDTHS[0])
             lines.append(f"best     {best.number:04d}: {measured(best)}, gain {total} since the baseline: {said}")
+    gone = taken_back(judged)
+    if numbers := [f"{record.number:04d}" for record in judged if record.commit in gone]:
+        lines.append(
+            f"taken back, so not in the code: {', '.join(numbers[-_LAST:])}; the program was rejected when it ran again"
+        )
     tried = [record for record in judged if record.number != BASELINE]
     lines.append(f"{_plural(len(tried), 'experiment')}: {_counts(tried)}; {stale(judged)} since the last keep")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import replicates
@@ -141,6 +141,8 @@ def summary_lines(
         lines.append(said)
     if said := usage_line(usage):
         lines.append(f"proposals: {said}")
+    if gone := len(taken_back(records)):
+        lines.append(f"{plural(gone, 'keep')} taken back, because a program was rejected when it ran again")
     line = chain(records)
     if not line:
         return lines

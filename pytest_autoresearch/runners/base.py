@@ -24,6 +24,7 @@ class Job:
         limits: Limits of time and memory.
         metric_name: The metric to read.
         score: The trusted scorer's command, or None if training reports the metric itself.
+        scorer_prints: The names of the scorer's numbers, which training cannot print.
         score_folder: The scorer's working directory: the user's own checkout.
         environment: Variables for training and scoring, in addition to the allowed variables of this process.
         trusted: More paths that the scorer's model server may read: the harness.
@@ -58,6 +59,7 @@ class Job:
     tree: Path | None = None
     cache: Path | None = None
     keep_cache: Path | None = None
+    scorer_prints: frozenset[str] = frozenset()
 
 
 class Runner(Protocol):

@@ -1,7 +1,8 @@
 """Compile caches that are reused between runs.
 
-A cache that a run can write to could carry weights to the next run. So the cache is saved at the moment when training
-asks for its clock, before training receives data. Each later run gets its own copy, which is deleted with the run.
+A cache that a run can write to could carry weights to the next run. So only the baseline's cache is saved, which is the
+user's own program, at the moment when training asks for its clock, before training receives data. Each later run gets
+its own copy, which is deleted with the run.
 Knows folders alone.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 MOST_MB = 1024.0
@@ -52,12 +52,10 @@ def copy(source: Path, target: Path) -> bool:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def fill(cache: Path, kept: Iterable[Path]) -> None:
-    """Copy the first of the kept folders that exists into the empty folder `cache`."""
-    for folder in kept:
-        if folder.is_dir() and copy(folder, cache):
-            return
-    cache.mkdir(exist_ok=True)
+def fill(cache: Path, kept: Path) -> None:
+    """Copy the kept folder, if it exists, into the empty folder `cache`."""
+    if not (kept.is_dir() and copy(kept, cache)):
+        cache.mkdir(exist_ok=True)
 
 
 class _Copy:

@@ -30,7 +30,8 @@ from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
-from pytest_autoresearch.runners.time_limits import TimeLimit, has_left, scoring_limit, training_limit
+from pytest_autoresearch.runners.supervisor import Process
+from pytest_autoresearch.runners.time_limits import Fence, TimeLimit, scoring_limit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
@@ -82,7 +83,7 @@ class LocalRunner:
         ):
             limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
             memory = (
-                Resident(limit_mb, sandboxed=inside)
+                Resident(limit_mb, sandboxed=inside, counted=prepared.memory_bytes)
                 if self._gpu is None
                 else OnDevice(self._gpu, limit_mb, sandboxed=inside)
             )
@@ -129,17 +130,17 @@ class LocalRunner:
         clock, output = progress.clock, progress.output
         progress.started = tree.started
         clock.handed_over(tree.started)
+        fence = None if job.score is None else Fence(job.out)
         return self._watch(
             tree,
             output,
-            time_limit=lambda: training_limit(
-                job.limits, scored=job.score is not None, begun=clock.begun, left=has_left(job.out)
-            ),
+            time_limit=lambda: training_limit(job.limits, clock.begun, fence),
             tick=lambda seconds, memory_mb: on_progress(progress.at(seconds, memory_mb)),
             memory=memory,
             disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),
             clock=clock,
             feed=progress.feed,
+            startup=lambda processes: clock.spent(processes, job.limits.startup_cpu_seconds),
         )
 
     def _score(
@@ -233,8 +234,9 @@ class LocalRunner:
         disk: Callable[[Iterable[int]], str] = lambda pids: "",
         clock: Clock | None = None,
         feed: Callable[[bytes], None] | None = None,
+        startup: Callable[[Iterable[Process]], str] = lambda processes: "",
     ) -> Ended:
-        bounds = Bounds(time_limit, memory, self._process_limit, disk)
+        bounds = Bounds(time_limit, memory, self._process_limit, disk, startup)
         try:
             ended = watch(tree, bounds, feed=feed or output.feed, tick=tick, clock=clock)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,11 +14,12 @@ import psutil
 from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.hardware.gpu_watch import GpuWatch
 from pytest_autoresearch.runners.supervisor import Process
-from pytest_autoresearch.runners.unmapped_memory import unmapped_bytes
+from pytest_autoresearch.runners.unmapped_memory import UnmappedMemory, mapped_bytes
 
 MIB = 1024 * 1024
 MACHINE_SHARE = 0.9  # upper bound of every limit: above it the kernel may kill any process of the machine
-WEIGHING_SHARE = 0.05  # the share of time that exact measurements may take
+WEIGHING_SHARE = 0.03  # the share of time that exact measurements may take
+WEIGHING_MOST_SECONDS = 1.0  # the most time for one exact measurement
 WEIGHING_SECONDS = 0.5  # the least time between two exact measurements
 
 
@@ -71,13 +72,17 @@ class Resident:
         limit_mb: In MiB.
         sandboxed: Whether the tree has its own /tmp and /dev/shm. Then files there, and memory files, count as its
             memory even if no process has mapped them.
+        counted: Returns the tree's memory as the kernel counts it, or None if it does not.
     """
 
-    def __init__(self, limit_mb: float, *, sandboxed: bool = False) -> None:
-        self._sandboxed = sandboxed
+    def __init__(
+        self, limit_mb: float, *, sandboxed: bool = False, counted: Callable[[], int | None] = lambda: None
+    ) -> None:
+        self._unmapped = UnmappedMemory() if sandboxed else None
+        self._counted = counted
         self._limit = min(limit_mb * MIB, MACHINE_SHARE * psutil.virtual_memory().total)
         self._peak = 0
-        self._exact = self._held = 0
+        self._exact = self._shared = self._held = 0
         self._sum_then = 0
         self._next = 0.0
 
@@ -85,11 +90,14 @@ class Resident:
         held, begun = sum(process.resident_bytes for process in processes), time.monotonic()
         if len(processes) < 2:
             self._exact = self._sum_then = held
+            self._shared = sum(mapped_bytes(process.pid) for process in processes) if self._unmapped else 0
         elif begun >= self._next or self._exact + held - self._sum_then > self._limit:
-            self._exact, self._sum_then = sum(map(_proportional_bytes, processes)), held
+            self._exact, self._shared = _exact_bytes(processes, begun + WEIGHING_MOST_SECONDS)
+            self._sum_then = held
             now = time.monotonic()
             self._next = now + max(WEIGHING_SECONDS, (now - begun) / WEIGHING_SHARE)
-        self._held = self._exact + (unmapped_bytes(processes) if self._sandboxed else 0)
+        self._held = self._exact + (self._unmapped.look(processes, self._shared) if self._unmapped else 0)
+        self._held = max(self._held, self._counted() or 0)
         self._peak = max(self._peak, self._held)
         return self._held / MIB
 
@@ -133,13 +141,31 @@ def _over(what: str, held_mb: float, limit_mb: float) -> str:
     return f"used {held_mb:,.0f} MiB of {what}; the limit is {limit_mb:,.0f} MiB"
 
 
-def _proportional_bytes(process: Process) -> int:
-    """Proportional set size: each shared page is divided by its number of users. Plain resident memory if unknown."""
+def _exact_bytes(processes: Iterable[Process], until: float) -> tuple[int, int]:
+    """Memory of all processes, and the shared memory in it, each page once.
+
+    Of processes that are not reached in time, plain resident memory counts, which is more, and no shared memory.
+    """
+    found = [
+        _proportional_bytes(one) if time.monotonic() < until else (one.resident_bytes, 0) for one in processes
+    ]  # fmt: skip
+    return sum(all_of_it for all_of_it, _ in found), sum(shared for _, shared in found)
+
+
+def _proportional_bytes(process: Process) -> tuple[int, int]:
+    """Proportional set size, and its part in shared memory: each shared page is divided by its number of users.
+
+    Plain resident memory if unknown.
+    """
     with suppress(OSError, ValueError):
         file = os.open(f"/proc/{process.pid}/smaps_rollup", os.O_RDONLY)
         try:
             said = os.read(file, 4096)
         finally:
             os.close(file)
-        return int(said[said.index(b"\nPss:") + 5 :].split(None, 1)[0]) * 1024
-    return process.resident_bytes
+        return _kilobytes(said, b"\nPss:") * 1024, _kilobytes(said, b"\nPss_Shmem:") * 1024
+    return process.resident_bytes, 0
+
+
+def _kilobytes(said: bytes, name: bytes) -> int:
+    return int(said[said.index(name) + len(name) :].split(None, 1)[0])

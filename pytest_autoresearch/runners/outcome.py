@@ -76,14 +76,21 @@ def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> R
     elif model is not None and (crash is None or crash.kind is CrashClass.OVER_BUDGET):
         most = job.limits.budget_seconds + grace_seconds(job.limits)
         crash = None if model <= most else over_budget(job.limits)
-        training_seconds = model
+        # Within the budget, training ends with its model: what follows is the end of the process. Over the budget, it
+        # is charged until its end, because a file that is mapped into memory can change without a new time.
+        training_seconds = model if model <= job.limits.budget_seconds else training_seconds
     # The metric that training itself prints decides nothing, so only `reported` holds it.
-    numbers = {name: value for name, value in output.summary.numbers().items() if name != job.metric_name}
-    return _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
+    not_its_own = job.scorer_prints | {job.metric_name}
+    numbers = {name: value for name, value in output.summary.numbers().items() if name not in not_its_own}
+    run = _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
+    return replace(run, startup_cpu_seconds=round(clock.cpu_seconds, 2))
 
 
 def with_score(run: Run, ended: Ended, output: ProcessOutput) -> Run:
-    """`run` with the trusted scorer's numbers, and with the metric or the scorer's crash."""
+    """`run` with the trusted scorer's numbers, and with the metric or the scorer's crash.
+
+    A scorer that failed has no numbers: the words of its error may be the candidate's.
+    """
     crash, metric = ended.crash, None
     if crash is None and ended.exit_status != 0:
         crash = score_crash(ended.exit_status, output.text.lines)
@@ -92,7 +99,7 @@ def with_score(run: Run, ended: Ended, output: ProcessOutput) -> Run:
     return replace(
         run,
         metric=metric,
-        metrics={**run.metrics, **output.summary.numbers()},
+        scored={} if crash else output.summary.numbers(),
         score_seconds=ended.seconds,
         score_transport=_transport(output),
         total_seconds=run.total_seconds + ended.seconds,

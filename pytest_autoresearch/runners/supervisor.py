@@ -3,7 +3,7 @@
 The supervisor is a subreaper: orphans of the command become its children, even daemons in their own session. So every
 descendant can be found by ancestry. It reports over a socket how the command ended and when no process is left. If the
 process that started it dies, it ends all descendants and then itself. The plugin imports `Descendants` and `kill_all`
-from here, so that both sides find and kill processes in the same way.
+from here, so that both sides find and end processes in the same way.
 
 The script is started for every run. So it imports only modules of the standard library that load fast; `typing`,
 `dataclasses` and `contextlib` do not.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _FREEZING_ROUNDS = 100
 _GLANCES = 9
 _PAUSE_SECONDS = 0.01
@@ -37,19 +38,26 @@ class Process:
         parent: The process number of its parent.
         group: Its process group.
         runs: False for a zombie.
+        stopped: Whether a signal has stopped it.
+        cpu_seconds: Its processor time, and that of the children that it has waited for; 0 if unknown.
         started: Its start time, in any unit; together with `pid` it identifies the process.
         resident_bytes: Its resident memory.
     """
 
-    __slots__ = ("group", "parent", "pid", "resident_bytes", "runs", "started")
+    __slots__ = ("cpu_seconds", "group", "parent", "pid", "resident_bytes", "runs", "started", "stopped")
 
-    def __init__(self, pid: int, parent: int, group: int, runs: bool, started: float, resident_bytes: int) -> None:
+    def __init__(
+        self, pid: int, parent: int, group: int, runs: bool, started: float, resident_bytes: int, stopped: bool = False,
+        cpu_seconds: float = 0.0,
+    ) -> None:  # fmt: skip
         self.pid = pid
         self.parent = parent
         self.group = group
         self.runs = runs
         self.started = started
         self.resident_bytes = resident_bytes
+        self.stopped = stopped
+        self.cpu_seconds = cpu_seconds
 
 
 def look(pid: int) -> Process | None:
@@ -59,7 +67,11 @@ def look(pid: int) -> Process | None:
         return None
     fields = said[said.rindex(b")") + 2 :].split()  # the name before it may contain anything
     runs = fields[0] not in (b"Z", b"X")
-    return Process(pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), int(fields[21]) * _PAGE_BYTES)
+    stopped, cpu_seconds = fields[0] in (b"T", b"t"), sum(map(int, fields[11:15])) / _TICKS
+    resident_bytes = int(fields[21]) * _PAGE_BYTES
+    return Process(
+        pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), resident_bytes, stopped, cpu_seconds
+    )  # fmt: skip
 
 
 class Descendants:
@@ -114,20 +126,26 @@ def send(processes: Iterable[Process], number: int) -> None:
             continue
 
 
-def kill_all(find: Callable[[], dict[int, Process]]) -> None:
-    """Stop all processes until no new one appears, then kill them, so that a fork bomb cannot outrun this.
+def stop_all(find: Callable[[], dict[int, Process]]) -> dict[int, Process]:
+    """Stop all processes until none of them runs and no new one appears, so that a fork bomb cannot outrun this.
 
-    Call this again while a process is left.
+    Returns:
+        All processes. A process that waits for a device may still run.
     """
     found: dict[int, Process] = {}
-    stopped: set[int] = set()
     for _ in range(_FREEZING_ROUNDS):
         found = find()
-        if found.keys() <= stopped:
+        # Looked at again after the signal: a process that still ran may have continued one that was stopped before.
+        running = [process for process in found.values() if process.runs and not process.stopped]
+        if not running:
             break
-        send((process for pid, process in found.items() if pid not in stopped), signal.SIGSTOP)
-        stopped |= found.keys()
-    send(found.values(), signal.SIGKILL)
+        send(running, signal.SIGSTOP)
+    return found
+
+
+def kill_all(find: Callable[[], dict[int, Process]]) -> None:
+    """Stop all processes, then kill them. Call this again while a process is left."""
+    send(stop_all(find).values(), signal.SIGKILL)
 
 
 def _main(status: int, parent: int, command: list[str]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits
 
 MODEL = "model.pt"
-SETTLED_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +18,36 @@ class TimeLimit:
     Attributes:
         at: Seconds from the start of the process.
         crash: The crash of a process that reaches this limit.
+        fence: Where a process may pass this limit: it is asked while the process is stopped. None: it may not.
     """
 
     at: float
     crash: Crash
+    fence: Fence | None = None
+
+
+@dataclass(slots=True)
+class Fence:
+    """The end of the budget. Training ends there if its model is there; otherwise it has the grace to write one.
+
+    Training writes the model under another name and renames it, so a model that exists is complete. It does not matter
+    when it was last changed: a program could touch it again and again, to get the grace as well.
+
+    Attributes:
+        out: The run's folder.
+        passed: Whether training has passed the fence without a model.
+    """
+
+    out: Path
+    passed: bool = False
+
+    def passes(self) -> bool:
+        """Look for the model once, while training is stopped."""
+        try:
+            self.passed = not stat.S_ISREG((self.out / MODEL).lstat().st_mode)
+        except OSError:
+            self.passed = True
+        return self.passed
 
 
 def grace_seconds(limits: Limits) -> float:
@@ -30,37 +55,29 @@ def grace_seconds(limits: Limits) -> float:
     return max(2.0, 0.05 * limits.budget_seconds)
 
 
-def has_left(out: Path) -> bool:
-    """Whether a model is there and has not changed for half a second."""
-    try:
-        return time.time() - (out / MODEL).lstat().st_ctime > SETTLED_SECONDS
-    except OSError:
-        return False
-
-
-def training_limit(limits: Limits, *, scored: bool, begun: float | None, left: bool = False) -> TimeLimit:
+def training_limit(limits: Limits, begun: float | None, fence: Fence | None) -> TimeLimit:
     """The first time limit that training reaches.
 
     Args:
         limits: The run's limits.
-        scored: Whether a scorer measures the model; then training has to call `harness.begin()`.
-        begun: When training called it, in seconds from the start of the process; None before.
-        left: Whether the model is already there. Then there is no grace: training could only use the time to train on,
-            and writes through a memory mapping do not show in the file's times.
+        begun: When training called `harness.begin()`, in seconds from the start of the process; None before.
+        fence: The end of the budget if a scorer measures the model; then training has to call `harness.begin()`.
     """
     deadline = TimeLimit(
         limits.deadline_seconds, Crash(CrashClass.TIMEOUT, f"killed after {limits.deadline_seconds:g} s")
     )
     startup, budget, grace = limits.startup_seconds, limits.budget_seconds, grace_seconds(limits)
-    if not scored:
+    if fence is None:
         total = startup + budget + grace
         parts = f"startup {startup:g} s, budget {budget:g} s, grace {grace:g} s"
         limit = TimeLimit(total, Crash(CrashClass.OVER_BUDGET, f"still running after {total:g} s ({parts})"))
     elif begun is None:
         message = f"training did not call harness.begin() within {startup:g} s"
         limit = TimeLimit(startup, Crash(CrashClass.TIMEOUT, message))
+    elif fence.passed:
+        limit = TimeLimit(begun + budget + grace, over_budget(limits))
     else:
-        limit = TimeLimit(begun + budget + (0.0 if left else grace), over_budget(limits))
+        limit = TimeLimit(begun + budget, over_budget(limits), fence)
     return min(deadline, limit, key=lambda each: each.at)
 
 

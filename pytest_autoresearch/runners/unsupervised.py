@@ -95,7 +95,8 @@ def _look(member: psutil.Process) -> Process | None:
             return None
         with suppress(psutil.AccessDenied, psutil.ZombieProcess):
             resident_bytes = member.memory_info().rss
-        runs = member.status() != psutil.STATUS_ZOMBIE
-        return Process(member.pid, member.ppid(), os.getpgid(member.pid), runs, member.create_time(), resident_bytes)
+        status, group = member.status(), os.getpgid(member.pid)
+        runs, stopped = status != psutil.STATUS_ZOMBIE, status == psutil.STATUS_STOPPED
+        return Process(member.pid, member.ppid(), group, runs, member.create_time(), resident_bytes, stopped)
     except (OSError, psutil.NoSuchProcess):
         return None

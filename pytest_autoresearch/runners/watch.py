@@ -1,5 +1,8 @@
 """Watches one process tree to its end: reads its output, enforces its limits, and starts its clock.
 
+The time limits have a thread of their own, which stops the tree at a limit. So the clock never waits for a look at the
+tree: a look may take long, because the tree decides how much there is to look at.
+
 All times are on this process's monotonic clock. Does not know what the tree is for or what its output means.
 """
 
@@ -9,8 +12,9 @@ import math
 import os
 import selectors
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,10 +22,13 @@ from typing import Self
 
 from pytest_autoresearch.core.run import Crash, CrashClass
 from pytest_autoresearch.runners.memory import Memory, MemoryUse
+from pytest_autoresearch.runners.open_files import OPEN_FILES, count_open_files
 from pytest_autoresearch.runners.process import TERM_SECONDS, ProcessTree
+from pytest_autoresearch.runners.supervisor import Process
 from pytest_autoresearch.runners.time_limits import TimeLimit
 
 LOOK_SECONDS = 0.1  # between two looks at the tree's memory
+CLOCK_SECONDS = 0.05  # the longest time until a new time limit is known
 TICK_SECONDS = 0.2  # between two reports of progress
 POLL_SECONDS = 0.02  # between two checks for the leader's exit, on platforms without `exit_fd`
 READ_BYTES = 256 * 1024  # still in a core's cache when it is searched
@@ -44,6 +51,7 @@ class Clock:
     Attributes:
         begun: When the clock started, in seconds from the start of the process; None before.
         begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare with file times.
+        cpu_seconds: The processor time that all processes have used before the clock started.
     """
 
     def __init__(self, rows: int | None = None, before: Callable[[], object] = lambda: None) -> None:
@@ -51,6 +59,7 @@ class Clock:
         self._before = before
         self.begun: float | None = None
         self.begun_ns = 0
+        self.cpu_seconds = 0.0
         self._started = 0.0
         self._asked = b""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -79,6 +88,18 @@ class Clock:
         """Call this after the process has inherited its end; `started` is its start on the monotonic clock."""
         self._started = started
         self._theirs.close()  # an open copy here would hide that the process closed its own
+
+    def spent(self, processes: Iterable[Process], limit: float) -> str:
+        """Note the processor time until the clock starts. An error message if it is over the limit, else an empty one.
+
+        Of a process that nobody waits for, the time is lost when it has ended.
+        """
+        if self.begun is not None:
+            return ""
+        self.cpu_seconds = max(self.cpu_seconds, sum(process.cpu_seconds for process in processes))
+        if self.cpu_seconds <= limit:
+            return ""
+        return f"training used {limit:,.0f} s of processor time and had not called harness.begin()"
 
     def answer(self) -> bool:
         """Read the request; false when no more requests can come."""
@@ -125,12 +146,16 @@ class Bounds:
         memory: Measures the tree's memory and checks its limit.
         process_limit: The tree is killed if it has more processes than this.
         disk: Called with the tree's process numbers; returns an error message if it wrote too much, else "".
+        startup: Called with the tree's processes; returns an error message if they did too much before the clock.
+        open_files: The tree is killed if it has more open files than this. Each look reads the list of all of them.
     """
 
     time_limit: Callable[[], TimeLimit]
     memory: Memory
     process_limit: int
     disk: Callable[[Iterable[int]], str] = lambda pids: ""
+    startup: Callable[[Iterable[Process]], str] = lambda processes: ""
+    open_files: int = OPEN_FILES
 
 
 def watch(
@@ -152,9 +177,11 @@ def watch(
         clock: Started when the process asks.
     """
     try:
-        with selectors.DefaultSelector() as selector:
+        with _Timekeeper(tree, bounds.time_limit) as timekeeper, selectors.DefaultSelector() as selector:
             events = _Events(selector, tree, feed, clock)
-            crash = _until_exit(tree, bounds, events, tick)
+            selector.register(timekeeper, selectors.EVENT_READ, timekeeper.heard)
+            crash = _until_exit(tree, bounds, events, tick, timekeeper)
+            timekeeper.stop()
             tree.end(TERM_SECONDS if crash and crash.kind not in AT_ONCE else 0.0, events.wait)
             if crash is None and tree.lost and tree.exit_status is None:
                 crash = Crash(CrashClass.UNWATCHED, "killed its own supervisor, so its exit status is unknown")
@@ -168,20 +195,24 @@ def watch(
 
 
 def _until_exit(
-    tree: ProcessTree, bounds: Bounds, events: _Events, tick: Callable[[float, float], str | None]
+    tree: ProcessTree,
+    bounds: Bounds,
+    events: _Events,
+    tick: Callable[[float, float], str | None],
+    timekeeper: _Timekeeper,
 ) -> Crash | None:
-    """Why the tree has to be killed; None if its leader has exited."""
+    """Why the tree has to be killed; None if its leader has exited in time."""
     look_at = tick_at = 0.0
     while not tree.exited():
+        if crash := timekeeper.reached():
+            return crash
         now = tree.seconds
-        limit = bounds.time_limit()
-        if now >= limit.at:
-            return limit.crash
         if now >= look_at:
             processes = tree.look()
-            if len(processes) > bounds.process_limit:
-                message = f"ran {len(processes):,} processes at a time; the limit is {bounds.process_limit:,}"
+            if message := _too_many(processes, bounds):
                 return Crash(CrashClass.OVER_PROCESSES, message)
+            if message := bounds.startup(processes):
+                return Crash(CrashClass.TIMEOUT, message)
             memory_mb = bounds.memory.look(processes)
             if message := bounds.memory.over():
                 return Crash(CrashClass.OVER_MEMORY, message)
@@ -193,8 +224,86 @@ def _until_exit(
                 if why := tick(now, memory_mb):
                     return Crash(CrashClass.HOPELESS, why)
                 tick_at = now + TICK_SECONDS
-        events.wait(max(0.0, min(look_at, limit.at) - tree.seconds))
-    return None
+        events.wait(max(0.0, look_at - tree.seconds))
+    timekeeper.stop()
+    return timekeeper.reached()  # a leader may end when the tree is stopped, and one that ended may have been hidden
+
+
+def _too_many(processes: Collection[Process], bounds: Bounds) -> str:
+    """An error message if there is too much to look at, else an empty string."""
+    if len(processes) > bounds.process_limit:
+        return f"ran {len(processes):,} processes at a time; the limit is {bounds.process_limit:,}"
+    if count_open_files(processes, bounds.open_files) > bounds.open_files:
+        return f"had more than {bounds.open_files:,} files open at a time"
+    return ""
+
+
+class _Timekeeper:
+    """The clock of a tree, on a thread of its own. At a time limit it stops the tree, before anything is looked at.
+
+    Args:
+        tree: The tree.
+        time_limit: See `Bounds`.
+    """
+
+    def __init__(self, tree: ProcessTree, time_limit: Callable[[], TimeLimit]) -> None:
+        self._tree = tree
+        self._time_limit = time_limit
+        self._crash: Crash | None = None
+        self._error: BaseException | None = None
+        self._over = threading.Event()
+        self._reading, self._writing = os.pipe()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="timekeeper")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def stop(self) -> None:
+        """Stop no process any more: the tree is about to be ended."""
+        self._over.set()
+        self._thread.join()
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when a limit is reached."""
+        return self._reading
+
+    def heard(self) -> bool:
+        """Called when the descriptor is readable; false, because that happens once."""
+        return False
+
+    def reached(self) -> Crash | None:
+        """The crash of the limit that the tree has reached and at which it was stopped; None before."""
+        if self._error is not None:
+            raise self._error
+        return self._crash
+
+    def _run(self) -> None:
+        try:
+            self._crash = self._keep()
+        except BaseException as error:
+            self._error = error
+        os.write(self._writing, b".")
+
+    def _keep(self) -> Crash | None:
+        while not self._over.is_set():
+            limit = self._time_limit()
+            left = limit.at - self._tree.seconds
+            if left > 0:
+                self._over.wait(min(left, CLOCK_SECONDS))
+                continue
+            self._tree.freeze()
+            if limit.fence is None or not limit.fence.passes():
+                return limit.crash
+            self._tree.thaw()
+        return None
 
 
 class _Events:

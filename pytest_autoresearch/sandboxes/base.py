@@ -97,6 +97,10 @@ class Prepared:
         """Whether a command was started inside; if not, the sandbox itself has failed."""
         return True
 
+    def memory_bytes(self) -> int | None:
+        """The memory of everything inside, as the kernel counts it; None if it does not."""
+        return None
+
     def rewind(self) -> None:
         """Prepare for another start."""
 

@@ -173,6 +173,9 @@ class _PreparedSandbox(Prepared):
     def entered(self) -> bool:
         return os.fstat(self._sign).st_size > 0
 
+    def memory_bytes(self) -> int | None:
+        return self._group.memory_bytes()
+
     def rewind(self) -> None:
         for file in self._read:
             os.lseek(file, 0, os.SEEK_SET)

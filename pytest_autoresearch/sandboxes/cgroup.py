@@ -41,7 +41,21 @@ class Group:
                     folder.mkdir(exist_ok=True)
                     self._folders.add(folder)
                     (folder / (second if (folder / second).exists() else first)).write_text(str(value))
+        self._memory = [folder for folder in self._folders if (folder / "memory.stat").exists()]
         self.join_files = tuple(str(folder / "cgroup.procs") for folder in sorted(self._folders))
+
+    def memory_bytes(self) -> int | None:
+        """The memory of all processes of the group now, without files that are only cached; None if unknown.
+
+        This includes shared memory that no process has mapped any more. The kernel's own peak is of no use here: it
+        includes cached files, so that it reaches the limit in every run that reads or writes much.
+        """
+        for folder in self._memory:
+            with suppress(OSError, ValueError):
+                said = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                first, second = ("total_rss", "total_shmem"), ("anon", "shmem")
+                return sum(int(said[name]) for name in (first if first[0] in said else second))
+        return None
 
     def close(self) -> None:
         """Remove the group; retries, because a process that has just ended may stay in it for a moment."""

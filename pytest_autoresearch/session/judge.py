@@ -19,6 +19,7 @@ from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import SLOT, Slot
 
+SCORER = "scorer:"  # before the names of the scorer's numbers: no name that is printed has a colon
 _MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
 
 
@@ -53,10 +54,13 @@ class Judge:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> None:
-        """A run that was ended early has no numbers for a test to ask for."""
+        """A run that was ended early has no numbers for a test to ask for; nor is there a best to compare them with."""
         slot = pyfuncitem.stash.get(SLOT, None)
-        if slot is not None and slot.experiment is not None and slot.experiment.hopeless:
-            pytest.fail(f"hopeless: {slot.experiment.hopeless}", pytrace=False)
+        experiment = slot.experiment if slot is not None else None
+        if experiment is not None and experiment.refutes:
+            pytest.fail(f"{experiment.refutes[:7]} is taken back", pytrace=False)
+        if experiment is not None and experiment.hopeless:
+            pytest.fail(f"hopeless: {experiment.hopeless}", pytrace=False)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -101,6 +105,8 @@ class Judge:
         raised = call.excinfo.value if call.excinfo else None
         if experiment.crash is not None:
             return verdict.crashed(experiment.crash)
+        if experiment.refutes:
+            return verdict.refuting(experiment)
         if experiment.hopeless:
             return verdict.stopped(experiment)
         if slot.ruling is not None and report.when == "call":  # in place of the asserts, not of a broken fixture
@@ -187,9 +193,7 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
     """What JUnit says of an experiment, in the order of interest."""
     given = experiment.verdict
     run = experiment.last_run
-    metrics: dict[str, Any] = dict(run.metrics) if run else {}
-    metrics.pop(experiment.metric_name, None)
-    return [
+    own = [
         ("experiment", f"{experiment.number:04d}"),
         ("status", str(given.status) if given else "undecided"),
         ("reason", given.reason if given else ""),
@@ -211,8 +215,10 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         ("device", run.device if run else ""),
         ("seed", run.seed if run else ""),
         ("lane", run.lane if run else ""),
-        *((name, value) for name, value in metrics.items() if name not in ("training_seconds", "peak_memory_mb")),
+        *((f"{SCORER}{name}", value) for name, value in experiment.scored.items() if name != experiment.metric_name),
     ]
+    known = {name for name, _ in own}  # training prints no number over one of these
+    return [*own, *((name, value) for name, value in experiment.metrics.items() if name not in known)]
 
 
 def _paid(usage: Usage) -> list[tuple[str, object]]:

@@ -166,7 +166,9 @@ class Loop:
             return
         if slot.experiment is not None:
             slot.experiment = self._campaign.against_best(slot.experiment)
-        if slot.experiment is not None and slot.experiment.crash is None and not slot.experiment.hopeless:
+        if slot.experiment is not None and not (
+            slot.experiment.crash or slot.experiment.hopeless or slot.experiment.refutes
+        ):
             try:
                 slot.ruling = self._config.hook.pytest_autoresearch_verdict(
                     campaign=self._campaign.view, experiment=Measured(slot.experiment)

@@ -1,4 +1,4 @@
-"""What an acceptance rule reads: an experiment, with every number that its run printed as an attribute."""
+"""What an acceptance rule reads: an experiment, with every number that its training printed as an attribute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Measured:
     """An experiment as a test asks for it: `experiment.val_bpb` and `experiment.mfu_percent` read as they are printed.
 
     What the experiment itself has comes first: fields, and properties such as `best` and `margin`. A name that is no
-    Python name is read as `experiment["recall@1"]`.
+    Python name is read as `experiment["recall@1"]`. The scorer's numbers are only in the mapping `experiment.scored`,
+    so that training cannot print one of them.
     """
 
     __slots__ = ("_experiment",)
@@ -33,6 +34,8 @@ class Measured:
         # Python normalizes the names of attributes: the micro sign of `total_µs` becomes a Greek letter.
         known = {unicodedata.normalize("NFKC", one): value for one, value in printed.items()} | printed
         if name not in known:
+            if name in experiment.scored:
+                raise AttributeError(f"{name!r} is a number of the scorer: write experiment.scored[{name!r}]")
             have = ", ".join(sorted(printed))
             raise AttributeError(
                 f"the run printed no {name!r}; it has {have}, beside best, gain, margin and the limits"

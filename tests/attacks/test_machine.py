@@ -16,10 +16,11 @@ from shutil import copytree
 from textwrap import indent
 
 import pytest
-from machine import BUDGET_SECONDS, FILES, Around, Place
+from machine import BUDGET_SECONDS, DESCRIBE, FILES, Around, Place
 from night import Attack, Night, checkout
 from repo import Repo
 
+from pytest_autoresearch.measure.validity import OUT_OF_MEMORY
 from pytest_autoresearch.sandboxes.base import View
 from pytest_autoresearch.sandboxes.select import find
 
@@ -117,6 +118,16 @@ time.time = time.monotonic = lambda: 0.0
 print("---\\ntraining_seconds: 0.1", flush=True)
 leave(0.5)
 os.utime(OUT + "/model.pt", (0, 0))"""), "assertion", lowers=True),
+    Blow("touches its model shortly before the end, and trains on while it is thought to be written", does("""
+import mmap
+begin()
+time.sleep(0.4)
+leave(1.5)
+with open(OUT + "/model.pt", "r+b") as file:
+    model = mmap.mmap(file.fileno(), 0)
+time.sleep(0.45)
+model[2] = ord("5")
+model[0] = ord("0")"""), "not-improved", lowers=True),
     Blow("leaves a model in time, and a better one later",
          does("begin(); leave(1.5); time.sleep(0.7); leave(0.5)"), "not-improved", lowers=True),
     Blow("trains on in a daemon while it is evaluated", does("""
@@ -156,6 +167,56 @@ begin()
 leave(0.5)
 os.truncate(OUT + "/model.pt", 2**40)"""), "exit 1", "File too large",
          harm=lambda place: (place.out / "model.pt").stat().st_size == 2**40),
+    Blow("makes the look at its open files take long, and trains on meanwhile", does("""
+import mmap
+reading, writing = os.pipe()
+for _ in range(6):
+    if os.fork() == 0:
+        try:
+            for _ in range(60_000):
+                os.dup(0)
+        except OSError:
+            pass
+        os.write(writing, b"x")
+        time.sleep(20)
+        os._exit(0)
+for _ in range(6):
+    os.read(reading, 1)
+begin()
+leave(1.5)
+with open(OUT + "/model.pt", "r+b") as file:
+    model = mmap.mmap(file.fileno(), 0)
+time.sleep(1.2)
+model[2] = ord("5")
+model[0] = ord("0")"""), "over-processes", "files open at a time", lowers=True),
+    Blow("makes the look at its folder take long, with many names of one file", does("""
+begin()
+write(OUT + "/one", "x")
+for number in range(12_000):
+    os.link(OUT + "/one", f"{OUT}/{number}")
+time.sleep(0.4)
+leave(0.5)"""), "over-disk", "more than 10,000 files", lowers=True),
+    Blow("reserves room below a path that is longer than the kernel allows", does("""
+begin()
+here = os.getcwd()
+os.chdir(OUT)
+for _ in range(20):
+    os.mkdir("x" * 250)
+    os.chdir("x" * 250)
+with open("room", "wb") as file:
+    os.posix_fallocate(file.fileno(), 0, 12 * 2**20)
+os.chdir(here)
+time.sleep(0.4)
+leave(0.5)"""), "over-disk", "the limit is 8 MiB", lowers=True),
+    Blow("reserves room in a folder that nobody may read", does("""
+begin()
+os.mkdir(OUT + "/closed")
+with open(OUT + "/closed/room", "wb") as file:
+    os.posix_fallocate(file.fileno(), 0, 12 * 2**20)
+os.chmod(OUT + "/closed", 0)
+time.sleep(0.4)
+os.chmod(OUT + "/closed", 0o700)
+leave(0.5)"""), "over-disk", lowers=True),
     Blow("fills the memory", does("begin(); held = b'x' * (50 * 2**20); time.sleep(0.4); leave(0.5)"),
          "over-memory", "the limit is 40 MiB", lowers=True),
 ]  # fmt: skip
@@ -323,6 +384,30 @@ for _ in range(25):
     os.write(shared, b"x" * 2**20)
 time.sleep(0.4)
 leave(0.5)"""), "over-memory", "the limit is 40 MiB", lowers=True),
+    Blow("fills shared memory, and says that it does not need the pages", does("""
+import mmap
+begin()
+memory = mmap.mmap(-1, 50 * 2**20)
+for start in range(0, 50 * 2**20, 2**20):
+    memory[start : start + 2**20] = b"x" * 2**20
+    memory.madvise(mmap.MADV_DONTNEED, start, 2**20)
+time.sleep(0.4)
+leave(0.5)"""), "over-memory", "the limit is 40 MiB", lowers=True),
+    Blow("fills memory behind pages that many processes share", does("""
+import mmap
+begin()
+shared = mmap.mmap(-1, 12 * 2**20)
+memory = os.memfd_create("x")
+for _ in range(6):
+    if os.fork() == 0:
+        shared[:] = b"x" * len(shared)
+        time.sleep(8)
+        os._exit(0)
+time.sleep(0.1)
+for _ in range(50):
+    os.write(memory, b"x" * 2**20)
+time.sleep(0.8)
+leave(0.5)"""), "over-memory", "the limit is 40 MiB", lowers=True),
     Blow("writes into the mapped model after its time, which does not show in the file's", does("""
 import mmap
 begin()
@@ -343,13 +428,13 @@ MACHINE = [*LIMITED, *CARRIED, *HARM, *FOUND]
 ALL = [*NUMBER, *MACHINE]
 
 
-def campaign(folder: Path, attacks: Sequence[Blow], around: Around) -> Night:
+def campaign(folder: Path, attacks: Sequence[Blow], around: Around, **files: str) -> Night:
     """A night in the sandbox; where there is none that holds, CI fails and others skip."""
     if why := find("auto", View(Path("/"), {"PATH": os.environ["PATH"]})).why:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no sandbox to attack: {why}")
     ctypes.CDLL(None).syscall(KEYS[1], 1, b"a login's")  # as every login does; children inherit this keyring
     folder.mkdir()
-    return Night(folder, attacks, files=FILES, environment=around.environment, sandbox="require", every=8)
+    return Night(folder, attacks, files={**FILES, **files}, environment=around.environment, sandbox="require", every=8)
 
 
 # A campaign is one test, since one worker has to run all of it.
@@ -384,6 +469,25 @@ def failure(night: Night, around: Around, attack: Blow) -> str:
     if attack.reason == "assertion" and not BUDGET_SECONDS < record.runs[0].training_seconds < 10:
         return f"it was charged with {record.runs[0].training_seconds} seconds"
     return "it did harm" if attack.harm is not None and attack.harm(Place(night.repo, around)) else ""
+
+
+def test_a_run_that_fills_its_memory_after_it_went_badly_is_not_drawn_again(tmp_path: Path) -> None:
+    late = Blow("draws again", does("""
+begin()
+if os.environ.get("LESS"):
+    leave(0.5)
+    sys.exit()
+time.sleep(0.3)
+held = b"x" * (38 * 2**20)
+time.sleep(0.2)
+raise MemoryError("out of memory")"""), "over-memory")  # fmt: skip
+    describe = DESCRIBE.replace('"budget', '"retry_out_of_memory": {"LESS": "1"}, "budget')
+    with Around(tmp_path) as around:
+        night = campaign(tmp_path / "night", [late], around, **{"describe.py": describe})
+        record = night.of(late)
+        assert record.crash is not None
+        assert record.crash.kind in OUT_OF_MEMORY
+        assert len(record.runs) == 1
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,9 @@ ATTACKS = [
     Attack("prints a fake val_bpb", says("    print('---'); print('val_bpb: 0.1')"), "not-improved"),
     Attack("prints it twice", says("    print('---'); print('val_bpb: 0.1'); print('val_bpb: 0.2')"), "not-improved"),
     Attack("prints it as another kind of line", says("    print('METRIC val_bpb=0.1')"), "not-improved"),
+    Attack("prints the scorer's numbers",
+           says("    print('---'); print('probe_threshold: 9e9'); print('probe_leaks: 0'); print('load_seconds: 9e9')"),
+           "not-improved"),
     Attack("prints a lower training time", says("    print('---'); print('training_seconds: -5')"), "not-improved"),
     Attack("prints 30 megabytes", says("    os.write(1, b'step 1 loss: 2.5\\n' * 2_000_000)"),
            "not-improved"),
@@ -48,6 +51,12 @@ def test_what_is_printed_as_the_metric_is_kept_as_reported_and_decides_nothing(n
     record = night.of(ATTACKS[0])
     assert record.runs[0].reported == 0.1
     assert record.metric == pytest.approx(3.0, abs=0.1)
+
+
+def test_what_is_printed_as_a_number_of_the_scorers_stands_apart_from_its_numbers(night: Night) -> None:
+    record = next(night.of(attack) for attack in ATTACKS if attack.name == "prints the scorer's numbers")
+    assert record.runs[0].metrics["probe_threshold"] == 9e9
+    assert record.scored.keys() == {"val_bpb"}
 
 
 def test_nothing_of_the_night_is_lost_and_every_report_can_be_read(night: Night) -> None:
