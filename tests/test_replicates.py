@@ -13,6 +13,7 @@ from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.blocks import Block, Observation
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
+from pytest_autoresearch.keeprule.rule import kept_by_chance
 from pytest_autoresearch.keeprule.verdict import kept
 from pytest_autoresearch.reports.summary import kept_text
 
@@ -90,7 +91,7 @@ def test_luck_is_what_the_keeps_leave_open_and_what_chance_alone_would_keep() ->
     ]
     known = replicates.luck([first, kept, simpler, *lost])
     assert known.nothing == pytest.approx(0.1)
-    assert (known.chance, known.tried) == (pytest.approx(2.0), 100)
+    assert (known.chance, known.tried) == (pytest.approx(100 * kept_by_chance("standard")), 100)
     assert replicates.luck([first]).nothing is None
 
 

@@ -12,6 +12,7 @@ from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
 
 from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.run import Role
+from pytest_autoresearch.keeprule.replicates import observations
 from pytest_autoresearch.proposers.history import history
 
 # A candidate has two runs before it is kept. A cheat of this kind begins with its third run.
@@ -77,6 +78,8 @@ def test_a_keep_whose_program_is_rejected_when_it_runs_again_is_taken_back(score
     rejected = next(run for run in under_way.runs if run.commit == cheat.commit)
     assert (rejected.role, rejected.metric) == (Role.INCUMBENT, None)
     assert taken_back(records) == {cheat.commit}
+    assert {run.program for run in observations(records[:3])} >= {cheat.commit}
+    assert cheat.commit not in {run.program for run in observations(records)}  # its runs tell nothing of a seed
     # The change under way is measured again on the last sound head, and is better than that.
     assert (again.base, again.proposal.repeats) == (kept.commit, under_way.commit)
     assert scored.reasons()[4] == "improved"

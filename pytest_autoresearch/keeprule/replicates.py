@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
-from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.keeprule.blocks import Block, Blocks, Observation
 from pytest_autoresearch.keeprule.evidence import SELECTED_WEIGHT
@@ -33,13 +33,17 @@ def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
 
 
 def observations(records: Iterable[Experiment]) -> list[Observation]:
-    """Every run that counts, with half weight if it selected its program."""
+    """Every run that counts, with half weight if it selected its program; none of a keep that was taken back."""
     found: list[Observation] = []
+    known = list(records)
+    gone = taken_back(known)
     seen: set[tuple[str, Block]] = set()  # two lanes may have run a commit on the same seed
-    for record in records:
+    for record in known:
         for run in record.runs:
             commit, block = run.commit or record.commit, Block(run.seed, run.block)
-            if run.metric is None or not math.isfinite(run.metric) or run.inconclusive or (commit, block) in seen:
+            if run.metric is None or not math.isfinite(run.metric) or run.inconclusive or commit in gone:
+                continue
+            if (commit, block) in seen:
                 continue
             seen.add((commit, block))
             found.append(Observation(commit, block, run.metric, SELECTED_WEIGHT if run.role is _SELECTED else 1.0))
