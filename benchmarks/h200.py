@@ -3,9 +3,9 @@
     python benchmarks/h200.py [--parts step runs score session] [--experiments 4] [--budget 45] [--to FILE]
 
 Fresh runs of this checkout: the steps of `train.py` (`step`), `--repeats` runs of `--budget` seconds and one of 120
-seconds by hand (`runs`), one score (`score`), and a session of the plugin with `--experiments` proposals of the search
-(`session`). With all parts and the defaults it takes about 15 minutes. Do not use the machine meanwhile. Prepare data
-first: `source_text.py` makes text without a network.
+seconds by hand (`runs`), one score (`score`), and a session of the plugin with `--experiments` experiments of one run
+each (`session`). With all parts and the defaults it takes about 15 minutes. Do not use the machine meanwhile. Prepare
+data first: `source_text.py` makes text without a network.
 
 Upstream's figures are quoted: its script ran on one H200 on 2026-11-30, with flex attention in place of FA3, on other
 text than yours may be. The bits per byte of two texts cannot be compared.
@@ -25,8 +25,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from curves import trained
 
+import harness
+import train
 from harness import profiles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,18 +52,30 @@ FIGURES = {
 Figures = dict[str, float]
 
 
-def step(rounds: int = 3) -> Figures:
-    """The steps of this process, fed by the harness and with one constant batch."""
+def step(profile: Path | None, rounds: int = 3) -> Figures:
+    """The steps of this process, fed by the harness and with one constant batch; the kernels of a step go to a file."""
     import loader
 
     _, trainer, rates = loader.rates(rounds, seconds=5.0)
     fed, constant = zip(*rates, strict=True)
     rate = statistics.median(constant)
+    if profile:
+        profile.write_text(kernels(trainer), "utf-8")
     return {
         "tokens_per_second": rate * trainer.tokens_per_step / 1e6,
         "mfu_percent": trainer.mfu_percent(1, 1 / rate),
         "fed_ratio": statistics.median(one / other for one, other in zip(fed, constant, strict=True)),
     }
+
+
+def kernels(trainer: train.Trainer) -> str:
+    """The kernels of one step on made-up tokens after a pause, longest first: milliseconds, how often, name."""
+    with torch.profiler.profile() as profiled:
+        trainer.warm_up(steps=1)
+    rows = [(event.self_device_time_total / 1000, event.count, event.key) for event in profiled.key_averages()]
+    rows = sorted((row for row in rows if row[0]), reverse=True)
+    lines = [f"{milliseconds:9.3f} {count:5} {name}" for milliseconds, count, name in rows]
+    return "\n".join([f"{sum(row[0] for row in rows):9.3f} in all", *lines, ""])
 
 
 def runs(repeats: int, budget: float) -> Figures:
@@ -76,8 +91,6 @@ def runs(repeats: int, budget: float) -> Figures:
 
 def score() -> Figures:
     """The evaluation alone, of an untrained model: its time does not depend on the weights."""
-    import harness
-    import train
     from harness.scorer import measure
 
     with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +104,7 @@ def session(experiments: int, budget: float) -> Figures:
     from pytest_autoresearch.ledger.ratchet import Ratchet
 
     options = ["--autoresearch-budget", str(budget), "--autoresearch-proposer", "search", "--autoresearch-tag", "h200"]
+    options += ["--autoresearch-confirm", "off"]  # one run an experiment
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "clone"
         subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
@@ -143,9 +157,10 @@ def main() -> None:
     """Measure the parts that are asked for, print the table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--experiments", type=int, default=4, help="proposals of the session, beside the baseline (4)")
+    parser.add_argument("--experiments", type=int, default=4, help="of the session, the baseline among them (4)")
     parser.add_argument("--repeats", type=int, default=3, help="runs by hand for the spread of steps (3)")
     parser.add_argument("--budget", type=float, default=45.0, help="seconds of training in these runs (45)")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="write the kernels of a step to this file")
     parser.add_argument("--to", type=Path, help="add the figures to this JSON file")
     given = parser.parse_args()
     found: Figures = {}
@@ -153,7 +168,7 @@ def main() -> None:
     for part in PARTS:
         if part in given.parts:
             found |= {
-                "step": step,
+                "step": lambda: step(given.profile),
                 "runs": lambda: runs(given.repeats, given.budget),
                 "score": score,
                 "session": lambda: session(given.experiments, given.budget),
