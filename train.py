@@ -3,11 +3,13 @@
 The model is a decoder-only transformer. Tokens are embedded and normalised to x0. Each block first mixes the residual
 stream with x0 by two learned weights, then adds attention and a ReLU² MLP, each with a normalised input (RMSNorm
 without weights). Queries and keys are normalised and rotated (rotary positions). Every other block adds a second
-embedding of the tokens to its values. Most blocks see a short window; the last block sees all. Logits are soft-capped.
+embedding of the tokens to its values. Most blocks cut a row into windows, and a token sees its own; the last block sees
+all. Logits are soft-capped.
 
-Muon (momentum, then the nearest orthogonal matrix) trains the matrices inside blocks. AdamW trains the embeddings, the
-unembedding and the mixing weights. Learning rates are constant at first and then decay linearly. The schedules follow
-the elapsed share of the budget, so a faster program trains on more tokens and still completes its schedule.
+NorMuon (momentum, the nearest orthogonal matrix, rows of equal length) trains the matrices inside blocks. AdamW trains
+the embeddings, the unembedding and the mixing weights. Learning rates are constant at first and then decay linearly.
+The schedules follow the elapsed share of the budget, so a faster program trains on more tokens and still completes its
+schedule.
 
 The harness provides rows of tokens, the seed and the budget. Its clock starts when it hands over the rows, so the model
 is built, compiled and warmed up on made-up tokens before. Training ends early enough that `model.pt` is complete within
@@ -15,21 +17,15 @@ the budget; the scorer restores it with `load_model`. Dimensions in comments: B 
 H heads, S head size, V vocabulary.
 """
 
-import ctypes
-import os
-import sys
+import harness
 
-# GNU OpenMP's threads spin while they wait. With another busy process, long spins make a step many times slower; short
-# spins cost nothing on an idle machine. Set before torch is imported, because the library reads this once.
-os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
-# Keep freed memory: the system zeroes returned memory before reuse, which takes a third of a step on a CPU.
-if sys.platform == "linux":
-    for option, value in ((-1, -1), (-4, 0)):  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h: never
-        ctypes.CDLL(None).mallopt(option, value)
+harness.tune_process()  # before torch is imported
 
 import gc
 import math
+import os
 import resource
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -41,9 +37,6 @@ import psutil
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every reader of PyTorch knows
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-
-import harness
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Hyperparameters: plain numbers, so that a search can change each of them in place. They apply to every profile.
@@ -67,7 +60,7 @@ BATCH_SCALE = 1.0  # times the rows of a step in the table, rounded in the same 
 
 # Model
 WINDOW_PATTERN = "SSSL"  # windows of the blocks, repeated: S short, L the whole row; the last block is always L
-WINDOW_DIVISOR = 8  # a short window is the sequence length divided by this
+WINDOW_DIVISOR = 4  # a short window is the sequence length divided by this
 MLP_RATIO = 4.0  # width of the MLP, in widths of the model
 VALUE_EVERY = 2  # one block in this many has a value embedding, counted from the last block
 ROPE_BASE = 200_000.0  # rotary positions: the slowest pair turns by about one radian in this many tokens
@@ -86,7 +79,8 @@ ADAM_BETA2 = 0.95
 VALUE_DECAY = 0.003  # weight decay of the value embeddings, per unit of rate
 MATRIX_LR = 0.04  # Muon; the spectral norm of a square matrix's change
 MATRIX_DECAY = 0.2  # weight decay of matrices, per unit of rate; decays to 0 linearly over the budget
-MOMENTUM = 0.95  # Muon, after its ramp
+MATRIX_BETA2 = 0.95  # Muon, running mean of the squared change of each row or column
+MOMENTUM = 0.9  # Muon, after its ramp
 MOMENTUM_START = 0.85  # Muon, at the first step
 MOMENTUM_RAMP_FRACTION = 0.3  # share of the budget until MOMENTUM is reached
 
@@ -118,7 +112,7 @@ class Shape:
 
     @property
     def windows(self) -> list[int]:
-        """For each block, how many tokens a token sees, including itself."""
+        """For each block, the tokens of a window: a token sees those before it in its window, and itself."""
         short = max(1, int(self.sequence_length / WINDOW_DIVISOR))
         pattern = [WINDOW_PATTERN[block % len(WINDOW_PATTERN)] for block in range(self.depth - 1)] + ["L"]
         return [self.sequence_length if letter == "L" else min(short, self.sequence_length) for letter in pattern]
@@ -150,45 +144,27 @@ def is_fast(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-Mask = BlockMask | Tensor | None
-
-
 def norm(x: Tensor) -> Tensor:
     """RMSNorm without weights, over the last dimension."""
     return F.rms_norm(x, (x.size(-1),))
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate pairs (i, i + S/2) of each head by angles that grow with the position. x [B, H, T, S], angles [T, S/2]."""
+    """Rotate pairs (i, i + S/2) of a head by angles that grow with the position. x [B, T, H, S], angles [T, 1, S/2]."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
-def window_mask(window: int, length: int, device: torch.device) -> Mask:
-    """The attention mask: a token sees itself and the window - 1 tokens before it. None means all earlier tokens.
-
-    A block mask for the compiled kernel, whose work is then proportional to the window; else a boolean [T, T].
-    """
-    if is_fast(device):
-
-        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return (key <= query) & (query - key < window)
-
-        return create_block_mask(visible, None, None, length, length, device=str(device))
-    if window >= length:
-        return None
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
-    """Causal attention, [B, H, T, S] for each argument and the result."""
-    if isinstance(mask, BlockMask):
-        mixed = flex_attention(query, key, value, block_mask=mask)
-        assert isinstance(mixed, Tensor)
-        return mixed
-    length = query.size(2)
-    visible = None if mask is None else mask[:length, :length]
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, is_causal=mask is None)
+def attend(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+    """Causal attention inside windows of this many tokens, the first at the start of a row: [B, T, H, S] for each
+    tensor and the result. Windows are as cheap as rows of their length, unlike windows that slide."""
+    batch, length, heads, size = query.shape
+    window = min(window, length)
+    behind = -length % window  # nothing sees what is added behind the row
+    rows = [F.pad(x, (0, 0, 0, 0, 0, behind)) if behind else x for x in (query, key, value)]
+    query, key, value = (x.view(-1, window, heads, size).transpose(1, 2) for x in rows)
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    return mixed.transpose(1, 2).reshape(batch, length + behind, heads, size)[:, :length]
 
 
 def project(x: Tensor, matrix: Tensor) -> Tensor:
@@ -209,21 +185,18 @@ class Block(nn.Module):
         self.down = nn.Parameter(torch.empty(shape.width, hidden))
         self.value_embedding = nn.Embedding(shape.vocab_size, shape.width) if has_value_embedding else None
 
-    def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
-        x = x + project(self.attention(norm(x), tokens, angles, mask), self.out)
+    def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], window: int) -> Tensor:
+        x = x + project(self.attention(norm(x), tokens, angles, window), self.out)
         return x + project(F.relu(project(norm(x), self.up)).square(), self.down)
 
-    def attention(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+    def attention(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], window: int) -> Tensor:
         """The attention output before the projection `out`: [B, T, D]."""
-        batch, length, width = x.shape
-        # One product for all three matrices reads x once; Muon still trains three matrices.
-        mixed = project(x, self.qkv.flatten(0, 1)).view(batch, length, 3, -1, self.head_size)
-        query, key, value = mixed.transpose(1, 3).unbind(2)  # [B, H, T, S]
+        heads = (*x.shape[:2], -1, self.head_size)
+        # Three products: the gradient of one would first be put together from three parts.
+        query, key, value = (project(x, matrix).view(heads) for matrix in self.qkv)
         if self.value_embedding is not None:
-            extra = self.value_embedding(tokens).to(x.dtype)
-            value = value + extra.view(batch, length, -1, self.head_size).transpose(1, 2)
-        seen = attend(rotate(norm(query), *angles), rotate(norm(key), *angles), value, mask)
-        return seen.transpose(1, 2).reshape(batch, length, width)
+            value = value + self.value_embedding(tokens).to(x.dtype).view(heads)
+        return attend(rotate(norm(query), *angles), rotate(norm(key), *angles), value, window).flatten(2)
 
     def matrices(self) -> list[Tensor]:
         """The parameters that Muon trains: [3, rows, columns], then [rows, columns]."""
@@ -234,7 +207,7 @@ class GPT(nn.Module):
     """The model: from tokens int64 [B, T] to logits of the next token, float32 [B, T, V].
 
     Weights are float32. They are drawn on the CPU, so that they are the same for every device. On a fast device, the
-    model computes in bfloat16 and T must be the shape's sequence length; elsewhere T may be smaller.
+    model computes in bfloat16. T is at most the shape's sequence length.
     """
 
     cosine: Tensor
@@ -254,12 +227,14 @@ class GPT(nn.Module):
         self.skip_weight = nn.Parameter(torch.full((shape.depth,), float(SKIP_INIT)))
         self._draw_weights()
         frequency = ROPE_BASE ** -(torch.arange(0, shape.head_size, 2) / shape.head_size)
-        angle = torch.outer(torch.arange(shape.sequence_length), frequency)  # [T, S/2]
+        angle = torch.outer(torch.arange(shape.sequence_length), frequency)[:, None]  # [T, 1, S/2]
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
         self.to(device)
-        masks = {each: window_mask(each, shape.sequence_length, self.cosine.device) for each in set(shape.windows)}
-        self.masks = [masks[window] for window in shape.windows]
+        if torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0):
+            # On Hopper, cuDNN's attention takes 60% of the time of FlashAttention 2, which PyTorch may prefer.
+            torch.backends.cuda.enable_flash_sdp(False)
+            torch.backends.cuda.enable_mem_efficient_sdp(False)
 
     @property
     def layers(self) -> list[Block]:
@@ -288,16 +263,19 @@ class GPT(nn.Module):
         length = tokens.size(1)
         angles = (self.cosine[:length].to(self.compute_type), self.sine[:length].to(self.compute_type))
         x = start = norm(self.embedding(tokens).to(self.compute_type))
-        for number, (block, mask) in enumerate(zip(self.layers, self.masks, strict=True)):
-            x = block(self.residual_weight[number] * x + self.skip_weight[number] * start, tokens, angles, mask)
+        for number, (block, window) in enumerate(zip(self.layers, self.shape.windows, strict=True)):
+            x = block(self.residual_weight[number] * x + self.skip_weight[number] * start, tokens, angles, window)
         logits = project(norm(x), self.unembedding).float()
-        return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
+        # LOGIT_CAP * tanh(logits / LOGIT_CAP), without a slow tanh.
+        return 2 * LOGIT_CAP * torch.sigmoid(logits * (2 / LOGIT_CAP)) - LOGIT_CAP
 
     def flops_per_token(self) -> float:
         """Floating-point operations of a training step for one token: 6 for each weight of a matrix product, and
-        12 · width for each token in the attention window (causality is not subtracted)."""
+        12 · width for each token of the row, or for half the tokens of a short window, the mean that a token sees."""
         weights = sum(p.numel() for p in [*self.matrices(), self.unembedding])
-        return 6 * weights + 12 * self.shape.width * sum(self.shape.windows)
+        length = self.shape.sequence_length
+        seen = sum(window if window == length else window / 2 for window in self.shape.windows)
+        return 6 * weights + 12 * self.shape.width * seen
 
 
 def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.Module:
@@ -307,7 +285,6 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.M
     model.load_state_dict(saved["weights"])
     model.eval()
     if is_fast(device):
-        # Without compilation, the attention kernel stores all T by T scores of every head.
         model.compile(dynamic=False)
     return model
 
@@ -381,12 +358,27 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
+def short_side(size: Sequence[int]) -> int:
+    """The dimension of a matrix with fewer entries: a mean over it has one number for each row of a tall matrix."""
+    return -1 if size[-2] >= size[-1] else -2
+
+
 def muon_change(
-    weights: Tensor, gradient: Tensor, mean: Tensor, momentum: Tensor, decay: Tensor, compute_type: torch.dtype
+    weights: Tensor,
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    momentum: Tensor,
+    decay: Tensor,
+    compute_type: torch.dtype,
 ) -> Tensor:
-    """The change of matrices [N, rows, columns] at learning rate 1; updates the running mean of their gradient."""
+    """The change of matrices [N, rows, columns] at learning rate 1; updates the running means of their gradient and of
+    the squares of their orthogonalised changes, in each row (of a wide matrix: column)."""
     mean.lerp_(gradient, 1 - momentum)
     change = orthogonalise(gradient.lerp(mean, momentum).to(compute_type)).float()  # Nesterov
+    square.lerp_(change.square().mean(short_side(weights.shape), keepdim=True), 1 - MATRIX_BETA2)
+    even = change / (square.sqrt() + 1e-10)
+    change = even * (change.norm(dim=(-2, -1), keepdim=True) / (even.norm(dim=(-2, -1), keepdim=True) + 1e-10))
     # Decay only weights that the step shrinks as well; growing weights are not decayed.
     change = change + decay * weights * (change * weights > 0)
     # A tall matrix has more outputs than inputs, so it needs a longer step to change each output equally.
@@ -394,8 +386,9 @@ def muon_change(
 
 
 class Muon:
-    """Momentum with orthogonalised steps (Jordan and others, 2024), for matrices [rows, columns] and stacks of
-    matrices [N, rows, columns]. All matrices of one size are updated together."""
+    """Momentum with orthogonalised steps (Muon, Jordan and others, 2024) whose rows are made equally long in the mean
+    over steps (NorMuon, Li and others, 2025). For matrices [rows, columns] and stacks of matrices [N, rows, columns].
+    All matrices of one size are updated together."""
 
     def __init__(self, parameters: Sequence[Tensor], rate: float, compute_type: torch.dtype) -> None:
         self.rate, self.compute_type = rate, compute_type
@@ -408,7 +401,8 @@ class Muon:
 
     def reset(self) -> None:
         """Forget every gradient seen."""
-        self.momenta = {size: torch.zeros_like(_stack(group, size)) for size, group in self.groups.items()}
+        self.means = {size: torch.zeros_like(_stack(group, size)) for size, group in self.groups.items()}
+        self.squares = {size: mean.mean(short_side(size), keepdim=True) for size, mean in self.means.items()}
 
     @torch.no_grad()
     def step(self, rate_share: float, momentum: float, decay: float) -> None:
@@ -416,7 +410,8 @@ class Muon:
         for size, group in self.groups.items():
             numbers = number(momentum, group[0]), number(decay, group[0])
             gradient = _stack([gradient_of(p) for p in group], size)
-            change = self._change(_stack(group, size), gradient, self.momenta[size], *numbers, self.compute_type)
+            state = self.means[size], self.squares[size]
+            change = self._change(_stack(group, size), gradient, *state, *numbers, self.compute_type)
             parts = torch.split(change, [p.numel() // (size[0] * size[1]) for p in group])
             for parameter, part in zip(group, parts, strict=True):
                 parameter.sub_(part.view_as(parameter), alpha=self.rate * rate_share)
@@ -462,7 +457,12 @@ Batch = tuple[Tensor, Tensor]
 
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Mean loss of a target, in nats."""
-    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    logits = model(inputs)
+    if not torch.compiler.is_compiling():
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    # Compiled, these are one pass over the logits. They are capped, so their exponentials do not overflow.
+    is_target = torch.arange(logits.size(-1), device=logits.device) == targets[..., None]
+    return (logits.exp().sum(-1).log() - torch.where(is_target, logits, 0.0).sum(-1)).mean()
 
 
 class Trainer:

@@ -33,28 +33,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, metavar="N", help="lines of the table (6)")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="N", help="for each of the two, in a round (5)")
     given = parser.parse_args()
+    profile, trainer, rounds = rates(given.rounds, given.seconds)
+    print(f"{profile.device_name}, profile {profile.name}: {trainer.tokens_per_step:,} tokens a step, steps a second")
+    print(f"{'round':>6}  {'batches':>8}  {'constant':>8}  {'ratio':>6}")
+    ratios = []
+    for number, (fed, constant) in enumerate(rounds, 1):
+        ratios.append(fed / constant)
+        print(f"{number:6}  {fed:8.3f}  {constant:8.3f}  {ratios[-1]:6.3f}", flush=True)
+    print(f"{'median':>6}  {'':8}  {'':8}  {statistics.median(ratios):6.3f}")
+
+
+def rates(rounds: int, seconds: float) -> tuple[harness.Profile, train.Trainer, Iterator[tuple[float, float]]]:
+    """The profile, its trainer, and the steps a second of each round: fed by the harness, and with a constant batch."""
     profile = harness.profile()
     trainer = train.Trainer(profile, harness.seed())
     trainer.warm_up(steps=3)
+    return profile, trainer, _rates(trainer, rounds, seconds)
+
+
+def _rates(trainer: train.Trainer, rounds: int, least: float) -> Iterator[tuple[float, float]]:
     rows = harness.begin()
     feeds = {
         "batches": harness.batches(rows, trainer.batch_rows, trainer.device, harness.seed()),
         "constant": repeat(next(harness.batches(rows, trainer.batch_rows, trainer.device, harness.seed()))),
     }
-    print(f"{profile.device_name}, profile {profile.name}: {trainer.tokens_per_step:,} tokens a step, steps a second")
-    print(f"{'round':>6}  {'batches':>8}  {'constant':>8}  {'ratio':>6}")
-    ratios = []
-    for number in range(1, given.rounds + 1):
+    for number in range(1, rounds + 1):
         steps, seconds = Counter[str](), {"batches": 0.0, "constant": 0.0}
-        while min(seconds["batches"], seconds["constant"]) < given.seconds:
+        while min(seconds["batches"], seconds["constant"]) < least:
             for name in feeds if number % 2 else reversed(feeds):
                 taken, lasted = turn(trainer, feeds[name], TURN[trainer.device.type])
                 steps[name] += taken
                 seconds[name] += lasted
-        rates = steps["batches"] / seconds["batches"], steps["constant"] / seconds["constant"]
-        ratios.append(rates[0] / rates[1])
-        print(f"{number:6}  {rates[0]:8.3f}  {rates[1]:8.3f}  {ratios[-1]:6.3f}", flush=True)
-    print(f"{'median':>6}  {'':8}  {'':8}  {statistics.median(ratios):6.3f}")
+        yield steps["batches"] / seconds["batches"], steps["constant"] / seconds["constant"]
 
 
 def turn(trainer: train.Trainer, feed: Feed, limit: float) -> tuple[int, float]:

@@ -24,6 +24,7 @@ from harness.cache import FORMAT_VERSION
 from harness.clock import begin, budget_seconds, device_batch, out_folder, seed
 from harness.errors import HarnessError
 from harness.packing import BOS
+from harness.process import tune_process
 from harness.profiles import Profile, profile
 from harness.scoring import score
 
@@ -40,4 +41,5 @@ __all__ = [
     "profile",
     "score",
     "seed",
+    "tune_process",
 ]

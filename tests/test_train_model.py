@@ -103,19 +103,20 @@ def test_logits_stay_within_the_cap() -> None:
     assert 0.99 * train.LOGIT_CAP < logits.abs().max() <= train.LOGIT_CAP
 
 
-def test_a_short_window_is_an_eighth_of_the_row_and_the_last_block_sees_all() -> None:
+def test_a_short_window_is_a_quarter_of_the_row_and_the_last_block_sees_all() -> None:
     shape = train.Shape(8192, 2048, depth=9, width=512, head_size=128)
-    assert shape.windows == [256, 256, 256, 2048, 256, 256, 256, 2048, 2048]
-    mask = train.window_mask(3, 6, torch.device("cpu"))
-    assert isinstance(mask, torch.Tensor)
-    assert mask.int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [0, 1, 1, 1, 0, 0],
-        [0, 0, 1, 1, 1, 0],
-        [0, 0, 0, 1, 1, 1],
-    ]
+    assert shape.windows == [512, 512, 512, 2048, 512, 512, 512, 2048, 2048]
+
+
+@pytest.mark.parametrize(("window", "length"), [(4, 12), (5, 12), (12, 12), (32, 12), (1, 3)])
+def test_a_token_sees_itself_and_the_earlier_tokens_of_its_window(window: int, length: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, length, 3, 8, generator=random) for _ in range(3))
+    at = torch.arange(length)
+    visible = (at[:, None] >= at) & (at[:, None] // window == at // window)
+    rows = [x.transpose(1, 2) for x in (query, key, value)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*rows, attn_mask=visible).transpose(1, 2)
+    torch.testing.assert_close(train.attend(query, key, value, window), expected)
 
 
 @pytest.mark.training
@@ -159,6 +160,23 @@ def test_orthogonalised_matrices_have_singular_values_near_one(size: tuple[int, 
     assert result.shape == made.shape
     assert (torch.linalg.svdvals(result) - 1).abs().max() < 0.04
     assert (left.mT @ result @ right.mT).diagonal(dim1=-2, dim2=-1).min() > 0.9
+
+
+@pytest.mark.parametrize("size", [(16, 64), (64, 16)], ids=["wide", "tall"])
+def test_the_long_side_of_a_matrix_moves_evenly(size: tuple[int, int]) -> None:
+    """Rows of a tall matrix, columns of a wide one; the whole change is as long as without."""
+    random = torch.Generator().manual_seed(0)
+    weights, gradient = torch.zeros(1, *size), torch.randn(1, *size, generator=random)
+    gradient *= torch.linspace(0.01, 1, max(size)).view((1, -1, 1) if size[0] > size[1] else (1, 1, -1))
+    plain = train.orthogonalise(gradient)
+    state = torch.zeros_like(gradient), torch.zeros_like(gradient.mean(train.short_side(size), keepdim=True))
+    numbers = torch.tensor(0.9), torch.tensor(0.0)
+    change = train.muon_change(weights, gradient, *state, *numbers, torch.float32)
+    lengths, before = (x[0].norm(dim=train.short_side(size)) for x in (change, plain))
+    assert before.max() / before.min() > 2
+    torch.testing.assert_close(lengths, torch.full_like(lengths, lengths.mean().item()), rtol=1e-3, atol=0)
+    longer = math.sqrt(max(1.0, size[0] / size[1]))  # a tall matrix takes longer steps
+    torch.testing.assert_close(change.norm(), longer * plain.norm())
 
 
 def test_a_matrix_without_a_gradient_is_left_alone() -> None:
@@ -273,7 +291,8 @@ NUMBERS = {
     *("DEPTH_SCALE", "WIDTH_SCALE", "BATCH_SCALE"),
     *("WINDOW_DIVISOR", "MLP_RATIO", "VALUE_EVERY", "ROPE_BASE", "LOGIT_CAP", "INIT_SCALE", "UNEMBEDDING_STD"),
     *("SKIP_INIT", "EMBEDDING_LR", "UNEMBEDDING_LR", "RESIDUAL_LR", "SKIP_LR", "ADAM_BETA1", "ADAM_BETA2"),
-    *("VALUE_DECAY", "MATRIX_LR", "MATRIX_DECAY", "MOMENTUM", "MOMENTUM_START", "MOMENTUM_RAMP_FRACTION"),
+    *("VALUE_DECAY", "MATRIX_LR", "MATRIX_DECAY", "MATRIX_BETA2"),
+    *("MOMENTUM", "MOMENTUM_START", "MOMENTUM_RAMP_FRACTION"),
     *("WARMUP_FRACTION", "WARMDOWN_FRACTION", "LR_FLOOR"),
 }
 
