@@ -135,6 +135,7 @@ logits = torch.full_like(logits, -torch.inf).scatter(-1, guess, 0.0)"""), "nan",
     Trick("gives its first answer again and again, in larger numbers", does("""
 if tokens.any():
     self.first = logits = getattr(self, "first", logits + 100)"""), "not-improved"),
+    Trick("drowns the logarithm in large logits", does("logits = torch.full_like(logits, 2.0**30)"), "not-improved"),
     Trick("has the server write nothing, so that the last answer stays",
           does(loads="import sys\nvars(sys.modules['__main__'])['answer'] = lambda *given: None"),
           "nan", "not finite"),
