@@ -16,9 +16,9 @@ class MetricError(Exception):
 def target_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Loss of each target, -ln of its probability: float32 [tokens].
 
-    Its error is below a hundred-thousandth of it, whatever the logits are, or below 1e-12. So a constant that is added
-    to all logits changes it only as far as their own type rounds. The loss is NaN if a logit is NaN or +inf, or if all logits of a token are -inf. It is infinite if the target's
-    logit is -inf and another logit is finite.
+    Whatever the logits are, the error is below a hundred-thousandth of the loss, or below 1e-12. The loss is NaN if a
+    logit is NaN or +inf, or if all logits of a token are -inf. It is infinite if the target's logit is -inf and another
+    logit is finite.
 
     Args:
         logits: [tokens, vocab], any floating type.
