@@ -138,7 +138,7 @@ def test_rows_that_there_are_not_are_a_sentence(data: cache.Data, monkeypatch: p
     with pytest.raises(harness.HarnessError, match="AUTORESEARCH_ROWS='all' is not valid; set it to `audit`"):
         rows_of_environment(data)
     monkeypatch.setenv("AUTORESEARCH_ROWS", "audit")
-    monkeypatch.setattr(cache.Data, "read_audit_rows", lambda self: np.empty((0, SEQUENCE + 1), np.uint16))
+    monkeypatch.setattr(cache.Data, "read_audit_rows", lambda self, secret: np.empty((0, SEQUENCE + 1), np.uint16))
     with pytest.raises(harness.HarnessError, match="too little text for audit rows; unset AUTORESEARCH_ROWS"):
         rows_of_environment(data)
 
@@ -238,13 +238,13 @@ def test_validation_rows_that_were_changed_are_refused(
 ) -> None:
     copied = tmp_path / "cache" / data.folder.name
     shutil.copytree(data.folder, copied)
-    rows = np.fromfile(copied / cache.EVALUATION, dtype="<u2")
+    rows = np.fromfile(copied / cache.POOL, dtype="<u2")
     rows[5] = 1
-    rows.tofile(copied / cache.EVALUATION)
+    rows.tofile(copied / cache.POOL)
     changed = score_environment(tmp_path / "cache", AUTORESEARCH_DATA=data.folder.name)
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(harness.HarnessError, match=f"{copied / cache.EVALUATION} is damaged"):
+    with pytest.raises(harness.HarnessError, match=f"{copied / cache.POOL} is damaged"):
         measure(candidate / "model.pt", candidate / "train.py")
 
 

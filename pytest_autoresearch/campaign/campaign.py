@@ -252,7 +252,8 @@ class Campaign:
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         self.forget(experiment.number)
         compared = self._compared()
-        self._files.keep_only(compared)
+        baseline = self.ledger.baseline
+        self._files.keep_only(compared | ({baseline.commit} if baseline else set()))
         self._runs.keep_compiled(compared)
         return judged
 

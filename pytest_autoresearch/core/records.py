@@ -29,7 +29,7 @@ _LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
     "simpler", "comparable", "lines_added", "lines_removed", "notes",
 )  # fmt: skip
-_LATER_CONDITIONS = ("command", "environment", "readable", "python", "packages", "driver")
+_LATER_CONDITIONS = ("rows", "command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
 
