@@ -63,7 +63,7 @@ class ScorerFiles:
         """
         audit = ScorerFiles(self._folder / "audit")
         told = bounds(baseline, below)
-        if commit == baseline.commit:
+        if commit == baseline.commit and _printed(baseline, _THRESHOLD) is not None:
             audit._folder.mkdir(parents=True, exist_ok=True)
             return {**told, "AUTORESEARCH_NATS": str(audit.of(commit)), "AUTORESEARCH_FRESH": "1"}
         if "AUTORESEARCH_PROBE_BELOW" in told and audit.of(baseline.commit).exists():
