@@ -20,7 +20,7 @@ from probe_models import SEQUENCE, Tiny, nats_of, text_rows, trained
 from torch import Tensor
 
 from harness import draw
-from harness.memorised import Look, look
+from harness.memorised import Look, even, look
 
 POOL, METRIC = 6000, 256
 CARRIED = (4, 8, 16, 32, 128)
@@ -41,6 +41,8 @@ def main() -> None:
         width, steps = (24, 32, 48)[seed % 3], (250, 300, 450, 600)[seed % 4]
         models.append(losses(trained(Tiny(width=width), seed=seed, steps=steps), rows))
     report("honest", [seen(nats, baseline, sizes, n) for nats in models for n in range(given.draws)])
+    alone = [seen(nats, even(nats, sizes, 0), sizes, n) for nats in models for n in range(given.draws)]
+    report("honest, without a baseline", alone)
     best = []
     for number in range(given.draws):
         chosen = draw.metric_rows(len(rows), METRIC, key(number))

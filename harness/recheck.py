@@ -69,13 +69,18 @@ class ScoredModel:
             return asked, probe.differences(asked, model.nats, self.rows, self.nats, self.batch_rows)
 
 
-def looked(nats: Tensor, baseline_nats: Path, sizes: Tensor, measured: int) -> Look | None:
+def looked(nats: Tensor, baseline_nats: Path | None, sizes: Tensor, measured: int) -> Look | None:
     """Look for memorised text. See `memorised.look`.
 
     Raises:
         HarnessError: The model is rejected.
     """
-    found = memorised.look(nats, _read(baseline_nats, nats.shape, "AUTORESEARCH_BASELINE_NATS"), sizes, measured)
+    if len(nats) == measured:
+        return None
+    baseline = memorised.even(nats, sizes, measured)
+    if baseline_nats is not None:
+        baseline = _read(baseline_nats, nats.shape, "AUTORESEARCH_BASELINE_NATS")
+    found = memorised.look(nats, baseline, sizes, measured)
     if found is not None and found.rejected:
         raise HarnessError(
             f"rejected: memorised: it gains {found.excess:.3f} bits per byte more on the rows that it is measured on "

@@ -76,7 +76,7 @@ class ScorerOptions:
         calibrate: Whether to measure that threshold with this model, which must be trusted.
         fresh: Whether to measure the fresh rows too, so that later models can be compared with this one.
         baseline_nats: The file of a model that was measured with `fresh`. A model that is probed is also asked whether
-            it gains more on the rows of the metric than on fresh ones.
+            it gains more on the rows of the metric than on fresh ones; without the file, whether it is better there.
     """
 
     nats: Path | None = None
@@ -156,9 +156,9 @@ def measure(
                     # Rounded as in the output, because the session uses the printed value.
                     best = options.probe_below is not None and round(score.val_bpb, 6) < options.probe_below
                     every = nats
-                    if len(fresh) and (options.fresh or (best and options.baseline_nats)):
+                    if len(fresh) and (options.fresh or best):
                         every = torch.cat([nats, evaluate(model, fresh_rows, batch_rows_of(profile))])
-                if best and options.baseline_nats:
+                if best:
                     every_size = torch.cat([sizes, fresh_sizes])
                     score = replace(score, look=looked(every, options.baseline_nats, every_size, len(nats)))
                 scored = ScoredModel(

@@ -444,17 +444,8 @@ def test_a_scorer_that_probes_may_compare_both_programs_on_audit_rows_until_the_
     repo.run("--max", "1", "--autoresearch-audit")
     first, last = "['AUTORESEARCH_FRESH', 'AUTORESEARCH_NATS']", "['AUTORESEARCH_BASELINE_NATS']"
     lines = [line.split(" ", 1) for line in said.read_text().splitlines()]
-    assert [told for rows, told in lines if rows == "audit"] == [
-        first,
-        last,
-        last,
-        first,
-        first,
-        last,
-        last,
-        *[first] * 2,
-        last,
-    ]
+    turns = [first, last, last, first, first, last, last, first, first, last]
+    assert [told for rows, told in lines if rows == "audit"] == turns
     losses = repo.path / ".git" / "autoresearch" / "losses" / "t"
     assert sorted(path.suffix for path in losses.iterdir()) == [".npy", ".npy"], "of verdicts only"
 
