@@ -387,7 +387,8 @@ def test_every_attack_ends_as_it_must_and_costs_the_next_experiment_nothing(
     folder, home = tmp_path / "night", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
-    given = {**told, "HOME": str(home)}
+    # The session keeps its secret in the cache folder; the home folder must stay empty.
+    given = {**told, "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     night = Night(folder, tricks, files=files(), environment=given, sandbox="require", every=12, timeout=500)
     failed = {trick.name: why for trick in tricks if (why := failure(night, trick))}
     assert failed == {}
