@@ -12,22 +12,24 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from harness import draw
 from harness.errors import HarnessError
 from harness.profiles import Profile
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Increased when the same text gives different rows, or the manifest changes. Data of other versions are not read."""
 
 Rows = npt.NDArray[np.uint16]
 """Packed token rows, uint16 [rows, sequence_length + 1]."""
 
-TRAINING, EVALUATION, AUDIT = "train.bin", "validation.bin", "audit.bin"
+TRAINING, POOL = "train.bin", "validation.bin"
 TOKEN_BYTES, TOKENIZER = "token_bytes.npy", "tokenizer.json"
 _MANIFEST = "manifest.json"
 
@@ -43,7 +45,8 @@ class Data:
         vocab_size: Entries of the token-bytes table; every token id is smaller.
         sequence_length: Tokens in a row minus one.
         evaluation_tokens: Targets of the metric; fewer than in the profile if there was too little text.
-        audit_tokens: Targets of the final audit, in other rows of the same text; fewer, or 0, for the same reason.
+        audit_tokens: Targets of the final audit, in other rows of the pool; fewer, or 0, for the same reason.
+        pool_rows: Rows of the pool, from which a campaign's secret draws the rows for the metric and the audit.
         training_rows: Rows of the training file.
         sha256: SHA-256 of each file, by name.
         taken_from: Other files and folders on this machine that contain the validation text.
@@ -56,6 +59,7 @@ class Data:
     sequence_length: int
     evaluation_tokens: int
     audit_tokens: int
+    pool_rows: int
     training_rows: int
     sha256: dict[str, str]
     taken_from: tuple[str, ...]
@@ -95,16 +99,24 @@ class Data:
             raise self._damaged(path)
         return rows
 
-    def read_evaluation_rows(self) -> Rows:
-        """The rows for the metric, checked against their hash: uint16 [rows, sequence_length + 1]."""
-        return self._rows(EVALUATION)
+    def read_evaluation_rows(self, secret: bytes = b"") -> Rows:
+        """The rows for the metric of the campaign with this secret; checked: uint16 [rows, sequence_length + 1]."""
+        return self._drawn(draw.metric_rows, secret)
 
-    def read_audit_rows(self) -> Rows:
-        """The rows for the audit, which no verdict uses; checked: uint16 [rows, sequence_length + 1]."""
-        return self._rows(AUDIT)
+    def read_audit_rows(self, secret: bytes = b"") -> Rows:
+        """The rows for its audit, which no verdict uses; checked: uint16 [rows, sequence_length + 1]."""
+        return self._drawn(draw.audit_rows, secret)
 
-    def _rows(self, name: str) -> Rows:
-        return np.frombuffer(self._read(name), dtype="<u2").reshape(-1, self.sequence_length + 1)
+    def read_fresh_rows(self, secret: bytes = b"", audit: bool = False) -> Rows:
+        """The rows that no number of a verdict comes from, or of an audit; checked: uint16 [rows, length + 1]."""
+        return self._drawn(partial(draw.fresh_rows, audit=audit), secret)
+
+    def _drawn(self, choose: Callable[[int, int, bytes], npt.NDArray[np.int64]], secret: bytes) -> Rows:
+        pool = np.frombuffer(self._read(POOL), dtype="<u2").reshape(-1, self.sequence_length + 1)
+        # In a small pool, `draw.counts` has made this number less than the profile's; it gives the same shares for it.
+        rows: Rows = pool[choose(len(pool), self.evaluation_tokens // self.sequence_length, secret)]
+        rows.setflags(write=False)
+        return rows
 
     def read_token_bytes(self) -> npt.NDArray[np.int64]:
         """Bytes of text of each token, 0 for special tokens: int64 [vocab]."""

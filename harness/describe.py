@@ -16,7 +16,7 @@ def describe() -> dict[str, object]:
     """Profile, limits, hardware key, data hash, and the scorer's command.
 
     `environment` fixes these choices for every run. `retry_out_of_memory` is added to it when a run that ran out of
-    memory is tried again.
+    memory is tried again. `secret` says that the scorer draws its rows with AUTORESEARCH_SECRET.
     """
     profile = profiles.profile()
     device_batch = clock.device_batch_of_environment()
@@ -33,6 +33,8 @@ def describe() -> dict[str, object]:
         "vocab_size": profile.vocab_size,
         "evaluation_tokens": data.evaluation_tokens,
         "audit_tokens": data.audit_tokens,
+        "pool_tokens": data.pool_rows * data.sequence_length,
+        "secret": True,
         "score": ["python", "-m", "harness.scorer"],
         "scorer_prints": list(scorer.PRINTS),
         "training_rows": str(data.folder / cache.TRAINING),

@@ -20,13 +20,16 @@ def _losses(logits, targets, nats, vocab, BLOCK: tl.constexpr):  # noqa: N803 - 
     # Volatile: the compiler must not read a logit twice.
     read = tl.load(row, mask=column < vocab, other=float("-inf"), volatile=True).to(tl.float32)
     largest = tl.max(read, 0)
-    total = tl.sum(tl.exp(read - largest), 0)
+    # In float64, in which a small sum keeps its digits next to the 1 of the largest logit.
+    total = tl.sum(tl.exp(read - largest).to(tl.float64), 0)
     chosen = tl.sum(tl.where(column == tl.load(targets + token), read, 0.0), 0)
-    tl.store(nats + token, largest + tl.log(total) - chosen)
+    # Subtracted first: next to a large logit, the logarithm would be lost.
+    above = largest.to(tl.float64) - chosen.to(tl.float64)
+    tl.store(nats + token, (above + tl.log(total)).to(tl.float32))
 
 
 def losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """-ln of the probability of each target, as in `F.cross_entropy`: float32 [rows, sequence].
+    """-ln of the probability of each target, as in `metric.target_nats`: float32 [rows, sequence].
 
     The loss is NaN if a logit is NaN or +inf, or if all logits of a token are -inf. It is infinite if the target's
     logit is -inf and another logit is finite.

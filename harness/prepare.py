@@ -74,22 +74,23 @@ def _make(folder: Path, source: Source, profile: Profile, processes: int) -> cac
     shards = source.shards(folder, profile, command)
     words = _tokenizer(folder / cache.TOKENIZER, shards.training, profile.vocab_size, processes)
     training, validation = rows.make(folder / _PARTS, shards, words, profile, processes)
-    training_rows, training_hash = rows.join(folder / cache.TRAINING, training, profile)
-    metric_rows, audit_rows = rows.choose(folder / cache.EVALUATION, folder / cache.AUDIT, validation, profile)
+    training_rows, training_hash = rows.join(folder / cache.TRAINING, training, profile, "training shards have")
+    pool_rows, pool_hash = rows.join(folder / cache.POOL, validation, profile, "validation shard has")
+    shares = rows.shares_of(pool_rows, profile)
     table = tokenizer.token_bytes(words, profile.vocab_size)
     cache.write_atomically(folder / cache.TOKEN_BYTES, partial(np.save, arr=table))
-    names = (cache.EVALUATION, cache.AUDIT, cache.TOKEN_BYTES, cache.TOKENIZER)
-    hashes = {name: cache.hash_of(folder / name) for name in names}
+    hashes = {name: cache.hash_of(folder / name) for name in (cache.TOKEN_BYTES, cache.TOKENIZER)}
     data = cache.Data(
         folder=folder,
         source=source.name,
         command=command,
         vocab_size=profile.vocab_size,
         sequence_length=profile.sequence_length,
-        evaluation_tokens=metric_rows * profile.sequence_length,
-        audit_tokens=audit_rows * profile.sequence_length,
+        evaluation_tokens=shares.metric * profile.sequence_length,
+        audit_tokens=shares.audit * profile.sequence_length,
+        pool_rows=pool_rows,
         training_rows=training_rows,
-        sha256={cache.TRAINING: training_hash} | hashes,
+        sha256={cache.TRAINING: training_hash, cache.POOL: pool_hash} | hashes,
         taken_from=tuple(map(str, (shards.validation.path, *shards.taken_from))),
     )
     cache.finish(data)
@@ -188,6 +189,7 @@ def main() -> None:
     print(f"training_tokens: {data.training_rows * data.sequence_length}")
     print(f"evaluation_tokens: {data.evaluation_tokens}")
     print(f"audit_tokens: {data.audit_tokens}")
+    print(f"pool_tokens: {data.pool_rows * data.sequence_length}")
     print(f"data_hash: {data.data_hash}")
 
 

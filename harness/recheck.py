@@ -1,10 +1,11 @@
-"""Asks a scored model again in fresh processes: runs the causality probe, or calibrates its threshold.
+"""Rechecks a scored model: looks for memorised text, and asks it again in fresh processes.
 
-Draws the secret seeds. Does not know how a session uses the results.
+Runs the causality probe, or calibrates its threshold. Draws the secret seeds. Does not know how a session uses the
+results.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import probe
+from harness import memorised, probe
 from harness.errors import HarnessError
 from harness.isolated import IsolatedModel
+from harness.memorised import Look
 from harness.probe import Evidence, Plan
 
 _PROBES = 2
@@ -54,7 +56,7 @@ class ScoredModel:
         """
         gain = torch.zeros_like(self.nats)
         if incumbent_nats:
-            gain = self._read(incumbent_nats) - self.nats
+            gain = _read(incumbent_nats, self.nats.shape, "AUTORESEARCH_INCUMBENT_NATS") - self.nats
         for _ in range(_PROBES):
             evidence = probe.judge(*self._ask(gain), threshold)
             if not evidence.rejected:
@@ -66,14 +68,37 @@ class ScoredModel:
         with self.start() as model:
             return asked, probe.differences(asked, model.nats, self.rows, self.nats, self.batch_rows)
 
-    def _read(self, path: Path) -> Tensor:
-        try:
-            nats = np.load(path, allow_pickle=False)
-        except (OSError, ValueError):
-            raise HarnessError(f"{path} is not a file of losses; unset AUTORESEARCH_INCUMBENT_NATS.") from None
-        if nats.shape != tuple(self.nats.shape):
-            raise HarnessError(f"{path} has losses of other data; unset AUTORESEARCH_INCUMBENT_NATS.")
-        return torch.from_numpy(nats.astype(np.float32))
+
+def looked(nats: Tensor, baseline_nats: Path | None, sizes: Tensor, measured: int) -> Look | None:
+    """Look for memorised text. See `memorised.look`.
+
+    Raises:
+        HarnessError: The model is rejected.
+    """
+    if len(nats) == measured:
+        return None
+    baseline = memorised.even(nats, sizes, measured)
+    if baseline_nats is not None:
+        baseline = _read(baseline_nats, nats.shape, "AUTORESEARCH_BASELINE_NATS")
+    found = memorised.look(nats, baseline, sizes, measured)
+    if found is not None and found.rejected:
+        raise HarnessError(
+            f"rejected: memorised: it gains {found.excess:.3f} bits per byte more on the rows that it is measured on "
+            f"than on {found.rows} other rows of the same text, and chance gives at most {found.most:.3f}; "
+            "a program may not carry validation text."
+        )
+    return found
+
+
+def _read(path: Path, shape: Sequence[int], variable: str) -> Tensor:
+    """The first rows of the file of losses that a variable names: float32 of this shape. Fresh rows come last."""
+    try:
+        nats = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        raise HarnessError(f"{path} is not a file of losses; unset {variable}.") from None
+    if nats[: shape[0]].shape != tuple(shape):
+        raise HarnessError(f"{path} has losses of other data; unset {variable}.")
+    return torch.from_numpy(nats[: shape[0]].astype(np.float32))
 
 
 def _sentence(evidence: Evidence) -> str:

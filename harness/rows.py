@@ -12,11 +12,9 @@ from math import ceil
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from harness import cache, progress, tokenizer, workers
+from harness import cache, draw, progress, tokenizer, workers
 from harness.errors import HarnessError
 from harness.packing import Tokens, pack
 from harness.profiles import Profile
@@ -28,8 +26,6 @@ _PART_BYTES = 2**25
 _PLACES = 32
 # More than any language needs, so that there are rows to choose from.
 _BYTES_PER_TOKEN = 8
-# If a validation shard is too small for both the metric and the audit, the audit gets one row in this many.
-_AUDIT_SHARE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ class _Part:
 def make(
     folder: Path, shards: Shards, words: Tokenizer, profile: Profile, processes: int
 ) -> tuple[list[Path], list[Path]]:
-    """Tokenise and pack all training text and as much of the validation text as the metric and the audit need.
+    """Tokenise and pack all training text and as much of the validation text as the pool should have.
 
     Args:
         folder: For the parts, which are files of uint16 rows. Existing parts are not made again.
@@ -63,7 +59,7 @@ def make(
         The training parts and the validation parts, both in order.
     """
     training = [part for number, shard in enumerate(shards.training) for part in _training(folder, number, shard)]
-    tokens = 2 * profile.evaluation_tokens
+    tokens = draw.pool_tokens(profile.evaluation_tokens)
     wanted = tokens * _BYTES_PER_TOKEN
     validation = _validation(folder, shards.validation, wanted)
     _make([*validation, *training], words, profile, processes)
@@ -76,8 +72,15 @@ def make(
     return [part.path for part in training], [part.path for part in validation]
 
 
-def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]:
-    """Join training parts into one file; returns the number of rows and the SHA-256."""
+def join(path: Path, parts: Sequence[Path], profile: Profile, of: str) -> tuple[int, str]:
+    """Join parts into one file; returns the number of rows and the SHA-256.
+
+    Args:
+        of: `training shards have` or the like, for the error message.
+
+    Raises:
+        HarnessError: There is not one row.
+    """
     digest = hashlib.sha256()
 
     def write(file: BinaryIO) -> None:
@@ -89,41 +92,22 @@ def join(path: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, str]
 
     count = sum(_rows(part, profile) for part in parts)
     if count == 0:
-        raise HarnessError(
-            f"the training shards have too little text for one row of {profile.sequence_length + 1} tokens."
-        )
+        raise HarnessError(f"the {of} too little text for one row of {profile.sequence_length + 1} tokens.")
     cache.write_atomically(path, write)
     return count, digest.hexdigest()
 
 
-def choose(metric: Path, audit: Path, parts: Sequence[Path], profile: Profile) -> tuple[int, int]:
-    """Write the rows for the metric and the rows for the audit to two files; returns both numbers of rows.
-
-    Both are spread evenly over the validation parts, and no row is in both.
-    """
-    tokens = np.concatenate([np.fromfile(part, dtype="<u2") for part in parts])
-    rows = tokens.reshape(-1, profile.sequence_length + 1)
+def shares_of(pool: int, profile: Profile) -> draw.Counts:
+    """The use of a pool of so many rows; says if it is too small for the profile."""
     wanted = profile.evaluation_tokens // profile.sequence_length
-    count = min(wanted, len(rows) - len(rows) // _AUDIT_SHARE)
-    if count == 0:
-        raise HarnessError(f"the validation shard has too little text for one row of {rows.shape[1]} tokens.")
-    if count < wanted:
+    shares = draw.counts(pool, wanted)
+    if shares.metric < wanted:
         progress.say(
-            f"the validation shard has only {len(rows) * profile.sequence_length:,} tokens; profile {profile.name} "
+            f"the validation shard has only {pool * profile.sequence_length:,} tokens; profile {profile.name} "
             f"needs {profile.evaluation_tokens:,} for the metric and as many for the audit; the metric now uses "
-            f"{count * profile.sequence_length:,}"
+            f"{shares.metric * profile.sequence_length:,}"
         )
-    chosen = _evenly(count, len(rows))
-    left = np.delete(np.arange(len(rows)), chosen)
-    others = left[_evenly(min(wanted, len(left)), len(left))]
-    cache.write_atomically(metric, lambda file: file.write(rows[chosen].tobytes()))
-    cache.write_atomically(audit, lambda file: file.write(rows[others].tobytes()))
-    return len(chosen), len(others)
-
-
-def _evenly(count: int, of: int) -> npt.NDArray[np.int64]:
-    """`count` evenly spaced numbers from 0 up to, but not including, `of`: int64 [count]."""
-    return np.arange(count) * of // max(1, count)
+    return shares
 
 
 def _training(folder: Path, number: int, shard: Shard) -> list[_Part]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import cache, profiles
+from harness import cache, draw, profiles
 from harness.errors import HarnessError, run_command
 from harness.exchange import Stage
 from harness.server_process import Deadlines, NoAnswer, NotReady, ServerProcess, launch_of_environment
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.isolated import IsolatedModel
+    from harness.memorised import Look
     from harness.probe import Evidence
 
 _NOT_READY = {
@@ -56,6 +57,7 @@ class Score:
         transport: How logits were transferred; see `IsolatedModel`.
         probe_threshold: The calibrated threshold in nats; None without calibration.
         probe: The probe's result; None if the model was not probed.
+        look: What the look for memorised text found; None without one.
     """
 
     val_bpb: float
@@ -65,6 +67,7 @@ class Score:
     transport: str
     probe_threshold: float | None = None
     probe: "Evidence | None" = None
+    look: "Look | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,9 @@ class ScorerOptions:
         probe_below: A model with a metric below this is probed.
         probe_threshold: In the probe, a loss counts as changed if it differs by more than this, in nats.
         calibrate: Whether to measure that threshold with this model, which must be trusted.
+        fresh: Whether to measure the fresh rows too, so that later models can be compared with this one.
+        baseline_nats: The file of a model that was measured with `fresh`. A model that is probed is also asked whether
+            it gains more on the rows of the metric than on fresh ones; without the file, whether it is better there.
     """
 
     nats: Path | None = None
@@ -84,6 +90,8 @@ class ScorerOptions:
     probe_below: float | None = None
     probe_threshold: float = math.inf
     calibrate: bool = False
+    fresh: bool = False
+    baseline_nats: Path | None = None
 
 
 def main() -> None:
@@ -98,6 +106,10 @@ def main() -> None:
     print(f"score_transport: {score.transport}")
     if score.probe_threshold is not None:
         print(f"probe_threshold: {score.probe_threshold:.6f}")
+    if score.look is not None:
+        print(f"fresh_rows: {score.look.rows}")
+        print(f"fresh_excess: {score.look.excess:.6f}")
+        print(f"fresh_excess_allowed: {score.look.most:.6f}")
     if score.probe is not None:
         print(f"probe_cuts: {score.probe.cuts}")
         print(f"probe_leaks: {score.probe.leaks}")
@@ -120,7 +132,7 @@ def measure(
             raise HarnessError(f"there is no {path} to score.")
     profile = profiles.profile()
     data = cache.find(profile)
-    rows = rows_of_environment(data)
+    rows, fresh = rows_of_environment(data), fresh_rows_of_environment(data)
     launch = launch_of_environment()
     # Started first, so that both processes import torch at the same time: it takes seconds.
     with ServerProcess(launch, deadlines) as process:
@@ -130,11 +142,12 @@ def measure(
 
         from harness.isolated import IsolatedModel
         from harness.metric import MetricError, bits_per_byte
-        from harness.recheck import ScoredModel
+        from harness.recheck import ScoredModel, looked
 
         token_bytes = torch.from_numpy(data.read_token_bytes())
         evaluation_rows = torch.from_numpy(rows.astype("int64"))
-        sizes = token_bytes[evaluation_rows[:, 1:]]
+        fresh_rows = torch.from_numpy(fresh.astype("int64"))
+        sizes, fresh_sizes = (token_bytes[rows[:, 1:]] for rows in (evaluation_rows, fresh_rows))
 
         def open_model(process: ServerProcess) -> IsolatedModel:
             return IsolatedModel(process, train_path, model_path, profile, token_bytes, batch_rows_of(profile))
@@ -145,7 +158,15 @@ def measure(
                     begun = time.monotonic()
                     nats = evaluate(model, evaluation_rows, batch_rows_of(profile))
                     seconds = process.load_seconds, time.monotonic() - begun
-                score = Score(bits_per_byte(nats, sizes), sizes.numel(), *seconds, model.transport)
+                    score = Score(bits_per_byte(nats, sizes), sizes.numel(), *seconds, model.transport)
+                    # Rounded as in the output, because the session uses the printed value.
+                    best = options.probe_below is not None and round(score.val_bpb, 6) < options.probe_below
+                    every = nats
+                    if len(fresh) and (options.fresh or best):
+                        every = torch.cat([nats, evaluate(model, fresh_rows, batch_rows_of(profile))])
+                if best:
+                    every_size = torch.cat([sizes, fresh_sizes])
+                    score = replace(score, look=looked(every, options.baseline_nats, every_size, len(nats)))
                 scored = ScoredModel(
                     lambda: open_model(ServerProcess(launch, deadlines)),
                     evaluation_rows,
@@ -155,11 +176,10 @@ def measure(
                 )
                 if options.calibrate:
                     score = replace(score, probe_threshold=scored.threshold())
-                # Rounded as in the output, because the session uses the printed value.
-                if options.probe_below is not None and round(score.val_bpb, 6) < options.probe_below:
+                if best:
                     score = replace(score, probe=scored.probe(options.incumbent_nats, options.probe_threshold))
                 if options.nats:
-                    content = nats.numpy()
+                    content = every.numpy()
                     cache.write_atomically(options.nats, lambda file: np.save(file, content))
                 return score
         except NotReady as error:
@@ -218,31 +238,45 @@ def _below(variable: str, name: str, option: str) -> Path:
 
 
 def rows_of_environment(data: cache.Data) -> cache.Rows:
-    """The rows to score on: those for the metric, or with AUTORESEARCH_ROWS=audit those that no verdict uses."""
-    wanted = os.environ.get("AUTORESEARCH_ROWS") or "metric"
-    if wanted not in ("metric", "audit"):
-        raise HarnessError(f"AUTORESEARCH_ROWS={wanted!r} is not valid; set it to `audit`, or unset it for the metric.")
-    rows = data.read_evaluation_rows() if wanted == "metric" else data.read_audit_rows()
+    """The rows to score on: those for the metric, or with AUTORESEARCH_ROWS=audit those that no verdict uses.
+
+    AUTORESEARCH_SECRET draws them.
+    """
+    secret = draw.secret_of_environment()
+    rows = data.read_audit_rows(secret) if _is_audit() else data.read_evaluation_rows(secret)
     if not len(rows):
         raise HarnessError("the validation shard has too little text for audit rows; unset AUTORESEARCH_ROWS.")
     return rows
 
 
+def fresh_rows_of_environment(data: cache.Data) -> cache.Rows:
+    """The fresh rows beside those of the metric or of the audit; none in a small pool."""
+    return data.read_fresh_rows(draw.secret_of_environment(), _is_audit())
+
+
+def _is_audit() -> bool:
+    wanted = os.environ.get("AUTORESEARCH_ROWS") or "metric"
+    if wanted not in ("metric", "audit"):
+        raise HarnessError(f"AUTORESEARCH_ROWS={wanted!r} is not valid; set it to `audit`, or unset it for the metric.")
+    return wanted == "audit"
+
+
 def options_of_environment() -> ScorerOptions:
-    """AUTORESEARCH_NATS, _INCUMBENT_NATS, _PROBE_BELOW with _PROBE_THRESHOLD, and _PROBE_CALIBRATE."""
+    """AUTORESEARCH_NATS, _INCUMBENT_NATS, _BASELINE_NATS, _FRESH, _PROBE_BELOW and _THRESHOLD, _PROBE_CALIBRATE."""
     below, threshold = _number("AUTORESEARCH_PROBE_BELOW"), _number("AUTORESEARCH_PROBE_THRESHOLD")
     if below is not None and (threshold is None or threshold <= 0):
         raise HarnessError(
             "AUTORESEARCH_PROBE_BELOW is set without a threshold; set AUTORESEARCH_PROBE_THRESHOLD to the nats that "
             "AUTORESEARCH_PROBE_CALIBRATE=1 prints for a trusted model."
         )
-    nats, incumbent = (os.environ.get(f"AUTORESEARCH_{name}") for name in ("NATS", "INCUMBENT_NATS"))
     return ScorerOptions(
-        nats=Path(nats).absolute() if nats else None,
-        incumbent_nats=Path(incumbent).absolute() if incumbent else None,
+        nats=_path("AUTORESEARCH_NATS"),
+        incumbent_nats=_path("AUTORESEARCH_INCUMBENT_NATS"),
         probe_below=below,
         probe_threshold=math.inf if threshold is None else threshold,
         calibrate=os.environ.get("AUTORESEARCH_PROBE_CALIBRATE") == "1",
+        fresh=os.environ.get("AUTORESEARCH_FRESH") == "1",
+        baseline_nats=_path("AUTORESEARCH_BASELINE_NATS"),
     )
 
 
@@ -261,6 +295,11 @@ def deadlines_of_environment() -> Deadlines:
         load_seconds=usual.load_seconds if load is None else LOAD_FACTOR * load + spare,
         total_seconds=usual.total_seconds if evaluation is None else EVALUATION_FACTOR * evaluation + spare,
     )
+
+
+def _path(name: str) -> Path | None:
+    text = os.environ.get(name)
+    return Path(text).absolute() if text else None
 
 
 def _number(name: str) -> float | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-from harness import cache, corpus, progress
+from harness import cache, corpus, draw, progress
 from harness.errors import HarnessError
 from harness.profiles import Profile
 from harness.shards import Shards, open_shards
@@ -122,7 +122,7 @@ class _Embedded:
         written = folder / "shards"
         if not written.exists():
             progress.say("reading the Python source on this machine")
-            corpus.write_shards(written, 2 * profile.evaluation_tokens)
+            corpus.write_shards(written, draw.pool_tokens(profile.evaluation_tokens))
         found = open_shards(sorted(written.glob("*.parquet")), None, f"run `{command} --force` to make it again")
         return replace(found, taken_from=corpus.read_taken_from(written))
 

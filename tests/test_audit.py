@@ -429,6 +429,34 @@ def test_a_session_audits_what_it_kept_on_rows_that_the_scorer_alone_is_told_of(
     assert "auditing" not in repo.run("--max", "1", "--autoresearch-audit").stdout.str()
 
 
+def test_a_scorer_that_probes_may_compare_both_programs_on_audit_rows_until_the_audit_ends(repo: Repo) -> None:
+    said = repo.path / ".git/said"
+    scorer = SCORER.replace("if 'NATS' in n", "if 'NATS' in n or 'FRESH' in n") + (
+        'print("probe_threshold: 0.1")\n'
+        'if nats := os.environ.get("AUTORESEARCH_NATS"): pathlib.Path(nats).touch()\n'
+        'if first := os.environ.get("AUTORESEARCH_BASELINE_NATS"): assert pathlib.Path(first).exists()\n'
+    )
+    repo.write("judge/score.py", scorer)
+    described = {
+        "score": ["python", "judge/score.py", str(said)], "device": "cpu",
+        "audit_environment": {"AUTORESEARCH_ROWS": "audit"},
+    }  # fmt: skip
+    repo.write("judge/describe.py", f"print('''{json.dumps(described)}''')\n")
+    repo.write("train.py", LEAVES)
+    repo.write(
+        "pytest.ini", f"{CONFIG}\nautoresearch_describe = python judge/describe.py\nautoresearch_frozen = judge\n"
+    )
+    repo.commit("A scorer")
+    repo.plan(0.9)
+    repo.run("--max", "1", "--autoresearch-audit")
+    first, last = "['AUTORESEARCH_FRESH', 'AUTORESEARCH_NATS']", "['AUTORESEARCH_BASELINE_NATS']"
+    lines = [line.split(" ", 1) for line in said.read_text().splitlines()]
+    turns = [first, last, last, first, first, last, last, first, first, last]
+    assert [told for rows, told in lines if rows == "audit"] == turns
+    losses = repo.path / ".git" / "autoresearch" / "losses" / "t"
+    assert sorted(path.suffix for path in losses.iterdir()) == [".npy", ".npy"], "of verdicts only"
+
+
 def test_a_signal_during_the_audit_of_a_session_ends_it_with_every_report(noisy: Repo) -> None:
     ran = noisy.path / ".git" / "ran"  # its seeds are random, so that it hangs in its second run
     again = f"rest == 'slow' and os.path.exists({str(ran)!r})"

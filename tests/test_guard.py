@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import base64
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from pytest_autoresearch.core.errors import Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Status
 from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.core.run import Crash, CrashClass
-from pytest_autoresearch.source import guard
+from pytest_autoresearch.source import guard, information
 from pytest_autoresearch.source.editable import Editable, is_trusted
 
 quick = settings(deadline=None)
@@ -185,6 +188,46 @@ def test_a_program_may_be_long_and_may_not_become_so_at_once() -> None:
     guard.check_texts(IDEA, {"train.py": b"x = 1\n"}, {"train.py": TEXT})
     with pytest.raises(Refused, match=r"^it adds 180,000 bytes; the limit is 65,536 a proposal$"):
         guard.check_texts(IDEA, {"train.py": b"x = 1\n", "model/a.py": TEXT}, {"train.py": b"x = 1\n"})
+
+
+NOISE = base64.b85encode(random.Random(1).randbytes(64 * 1024))  # with as many bits as bytes * 6.4
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        lambda data: b"# " + data + b"\n",
+        lambda data: b"TEXT = '" + data.replace(b"'", b"").replace(b"\\", b"") + b"'\n",
+        lambda data: b"".join(b"x%s = 1\n" % data[at : at + 20].hex().encode() for at in range(0, len(data), 20)),
+    ],
+    ids=["in a comment", "in a string", "in names"],
+)
+def test_data_in_a_program_are_refused_by_their_information(hidden: Callable[[bytes], bytes]) -> None:
+    before = {"train.py": b"x = 1\n"}
+
+    def adds(count: int) -> None:
+        guard.check_information(IDEA, {"train.py": b"x = 1\n" + hidden(NOISE[:count])}, before, before)
+
+    adds(15_000)
+    with pytest.raises(Refused, match=r"bytes of information.*limit is 16,384 a proposal: propose code, not data"):
+        adds(24_000)
+
+
+def test_a_campaign_carries_little_more_than_a_proposal() -> None:
+    first = {"train.py": b"x = 1\n"}
+    now = {"train.py": b"x = 1\n# " + NOISE[:30_000]}
+    with_more = {"train.py": now["train.py"] + NOISE[30_000:45_000]}
+    guard.check_information(IDEA, with_more, now, now)
+    with pytest.raises(Refused, match=r"the baseline has not, compressed; the limit is 32,768 a campaign: take out"):
+        guard.check_information(IDEA, with_more, now, first)
+
+
+def test_code_that_moves_or_that_repeats_itself_is_no_information() -> None:
+    source = Path(guard.__file__).read_bytes()
+    assert information.added({"a.py": source}, {"a.py": source}) == 0
+    assert information.added({"a.py": source}, {"b.py": source}) < 100
+    assert information.added({"a.py": source}, {"a.py": source * 3}) < 200
+    assert information.added({}, {"a.py": source}) > 1000
 
 
 @pytest.mark.parametrize("data", ["'" + "a" * 40_000 + "'", "b'" + "a" * 40_000 + "'", "[" + "7.," * 5_000 + "]"])

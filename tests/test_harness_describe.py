@@ -47,7 +47,7 @@ def test_describe_says_what_a_session_must_know(
     assert described.pop("hardware_key")
     names = (
         "manifest.json",
-        *sorted((cache.TRAINING, cache.EVALUATION, cache.AUDIT, cache.TOKEN_BYTES, cache.TOKENIZER)),
+        *sorted((cache.TRAINING, cache.POOL, cache.TOKEN_BYTES, cache.TOKENIZER)),
     )
     assert described.pop("data_files") == [str(embedded.folder / name) for name in names]
     *shard, first = (hidden := described.pop("hidden"))[:2]  # type: ignore[index]
@@ -68,6 +68,8 @@ def test_describe_says_what_a_session_must_know(
         "vocab_size": 2048,
         "evaluation_tokens": 65_536,
         "audit_tokens": 65_536,
+        "pool_tokens": embedded.pool_rows * 256,
+        "secret": True,
         "score": ["python", "-m", "harness.scorer"],
         "scorer_prints": list(PRINTS),
         "training_rows": str(embedded.folder / cache.TRAINING),

@@ -16,13 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from harness_data import CHECKOUT, environment, run, start, values, write_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from harness import cache, rows, workers
+from harness import cache, draw, rows, workers
 from harness.packing import BOS
 from harness.prepare import prepare as make
 from harness.profiles import named
 from harness.shards import Shard
+
+SECRET = b"a" * 32
 
 
 def prepare(source: Path, cache_folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
@@ -68,9 +72,10 @@ def test_progress_is_plain_lines_without_a_terminal(prepared: dict[str, str]) ->
 
 def test_a_validation_shard_with_too_little_text_is_said(prepared: dict[str, str]) -> None:
     assert int(prepared["evaluation_tokens"]) < 65_536
-    both = int(prepared["evaluation_tokens"]) + int(prepared["audit_tokens"])
-    assert f"has only {both:,} tokens; profile cpu needs 65,536 for the metric and as many" in prepared["said"]
-    assert both // 32 // 5 == int(prepared["audit_tokens"]) // 32
+    pool, metric, audit = (int(prepared[f"{name}_tokens"]) // 32 for name in ("pool", "evaluation", "audit"))
+    assert f"has only {32 * pool:,} tokens; profile cpu needs 65,536 for the metric and as many" in prepared["said"]
+    assert metric == pool - 2 * (pool // 5)
+    assert 0 < audit < pool - metric, "the rest is fresh"
 
 
 def test_equal_text_elsewhere_gives_equal_data(prepared: dict[str, str], source: Path, tmp_path: Path) -> None:
@@ -107,8 +112,7 @@ def test_the_tokenizer_never_sees_the_validation_shard(prepared: dict[str, str],
     assert changed is not None
     for name in (cache.TOKENIZER, cache.TRAINING, cache.TOKEN_BYTES):
         assert changed.sha256[name] == data.sha256[name]
-    for name in (cache.EVALUATION, cache.AUDIT):
-        assert changed.sha256[name] != data.sha256[name]
+    assert changed.sha256[cache.POOL] != data.sha256[cache.POOL]
 
 
 def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_
     data = cache.load(Path(values(done.stdout)["folder"]))
     assert data is not None
     words = Tokenizer.from_file(str(data.folder / cache.TOKENIZER))
-    kinds = [(data.evaluation_tokens, data.read_evaluation_rows()), (data.audit_tokens, data.read_audit_rows())]
+    kinds = [(65_536, data.read_evaluation_rows(SECRET)), (data.audit_tokens, data.read_audit_rows(SECRET))]
     for tokens, found in kinds:
         assert tokens == 65_536
         assert len(found) == 256
@@ -131,32 +135,63 @@ def test_evaluation_rows_are_as_many_as_asked_for_and_spread_over_the_shard(tmp_
     metric, audit = ({row.tobytes() for row in found} for _, found in kinds)
     assert len(metric) == len(audit) == 256  # all numbers differ
     assert not metric & audit
+    fresh, later = ({row.tobytes() for row in data.read_fresh_rows(SECRET, audit=audits)} for audits in (False, True))
+    assert len(fresh) == len(later) == 64
+    assert not (fresh | later) & (metric | audit)
+    assert not fresh & later
 
 
-def test_the_hash_of_the_data_covers_the_rows_of_the_audit(prepared: dict[str, str]) -> None:
+@given(pool=st.integers(1, 5000), wanted=st.integers(1, 1000), secret=st.binary(min_size=32, max_size=32))
+@settings(deadline=None, max_examples=50)
+def test_a_secret_parts_the_pool_into_rows_of_one_use_each(pool: int, wanted: int, secret: bytes) -> None:
+    shares = draw.counts(pool, wanted)
+    # As from a manifest, which holds what the metric got.
+    assert draw.counts(pool, shares.metric) == replace(shares, audit=min(shares.audit, shares.metric))
+    assert 0 < shares.metric <= wanted
+    parts = [draw.metric_rows(pool, wanted, secret), draw.audit_rows(pool, wanted, secret)]
+    parts += [draw.fresh_rows(pool, wanted, secret, audit) for audit in (False, True)]
+    drawn = np.concatenate(parts).tolist()
+    assert len(set(drawn)) == len(drawn) <= pool
+    assert [len(part) for part in parts] == [shares.metric, shares.audit, shares.fresh, shares.fresh]
+    if pool >= 10 * wanted:
+        assert shares.metric == shares.audit == wanted
+
+
+def test_another_secret_draws_other_rows_and_the_same_one_the_same() -> None:
+    first, again, other = (
+        set(draw.metric_rows(30_000, 256, secret).tolist()) for secret in (SECRET, SECRET, b"b" * 32)
+    )
+    assert first == again
+    assert len(first & other) < 20, "two of 256 by chance"
+    assert first != set(draw.metric_rows(30_000, 256, b"").tolist())
+
+
+def test_the_hash_of_the_data_covers_the_pool(prepared: dict[str, str]) -> None:
     data = cache.load(Path(prepared["folder"]))
     assert data is not None
-    other = replace(data, sha256=data.sha256 | {cache.AUDIT: "0" * 64})
+    other = replace(data, sha256=data.sha256 | {cache.POOL: "0" * 64})
     assert other.data_hash != data.data_hash
-    assert data.folder / cache.AUDIT in data.files
-    with pytest.raises(cache.HarnessError, match=r"audit\.bin is damaged"):
+    assert data.folder / cache.POOL in data.files
+    with pytest.raises(cache.HarnessError, match=r"validation\.bin is damaged"):
         other.check()
-    with pytest.raises(cache.HarnessError, match=r"audit\.bin is damaged"):
+    with pytest.raises(cache.HarnessError, match=r"validation\.bin is damaged"):
         other.read_audit_rows()
 
 
 def test_one_row_of_text_is_the_metric_s(tmp_path: Path) -> None:
     tokens = np.arange(33, dtype="<u2")
     tokens.tofile(tmp_path / "part.bin")
-    assert rows.choose(tmp_path / "metric", tmp_path / "audit", [tmp_path / "part.bin"], named("cpu", 32)) == (1, 0)
-    assert (tmp_path / "metric").read_bytes() == tokens.tobytes()
-    assert (tmp_path / "audit").read_bytes() == b""
+    count, _ = rows.join(tmp_path / "pool", [tmp_path / "part.bin"], named("cpu", 32), "validation shard has")
+    assert rows.shares_of(count, named("cpu", 32)) == draw.Counts(metric=1, audit=0, fresh=0)
+    assert (tmp_path / "pool").read_bytes() == tokens.tobytes()
 
 
-def test_no_more_validation_text_is_read_than_metric_and_audit_need(
+def test_no_more_validation_text_is_read_than_the_pool_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(draw, "LEAST_POOL_TOKENS", 131_072)
+    monkeypatch.setattr(draw, "POOL_FACTOR", 2)
     source = tmp_path / "text"
     source.mkdir()
     pq.write_table(pa.table({"text": ["internationalisation " * 100] * 10}), source / "a.parquet")
@@ -166,7 +201,8 @@ def test_no_more_validation_text_is_read_than_metric_and_audit_need(
     )
     data = make(named("cpu", 32), str(source))
     said = re.findall(r"tokenising and packing, ([\d,]+) documents", capsys.readouterr().err)
-    assert data.evaluation_tokens == data.audit_tokens == 65_536
+    assert data.evaluation_tokens == 65_536
+    assert data.pool_rows * 32 > 131_072
     assert [500 < int(count.replace(",", "")) < 2500 for count in said] == [True, True]
 
 
@@ -255,7 +291,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "learning" not in done.stderr
     assert values(done.stdout)["data_hash"] == whole["data_hash"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [cache.TRAINING, cache.EVALUATION, cache.AUDIT, cache.TOKEN_BYTES, cache.TOKENIZER, "manifest.json"]
+        [cache.TRAINING, cache.POOL, cache.TOKEN_BYTES, cache.TOKENIZER, "manifest.json"]
     )
 
 
@@ -287,7 +323,7 @@ def test_damaged_rows_are_one_sentence_with_the_command_that_makes_them_anew(sou
     assert data is not None
     command = f"run `python -m harness.prepare --source {source} --profile cpu --seq-len 32 --force`"
     cut_short(folder / cache.TRAINING)
-    flip_a_byte(folder / cache.EVALUATION)
+    flip_a_byte(folder / cache.POOL)
     (folder / cache.TOKEN_BYTES).unlink()
     for read in (data.open_training_rows, data.read_evaluation_rows, data.read_token_bytes):
         with pytest.raises(cache.HarnessError, match=" is damaged; ") as caught:

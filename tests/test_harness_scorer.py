@@ -15,6 +15,7 @@ from harness_data import environment, run, values, write_folder
 import harness
 from harness import cache, model_server, probe, scorer
 from harness.exchange import Job
+from harness.memorised import LEAST_ROWS
 from harness.scorer import ScorerOptions, deadlines_of_environment, measure, options_of_environment, rows_of_environment
 from harness.server_process import Deadlines
 
@@ -139,7 +140,7 @@ def test_rows_that_there_are_not_are_a_sentence(data: cache.Data, monkeypatch: p
     with pytest.raises(harness.HarnessError, match="AUTORESEARCH_ROWS='all' is not valid; set it to `audit`"):
         rows_of_environment(data)
     monkeypatch.setenv("AUTORESEARCH_ROWS", "audit")
-    monkeypatch.setattr(cache.Data, "read_audit_rows", lambda self: np.empty((0, SEQUENCE + 1), np.uint16))
+    monkeypatch.setattr(cache.Data, "read_audit_rows", lambda self, secret: np.empty((0, SEQUENCE + 1), np.uint16))
     with pytest.raises(harness.HarnessError, match="too little text for audit rows; unset AUTORESEARCH_ROWS"):
         rows_of_environment(data)
 
@@ -239,13 +240,13 @@ def test_validation_rows_that_were_changed_are_refused(
 ) -> None:
     copied = tmp_path / "cache" / data.folder.name
     shutil.copytree(data.folder, copied)
-    rows = np.fromfile(copied / cache.EVALUATION, dtype="<u2")
+    rows = np.fromfile(copied / cache.POOL, dtype="<u2")
     rows[5] = 1
-    rows.tofile(copied / cache.EVALUATION)
+    rows.tofile(copied / cache.POOL)
     changed = score_environment(tmp_path / "cache", AUTORESEARCH_DATA=data.folder.name)
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(harness.HarnessError, match=f"{copied / cache.EVALUATION} is damaged"):
+    with pytest.raises(harness.HarnessError, match=f"{copied / cache.POOL} is damaged"):
         measure(candidate / "model.pt", candidate / "train.py")
 
 
@@ -289,6 +290,40 @@ def test_a_model_below_the_mark_is_believed_after_a_probe(
 
     np.save(tmp_path / "incumbent.npy", nats[1:])
     with pytest.raises(harness.HarnessError, match="losses of other data; unset AUTORESEARCH_INCUMBENT_NATS"):
+        measure(*files, options)
+
+
+def test_a_model_that_is_better_on_its_own_rows_alone_has_no_score(
+    candidate: Path, data: cache.Data, tmp_path: Path, served_by: Callable[[str], None]
+) -> None:
+    served_by("behaves")
+    files = candidate / "model.pt", candidate / "train.py"
+    usual = measure(*files, ScorerOptions(nats=tmp_path / "usual.npy"))
+    measure(*files, ScorerOptions(nats=tmp_path / "first.npy", fresh=True))
+    first, usual_nats = np.load(tmp_path / "first.npy"), np.load(tmp_path / "usual.npy")
+    rows, fresh = len(usual_nats), len(data.read_fresh_rows())
+    assert fresh >= LEAST_ROWS
+    assert (len(first), usual.look) == (rows + fresh, None)
+    np.testing.assert_array_equal(first[:rows], usual_nats)
+
+    options = ScorerOptions(
+        nats=tmp_path / "nats.npy", probe_below=math.inf, probe_threshold=1e-3, baseline_nats=tmp_path / "baseline.npy"
+    )
+    np.save(tmp_path / "baseline.npy", first + 0.1)
+    found = measure(*files, options)
+    assert found.look is not None
+    assert (found.look.rows, found.look.excess) == (fresh, pytest.approx(0, abs=0.1))
+    assert found.probe is not None
+    (tmp_path / "nats.npy").unlink()
+
+    first[:rows] += 100  # the model's losses are some 200 nats
+    np.save(tmp_path / "baseline.npy", first)
+    with pytest.raises(harness.HarnessError, match=r"^rejected: memorised: it gains .*\.$"):
+        measure(*files, options)
+    assert not (tmp_path / "nats.npy").exists()
+
+    np.save(tmp_path / "baseline.npy", first[:rows])
+    with pytest.raises(harness.HarnessError, match="losses of other data; unset AUTORESEARCH_BASELINE_NATS"):
         measure(*files, options)
 
 

@@ -254,7 +254,8 @@ class Campaign:
             )
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         self.forget(experiment.number)
-        self._files.keep_only(self._compared())
+        baseline = self.ledger.baseline
+        self._files.keep_only(self._compared() | ({baseline.commit} if baseline else set()))
         return judged
 
     def forget(self, number: int) -> None:

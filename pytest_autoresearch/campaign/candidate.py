@@ -47,6 +47,9 @@ def check(common: Common, dialogue: Dialogue, proposal: Proposal, tree: Worktree
     guard.check_changes(proposal, tree.changes(base), editable, common.ratchet.prefix.as_posix())
     before, after = tree.files(base, editable.__contains__), tree.files(tree.staged(), editable.__contains__)
     guard.check_texts(proposal, after, before)
+    first = common.ledger.baseline
+    start = tree.files(first.commit, editable.__contains__) if first and first.commit != base else before
+    guard.check_information(proposal, after, before, start)
     guard.check_effect(proposal, before, after)
     if reason := common.hooks.guard(common.view, dialogue.context, proposal):
         raise Refused(reason, proposal)

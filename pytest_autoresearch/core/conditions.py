@@ -39,6 +39,7 @@ _EQUAL: Mapping[str, Callable[[Setting], str]] = {
     "hardware": lambda one: _DRIVER.sub("", one.hardware_key),
     "harness": lambda one: one.harness_hash,
     "data": lambda one: one.data_hash,
+    "rows of the data": lambda one: one.rows,
 }
 _OF_EXPERIMENT: Mapping[str, Callable[[Experiment], str]] = {
     "metric": lambda one: one.metric_name,

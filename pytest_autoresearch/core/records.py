@@ -30,7 +30,7 @@ _LATER = (  # missing in records of earlier versions
     "simpler", "comparable", "lines_added", "lines_removed", "notes",
 )  # fmt: skip
 _LATER_OF_RUNS = ("block", "scored", "startup_cpu_seconds")
-_LATER_CONDITIONS = ("command", "environment", "readable", "python", "packages", "driver")
+_LATER_CONDITIONS = ("rows", "command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
 

@@ -15,6 +15,7 @@ class Setting:
         hardware_key: Identifies the hardware.
         harness_hash: Hash of the frozen paths.
         data_hash: Hash of the prepared data.
+        rows: A fingerprint of the secret that draws the rows of the evaluation; empty without one.
         sandbox: The sandbox of the training process, in words; they begin with `none` if there was no sandbox.
         command: The training command; empty in records of earlier versions.
         environment: The variables for training that can change a result; None in records of earlier versions.
@@ -28,6 +29,7 @@ class Setting:
     hardware_key: str = ""
     harness_hash: str = ""
     data_hash: str = ""
+    rows: str = ""
     sandbox: str = "none"
     command: str = ""
     environment: Mapping[str, str] | None = None

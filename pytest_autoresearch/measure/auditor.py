@@ -55,8 +55,8 @@ class Auditor:
         self._watcher = watcher
         self._rows = Rows.AUDIT if harness.score and harness.audit_environment else Rows.VERDICT
         self._data = harness.data_files
-        losses = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
-        self._run_maker = RunMaker(settings, ratchet, harness, ledger, runner, losses, watcher)
+        self._losses = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
+        self._run_maker = RunMaker(settings, ratchet, harness, ledger, runner, self._losses, watcher)
 
     def conduct(self, runs: int, say: Callable[[str], None], stopped: Callable[[], bool]) -> Audit:
         """Make the runs and record the audit.
@@ -85,6 +85,7 @@ class Auditor:
             try:
                 made = self._make(plan, {AuditSide.FIRST: first, AuditSide.LAST: last}, tree, say, stopped)
             finally:
+                self._losses.end_audit()
                 tree.release()
             if changed := frozen.changed():
                 raise UserError(f"{changed[0]} changed while the audit ran: restore it and rerun the same command")

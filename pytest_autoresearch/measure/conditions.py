@@ -16,6 +16,7 @@ from pathlib import Path
 from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.measure import rows_secret
 from pytest_autoresearch.measure.setup import Equipment
 from pytest_autoresearch.runners.environment import SECRET
 from pytest_autoresearch.settings import Settings
@@ -44,6 +45,7 @@ def setting_of(settings: Settings, ratchet: Ratchet, equipment: Equipment) -> Se
         hardware_key=harness.hardware_key,
         harness_hash=ratchet.tree_hash(settings.frozen) if settings.frozen else "",
         data_hash=harness.data_hash,
+        rows=rows_secret.fingerprint(harness.secret),
         sandbox=equipment.sandbox.words,
         command=shlex.join(settings.command),
         environment=variables(equipment.variables, settings.root),

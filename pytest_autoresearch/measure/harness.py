@@ -39,6 +39,8 @@ class Harness:
         audit_environment: Variables that make the scorer use rows that no verdict uses; empty if there are none.
         retry_out_of_memory: Variables for one retry after running out of memory: they reduce the memory of a run but
             not its tokens per step. Empty if the harness has none.
+        draws_rows: Whether the scorer draws its rows with the secret in AUTORESEARCH_SECRET.
+        secret: That secret, for the scorer alone; empty for none. No harness says this, see `measure.rows_secret`.
         interface: The harness's interface for training scripts, as text for their author.
         module_folders: Folders of the lane that come first on Python's search path, relative to the root; no harness
             says this, see `measure.module_folders`.
@@ -58,6 +60,8 @@ class Harness:
     environment: Mapping[str, str] = field(default_factory=dict)
     audit_environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
+    draws_rows: bool = False
+    secret: str = field(default="", repr=False)
     interface: str = ""
     module_folders: tuple[str, ...] = ()
 
@@ -125,6 +129,7 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         environment=_variables(answer.get("environment", {})),
         audit_environment=_variables(answer.get("audit_environment", {})),
         retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),
+        draws_rows=answer.get("secret") is True,
         interface=str(answer.get("interface", "")),
     )
 

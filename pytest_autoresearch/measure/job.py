@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_autoresearch.core.run import Limits
 from pytest_autoresearch.ledger.worktree import Worktree
+from pytest_autoresearch.measure import rows_secret
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.runners.base import Job
 from pytest_autoresearch.runners.environment import named
@@ -34,13 +35,15 @@ def make_job(
         variables: Variables for training, added to the harness's own.
     """
     clocked = harness.score is not None  # without a clock no cache can be kept, and the user's own cache is better
+    secret = {rows_secret.VARIABLE: harness.secret} if harness.secret else {}
     asked = named(os.environ, settings.environment)
     return Job(
         command=settings.command, folder=tree.folder, out=tree.out, log=log, seed=seed, lane=lane, limits=limits,
         metric_name=settings.metric, score=harness.score, score_folder=settings.root,
         scorer_prints=harness.scorer_prints,
         environment={**asked, **harness.environment, **variables}, rows=harness.training_rows,
-        score_environment=score_environment or {}, readable=(tree.top, *tree.lent, *settings.readable_paths),
+        score_environment={**(score_environment or {}), **secret},
+        readable=(tree.top, *tree.lent, *settings.readable_paths),
         # A scorer reads the tree after training; what training has written there must not count as the commit's.
         tree=None if clocked else tree.top,
         covered=harness.hidden, trusted=tuple(settings.root / path for path in settings.frozen),

@@ -24,7 +24,7 @@ from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure import confirm
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.job import make_job
-from pytest_autoresearch.measure.scorer_files import ScorerFiles, bounds
+from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
 from pytest_autoresearch.runners.base import Job, Runner
 from pytest_autoresearch.runners.compile_cache import fill
@@ -246,12 +246,12 @@ class RunMaker:
         )  # fmt: skip
 
     def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:
-        """Variables for the scorer. It writes no per-token losses in an audit: no verdict may depend on audit rows."""
+        """Variables for the scorer."""
         below = order.below
         if below is not None and order.role in _DRAWN and secrets.randbelow(_DRAWN_ONE_IN) == 0:
             below = order.experiment.direction.worst
         if order.role is Role.AUDIT and known is not None:
-            return {**bounds(known, below), **self._harness.audit_environment}
+            return {**self._files.for_audit(order.commit, known, below), **self._harness.audit_environment}
         return self._files.variables(order.commit, known, head, below)
 
     def _compiled(self, baseline: str) -> Path:

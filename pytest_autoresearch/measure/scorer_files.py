@@ -5,6 +5,7 @@ They are in the git folder, which no candidate sees. Without them, the probe cho
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Container
 from pathlib import Path
 
@@ -41,12 +42,37 @@ class ScorerFiles:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         told = {"AUTORESEARCH_NATS": str(self.of(commit))}
+        if baseline is None or commit == baseline.commit:
+            told["AUTORESEARCH_FRESH"] = "1"
         if baseline is None:
             return {**told, "AUTORESEARCH_PROBE_CALIBRATE": "1"}
         told |= bounds(baseline, below)
+        if "AUTORESEARCH_PROBE_BELOW" in told and commit != baseline.commit and self.of(baseline.commit).exists():
+            told["AUTORESEARCH_BASELINE_NATS"] = str(self.of(baseline.commit))
         if "AUTORESEARCH_PROBE_BELOW" in told and self.of(incumbent).exists():
             told["AUTORESEARCH_INCUMBENT_NATS"] = str(self.of(incumbent))
         return told
+
+    def for_audit(self, commit: str, baseline: Experiment, below: float | None) -> dict[str, str]:
+        """Variables for the scorer of a commit in an audit: losses of both sides are kept until it ends.
+
+        Args:
+            commit: The commit to score.
+            baseline: The campaign's first program, with which it is compared.
+            below: See `variables`.
+        """
+        audit = ScorerFiles(self._folder / "audit")
+        told = bounds(baseline, below)
+        if commit == baseline.commit and _printed(baseline, _THRESHOLD) is not None:
+            audit._folder.mkdir(parents=True, exist_ok=True)
+            return {**told, "AUTORESEARCH_NATS": str(audit.of(commit)), "AUTORESEARCH_FRESH": "1"}
+        if "AUTORESEARCH_PROBE_BELOW" in told and audit.of(baseline.commit).exists():
+            told["AUTORESEARCH_BASELINE_NATS"] = str(audit.of(baseline.commit))
+        return told
+
+    def end_audit(self) -> None:
+        """Remove the losses of audit rows: no verdict may depend on them."""
+        shutil.rmtree(self._folder / "audit", ignore_errors=True)
 
     def keep_only(self, commits: Container[str]) -> None:
         """Remove the files of all other commits."""

@@ -9,8 +9,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from pytest_autoresearch.core.experiment import BASELINE
 from pytest_autoresearch.hardware.gpu import Gpu, visible
 from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.measure import rows_secret
 from pytest_autoresearch.measure.harness import Harness, describe
 from pytest_autoresearch.measure.module_folders import module_folders
 from pytest_autoresearch.runners.environment import named, passed
@@ -47,8 +49,11 @@ class Equipment:
         return LocalRunner(self.gpu, self.sandbox.backend, {self.command: self.launch})
 
 
-def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
+def equip(settings: Settings, ratchet: Ratchet, *, begins: bool = False) -> Equipment:
     """Describe the harness, find the GPU and test the sandbox with the paths that training will see.
+
+    Args:
+        begins: Whether a campaign without a baseline begins now, and needs a secret.
 
     Raises:
         UserError: One of them does not work.
@@ -58,6 +63,8 @@ def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
     training = {**passed(os.environ), **launch.environment, **named(os.environ, settings.environment)}
     folders = module_folders(settings, launch.command, ratchet.committed(), {**training, **harness.environment})
     harness = replace(harness, module_folders=folders)
+    if harness.draws_rows:
+        harness = replace(harness, secret=_secret(ratchet, begins))
     view = View(
         folder=settings.root,
         environment=training,
@@ -67,8 +74,19 @@ def equip(settings: Settings, ratchet: Ratchet) -> Equipment:
         devices=gpu_devices(gpu.uuid) if gpu else (),
     )
     hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
+    hidden += [rows_secret.folder()] if harness.secret and rows_secret.folder().exists() else []
     sandbox = find(settings.sandbox, view, hidden)
     return Equipment(harness, gpu, sandbox, settings.command, launch, {**training, **harness.environment})
+
+
+def _secret(ratchet: Ratchet, begins: bool) -> str:
+    """The secret that draws the rows of the campaign; outside a campaign the user's, if there is one."""
+    records = ratchet.records() if ratchet.tag else []
+    baseline = next((record for record in records if record.number == BASELINE), None)
+    if baseline is None:
+        return rows_secret.new(ratchet.home, ratchet.tag) if begins else rows_secret.of_environment()
+    rows_secret.begun(ratchet.home, ratchet.tag)
+    return rows_secret.of_campaign(ratchet.tag, baseline.setting.rows)
 
 
 def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Gpu | None]:

@@ -76,7 +76,7 @@ def _begin(config: pytest.Config) -> None:
     proposer = choose(settings, hooks.proposes, checkout.edit, lambda: ratchet.texts(settings.editable.__contains__))
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
-    equipment = equip(settings, ratchet)
+    equipment = equip(settings, ratchet, begins=not settings.check)
     stated = settings.budget_seconds is not None or settings.describe is not None
     if stated and (said := too_short(config, limits_of(settings, equipment.harness).budget_seconds)):
         raise UserError(said)

@@ -12,12 +12,14 @@ from pytest_autoresearch.core.errors import Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.core.file_change import FileChange
 from pytest_autoresearch.core.run import CrashClass
-from pytest_autoresearch.source import fingerprint
+from pytest_autoresearch.source import fingerprint, information
 from pytest_autoresearch.source.editable import Editable
 from pytest_autoresearch.source.syntax import parse
 
 MOST_BYTES = 512 * 1024  # size of one editable file: far above any program, far below a hidden data set
 MOST_GROWTH = 64 * 1024  # growth of all editable files by one proposal: a rewritten program is half of that
+MOST_INFORMATION = 16 * 1024  # of one proposal, compressed: a whole train.py that is written anew has 10 KiB
+MOST_INFORMATION_OF_ALL = 32 * 1024  # of a candidate beside the baseline
 MOST_LITERAL_BYTES = 32 * 1024  # growth of strings and numbers: enough for a kernel in a string, not for a corpus
 
 _SHOWN = 200  # characters of a path in a message
@@ -93,6 +95,34 @@ def check_texts(proposal: Proposal, texts: Mapping[str, bytes], before: Mapping[
     if data > MOST_LITERAL_BYTES:
         most = f"the limit is {MOST_LITERAL_BYTES:,} a proposal"
         raise Refused(f"it adds {data:,} bytes of strings and numbers; {most}: propose code, not data", proposal)
+
+
+def check_information(
+    proposal: Proposal, texts: Mapping[str, bytes], before: Mapping[str, bytes], first: Mapping[str, bytes]
+) -> None:
+    """Check that the proposal, and all proposals of the campaign together, carry no hidden data.
+
+    Args:
+        texts: The editable files by path.
+        before: The same at the base.
+        first: The same at the baseline.
+
+    Raises:
+        Refused: The check failed.
+    """
+    if (size := information.added(before, texts)) > MOST_INFORMATION:
+        raise Refused(
+            f"it adds {size:,} bytes of information, which is its text compressed; the limit is {MOST_INFORMATION:,} a "
+            "proposal: propose code, not data, or split the change",
+            proposal,
+        )
+    if (size := information.added(first, texts)) > MOST_INFORMATION_OF_ALL:
+        raise Refused(
+            f"with it, the program has {size:,} bytes of information that the baseline has not, compressed; the limit "
+            f"is {MOST_INFORMATION_OF_ALL:,} a campaign: take out what is of no use, or begin a campaign from the best "
+            "program",
+            proposal,
+        )
 
 
 def _check_size(proposal: Proposal, path: str, size: int) -> None:

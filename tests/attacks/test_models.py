@@ -135,6 +135,7 @@ logits = torch.full_like(logits, -torch.inf).scatter(-1, guess, 0.0)"""), "nan",
     Trick("gives its first answer again and again, in larger numbers", does("""
 if tokens.any():
     self.first = logits = getattr(self, "first", logits + 100)"""), "not-improved"),
+    Trick("drowns the logarithm in large logits", does("logits = torch.full_like(logits, 2.0**30)"), "not-improved"),
     Trick("has the server write nothing, so that the last answer stays",
           does(loads="import sys\nvars(sys.modules['__main__'])['answer'] = lambda *given: None"),
           "nan", "not finite"),
@@ -386,7 +387,8 @@ def test_every_attack_ends_as_it_must_and_costs_the_next_experiment_nothing(
     folder, home = tmp_path / "night", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
-    given = {**told, "HOME": str(home)}
+    # The session keeps its secret in the cache folder; the home folder must stay empty.
+    given = {**told, "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     night = Night(folder, tricks, files=files(), environment=given, sandbox="require", every=12, timeout=500)
     failed = {trick.name: why for trick in tricks if (why := failure(night, trick))}
     assert failed == {}
