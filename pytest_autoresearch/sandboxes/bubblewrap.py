@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import SandboxError
-from pytest_autoresearch.sandboxes import enter, etc, machine
+from pytest_autoresearch.sandboxes import enter, etc, machine, shown
 from pytest_autoresearch.sandboxes.base import HOME, Allowance, Prepared, View
 from pytest_autoresearch.sandboxes.cgroup import Group
 
@@ -89,12 +89,11 @@ class Bubblewrap:
             view: What the command sees.
             made: File descriptors with the content of files that exist only inside, by their path there.
         """
-        places = [*machine.python(view.environment), Path(enter.__file__), *view.readable]
-        readable = _shown(places)
-        unneeded = machine.unneeded((machine.LIBRARIES, machine.LIBRARIES / "local", *readable))
+        readable, covered = shown.places((Path(enter.__file__), *view.readable), view.environment, view.network)
         mounts = [(path, _READ) for path in readable]
-        mounts += [(shown, _WRITE) for shown in _shown(view.writable)]
-        mounts += [(path, _COVER) for path in _covers((machine.LIBRARIES, *readable), (*unneeded, *view.covered))]
+        mounts += [(path, _WRITE) for path in shown.under_every_name(view.writable)]
+        mounts += [(path, _COVER) for path in (*covered, *shown.inside(readable, view.covered))]
+        mounts = sorted(set(mounts))
         return [
             *_NAMESPACES,
             *(() if view.network else ("--unshare-net",)),
@@ -110,7 +109,9 @@ class Bubblewrap:
             *self._scratch("/dev/shm", view.allowance.shm_mb),
             *self._scratch("/tmp", view.allowance.tmp_mb),
             *("--dir", HOME, "--symlink", "/tmp", "/var/tmp"),
-            *(word for path, kind in sorted(set(mounts)) for word in _mount(path, kind)),
+            *(word for path, kind in mounts for word in _mount(path, kind)),
+            # Afterwards, because a path inside may be shown.
+            *(word for path, kind in mounts if kind == _COVER for word in _sealed(path)),
             *_links(view.links, [path for path, _ in mounts]),
             *_devices(view.devices),
             *_at_home(view),
@@ -194,7 +195,6 @@ def _guard(devices: Iterable[Path]) -> Iterator[str]:
 
 
 def _root(view: View) -> Iterator[str]:
-    yield from ("--ro-bind", str(machine.LIBRARIES), str(machine.LIBRARIES))
     for place in machine.ROOT_LINKS:
         if os.path.islink(place):
             yield from ("--symlink", os.readlink(place), place)
@@ -204,32 +204,20 @@ def _root(view: View) -> Iterator[str]:
         yield from ("--ro-bind-try", place, place)
 
 
-def _shown(places: Iterable[Path]) -> tuple[Path, ...]:
-    """Each place under its real path, and under the given path unless a shown folder already contains it as a link."""
-    given = dict.fromkeys(shown for place in places for shown in (place.resolve(), place.absolute()))
-    above = {machine.LIBRARIES, *given}
-    return tuple(path for path in given if path == path.resolve() or above.isdisjoint(path.parents))
-
-
-def _covers(readable: Iterable[Path], covered: Iterable[Path]) -> Iterator[Path]:
-    """Every path under which a covered place would be visible; a place may be shown under several names."""
-    for shown in readable:
-        real = shown.resolve()
-        for path in covered:
-            if path.exists() and path.resolve().is_relative_to(real):
-                yield shown / path.resolve().relative_to(real)
-
-
 def _mount(path: Path, kind: int) -> tuple[str, ...]:
     name = str(path)
     if kind == _COVER:
-        return ("--tmpfs", name, "--remount-ro", name) if path.is_dir() else ("--ro-bind", os.devnull, name)
+        return ("--tmpfs", name) if path.is_dir() else ("--ro-bind", os.devnull, name)
     return ("--bind" if kind == _WRITE else "--ro-bind", name, name)
 
 
-def _links(links: Iterable[Path], shown: Iterable[Path]) -> Iterator[str]:
+def _sealed(path: Path) -> tuple[str, ...]:
+    return ("--remount-ro", str(path)) if path.is_dir() else ()
+
+
+def _links(links: Iterable[Path], visible: Iterable[Path]) -> Iterator[str]:
     """Options for the links that are not already visible."""
-    seen = {machine.LIBRARIES, *map(Path, machine.ROOT_LINKS), *shown}
+    seen = {*map(Path, machine.ROOT_LINKS), *visible}
     for link in dict.fromkeys(links):
         if seen.isdisjoint((link, *link.parents)):
             yield from ("--symlink", os.readlink(link), str(link))
