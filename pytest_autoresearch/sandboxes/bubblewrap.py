@@ -217,7 +217,7 @@ def _sealed(path: Path) -> tuple[str, ...]:
 
 def _links(links: Iterable[Path], visible: Iterable[Path]) -> Iterator[str]:
     """Options for the links that are not already visible."""
-    seen = {*map(Path, machine.ROOT_LINKS), *visible}
+    seen = {*map(Path, (*machine.ROOT_LINKS, *machine.SETTINGS)), *visible}
     for link in dict.fromkeys(links):
         if seen.isdisjoint((link, *link.parents)):
             yield from ("--symlink", os.readlink(link), str(link))

@@ -61,6 +61,11 @@ def of_program(file: Path) -> list[Path]:
     return [place / name for place in _places() for name in _content(place)[1] if stem and belongs.fullmatch(name)]
 
 
+def libraries(name: str) -> list[Path]:
+    """The folders in /usr/lib that contain a shared library of this name."""
+    return sorted({path.parent for root in SHARED for path in root.glob(f"lib*/**/{name}") if path.is_file()})
+
+
 def found_in(path: Path, places: Iterable[Path]) -> Path | None:
     """The first of these places that contains a path or is the path; None if there is none."""
     return next((place for place in places if path.is_relative_to(place)), None)
