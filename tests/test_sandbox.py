@@ -261,6 +261,18 @@ def test_a_place_is_seen_under_its_names_and_what_is_covered_under_none(bubblewr
     assert said.splitlines() == ["rows", "rows", "rows", "/tmp/home /tmp"]
 
 
+def test_a_place_inside_a_covered_one_is_seen_alone(
+    bubblewrap: Bubblewrap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("conda-meta", "envs/one", "envs/two"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(sys, "exec_prefix", str(tmp_path))
+    script = f"ls {tmp_path}/envs; touch {tmp_path}/envs/x {tmp_path}/envs/one/x"
+    lines = shell(bubblewrap, view(readable=(tmp_path / "envs/one",)), script).splitlines()
+    assert lines[0] == "one"
+    assert [line.rpartition(": ")[2] for line in lines[1:]] == ["Read-only file system"] * 2
+
+
 def test_a_link_within_a_place_that_is_shown_leads_on(bubblewrap: Bubblewrap, tmp_path: Path) -> None:
     toolkit, place = tmp_path / "cuda-13", tmp_path / "local"
     toolkit.mkdir()

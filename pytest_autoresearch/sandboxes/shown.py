@@ -29,7 +29,7 @@ def places(
     asked = under_every_name((*machine.python(environment), *named), parts)
     readable = tuple(dict.fromkeys((*parts, *asked)))
     beside = [path for path in beside if system.found_in(path, asked) is None]
-    environments = [path for path in machine.other_environments(asked) if not _contains_one(path, asked)]
+    environments = [path for path in machine.other_environments(asked) if path not in asked]
     return readable, (*beside, *inside(readable, (*machine.unneeded(asked), *environments)))
 
 
@@ -53,10 +53,6 @@ def inside(readable: Iterable[Path], covered: Iterable[Path]) -> Iterator[Path]:
         for path in wanted:
             if path.is_relative_to(real):
                 yield place / path.relative_to(real)
-
-
-def _contains_one(folder: Path, asked: Iterable[Path]) -> bool:
-    return any(path.is_relative_to(folder) for path in asked)
 
 
 def main() -> None:
