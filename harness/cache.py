@@ -21,7 +21,7 @@ import numpy.typing as npt
 from harness.errors import HarnessError
 from harness.profiles import Profile
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Increased when the same text gives different rows, or the manifest changes. Data of other versions are not read."""
 
 Rows = npt.NDArray[np.uint16]
@@ -47,6 +47,7 @@ class Data:
         training_rows: Rows of the training file.
         sha256: SHA-256 of each file, by name.
         taken_from: Other files and folders on this machine that contain the validation text.
+        visible_documents: Validation documents that were left out, because training can read them on this machine.
     """
 
     folder: Path
@@ -59,11 +60,12 @@ class Data:
     training_rows: int
     sha256: dict[str, str]
     taken_from: tuple[str, ...]
+    visible_documents: int
 
     @property
     def data_hash(self) -> str:
         """One hash of everything that training and scoring read. Equal data on two machines have equal hashes."""
-        here = dict.fromkeys(("folder", "source", "command", "taken_from"))
+        here = dict.fromkeys(("folder", "source", "command", "taken_from", "visible_documents"))
         facts = asdict(self) | here | {"format": FORMAT_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -33,6 +33,7 @@ def describe() -> dict[str, object]:
         "vocab_size": profile.vocab_size,
         "evaluation_tokens": data.evaluation_tokens,
         "audit_tokens": data.audit_tokens,
+        "visible_documents": data.visible_documents,
         "score": ["python", "-m", "harness.scorer"],
         "training_rows": str(data.folder / cache.TRAINING),
         "data_files": [str(path) for path in data.files],

@@ -1,13 +1,14 @@
 """What a sandbox shows read-only of this machine, and which folders inside are covered.
 
-`python -m pytest_autoresearch.sandboxes.shown` prints both as JSON, for a harness that takes validation text from this
-machine: text that a sandbox shows is no secret. Knows paths alone, no backend.
+`python -m pytest_autoresearch.sandboxes.shown HIDDEN...` prints both as JSON, for a harness that takes validation text
+from this machine: text that a sandbox shows is no secret. Knows paths alone, no backend.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def inside(readable: Iterable[Path], covered: Iterable[Path]) -> Iterator[Path]:
 
 def main() -> None:
     """Print what a sandbox shows to this interpreter's programs, without the paths of any configuration."""
+    hidden = machine.everywhere(map(Path, sys.argv[1:]))
     readable, covered = places((), os.environ)
+    covered = (*covered, *inside(readable, hidden))
     print(json.dumps({"shown": [str(path) for path in readable], "covered": [str(path) for path in covered]}))
 
 
