@@ -67,6 +67,7 @@ def test_describe_says_what_a_session_must_know(
         "vocab_size": 2048,
         "evaluation_tokens": 65_536,
         "audit_tokens": 65_536,
+        "visible_documents": 0,
         "score": ["python", "-m", "harness.scorer"],
         "training_rows": str(embedded.folder / cache.TRAINING),
         "environment": {
