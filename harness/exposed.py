@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from harness import progress, workers
+from harness.page_cache import outermost
 
 LARGEST_FILE = 2**23
 LEAST_SHARE = 0.05
@@ -140,11 +141,7 @@ def _size(passage: Passage) -> int:
 def _files(seen: Visible) -> Iterator[str]:
     """The files of text that a sandbox shows, each once."""
     covered = {os.path.realpath(path) for path in seen.covered}
-    tops: list[str] = []
-    for top in sorted({os.path.realpath(path) for path in seen.shown}):
-        if tops and top.startswith(f"{tops[-1]}/"):
-            continue
-        tops.append(top)
+    for top in outermost(map(os.path.realpath, seen.shown)):
         if os.path.isfile(top):
             yield top
         for place, folders, names in os.walk(top):

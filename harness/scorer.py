@@ -17,7 +17,7 @@ import numpy as np
 from harness import cache, profiles
 from harness.errors import HarnessError, run_command
 from harness.exchange import Stage
-from harness.server_process import Deadlines, NoAnswer, NotReady, ServerProcess, launch_of_environment
+from harness.server_process import Deadlines, NoAnswer, NotReady, Reason, ServerProcess, launch_of_environment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,6 +133,12 @@ def measure(
         def open_model(process: ServerProcess) -> IsolatedModel:
             return IsolatedModel(process, train_path, model_path, profile, token_bytes, batch_rows_of(profile))
 
+        def open_again() -> IsolatedModel:
+            try:
+                return open_model(ServerProcess(launch, deadlines))
+            except NotReady:  # its message may come from what the first server has seen
+                raise NoAnswer(Reason.NOT_AGAIN) from None
+
         try:
             with torch.inference_mode():
                 with open_model(process) as model:
@@ -141,7 +147,7 @@ def measure(
                     seconds = process.load_seconds, time.monotonic() - begun
                 score = Score(bits_per_byte(nats, sizes), sizes.numel(), *seconds, model.transport)
                 scored = ScoredModel(
-                    lambda: open_model(ServerProcess(launch, deadlines)),
+                    open_again,
                     evaluation_rows,
                     sizes,
                     nats,

@@ -34,6 +34,11 @@ def places(
     return readable, (*beside, *inside(readable, (*machine.unneeded(asked), *environments)))
 
 
+def as_json(readable: Iterable[Path], covered: Iterable[Path]) -> str:
+    """Both as a JSON object with the lists `shown` and `covered`."""
+    return json.dumps({"shown": [str(path) for path in readable], "covered": [str(path) for path in covered]})
+
+
 def under_every_name(given: Iterable[Path], beside: Iterable[Path] = ()) -> tuple[Path, ...]:
     """Each place under its real path, and under the given path unless a shown folder already contains it as a link.
 
@@ -61,7 +66,7 @@ def main() -> None:
     hidden = machine.everywhere(map(Path, sys.argv[1:]))
     readable, covered = places((), os.environ)
     covered = (*covered, *inside(readable, hidden))
-    print(json.dumps({"shown": [str(path) for path in readable], "covered": [str(path) for path in covered]}))
+    print(as_json(readable, covered))
 
 
 if __name__ == "__main__":
