@@ -10,11 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from page_states import resident, write_cold
 from rogue_server import honest
 from torch import Tensor
 
 from harness import isolated, profiles
 from harness.isolated import IsolatedModel
+from harness.page_cache import View
 from harness.server_process import (
     Deadlines,
     Launch,
@@ -217,3 +219,17 @@ def test_what_a_server_started_is_ended_with_it() -> None:
     child = int(caught.value.words)
     gone = not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
     assert gone or psutil.Process(child).wait(10) is None
+
+
+def test_what_a_server_has_read_cannot_be_seen_in_the_page_cache(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    write_cold(shared / "file")
+    launch = Launch((*ROGUE, "behaves"), view=View((str(shared),)))
+    for asked in (False, True):
+        model = IsolatedModel(
+            ServerProcess(launch, Deadlines()), Path("train.py"), Path("model.pt"), PROFILE, TOKEN_BYTES, BATCH_ROWS
+        )
+        if asked:
+            model.nats(*batch(1))
+        model.close()
+        assert resident(shared / "file") == ({True} if asked else {False})

@@ -124,6 +124,51 @@ for place in places:
 CACHES = [Trick(f"keeps what it saw in {place}", caches(place), "rejected", lowers=True, evades=True) for place in KEPT]
 AHEAD.append(Trick("keeps what it saw wherever it can", caches(*KEPT), "rejected"))
 
+# The kernel knows which pages of a file are in memory. So a reader can write, in a file that it may only read.
+PAGES = """
+import ctypes, zlib
+SLOTS, BITS = 2**16, 12
+class Pages:
+    def __init__(self, path):
+        self.file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(self.file, 0, 0, os.POSIX_FADV_RANDOM)
+        size, kernel = os.fstat(self.file).st_size, ctypes.CDLL(None)
+        kernel.mmap.restype = ctypes.c_void_p
+        kernel.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        vector = (ctypes.c_ubyte * (size // 4096))()
+        address = kernel.mmap(None, size, 1, 1, self.file, 0)
+        kernel.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector)
+        self.held = bytes(vector)
+    def slot(self, beginning):
+        return zlib.crc32(repr(beginning).encode()) % SLOTS * BITS
+    def tell(self, beginning, token):
+        for bit in range(BITS):
+            if (2048 | token) >> bit & 1:
+                os.pread(self.file, 1, (self.slot(beginning) + bit) * 4096)
+    def heard(self, beginning):
+        bits = self.held[self.slot(beginning) :][:BITS]
+        return sum((held & 1) << bit for bit, held in enumerate(bits[:-1])) if bits[-1] & 1 else None
+"""
+AHEAD.append(Trick("keeps what it saw in the page cache of a file beside the model", does(
+    """
+for row in tokens.tolist():
+    for at in range(1, len(row)):
+        beginning = tuple(row[:at])
+        if beginning not in known:
+            said = pages and pages.heard(beginning)
+            known[beginning] = row[at] if said is None else said
+            if pages:
+                pages.tell(beginning, row[at])
+self.recall(tokens, logits)""",
+    loads="""
+pages = None
+with suppress(OSError):
+    pages = Pages(os.path.join(os.path.dirname(path), "pages"))""",
+    trains="""
+with open(os.environ["AUTORESEARCH_OUT"] + "/pages", "wb") as file:
+    os.truncate(file.fileno(), SLOTS * BITS * 4096)""",
+    tools=PAGES), "rejected"))  # fmt: skip
+
 # --------------------------------------------------------------------------------------------- what it answers, and how
 
 ANSWERS = [
