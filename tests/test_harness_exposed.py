@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness_data import environment, run, values
+from repo import Repo
 
 from harness import cache, exposed
 from harness.shards import write_shard
@@ -88,3 +89,11 @@ def test_such_documents_leave_the_pool_and_are_counted(shown: Path, tmp_path: Pa
     write_shard(texts / "b.parquet", kept)
     same = values(run("harness.prepare", *options, env=environment(tmp_path / "same")).stdout)
     assert same["data_hash"] == said["data_hash"]
+
+
+def test_the_header_of_a_session_has_their_number(repo: Repo) -> None:
+    repo.write("description", json.dumps({"visible_documents": 3}))
+    settings = (repo.path / "pytest.ini").read_text()
+    repo.write("pytest.ini", settings + "autoresearch_describe = cat description\nautoresearch_frozen = description\n")
+    repo.commit("A harness")
+    repo.run("--max", "0").stdout.fnmatch_lines(["*data: *3 validation documents left out, visible to training*"])
