@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import corpus, exposed, page_cache, profiles
-from pytest_autoresearch.sandboxes import shown
+from harness import corpus, exposed, profiles
+from pytest_autoresearch.sandboxes import page_cache, shown
 
 
 def main() -> None:

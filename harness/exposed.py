@@ -20,7 +20,6 @@ from itertools import chain
 from pathlib import Path
 
 from harness import progress, workers
-from harness.page_cache import outermost
 
 LARGEST_FILE = 2**23
 LEAST_SHARE = 0.05
@@ -141,12 +140,21 @@ def _size(passage: Passage) -> int:
 def _files(seen: Visible) -> Iterator[str]:
     """The files of text that a sandbox shows, each once."""
     covered = {os.path.realpath(path) for path in seen.covered}
-    for top in outermost(map(os.path.realpath, seen.shown)):
+    for top in _outermost(map(os.path.realpath, seen.shown)):
         if os.path.isfile(top):
             yield top
         for place, folders, names in os.walk(top):
             folders[:] = [name for name in folders if name != "__pycache__" and f"{place}/{name}" not in covered]
             yield from (f"{place}/{name}" for name in names if _may_be_text(name))
+
+
+def _outermost(places: Iterable[str]) -> Iterator[str]:
+    """The paths that are not inside another one."""
+    last = ""
+    for place in sorted(set(places), key=lambda path: path.split("/")):
+        if not last or not place.startswith(f"{last}/"):
+            last = place
+            yield place
 
 
 def _may_be_text(name: str) -> bool:

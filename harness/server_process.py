@@ -34,7 +34,6 @@ from harness.exchange import (
     read_start,
     send_job,
 )
-from harness.page_cache import View, view_of_environment
 
 _LAST_SECONDS = 5.0  # for killed processes to end
 _Item = TypeVar("_Item", str, int)
@@ -126,13 +125,13 @@ class Launch:
         prefix: Words before the command, for a sandbox; empty by hand.
         descriptors: Open files that the prefix reads, each from its beginning.
         variables: Additional environment variables, such as the sandbox's HOME.
-        view: The files that the server sees and other processes will see again.
+        after: A command to run after each server that has seen text, which hides what it has read; empty for none.
     """
 
     prefix: tuple[str, ...] = ()
     descriptors: tuple[int, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
-    view: View = field(default_factory=View)
+    after: tuple[str, ...] = ()
 
 
 class ServerProcess:
@@ -147,7 +146,7 @@ class ServerProcess:
 
     def __init__(self, launch: Launch, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
-        self._view = launch.view
+        self._after = launch.after
         self._end, other = socket.socketpair()
         for descriptor in launch.descriptors:
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -238,8 +237,8 @@ class ServerProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._wait_for_all()
-            if self._asked:
-                self._view.restore()
+            if self._asked and self._after:
+                subprocess.run(self._after, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
         self._end.close()
 
     def _wait_for_all(self) -> None:
@@ -284,14 +283,14 @@ class ServerProcess:
 
 
 def launch_of_environment() -> Launch:
-    """From the JSON lists AUTORESEARCH_SERVER_PREFIX, _FDS and _VARIABLES (NAME=VALUE), and _VIEW."""
+    """From the JSON lists AUTORESEARCH_SERVER_PREFIX, _FDS, _VARIABLES (NAME=VALUE) and _AFTER."""
     prefix = _list_of_environment("AUTORESEARCH_SERVER_PREFIX", str)
     variables = (text.partition("=") for text in _list_of_environment("AUTORESEARCH_SERVER_VARIABLES", str))
     return Launch(
         tuple(prefix),
         tuple(_list_of_environment("AUTORESEARCH_SERVER_FDS", int)),
         {name: value for name, _, value in variables},
-        view_of_environment(),
+        tuple(_list_of_environment("AUTORESEARCH_SERVER_AFTER", str)),
     )
 
 

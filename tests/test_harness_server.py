@@ -16,7 +16,6 @@ from torch import Tensor
 
 from harness import isolated, profiles
 from harness.isolated import IsolatedModel
-from harness.page_cache import View
 from harness.server_process import (
     Deadlines,
     Launch,
@@ -27,6 +26,8 @@ from harness.server_process import (
     launch_of_environment,
     server_environment,
 )
+from pytest_autoresearch.sandboxes import page_cache
+from pytest_autoresearch.sandboxes.shown import as_json
 
 ROGUE = (sys.executable, str(Path(__file__).with_name("rogue_server.py")))
 PROFILE = profiles.Profile(
@@ -224,7 +225,8 @@ def test_what_a_server_started_is_ended_with_it() -> None:
 def test_what_a_server_has_read_cannot_be_seen_in_the_page_cache(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     write_cold(shared / "file")
-    launch = Launch((*ROGUE, "behaves"), view=View((str(shared),)))
+    view = as_json([shared], [])
+    launch = Launch((*ROGUE, "behaves"), after=(sys.executable, "-I", page_cache.__file__, view))
     for asked in (False, True):
         model = IsolatedModel(
             ServerProcess(launch, Deadlines()), Path("train.py"), Path("model.pt"), PROFILE, TOKEN_BYTES, BATCH_ROWS

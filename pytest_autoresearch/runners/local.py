@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
 from pytest_autoresearch.runners.time_limits import MODEL, TimeLimit, has_left, scoring_limit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
+from pytest_autoresearch.sandboxes import page_cache
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
@@ -163,8 +165,10 @@ class LocalRunner:
             environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
             environment["AUTORESEARCH_SERVER_FDS"] = json.dumps(server.pass_fds)
             environment["AUTORESEARCH_SERVER_VARIABLES"] = json.dumps(own)
+            restore: list[str] = []
             if server.argv_prefix:
-                environment["AUTORESEARCH_SERVER_VIEW"] = as_json(*places(view.readable, view.environment))
+                restore = [sys.executable, "-I", page_cache.__file__, as_json(*places(view.readable, view.environment))]
+            environment["AUTORESEARCH_SERVER_AFTER"] = json.dumps(restore)
             try:
                 tree = self._start(command, job.score_folder, Prepared((), (), environment), server.pass_fds)
             except OSError as error:
@@ -176,6 +180,9 @@ class LocalRunner:
                 tick=scoring,
                 memory=Resident(math.inf),
             )
+            if restore and (ended.crash is not None or ended.exit_status):
+                # The server may have ended the scorer, for example by starting very many processes.
+                subprocess.run(restore, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
         return with_score(run, ended, output)
 
     def _view(self, job: Job, launch: Launch, clock: Clock) -> View:

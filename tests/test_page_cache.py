@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from page_states import drop, resident, states, touch, write_cold
 
-from harness import page_cache
-from harness.page_cache import View
+from pytest_autoresearch.sandboxes import page_cache
+from pytest_autoresearch.sandboxes.page_cache import View
 
 
 @pytest.fixture

@@ -2,11 +2,17 @@
 
 A page that is in memory is read faster than one on the disk, and any process can see or change which are. So a model
 server, which has seen validation text, could leave a message for a process that must not see any. After each server,
-all pages are read; if they do not fit into memory, all are dropped. Knows nothing of servers.
+all pages are read; if they do not fit into memory, all are dropped.
+
+A script, for a scorer that starts several servers: `page_cache.py VIEW`, with the view as JSON. Imports nothing of this
+package.
 """
+
+from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,17 +55,10 @@ class View:
         return fits
 
 
-def view_of_environment() -> View:
-    """The view in AUTORESEARCH_SERVER_VIEW, a JSON object with the lists `shown` and `covered`; empty without it."""
-    text = os.environ.get("AUTORESEARCH_SERVER_VIEW")
-    said = json.loads(text) if text else {}
-    return View(tuple(said.get("shown", ())), tuple(said.get("covered", ())))
-
-
 def _files(view: View) -> Iterator[tuple[str, int]]:
     """Every regular file of a view with its size, once."""
     covered = {os.path.realpath(path) for path in view.covered}
-    waiting = list(outermost(map(os.path.realpath, view.shown)))
+    waiting = list(_outermost(map(os.path.realpath, view.shown)))
     while waiting:
         place = waiting.pop()
         try:
@@ -75,7 +74,7 @@ def _files(view: View) -> Iterator[tuple[str, int]]:
             continue
 
 
-def outermost(places: Iterable[str]) -> Iterator[str]:
+def _outermost(places: Iterable[str]) -> Iterator[str]:
     """The paths that are not inside another one."""
     last = ""
     for place in sorted(set(places), key=lambda path: path.split("/")):
@@ -89,3 +88,13 @@ def _available() -> int:
     with open("/proc/meminfo", encoding="ascii") as file:
         facts = dict(line.split(":", 1) for line in file)
     return int(facts["MemAvailable"].split()[0]) * 1024
+
+
+def main(said: str) -> None:
+    """Restore the view, a JSON object with the lists `shown` and `covered`."""
+    view = json.loads(said)
+    View(tuple(view["shown"]), tuple(view["covered"])).restore()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
