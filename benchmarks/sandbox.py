@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_autoresearch.sandboxes.base import Backend, Unconfined, View
-from pytest_autoresearch.sandboxes.bubblewrap import installed
+from pytest_autoresearch.sandboxes.bubblewrap import Made, installed
 from pytest_autoresearch.sandboxes.selftest import try_out
 
 
@@ -30,7 +30,7 @@ def main(rounds: int) -> None:
     measured: dict[str, Callable[[], object]] = {
         "a process": lambda: start(Unconfined()),
         "bubblewrap itself": lambda: subprocess.run(bare, check=True),
-        "the sandbox's options": lambda: backend.options(view, {}),
+        "the sandbox's options": lambda: backend.options(view, Made()),
         "the sandbox": lambda: start(backend),
         "trying it out": lambda: try_out(backend, view),
     }

@@ -50,6 +50,7 @@ class Data:
         training_rows: Rows of the training file.
         sha256: SHA-256 of each file, by name.
         taken_from: Other files and folders on this machine that contain the validation text.
+        visible_documents: Validation documents that were left out, because training can read them on this machine.
     """
 
     folder: Path
@@ -63,11 +64,12 @@ class Data:
     training_rows: int
     sha256: dict[str, str]
     taken_from: tuple[str, ...]
+    visible_documents: int
 
     @property
     def data_hash(self) -> str:
         """One hash of everything that training and scoring read. Equal data on two machines have equal hashes."""
-        here = dict.fromkeys(("folder", "source", "command", "taken_from"))
+        here = dict.fromkeys(("folder", "source", "command", "taken_from", "visible_documents"))
         facts = asdict(self) | here | {"format": FORMAT_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -35,6 +35,7 @@ def describe() -> dict[str, object]:
         "audit_tokens": data.audit_tokens,
         "pool_tokens": data.pool_rows * data.sequence_length,
         "secret": True,
+        "visible_documents": data.visible_documents,
         "score": ["python", "-m", "harness.scorer"],
         "scorer_prints": list(scorer.PRINTS),
         "training_rows": str(data.folder / cache.TRAINING),

@@ -8,16 +8,17 @@ import argparse
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from harness import cache, corpus, profiles, progress, rows, sources, tokenizer, workers
+from harness import cache, corpus, exposed, profiles, progress, rows, sources, tokenizer, workers
 from harness.errors import HarnessError, run_command
 from harness.profiles import Profile
-from harness.shards import Shard, read_documents
+from harness.shards import Shard, Shards, each_document, read_documents
 from harness.sources import EMBEDDED, Source
 
 _PARTS = "parts"
@@ -71,7 +72,7 @@ def _make(folder: Path, source: Source, profile: Profile, processes: int) -> cac
     options = [*source.options, "--profile", profile.name, "--seq-len", str(profile.sequence_length)]
     command = shlex.join(["python", "-m", "harness.prepare", *options])
     cache.remove_partial(folder)
-    shards = source.shards(folder, profile, command)
+    shards = _without_visible(source.shards(folder, profile, command), processes)
     words = _tokenizer(folder / cache.TOKENIZER, shards.training, profile.vocab_size, processes)
     training, validation = rows.make(folder / _PARTS, shards, words, profile, processes)
     training_rows, training_hash = rows.join(folder / cache.TRAINING, training, profile, "training shards have")
@@ -92,9 +93,23 @@ def _make(folder: Path, source: Source, profile: Profile, processes: int) -> cac
         training_rows=training_rows,
         sha256={cache.TRAINING: training_hash, cache.POOL: pool_hash} | hashes,
         taken_from=tuple(map(str, (shards.validation.path, *shards.taken_from))),
+        visible_documents=len(shards.validation.left_out),
     )
     cache.finish(data)
     return data
+
+
+def _without_visible(shards: Shards, processes: int) -> Shards:
+    """The shards, without the validation documents that training can read on this machine, whole or in part."""
+    validation = shards.validation
+    seen = exposed.visible(shards.taken_from)
+    found = exposed.exposed(each_document(validation), validation.text_bytes, seen, processes)
+    if found:
+        progress.say(
+            f"{len(found):,} of {validation.documents:,} validation documents are left out, because files that "
+            "training can read on this machine contain them, whole or in part"
+        )
+    return replace(shards, validation=replace(validation, left_out=frozenset(found)))
 
 
 def _tokenizer(path: Path, shards: tuple[Shard, ...], vocab_size: int, processes: int) -> Tokenizer:
@@ -190,6 +205,7 @@ def main() -> None:
     print(f"evaluation_tokens: {data.evaluation_tokens}")
     print(f"audit_tokens: {data.audit_tokens}")
     print(f"pool_tokens: {data.pool_rows * data.sequence_length}")
+    print(f"visible_documents: {data.visible_documents}")
     print(f"data_hash: {data.data_hash}")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from harness import cache, draw, profiles
 from harness.errors import HarnessError, run_command
 from harness.exchange import Stage
-from harness.server_process import Deadlines, NoAnswer, NotReady, ServerProcess, launch_of_environment
+from harness.server_process import Deadlines, NoAnswer, NotReady, Reason, ServerProcess, launch_of_environment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,6 +152,12 @@ def measure(
         def open_model(process: ServerProcess) -> IsolatedModel:
             return IsolatedModel(process, train_path, model_path, profile, token_bytes, batch_rows_of(profile))
 
+        def open_again() -> IsolatedModel:
+            try:
+                return open_model(ServerProcess(launch, deadlines))
+            except NotReady:  # its message may come from what the first server has seen
+                raise NoAnswer(Reason.NOT_AGAIN) from None
+
         try:
             with torch.inference_mode():
                 with open_model(process) as model:
@@ -168,7 +174,7 @@ def measure(
                     every_size = torch.cat([sizes, fresh_sizes])
                     score = replace(score, look=looked(every, options.baseline_nats, every_size, len(nats)))
                 scored = ScoredModel(
-                    lambda: open_model(ServerProcess(launch, deadlines)),
+                    open_again,
                     evaluation_rows,
                     sizes,
                     nats,

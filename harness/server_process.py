@@ -35,6 +35,7 @@ from harness.exchange import (
     send_job,
 )
 
+_LAST_SECONDS = 5.0  # for killed processes to end
 _Item = TypeVar("_Item", str, int)
 
 _PROGRAM = Path(__file__).resolve().with_name("model_server.py")
@@ -57,6 +58,7 @@ class Reason(StrEnum):
     LATE_LOAD = "its model was not restored in time"
     LATE = "its model server did not answer a batch in time"
     OVERTIME = "the evaluation as a whole took too long"
+    NOT_AGAIN = "its model was restored once, and not again"
     OUT_OF_TURN = "its model server broke the protocol"
     RAISED = "the model raises an exception when called"
     OUT_OF_MEMORY = "the model runs out of memory when called"
@@ -123,11 +125,13 @@ class Launch:
         prefix: Words before the command, for a sandbox; empty by hand.
         descriptors: Open files that the prefix reads, each from its beginning.
         variables: Additional environment variables, such as the sandbox's HOME.
+        after: A command to run after each server that has seen text, which hides what it has read; empty for none.
     """
 
     prefix: tuple[str, ...] = ()
     descriptors: tuple[int, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
 
 
 class ServerProcess:
@@ -142,6 +146,7 @@ class ServerProcess:
 
     def __init__(self, launch: Launch, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
+        self._after = launch.after
         self._end, other = socket.socketpair()
         for descriptor in launch.descriptors:
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -226,12 +231,22 @@ class ServerProcess:
         self.close()
 
     def close(self) -> None:
-        """Kill the process and its process group; further calls do nothing."""
-        self._end.close()
+        """Kill the process and its process group, and hide what it has read; further calls do nothing."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._wait_for_all()
+            if self._asked and self._after:
+                subprocess.run(self._after, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+        self._end.close()
+
+    def _wait_for_all(self) -> None:
+        """Wait until no process has the other end of the socket: those in a sandbox end after its first process."""
+        self._end.settimeout(_LAST_SECONDS)
+        with contextlib.suppress(OSError):
+            while self._end.recv(LINE_BYTES):
+                pass
 
     def _line(self, seconds: float, longest: int, late: Reason) -> bytes:
         """Receive until there is a line end; the result may contain bytes after the line end."""
@@ -268,13 +283,14 @@ class ServerProcess:
 
 
 def launch_of_environment() -> Launch:
-    """From the JSON lists AUTORESEARCH_SERVER_PREFIX (words), _FDS (descriptors) and _VARIABLES (NAME=VALUE)."""
+    """From the JSON lists AUTORESEARCH_SERVER_PREFIX, _FDS, _VARIABLES (NAME=VALUE) and _AFTER."""
     prefix = _list_of_environment("AUTORESEARCH_SERVER_PREFIX", str)
     variables = (text.partition("=") for text in _list_of_environment("AUTORESEARCH_SERVER_VARIABLES", str))
     return Launch(
         tuple(prefix),
         tuple(_list_of_environment("AUTORESEARCH_SERVER_FDS", int)),
         {name: value for name, _, value in variables},
+        tuple(_list_of_environment("AUTORESEARCH_SERVER_AFTER", str)),
     )
 
 

@@ -34,6 +34,7 @@ class Shard:
         documents: Number of rows.
         text_bytes: Uncompressed size of that column, in bytes.
         remedy: What to do if the file is damaged, for the error message.
+        left_out: Numbers of documents that are not read.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Shard:
     documents: int
     text_bytes: int
     remedy: str
+    left_out: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,15 @@ def write_shard(path: Path, texts: Iterable[str]) -> None:
     )
 
 
+def each_document(shard: Shard) -> Iterator[str]:
+    """All documents in order, none of them split.
+
+    Raises:
+        HarnessError: The shard is damaged; the message names the file and the remedy.
+    """
+    yield from _texts(shard, [range(shard.documents)])
+
+
 def read_documents(shard: Shard, rows: Sequence[range] | None = None) -> Iterator[list[str]]:
     """Documents in order, in lists of about 2^18 characters. Empty documents are skipped, longer ones are split.
 
@@ -134,11 +145,14 @@ def _texts(shard: Shard, rows: Sequence[range]) -> Iterator[str]:
         for group in range(file.num_row_groups):
             end = first + file.metadata.row_group(group).num_rows
             wanted = [range(max(r.start, first) - first, min(r.stop, end) - first) for r in rows]
-            yield from _texts_of_group(file, group, shard.column, [r for r in wanted if r])
+            left_out = frozenset(number - first for number in shard.left_out if first <= number < end)
+            yield from _texts_of_group(file, group, shard.column, [r for r in wanted if r], left_out)
             first = end
 
 
-def _texts_of_group(file: pq.ParquetFile, group: int, column: str, rows: Sequence[range]) -> Iterator[str]:
+def _texts_of_group(
+    file: pq.ParquetFile, group: int, column: str, rows: Sequence[range], left_out: frozenset[int]
+) -> Iterator[str]:
     if not rows:
         return
     first = 0
@@ -146,7 +160,8 @@ def _texts_of_group(file: pq.ParquetFile, group: int, column: str, rows: Sequenc
         for wanted in rows:
             start, stop = max(wanted.start - first, 0), min(wanted.stop - first, len(batch))
             if start < stop:
-                yield from (text or "" for text in batch.column(0).slice(start, stop - start).to_pylist())
+                texts = batch.column(0).slice(start, stop - start).to_pylist()
+                yield from (text or "" for n, text in enumerate(texts, first + start) if n not in left_out)
         first += len(batch)
         if first >= rows[-1].stop:
             return

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from repo import Repo
 
+from pytest_autoresearch.sandboxes.shown import places
+from pytest_autoresearch.sandboxes.system import found_in
+
 WHY = "because a run sees only the last commit"
 SHOWN = "which training does not get"
 COMMIT = "type `git add {} && git commit -m 'Before the campaign'`"
@@ -115,6 +118,16 @@ def test_a_path_in_the_home_folder_is_written_as_one(
     line = f"import os; open(os.path.expanduser('~/{corpus.name}'))"
     said = fails_with(repo, line, "--autoresearch-sandbox", "require")
     assert f"the sandbox does not show ~/{corpus.name}: write `autoresearch_readable = ~/{corpus.name}` in" in said
+
+
+def test_a_folder_in_usr_that_a_program_misses_is_named(repo: Repo) -> None:
+    readable, _ = places([], {})
+    folder = next(
+        path for path in sorted(Path("/usr/share").iterdir()) if path.is_dir() and not found_in(path, readable)
+    )
+    line = f"import os; os.path.exists('{folder}') or exit('looked in {folder}, /usr/bin and /usr/no/such')"
+    said = fails_with(repo, line, "--autoresearch-sandbox", "require")
+    assert f"the sandbox shows only a part of /usr: write `autoresearch_readable = {folder}` in pytest.ini" in said
 
 
 def test_the_line_is_written_as_the_configuration_file_wants_it(repo: Repo, tmp_path: Path) -> None:

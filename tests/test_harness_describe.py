@@ -70,6 +70,7 @@ def test_describe_says_what_a_session_must_know(
         "audit_tokens": 65_536,
         "pool_tokens": embedded.pool_rows * 256,
         "secret": True,
+        "visible_documents": 0,
         "score": ["python", "-m", "harness.scorer"],
         "scorer_prints": list(PRINTS),
         "training_rows": str(embedded.folder / cache.TRAINING),

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from page_states import resident, write_cold
 from rogue_server import honest
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from harness.server_process import (
     launch_of_environment,
     server_environment,
 )
+from pytest_autoresearch.sandboxes import page_cache
+from pytest_autoresearch.sandboxes.shown import as_json
 
 ROGUE = (sys.executable, str(Path(__file__).with_name("rogue_server.py")))
 PROFILE = profiles.Profile(
@@ -217,3 +220,18 @@ def test_what_a_server_started_is_ended_with_it() -> None:
     child = int(caught.value.words)
     gone = not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
     assert gone or psutil.Process(child).wait(10) is None
+
+
+def test_what_a_server_has_read_cannot_be_seen_in_the_page_cache(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    write_cold(shared / "file")
+    view = as_json([shared], [])
+    launch = Launch((*ROGUE, "behaves"), after=(sys.executable, "-I", page_cache.__file__, view))
+    for asked in (False, True):
+        model = IsolatedModel(
+            ServerProcess(launch, Deadlines()), Path("train.py"), Path("model.pt"), PROFILE, TOKEN_BYTES, BATCH_ROWS
+        )
+        if asked:
+            model.nats(*batch(1))
+        model.close()
+        assert resident(shared / "file") == ({True} if asked else {False})

@@ -115,9 +115,44 @@ def already_there(tree: Tree) -> str:
     return patch
 
 
+NEW = "diff --git a/{0} b/{0}\nnew file mode {1}\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+{2}\n"
+
+
+def with_a_submodule(tree: Tree) -> str:
+    return tree.diff("LINE_10 = 10", "LINE_10 = 100") + NEW.format("model", "160000", f"Subproject commit {'1' * 40}")
+
+
+def with_a_moved_submodule(tree: Tree) -> str:
+    tree.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},model")
+    tree.git("commit", "-q", "-m", "a submodule")
+    (tree.top / "model").mkdir()
+    change = (
+        "diff --git a/model b/model\n--- a/model\n+++ b/model\n@@ -1 +1 @@\n"
+        "-Subproject commit {}\n+Subproject commit {}\n"
+    )
+    return tree.diff("LINE_10 = 10", "LINE_10 = 100") + change.format("1" * 40, "2" * 40)
+
+
+def with_a_compiled_module(tree: Tree) -> str:
+    tree.commit("ignores", ".gitignore", "__pycache__/\n*.so\n")
+    for name in ("__pycache__/train.cpython-311.pyc", "fast.so"):
+        (tree.top / name).parent.mkdir(exist_ok=True)
+        (tree.top / name).write_bytes(bytes(range(256)))
+        tree.git("add", "--force", name)
+    patch = tree.diff("LINE_10 = 10", "LINE_10 = 100") + tree.git("diff", "--cached", "--binary")
+    tree.git("reset", "-q", "--hard")
+    return patch
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (with_a_submodule, r"1\.patch changes the submodule model; a proposal may change only files of this"),
+        (with_a_moved_submodule, r"1\.patch changes the submodule model; a proposal may change only files of this"),
+        (
+            with_a_compiled_module,
+            r"1\.patch adds __pycache__/train.cpython-311.pyc, which git ignores, so that no commit",
+        ),
         (conflicting, r"1\.patch does not apply to {head}: patch failed: train\.py:7$"),
         (half_applying, r"1\.patch does not apply to {head}: patch failed: other\.py:1$"),
         (already_there, r"1\.patch changes nothing: the branch has all of it already$"),
@@ -125,7 +160,7 @@ def already_there(tree: Tree) -> str:
         (lambda tree: "", r"1\.patch does not apply to {head}: No valid patches in input"),
         (
             lambda tree: "--- a/gone.py\n+++ b/gone.py\n@@ -1 +1 @@\n-a\n+b\n",
-            r"1\.patch does not apply to {head}: gone\.py: No such file or directory$",
+            r"1\.patch does not apply to {head}: gone\.py: does not exist in index$",
         ),
         (
             lambda tree: (

@@ -241,3 +241,17 @@ def test_training_that_goes_on_past_its_budget_is_over_budget(repo: Repo) -> Non
     repo.spawn("--max", "1", "--autoresearch-budget", "0.5")
     assert repo.reasons()[1] == "over-budget"
     assert repo.training() == []
+
+
+def test_texts_of_any_length_stay_short_in_every_view(repo: Repo) -> None:
+    repo.plan("do:raise RuntimeError('y' * 200_000)", 0.9)
+    propose = (repo.path / "conftest.py").read_text()
+    repo.write("conftest.py", propose.replace('Proposal(f"action', 'Proposal("x" * 200_000, "h" * 900_000)  #'))
+    repo.commit("Long texts")
+    result = repo.run("--max", "2", "-rA")
+    assert repo.statuses() == {0: "keep", 1: "crash", 2: "keep"}
+    assert max(map(len, result.outlines)) < 1000
+    for name in ("results.tsv", "results.xml", "report.html"):
+        assert "x" * 2001 not in (repo.path / name).read_text()
+    assert [len(record.proposal.description) for record in repo.records()[1:]] == [2000, 2000]
+    assert len(repo.git("log", "-1", "--format=%B", repo.records()[2].commit)) < 30_000

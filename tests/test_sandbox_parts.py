@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.corpus import VALIDATION_FOLDERS
-from pytest_autoresearch.sandboxes import machine
+from pytest_autoresearch.sandboxes import machine, shown, system
 from pytest_autoresearch.sandboxes.base import Allowance
 from pytest_autoresearch.sandboxes.cgroup import Group
 from pytest_autoresearch.sandboxes.disk import Written
@@ -30,6 +30,61 @@ def test_every_standard_library_in_sight_is_found(tmp_path: Path) -> None:
         (library / "test").mkdir(parents=True)
         (library / "json").mkdir()
     assert set(machine.unneeded([tmp_path])) == {library / "test" for library in libraries}
+
+
+@pytest.fixture
+def usr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of /usr, with an interpreter, a plug-in, a compiler and what nobody needs."""
+    for name in (
+        "bin/python3.12", "bin/node", "lib/python3.12/json/decoder.py", "lib/python3.12/test/test_json.py",
+        "lib/python3/dist-packages/apt.py", "lib/pypy3.9/lib-python/3/test/test_json.py", "lib/gcc/cc1",
+        "lib/x86_64-linux-gnu/libm.so.6", "lib/x86_64-linux-gnu/gconv/UTF-16.so", "lib/x86_64-linux-gnu/perl/Test.pm",
+        "lib/x86_64-linux-gnu/sasl2/libplain.so", "lib/x86_64-linux-gnu/pypy/lib/libpypy.so", "share/doc/readme",
+        "share/zoneinfo/UTC", "share/nodejs/fs.js", "share/node-red/flow.js", "share/nodemon/test.js", "local/bin/x",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(system, "SHARED", (tmp_path, tmp_path / "local"))
+    monkeypatch.setenv("HOME", "/nowhere")
+    return tmp_path
+
+
+def test_of_usr_a_sandbox_shows_programs_libraries_plugins_and_compilers(usr: Path) -> None:
+    shown, covered = system.shown()
+    libraries = usr / "lib" / "x86_64-linux-gnu"
+    assert {usr / "bin", usr / "local/bin", usr / "share/zoneinfo", usr / "lib/gcc", libraries} <= set(shown)
+    inside = [path for path in shown if path.is_relative_to(usr)]
+    assert not [path for path in inside if "python" in str(path) or "pypy" in str(path) or "doc" in str(path)]
+    assert set(covered) >= {libraries / "perl", libraries / "pypy"}
+    assert not set(covered) & {libraries / "gconv", libraries / "sasl2"}
+
+
+def test_a_program_in_usr_comes_with_the_folders_of_its_name(usr: Path) -> None:
+    assert set(system.of_program(usr / "bin/python3.12")) == {usr / "lib/python3.12", usr / "lib/python3"}
+    assert set(system.of_program(usr / "bin/node")) == {usr / "share/nodejs", usr / "share/node-red"}
+    places, _ = machine.installation(usr / "bin/node", {}, Path("/private"))
+    assert set(places) == {usr / "share/nodejs", usr / "share/node-red", usr / "bin/node"}
+    assert set(machine.unneeded([usr / "lib/python3.12"])) == {usr / "lib/python3.12/test"}
+
+
+def test_what_the_user_names_is_not_covered(usr: Path) -> None:
+    libraries = usr / "lib" / "x86_64-linux-gnu"
+    for named in (usr, libraries, libraries / "perl"):
+        readable, covered = shown.places([named], {})
+        assert named in readable
+        assert libraries / "perl" not in covered
+
+
+def test_conda_shows_its_own_environment_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("conda-meta", "envs/one", "envs/two", "pkgs/python-3.12"):
+        (tmp_path / "conda" / name).mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "conda"))
+    conda = tmp_path / "conda"
+    assert {conda / "envs", conda / "pkgs"} <= set(shown.places([], {})[1])
+    readable, covered = shown.places([conda / "envs/one"], {})
+    assert conda / "envs/one" in readable
+    assert conda / "envs" in covered
+    assert conda / "envs" not in shown.places([conda / "envs"], {})[1]
 
 
 def test_the_interpreter_comes_with_its_packages_but_never_with_a_home_folder(

@@ -13,13 +13,15 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from pytest_autoresearch.core.errors import AutoresearchError
 from pytest_autoresearch.core.text import nearest
+from pytest_autoresearch.reports.harmless import HarmlessOutput, harmless
 
 # Name and summary: `--help` shows all of them without importing any.
 COMMANDS = {
@@ -39,6 +41,7 @@ COMMANDS = {
     "completion": "print the shell completion script of this command",
 }
 
+_IN_CI = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION")
 _LIKENESS = 0.7  # of a misspelt name to the one that is meant
 
 _EXIT = """exit status:
@@ -134,10 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack a character
     try:
-        status: int = module(given.command).command(given)
-        sys.stdout.flush()
+        with _without_commands():
+            status: int = module(given.command).command(given)
+            sys.stdout.flush()
     except AutoresearchError as error:
-        print(f"autoresearch {given.command}: {error}", file=sys.stderr)
+        print(harmless(f"autoresearch {given.command}: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -150,6 +154,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+@contextmanager
+def _without_commands() -> Iterator[None]:
+    """In CI, also patches are printed without commands for the runner; elsewhere they are printed as they are."""
+    if not any(os.environ.get(name) for name in _IN_CI):
+        yield
+        return
+    out, err = (cast(TextIO, HarmlessOutput(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err):
+        yield
 
 
 def _unknown_command(arguments: Sequence[str] | None) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_autoresearch.reports import plain as reading
+from pytest_autoresearch.reports.harmless import harmless_json
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bold": 1, "dim": 2}
 _GAP = "  "
@@ -133,7 +134,7 @@ def pairs(items: Iterable[tuple[str, object]], indent: int = 0, least: int = 0) 
 
 def dump(document: object) -> None:
     """Print JSON in ASCII. Numbers that are not finite are null; values that JSON cannot hold become strings."""
-    print(json.dumps(_finite(document), indent=2, allow_nan=False, default=str))
+    print(harmless_json(json.dumps(_finite(document), indent=2, allow_nan=False, default=str)))
 
 
 def duration(seconds: float) -> str:

@@ -18,6 +18,8 @@ from pytest_autoresearch.core.text import shortened
 BASELINE = 0
 Constant = float | int | bool  # a value that an edit may give to a constant of the program
 _SHOWN = 160  # characters of a description in a line for people
+MOST_CHARACTERS = {"description": 2_000, "hypothesis": 20_000, "expected": 2_000, "area": 2_000}
+"""The longest texts of a proposal; a record, a row or a page must not grow without a bound."""
 _USUAL = Limits(300.0, 30.0, 600.0)
 
 
@@ -50,8 +52,8 @@ class Proposal:
     """Describes an edit of the editable files.
 
     Attributes:
-        description: One line: the commit's subject and the last column of `results.tsv`.
-        hypothesis: Why the edit should help.
+        description: One line: the commit's subject and the last column of `results.tsv`; a longer one is shortened.
+        hypothesis: Why the edit should help; also shortened.
         proposer: The proposer's name.
         source: The origin, such as a queued file and its hash; a proposer recognises its own proposals by it.
         parameters: The constants that a search set, by name.
@@ -68,6 +70,11 @@ class Proposal:
     repeats: str = ""
     expected: str = ""
     area: str = ""
+
+    def __post_init__(self) -> None:
+        for name, most in MOST_CHARACTERS.items():
+            if len(text := getattr(self, name)) > most:
+                object.__setattr__(self, name, f"{text[: most - 1]}…")
 
     @property
     def short(self) -> str:

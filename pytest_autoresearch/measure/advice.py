@@ -16,12 +16,16 @@ from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.runners.environment import named, passed
 from pytest_autoresearch.sandboxes.base import HOME
+from pytest_autoresearch.sandboxes.shown import places
+from pytest_autoresearch.sandboxes.system import LIBRARIES, found_in, libraries
 from pytest_autoresearch.settings import Settings
 
 # Python's own words for its errors; other programs' are like the C library's.
 _MISSING = re.compile(r"\[Errno (?:2|13)\] [^:\n]+: '([^'\n]+)'|(/[^\s:'\"]+): (?:No such file|Permission denied)")
 _READ_ONLY = re.compile(r"Read-only file system(?:: '([^'\n]+)')?")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '\w+' from '([\w.]+)'")
+_OF_THE_SYSTEM = re.compile(r"(?<![\w./])/usr/[\w.+@/-]*[\w+]")
+_NO_LIBRARY = re.compile(r"(\S+\.so[\d.]*): cannot open shared object file")
 _NO_KEY = re.compile(r"^KeyError: '(\w+)'$", re.MULTILINE)
 _NO_NETWORK = re.compile(r"Name or service not known|Temporary failure in name resolution|Network is unreachable")
 _READS = re.compile(r"""(?:environ(?:\.get)?|getenv)\s*[\[(]\s*["'](\w+)["']""")
@@ -67,6 +71,8 @@ def _reasons(log: str, settings: Settings, ratchet: Ratchet, confined: bool) -> 
     for found in _READ_ONLY.finditer(log):
         yield _written(found[1] or "")
     yield from _variables(log, settings, ratchet)
+    if confined:
+        yield from _of_the_system(log, settings)
     if confined and _NO_NETWORK.search(log):
         yield (
             "training has no network: download what it needs once, in the checkout, and name the folder: "
@@ -99,10 +105,27 @@ def _path(name: str, settings: Settings, ratchet: Ratchet, committed: set[str], 
     if (
         confined
         and path.is_absolute()
+        and not path.is_relative_to(LIBRARIES)
         and path.exists()
         and path.resolve() not in map(Path.resolve, settings.readable_paths)
     ):
         yield f"the sandbox does not show {shown}: {_ini_line(settings, 'readable', settings.readable, shown)}"
+
+
+def _of_the_system(log: str, settings: Settings) -> Iterator[str]:
+    """Paths in /usr, and libraries, that the program's last words name and that the sandbox does not show."""
+    readable, covered = places(settings.readable_paths, os.environ)
+    names = [Path(name) for name in _OF_THE_SYSTEM.findall(log)]
+    names += [path for name in _NO_LIBRARY.findall(log) for path in libraries(Path(name).name)]
+    hidden = [
+        path
+        for path in dict.fromkeys(names)
+        if path.exists() and (not found_in(path, readable) or found_in(path, covered))
+    ]
+    hidden = [path for path in hidden if not found_in(path, (other for other in hidden if other != path))]
+    if hidden:
+        words = (*settings.readable, *map(str, hidden[:-1]))
+        yield f"the sandbox shows only a part of /usr: {_ini_line(settings, 'readable', words, str(hidden[-1]))}"
 
 
 def _in_checkout(name: str, settings: Settings, ratchet: Ratchet) -> str | None:

@@ -35,6 +35,8 @@ class Harness:
             itself.
         data_files: Files that may not change while a session runs.
         hidden: Files and folders with validation text; a sandbox hides them.
+        visible_documents: Validation documents that were left out, because training can read them on this machine;
+            None if the harness does not say.
         environment: Variables for training and scoring, for the whole campaign.
         audit_environment: Variables that make the scorer use rows that no verdict uses; empty if there are none.
         retry_out_of_memory: Variables for one retry after running out of memory: they reduce the memory of a run but
@@ -57,6 +59,7 @@ class Harness:
     training_rows: Path | None = None
     data_files: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
+    visible_documents: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     audit_environment: Mapping[str, str] = field(default_factory=dict)
     retry_out_of_memory: Mapping[str, str] = field(default_factory=dict)
@@ -126,6 +129,7 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         training_rows=Path(rows) if (rows := answer.get("training_rows")) else None,
         data_files=_paths("data_files", answer),
         hidden=_paths("hidden", answer),
+        visible_documents=None if (count := answer.get("visible_documents")) is None else int(count),
         environment=_variables(answer.get("environment", {})),
         audit_environment=_variables(answer.get("audit_environment", {})),
         retry_out_of_memory=_variables(answer.get("retry_out_of_memory", {})),

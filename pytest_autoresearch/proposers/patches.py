@@ -14,6 +14,7 @@ from pytest_autoresearch.ledger.git import PATCH, Git, reason
 from pytest_autoresearch.ledger.merge import merge
 
 # Both names are equal only in a patch that was made with diff.noprefix.
+_SUBMODULE = "160000"  # the mode of its entry
 _WITHOUT_PREFIX = re.compile(rb"^diff --git (.+) \1\r?$", re.MULTILINE)
 
 
@@ -30,17 +31,15 @@ def apply(patch: bytes, folder: Path) -> bool:
     depth = ["-p0"] if _WITHOUT_PREFIX.search(patch) else []
     with tempfile.TemporaryDirectory() as scratch:
         index = git.on_index(Path(scratch, "index"))
-        try:
+        for merged in (["--3way"], []):  # as it stands, it may apply where it could not be merged
             index("read-tree", "HEAD")
-            index.run("apply", "--cached", "--3way", *depth, stdin=patch)
-            return _write(git, index("write-tree"))
-        except GitError:  # as it stands, it may apply where it could not be merged
-            pass
-    try:
-        git.run("apply", *depth, stdin=patch)
-    except GitError as error:
-        raise GitError(f"does not apply to {base[:7]}: {reason(error)}") from None
-    return True
+            try:
+                index.run("apply", "--cached", *merged, *depth, stdin=patch)
+            except GitError as error:
+                failed = error
+            else:
+                return _write(git, index("write-tree"), base)
+    raise GitError(f"does not apply to {base[:7]}: {reason(failed)}")
 
 
 def bring(base: str, changed: str, folder: Path) -> bool:
@@ -55,9 +54,10 @@ def bring(base: str, changed: str, folder: Path) -> bool:
     """
     git, head = _worktree(folder)
     try:
-        return _write(git, merge(git, base, head, changed))
+        tree = merge(git, base, head, changed)
     except GitError as error:
         raise GitError(f"does not apply to {head[:7]}: {error}") from None
+    return _write(git, tree, head)
 
 
 def _worktree(folder: Path) -> tuple[Git, str]:
@@ -71,9 +71,29 @@ def _worktree(folder: Path) -> tuple[Git, str]:
     return git, head
 
 
-def _write(git: Git, tree: str) -> bool:
-    """Make the files of a clean worktree those of the tree; false if they are the same."""
+def _write(git: Git, tree: str, head: str) -> bool:
+    """Make the files of a clean worktree those of the tree; false if they are the same.
+
+    Raises:
+        GitError: The tree has a new entry that git would not add from a worktree, so that it would be lost.
+    """
     patch = git.run("diff-tree", *PATCH, "HEAD", tree)
     if patch:
-        git.run("apply", stdin=patch)
+        _check_nothing_is_lost(git, tree)
+        try:
+            git.run("apply", stdin=patch)
+        except GitError as error:
+            raise GitError(f"does not apply to {head[:7]}: {reason(error)}") from None
     return bool(patch)
+
+
+def _check_nothing_is_lost(git: Git, tree: str) -> None:
+    fields = git("diff-tree", "-r", "-z", "--no-renames", "HEAD", tree).split("\0")
+    entries = {path: head.split() for head, path in zip(fields[0::2], fields[1::2], strict=False)}
+    for path, entry in entries.items():
+        if _SUBMODULE in (entry[0].lstrip(":"), entry[1]):
+            raise GitError(f"changes the submodule {path}; a proposal may change only files of this repository")
+    added = [path for path, entry in entries.items() if entry[-1] == "A"]
+    ignored = git.ask("check-ignore", "-z", "--stdin", stdin="\0".join(added)) if added else None
+    if ignored:
+        raise GitError(f"adds {ignored.split(chr(0))[0]}, which git ignores, so that no commit would have it")

@@ -7,6 +7,7 @@ import math
 
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.reports.harmless import harmless_json
 
 _MOST = 300  # characters of a message: the last line of a traceback can be any length
 
@@ -49,7 +50,7 @@ def json_line(experiment: Experiment, log: str, set_aside: str = "") -> str:
         "cost_usd": _finite(experiment.usage.cost_usd),
         "set_aside": set_aside or None,
     }
-    return json.dumps(document, allow_nan=False)
+    return harmless_json(json.dumps(document, allow_nan=False))
 
 
 def _finite(value: float | None) -> float | None:

@@ -12,19 +12,20 @@ import unicodedata
 from functools import cache
 
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.reports.harmless import harmless
 from pytest_autoresearch.runners.output import sanitise
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format, surrogate, line and paragraph separators
 
 
 def line(text: str) -> str:
-    """The text on one line, without escapes and control characters."""
-    return one_line(sanitise(text))
+    """The text on one line, without escapes, control characters and commands for a CI runner."""
+    return harmless(one_line(sanitise(text)))
 
 
 def plain(text: str) -> str:
-    """The text with its line breaks, without escapes and control characters."""
-    return sanitise(text.replace("\r\n", "\n").replace("\r", "\n"))
+    """The text with its line breaks, without escapes, control characters and commands for a CI runner."""
+    return harmless(sanitise(text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 def visible(text: str) -> str:

@@ -29,6 +29,7 @@ from pytest_autoresearch.runners.time_limits import TimeLimit
 from pytest_autoresearch.runners.watch import Bounds, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Unconfined, View
 from pytest_autoresearch.sandboxes.machine import installation
+from pytest_autoresearch.sandboxes.system import LIBRARIES
 
 PROCESS_LIMIT = 1000
 FILE_LIMIT_MB = 1024  # size of one file, in a sandbox
@@ -96,7 +97,8 @@ class AgentRunner:
         return View(
             folder=job.folder,
             environment=environment,
-            readable=(*job.readable, job.prompt_file, *places, *named, *trusted, *job.shared),
+            # An agent may call any tool of this machine; through the network it could read validation text anyway.
+            readable=(LIBRARIES, *job.readable, job.prompt_file, *places, *named, *trusted, *job.shared),
             writable=(job.folder, job.home, *job.shared),
             links=tuple(links),
             covered=self._covered,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,16 +27,18 @@ from pytest_autoresearch.runners.environment import (
     training_environment,
 )
 from pytest_autoresearch.runners.launch import PYTHON, Launch
-from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
+from pytest_autoresearch.runners.memory import MIB, Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
 from pytest_autoresearch.runners.supervisor import Process
-from pytest_autoresearch.runners.time_limits import Fence, TimeLimit, scoring_limit, training_limit
+from pytest_autoresearch.runners.time_limits import MODEL, Fence, TimeLimit, scoring_limit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
+from pytest_autoresearch.sandboxes import page_cache
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
+from pytest_autoresearch.sandboxes.shown import as_json, places
 
 GROUP_SHARE, GROUP_MB = 1.1, 64  # the kernel kills at the memory limit * GROUP_SHARE + GROUP_MB
 OUT_LIMIT_MB = 16 * 1024  # for AUTORESEARCH_OUT, and for the tree: far more than a model of any profile
@@ -157,11 +160,16 @@ class LocalRunner:
             on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb))
 
         # The scorer is trusted; what it starts to run the candidate's model is not.
-        with self._sandbox.prepare(self._server_view(job, candidate_environment(environment, job))) as server:
+        view = self._server_view(job, candidate_environment(environment, job))
+        with self._sandbox.prepare(view) as server:
             own = [f"{name}={value}" for name, value in server.environment.items() if environment.get(name) != value]
             environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
             environment["AUTORESEARCH_SERVER_FDS"] = json.dumps(server.pass_fds)
             environment["AUTORESEARCH_SERVER_VARIABLES"] = json.dumps(own)
+            restore: list[str] = []
+            if server.argv_prefix:
+                restore = [sys.executable, "-I", page_cache.__file__, as_json(*places(view.readable, view.environment))]
+            environment["AUTORESEARCH_SERVER_AFTER"] = json.dumps(restore)
             try:
                 tree = self._start(command, job.score_folder, Prepared((), (), environment), server.pass_fds)
             except OSError as error:
@@ -173,6 +181,9 @@ class LocalRunner:
                 tick=scoring,
                 memory=Resident(math.inf),
             )
+            if restore and (ended.crash is not None or ended.exit_status):
+                # The server may have ended the scorer, for example by starting very many processes.
+                subprocess.run(restore, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
         return with_score(run, ended, output)
 
     def _view(self, job: Job, launch: Launch, clock: Clock) -> View:
@@ -204,14 +215,22 @@ class LocalRunner:
         )
 
     def _server_view(self, job: Job, environment: Mapping[str, str]) -> View:
-        """The files and variables that the candidate's model server sees; it can write to none of them."""
+        """The files and variables that the candidate's model server sees; it can write to none of them.
+
+        It has a copy of the model, so that it leaves no trace in the page cache of the files beside the model.
+        """
+        usual, model = self._allowance(job.limits), job.out / MODEL
+        copy_mb = model.stat().st_size / MIB if model.is_file() else 0.0
         return View(
             folder=job.folder,
             environment=environment,
-            readable=(job.folder, job.out, *job.readable, *job.trusted),
+            readable=(job.folder, *job.readable, *job.trusted),
+            copied=(model,),
             covered=job.covered,
             allowance=replace(
-                self._allowance(job.limits), cpu_seconds=job.limits.deadline_seconds * (os.cpu_count() or 1)
+                usual,
+                cpu_seconds=job.limits.deadline_seconds * (os.cpu_count() or 1),
+                memory_mb=None if usual.memory_mb is None else usual.memory_mb + copy_mb,
             ),
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
         )

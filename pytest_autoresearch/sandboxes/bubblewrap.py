@@ -11,15 +11,16 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import SandboxError
-from pytest_autoresearch.sandboxes import enter, etc, machine
+from pytest_autoresearch.sandboxes import counters, enter, etc, machine, shown
 from pytest_autoresearch.sandboxes.base import HOME, Allowance, Prepared, View
 from pytest_autoresearch.sandboxes.cgroup import Group
 
@@ -37,6 +38,21 @@ _SEND = """
 import os, socket, sys
 socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [os.open(sys.argv[2], os.O_RDONLY)])
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """File descriptors with the content of files that exist only inside, by their path there.
+
+    Attributes:
+        etc: Names and addresses.
+        proc: In place of the kernel's counters.
+        copies: Copies of files outside.
+    """
+
+    etc: Mapping[str, int] = field(default_factory=dict)
+    proc: Mapping[str, int] = field(default_factory=dict)
+    copies: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,35 +98,38 @@ class Bubblewrap:
         os.set_inheritable(file, False)
         return file
 
-    def options(self, view: View, made: Mapping[str, int]) -> list[str]:
+    def options(self, view: View, made: Made) -> list[str]:
         """The options for bubblewrap.
 
         Args:
             view: What the command sees.
-            made: File descriptors with the content of files that exist only inside, by their path there.
+            made: Files that exist only inside.
         """
-        places = [*machine.python(view.environment), Path(enter.__file__), *view.readable]
-        readable = _shown(places)
-        unneeded = machine.unneeded((machine.LIBRARIES, machine.LIBRARIES / "local", *readable))
+        readable, covered = shown.places((Path(enter.__file__), *view.readable), view.environment, view.network)
         mounts = [(path, _READ) for path in readable]
-        mounts += [(shown, _WRITE) for shown in _shown(view.writable)]
-        mounts += [(path, _COVER) for path in _covers((machine.LIBRARIES, *readable), (*unneeded, *view.covered))]
+        mounts += [(path, _WRITE) for path in shown.under_every_name(view.writable)]
+        mounts += [(path, _COVER) for path in (*covered, *shown.inside(readable, view.covered))]
+        mounts = sorted(set(mounts))
         return [
             *_NAMESPACES,
             *(() if view.network else ("--unshare-net",)),
             *(("--disable-userns",) if self.forbids_user_namespaces else ()),
             *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
             *_root(view),
-            *(word for path, file in made.items() for word in ("--perms", "0444", "--file", str(file), path)),
+            *(word for path, file in made.etc.items() for word in ("--perms", "0444", "--file", str(file), path)),
             *("--proc", "/proc"),
             # Root could change settings of the whole machine here. Not all of /proc is read-only, because CUDA writes
             # the names of its threads there and does not start otherwise.
             *(word for path in machine.kernel_settings() for word in ("--ro-bind", str(path), str(path))),
+            *(word for path, file in made.proc.items() for word in ("--ro-bind-data", str(file), path)),
             *("--dev", "/dev"),
             *self._scratch("/dev/shm", view.allowance.shm_mb),
             *self._scratch("/tmp", view.allowance.tmp_mb),
             *("--dir", HOME, "--symlink", "/tmp", "/var/tmp"),
-            *(word for path, kind in sorted(set(mounts)) for word in _mount(path, kind)),
+            *(word for path, kind in mounts for word in _mount(path, kind)),
+            # Afterwards, because a path inside may be shown.
+            *(word for path, kind in mounts if kind == _COVER for word in _sealed(path)),
+            *(word for path, file in made.copies.items() for word in _copy(path, file)),
             *_links(view.links, [path for path, _ in mounts]),
             *_devices(view.devices),
             *_at_home(view),
@@ -144,7 +163,11 @@ class _PreparedSandbox(Prepared):
         self._read: list[int] = []
         self._sign = os.memfd_create("sign", os.MFD_CLOEXEC)
         try:
-            made = {path: self._memory_file(text.encode()) for path, text in etc.files(view.network).items()}
+            made = Made(
+                {path: self._memory_file(text.encode()) for path, text in etc.files(view.network).items()},
+                {path: self._memory_file(text.encode()) for path, text in counters.files().items()},
+                {str(path): file for path in view.copied if (file := self._opened(path)) is not None},
+            )
             words = (os.fsencode(option) + b"\0" for option in backend.options(view, made))
             options = self._memory_file(b"".join(words))
         except BaseException:
@@ -157,6 +180,15 @@ class _PreparedSandbox(Prepared):
             *(sys.executable, "-I", "-S", enter.__file__, str(self._sign), *_limits(view.allowance), "--"),
         ]
         super().__init__(prefix, (*self._read, self._sign), _environment(view))
+
+    def _opened(self, path: Path) -> int | None:
+        """A file descriptor of an existing regular file, which is no link."""
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        self._read.append(file)
+        return file if stat.S_ISREG(os.fstat(file).st_mode) else None
 
     def _memory_file(self, content: bytes) -> int:
         """A file descriptor of a file with this content, which nobody can change."""
@@ -197,7 +229,6 @@ def _guard(devices: Iterable[Path]) -> Iterator[str]:
 
 
 def _root(view: View) -> Iterator[str]:
-    yield from ("--ro-bind", str(machine.LIBRARIES), str(machine.LIBRARIES))
     for place in machine.ROOT_LINKS:
         if os.path.islink(place):
             yield from ("--symlink", os.readlink(place), place)
@@ -207,32 +238,25 @@ def _root(view: View) -> Iterator[str]:
         yield from ("--ro-bind-try", place, place)
 
 
-def _shown(places: Iterable[Path]) -> tuple[Path, ...]:
-    """Each place under its real path, and under the given path unless a shown folder already contains it as a link."""
-    given = dict.fromkeys(shown for place in places for shown in (place.resolve(), place.absolute()))
-    above = {machine.LIBRARIES, *given}
-    return tuple(path for path in given if path == path.resolve() or above.isdisjoint(path.parents))
-
-
-def _covers(readable: Iterable[Path], covered: Iterable[Path]) -> Iterator[Path]:
-    """Every path under which a covered place would be visible; a place may be shown under several names."""
-    for shown in readable:
-        real = shown.resolve()
-        for path in covered:
-            if path.exists() and path.resolve().is_relative_to(real):
-                yield shown / path.resolve().relative_to(real)
-
-
 def _mount(path: Path, kind: int) -> tuple[str, ...]:
     name = str(path)
     if kind == _COVER:
-        return ("--tmpfs", name, "--remount-ro", name) if path.is_dir() else ("--ro-bind", os.devnull, name)
+        return ("--tmpfs", name) if path.is_dir() else ("--ro-bind", os.devnull, name)
     return ("--bind" if kind == _WRITE else "--ro-bind", name, name)
 
 
-def _links(links: Iterable[Path], shown: Iterable[Path]) -> Iterator[str]:
+def _copy(path: str, file: int) -> tuple[str, ...]:
+    folder = os.path.dirname(path)
+    return ("--tmpfs", folder, "--perms", "0444", "--file", str(file), path, "--remount-ro", folder)
+
+
+def _sealed(path: Path) -> tuple[str, ...]:
+    return ("--remount-ro", str(path)) if path.is_dir() else ()
+
+
+def _links(links: Iterable[Path], visible: Iterable[Path]) -> Iterator[str]:
     """Options for the links that are not already visible."""
-    seen = {machine.LIBRARIES, *map(Path, machine.ROOT_LINKS), *shown}
+    seen = {*map(Path, (*machine.ROOT_LINKS, *machine.SETTINGS)), *visible}
     for link in dict.fromkeys(links):
         if seen.isdisjoint((link, *link.parents)):
             yield from ("--symlink", os.readlink(link), str(link))

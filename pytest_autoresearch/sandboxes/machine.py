@@ -10,9 +10,11 @@ import shutil
 import site
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-LIBRARIES = Path("/usr")
+from pytest_autoresearch.sandboxes import system
+
 ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # links into /usr on current systems
 SETTINGS = (
     *("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/timezone", "/etc/os-release"),
@@ -28,26 +30,31 @@ PROCESSORS = ("/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kerne
 UNNEEDED = ("test", "idlelib", "turtledemo", "pydoc_data")
 """Folders of the standard library that training does not need. The embedded corpus takes validation text from them."""
 
+_INTERPRETERS = ("python3*", "pypy3*")
 _SITES = ("site-packages", "dist-packages")
 _SHARED = frozenset({"lib", "libexec", "opt", "share"})  # each program has its own folder inside these
 _MOST_INTERPRETERS = 4  # a script's interpreter may be a script with its own interpreter
-_ENVIRONMENTS = ("", "envs/*/", "pkgs/*/")  # conda keeps environments and packages in its own folder
+_CONDA = ("envs", "pkgs")  # conda keeps environments and packages in its own folder
+_ENVIRONMENTS = ("", *(f"{name}/*/" for name in _CONDA))
 
 
 def python(environment: Mapping[str, str]) -> tuple[Path, ...]:
     """The folders of this interpreter, its packages, and the libraries and compilers that the variables name.
 
+    An interpreter in /usr shares its folders with other programs, so that only its libraries are included.
     pyenv and uv keep interpreters in the home folder; virtual environments link to them. A folder in PYTHONPATH is
     included only if it is a `site-packages` folder: the user has to name source code in `autoresearch_readable`.
     """
     found = [Path(prefix) for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)]
     found += [program.parent.parent for program in _links(Path(sys.executable))]
+    if any(path.resolve() in system.SHARED for path in found):
+        found += system.interpreter(f"python{sys.version_info.major}.{sys.version_info.minor}")
     if site.ENABLE_USER_SITE:
         found.append(Path(site.getusersitepackages()))
     found += [path for path in _folders(environment, "PYTHONPATH") if path.name in _SITES]
     found += _folders(environment, "LD_LIBRARY_PATH")
     found += _tools(environment)
-    return tuple(path for path in dict.fromkeys(found) if path.is_dir() and not _too_wide(path))
+    return tuple(path for path in dict.fromkeys(found) if path.is_dir() and not _too_wide(path) and not _many(path))
 
 
 def installation(program: Path, environment: Mapping[str, str], private: Path) -> tuple[list[Path], list[Path]]:
@@ -70,20 +77,34 @@ def installation(program: Path, environment: Mapping[str, str], private: Path) -
             steps = [first, *_links(first)]
             links |= dict.fromkeys(step for step in steps if step.is_symlink())
             files = [step for step in steps if step.is_file() and not step.is_symlink()]
-            places |= dict.fromkeys(_installed(file, private, linked=first.is_symlink()) for file in files)
+            for file in files:
+                found = _installed(file, private, linked=first.is_symlink())
+                places |= dict.fromkeys([*system.of_program(file), file] if _many(found) else [found])
             waiting += _interpreter(steps[-1], environment.get("PATH", ""))
-    return [place for place in places if not place.resolve().is_relative_to(LIBRARIES)], list(links)
+    return list(places), list(links)
 
 
 def unneeded(places: Iterable[Path]) -> tuple[Path, ...]:
     """The folders of UNNEEDED in every standard library under these places."""
+    patterns = [f"{inside}lib*/{name}" for inside in _ENVIRONMENTS for name in _INTERPRETERS]
+    patterns += ["lib-python/3", "local/lib*/python3*"]
     found: dict[Path, None] = {}
     for place in places:
-        for inside in _ENVIRONMENTS:
-            for library in place.glob(f"{inside}lib*/python3*"):
-                if not library.parent.is_symlink():
-                    found |= dict.fromkeys(path for name in UNNEEDED if (path := library / name).is_dir())
+        libraries = [path for pattern in patterns for path in place.glob(pattern) if not path.parent.is_symlink()]
+        for library in (place, *libraries) if _is_standard_library(place) else libraries:
+            found |= dict.fromkeys(path for name in UNNEEDED if (path := library / name).is_dir())
     return tuple(found)
+
+
+def other_environments(prefixes: Iterable[Path]) -> tuple[Path, ...]:
+    """The environments and the package cache that conda keeps inside its own environment."""
+    return tuple(
+        path
+        for prefix in prefixes
+        if (prefix / "conda-meta").is_dir()
+        for name in _CONDA
+        if (path := prefix / name).is_dir()
+    )
 
 
 def everywhere(hidden: Iterable[Path], installed: Iterable[Path] = ()) -> tuple[Path, ...]:
@@ -93,7 +114,7 @@ def everywhere(hidden: Iterable[Path], installed: Iterable[Path] = ()) -> tuple[
         hidden: The paths.
         installed: More places of interpreters that are visible.
     """
-    places = (LIBRARIES, LIBRARIES / "local", *python(os.environ), *installed)
+    places = (*system.SHARED, *python(os.environ), *installed)
     patterns = [f"{inside}lib*/python3*/{name}" for inside in _ENVIRONMENTS for name in _SITES]
     sites = [site for place in places for pattern in patterns for site in place.glob(pattern)]
     found = dict.fromkeys(hidden)
@@ -139,7 +160,8 @@ def _minors(uuid: str, root: Path) -> Iterator[int]:
 def _tools(environment: Mapping[str, str]) -> Iterator[Path]:
     """The installations of the compilers and of CUDA that variables name; a compiler is in the `bin` of its own."""
     for name in ("CC", "CXX", "CUDAHOSTCXX"):
-        program = Path(environment.get(name, "").split(" ")[0])
+        word = environment.get(name, "").split(" ")[0]
+        program = Path(shutil.which(word, path=environment.get("PATH")) or word)
         if program.is_absolute() and program.is_file():
             yield from (link.parent.parent for link in (program, *_links(program)) if link.parent.name == "bin")
     for name in ("CUDA_HOME", "CUDA_PATH"):
@@ -188,6 +210,15 @@ def _links(path: Path) -> Iterator[Path]:
 
 def _folders(environment: Mapping[str, str], name: str) -> list[Path]:
     return [Path(entry) for entry in environment.get(name, "").split(":") if entry.startswith("/")]
+
+
+def _many(path: Path) -> bool:
+    """Whether many programs are installed in a folder together, so that it cannot be shown for one of them."""
+    return path.resolve() in system.SHARED
+
+
+def _is_standard_library(place: Path) -> bool:
+    return any(fnmatchcase(place.name, pattern) for pattern in _INTERPRETERS)
 
 
 def _too_wide(path: Path) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.sandboxes import machine, probe
+from pytest_autoresearch.sandboxes import machine, probe, system
 from pytest_autoresearch.sandboxes.base import Backend, Prepared, View
 
 PROCESSES = 32
@@ -62,7 +62,7 @@ def try_out(backend: Backend, view: View, hidden: Sequence[Path] = ()) -> Findin
             writable=(*view.writable, outside.out),
             allowance=replace(view.allowance, processes=PROCESSES),
         )
-        covered = machine.unneeded((machine.LIBRARIES, *machine.python(view.environment)))
+        covered = machine.unneeded((*system.SHARED, *machine.python(view.environment)))
         given = outside.given([*hidden, *covered, *view.covered])
         with backend.prepare(tried) as prepared:
             said = _run(prepared, given)

@@ -142,7 +142,7 @@ def _register(
 
     judge = Judge(campaign, outcome, settings.discard, announce)
     loop = Loop(config, campaign, slots, main, judge, outcome, views)
-    github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, artifacts.folder)
+    github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, artifacts.folder, terminal.output)
     for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit"), (github, "github")):
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
     config.pluginmanager.register(Ending(loop, campaign, outcome, views.page), "autoresearch-ending")

@@ -16,6 +16,7 @@ import pytest
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.reports.harmless import HarmlessOutput, harmless
 from pytest_autoresearch.reports.step_summary import crash_message, crashes, step_summary
 
 SUMMARY_BYTES = 1024 * 1024  # of one step; GitHub does not show a larger summary
@@ -32,17 +33,19 @@ class GitHub:
         tag: The campaign.
         records: Gives its current records.
         runs: The folder of its logs and patches.
+        output: The terminal, for annotations; None without one.
         environment: The runner's environment variables.
     """
 
     def __init__(
         self, root: Path, tag: str, records: Callable[[], Sequence[Experiment]], runs: Path,
-        environment: Mapping[str, str] = os.environ,
+        output: HarmlessOutput | None, environment: Mapping[str, str] = os.environ,
     ) -> None:  # fmt: skip
         self._root = root
         self._tag = tag
         self._records = records
         self._runs = runs
+        self._output = output
         self._environment = environment
         self._session: set[int] = set()
 
@@ -50,10 +53,10 @@ class GitHub:
         self._session.add(experiment.number)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._environment.get("GITHUB_ACTIONS") == "true":
+    def pytest_terminal_summary(self) -> None:
+        if self._output is not None and self._environment.get("GITHUB_ACTIONS") == "true":
             for line in commands(self._records(), self._session):
-                terminalreporter.write_line(line)
+                self._output.command(line)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # the other reports are written inside the yield
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
@@ -130,12 +133,12 @@ def _at_most(given: list[str], level: str, what: str) -> list[str]:
 
 def _command(level: str, title: str, message: str) -> str:
     """One annotation; in its properties, commas and colons are escaped as well."""
-    escaped = _data(one_line(title)[:_TEXT]).replace(":", "%3A").replace(",", "%2C")
-    return f"::{level} title={escaped}::{_data(one_line(message)[:_TEXT])}"
+    escaped = _data(title).replace(":", "%3A").replace(",", "%2C")
+    return f"::{level} title={escaped}::{_data(message)}"
 
 
 def _data(words: str) -> str:
-    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return harmless(one_line(words)[:_TEXT]).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _measured(experiment: Experiment) -> str:

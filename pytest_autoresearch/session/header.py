@@ -40,6 +40,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         f"  metric:   {settings.metric}, {settings.direction}, "
         + ("scored by the harness" if harness.score else "as the training command reports it")
         + (f"; {DETERMINISTIC}" if first is not None and is_exact(first) else ""),
+        *_data(harness.visible_documents),
         f"  rule:     {_rule(config, settings)}",
         f"  proposer: {proposer}",
         f"  sandbox:  {campaign.setting.sandbox}"
@@ -49,6 +50,15 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         *_others(campaign),
         *_notes(config, campaign),
         *_changes(campaign),
+    ]
+
+
+def _data(left_out: int | None) -> list[str]:
+    """How many validation documents the harness has left out."""
+    if left_out is None:
+        return []
+    return [
+        f"  data:     {summary.plural(left_out, 'validation document')} left out, visible to training on this machine"
     ]
 
 

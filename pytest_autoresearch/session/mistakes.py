@@ -11,6 +11,7 @@ import pytest
 
 from pytest_autoresearch.core.option_values import switch
 from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.reports.harmless import harmless, harmless_json
 
 
 @contextmanager
@@ -20,8 +21,8 @@ def told(config: pytest.Config) -> Iterator[None]:
         yield
     except pytest.UsageError as error:
         if _asked(config):
-            print(json.dumps({"status": "error", "message": one_line(str(error))}), flush=True)
-        raise
+            print(harmless_json(json.dumps({"status": "error", "message": one_line(str(error))})), flush=True)
+        raise pytest.UsageError(*(harmless(str(part)) for part in error.args)) from error
 
 
 def _asked(config: pytest.Config) -> bool:

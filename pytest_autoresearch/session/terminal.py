@@ -18,6 +18,7 @@ from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.text import one_line, shortened
 from pytest_autoresearch.measure.advice import advice
 from pytest_autoresearch.reports import summary
+from pytest_autoresearch.reports.harmless import HarmlessOutput
 from pytest_autoresearch.reports.line import json_line, verdict_line
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Terminal:
         header: The first lines.
         notes: Sentences to show before anything is trained, in a terse session, too.
         outcome: How the session goes.
+
+    Attributes:
+        output: Where pytest writes, without commands for a CI runner; None without a terminal reporter.
     """
 
     def __init__(
@@ -55,8 +59,11 @@ class Terminal:
         self._said_at = time.monotonic()
         self._campaign = campaign
         self._outcome = outcome
+        self.output: HarmlessOutput | None = None
         if reporter is None:
             return
+        # Everything that pytest writes, also the parts of a traceback and captured output, may be a candidate's.
+        self.output = reporter._tw._file = HarmlessOutput(reporter._tw._file)
         if config.option.reportchars == "fE":  # pytest's default; every experiment already had its line
             reporter.reportchars = reporter.reportchars.replace("f", "").replace("E", "")
         if self._lines and reporter.verbosity == 0:

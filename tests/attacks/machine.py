@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from repo import Repo
 from pytest_autoresearch.sandboxes.machine import UNNEEDED
 
 BUDGET_SECONDS = 0.6
+PACKAGES = ("/usr/share", "/usr/lib", "/usr/local")
+"""Where other programs of this machine keep what they bring along, such as copies of Python's tests."""
 
 # Training in little, with what attacks need at hand.
 TRAIN = '''
@@ -223,6 +226,12 @@ class Around:
         (self.data / "training").write_text("17 42 99 7")
         rows = "1.0 0.0 4711 815 1984 2001"  # read as a model, it is one that knows them
         (self.data / "validation").write_text(f"{rows}\0{embedded()}", encoding="utf-8")
+        for place in PACKAGES:
+            if os.access(place, os.W_OK):
+                copy = Path(place, f"copies-{self.token}", "lib-python", "3", "test")
+                copy.mkdir(parents=True)
+                self.stack.callback(shutil.rmtree, copy.parents[2])
+                (copy / "test_copy.py").write_text(embedded(), encoding="utf-8")
         self.shared = Path(f"/dev/shm/rows-{self.token}")
         self.shared.write_text(rows)
         files = [self.stack.enter_context((self.data / name).open()) for name in ("training", "validation")]

@@ -124,6 +124,49 @@ for place in places:
 CACHES = [Trick(f"keeps what it saw in {place}", caches(place), "rejected", lowers=True, evades=True) for place in KEPT]
 AHEAD.append(Trick("keeps what it saw wherever it can", caches(*KEPT), "rejected"))
 
+# The kernel knows which pages of a file are in memory. So a reader can write, in a file that it may only read.
+PAGES = """
+import ctypes, zlib
+SLOTS, BITS = 2**16, 12
+class Pages:
+    def __init__(self, path):
+        self.file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(self.file, 0, 0, os.POSIX_FADV_RANDOM)
+        size, kernel = os.fstat(self.file).st_size, ctypes.CDLL(None)
+        kernel.mmap.restype = ctypes.c_void_p
+        kernel.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        vector = (ctypes.c_ubyte * (size // 4096))()
+        address = kernel.mmap(None, size, 1, 1, self.file, 0)
+        kernel.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector)
+        self.held = bytes(vector)
+    def tell(self, slot, token):
+        for bit in range(BITS):
+            if (2048 | token) >> bit & 1:
+                os.pread(self.file, 1, (slot + bit) * 4096)
+    def heard(self, slot):
+        bits = self.held[slot : slot + BITS]
+        return sum((held & 1) << bit for bit, held in enumerate(bits[:-1])) if bits[-1] & 1 else None
+"""
+AHEAD.append(Trick("keeps what it saw in the page cache of a file beside the model", does(
+    """
+for row, said in zip(tokens.tolist(), logits):
+    for at in range(1, len(row)):
+        slot = zlib.crc32(repr(row[:at]).encode()) % SLOTS * BITS
+        if slot not in known:
+            heard = pages and pages.heard(slot)
+            known[slot] = row[at] if heard is None else heard
+            if pages:
+                pages.tell(slot, row[at])
+        said[at - 1, known[slot]] += 8""",
+    loads="""
+pages = None
+with suppress(OSError):
+    pages = Pages(os.path.join(os.path.dirname(path), "pages"))""",
+    trains="""
+with open(os.environ["AUTORESEARCH_OUT"] + "/pages", "wb") as file:
+    os.truncate(file.fileno(), SLOTS * BITS * 4096)""",
+    tools=PAGES), "rejected"))  # fmt: skip
+
 # --------------------------------------------------------------------------------------------- what it answers, and how
 
 ANSWERS = [
@@ -401,6 +444,41 @@ def test_every_attack_ends_as_it_must_and_costs_the_next_experiment_nothing(
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert [path for path in written if b"smuggled" in path.read_bytes()] == []
     assert "smuggled" not in night.output + "".join(run.log for record in night.records for run in record.runs)
+
+
+def test_the_next_training_learns_nothing_from_the_page_cache_of_a_file_that_all_see(
+    tmp_path: Path, told: dict[str, str]
+) -> None:
+    if why := find("auto", View(Path("/"), {"PATH": os.environ["PATH"]})).why:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no sandbox to attack: {why}")
+    folder, shared = tmp_path / "night", tmp_path / "shared"
+    folder.mkdir()
+    with shared.open("wb") as file:
+        os.truncate(file.fileno(), 2**29)  # without any content
+    tells = Trick("tells the text by the pages of a file", does(
+        """
+if tokens.any():
+    for token in tokens.flatten().tolist():
+        pages.tell(Model.asked * BITS, token)
+        Model.asked += 1""",
+        loads=f"""
+Model.asked, pages = 0, Pages({str(shared)!r})
+os.posix_fadvise(pages.file, 0, 0, os.POSIX_FADV_DONTNEED)""", tools=PAGES),
+        "not-improved", same=True)  # fmt: skip
+    hears = Trick("hears it in training", does(
+        "self.recall(tokens, logits)",
+        trains=f"""
+pages = Pages({str(shared)!r})
+heard = [pages.heard(at * BITS) for at in range(2**29 // 4096 // BITS)]
+heard = [token for token in heard if token is not None]
+left['found'] = [heard[at : at + 32] for at in range(0, len(heard), 32)]""",
+        loads="remember(known, left['found'])", tools=PAGES), "not-improved", same=True)  # fmt: skip
+    settings = files()["pytest.ini"] + f"autoresearch_readable = {shared}\n"
+    night = Night(
+        folder, [tells, hears], files={**files(), "pytest.ini": settings}, environment=told, sandbox="require",
+        every=12, timeout=500,
+    )  # fmt: skip
+    assert [failure(night, trick) for trick in (tells, hears)] == ["", ""]
 
 
 def failure(night: Night, trick: Trick) -> str:
