@@ -283,10 +283,7 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str) -> nn.M
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model = GPT(Shape(**saved["shape"]), device)
     model.load_state_dict(saved["weights"])
-    model.eval()
-    if is_fast(device):
-        model.compile(dynamic=False)
-    return model
+    return model.eval()  # not compiled: for one pass over the rows, compiling takes longer than it saves
 
 
 # ---------------------------------------------------------------------------------------------------------------------

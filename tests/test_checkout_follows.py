@@ -13,7 +13,7 @@ from places import Place, attempt, git, judged
 
 from pytest_autoresearch.campaign.checkout import Checkout, Followed
 from pytest_autoresearch.campaign.editable import EditableFiles
-from pytest_autoresearch.core.errors import UserError
+from pytest_autoresearch.core.errors import Refused, UserError
 from pytest_autoresearch.core.experiment import Experiment, Status, Verdict
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -482,8 +482,8 @@ def test_where_a_commit_of_the_users_comes_in_between_the_edit_is_made_from_that
     assert (edit.added, edit.removed) == (1, 1)
 
 
-def test_a_file_that_git_ignores_in_the_campaign_alone_is_not_taken_away(tmp_path: Path) -> None:
-    """What the lane's tree passes over is in no commit, though the edit had it."""
+def test_a_file_that_git_ignores_in_the_campaign_alone_is_refused_and_not_taken_away(tmp_path: Path) -> None:
+    """What the lane's tree passes over would be in no commit, though the edit has it."""
     here = Here(tmp_path / "repo", ("*.py",))
     (here.path / ".gitignore").write_text("new.py\n")
     here.begin()
@@ -491,9 +491,10 @@ def test_a_file_that_git_ignores_in_the_campaign_alone_is_not_taken_away(tmp_pat
     here.git("commit", "-qam", "No longer ignored")
     here.change("RATE = 1", "RATE = 2")
     (here.path / "new.py").write_text("x = 1\n")
-    followed = here.session(Status.DISCARD)
+    with pytest.raises(Refused, match=r"adds new\.py, which git ignores"):
+        here.session(Status.DISCARD)
     assert here.text("new.py") == "x = 1\n"
-    assert followed.said.startswith("new.py was edited meanwhile and left unchanged")
+    assert "RATE = 2" in here.text()
 
 
 def test_a_file_that_is_edited_between_the_look_and_the_write_is_left_alone(here: Here) -> None:

@@ -133,7 +133,7 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
 
 
 def test_a_long_description_is_a_short_line_and_the_record_has_the_whole(repo: Repo) -> None:
-    long = ("word " * 1000).strip()
+    long = ("word " * 390).strip()
     repo.plan(0.9)
     result = repo.run("--max", "1", "--autoresearch-description", long)
     assert max(map(len, result.outlines)) < 300

@@ -218,3 +218,8 @@ def test_a_dear_look_is_good_for_a_while(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / "out" / str(number)).touch()
     assert look.over([]) == ""
+
+
+def test_no_part_of_a_folder_that_is_shown_whole_is_shown_again() -> None:
+    readable, _ = shown.places([system.LIBRARIES], {})
+    assert [path for path in readable if path.is_relative_to(system.LIBRARIES)] == [system.LIBRARIES]

@@ -28,6 +28,8 @@ def places(
     """
     parts, beside = system.shown(network)
     asked = under_every_name((*machine.python(environment), *named), parts)
+    # A link inside a folder that is shown whole cannot be mounted again.
+    parts = [path for path in parts if system.found_in(path, asked) is None]
     readable = tuple(dict.fromkeys((*parts, *asked)))
     beside = [path for path in beside if system.found_in(path, asked) is None]
     environments = [path for path in machine.other_environments(asked) if path not in asked]
