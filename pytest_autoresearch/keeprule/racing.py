@@ -19,7 +19,7 @@ from pytest_autoresearch.keeprule import student_t
 
 FINISHED = 8  # finished runs that are needed before any run is stopped
 SPARED = 10  # one of so many experiments is a control: its hopeless runs are not stopped
-_SURE = 0.997  # with 0.99, more than one in fifty true gains was stopped in simulations
+_SURE = 0.999  # with 0.997, more than one in fifty true gains was stopped in simulations
 _RELATED = 0.95
 
 
