@@ -54,6 +54,8 @@ class Campaign:
 
     Attributes:
         ledger: Every judged experiment.
+        lanes: Where runs go. Others can have the devices after `release`.
+        not_taken: The GPUs that are no lanes, each with the reason.
         flights: The experiments under way.
         why_over: Why no more experiments start; empty if only the number of slots limits them.
         failed: Whether the session stopped because the proposer or the machine failed.
@@ -72,6 +74,8 @@ class Campaign:
         self.failed = False
         self.news: deque[str] = deque()
         self.flights = Flights()
+        self.lanes, self.not_taken = equipment.taken.lanes, equipment.taken.left
+        self.release = equipment.taken.release
         self._clock = SessionClock(settings.hours)
         self._runner = equipment.runner()
         self._agents = AgentRunner(equipment.sandbox.backend, harness.hidden)

@@ -48,7 +48,7 @@ class Loop:
         self._outcome = outcome
         self._views = views
         self._deadlines = Deadlines(config)
-        self._free = list(range(campaign.settings.lanes - 1, -1, -1))
+        self._free = list(range(len(campaign.lanes) - 1, -1, -1))
         self._waiting: deque[Slot] = deque()
         self._judging = False
         self._handlers: dict[signal.Signals, Any] = {}
