@@ -128,6 +128,8 @@ OPTIONS = (
            None, number("the metric's unit", least=-math.inf)),
     Option("lanes", "N", "experiments at a time, each on a GPU of its own, or auto: one for every idle GPU; on a CPU "
            "they share the cores (1)", 1, lanes),
+    Option("ahead", "N", "how many experiments a model or an agent proposes while all lanes train (1)",
+           1, count(0, "0 for none")),
     Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
            "sandbox; off: none (auto)", "auto", choices=("auto", "require", "off")),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail to keep dashboards green (fail)",
@@ -205,6 +207,7 @@ class Settings:
     junit_names: str
     exit: str
     lanes: Lanes
+    ahead: int
     check: bool
     command: tuple[str, ...]
     describe: tuple[str, ...] | None
@@ -298,6 +301,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         junit_names=given["junit-names"],
         exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
         lanes=given["lanes"],
+        ahead=given["ahead"],
         check=given["check"],
         command=ini("autoresearch_command", words, "python train.py"),
         describe=ini("autoresearch_describe", words) or None,
