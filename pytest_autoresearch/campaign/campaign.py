@@ -142,6 +142,8 @@ class Campaign:
 
     def _no_more_runs(self) -> str:
         """Why no run may begin, though its experiment has a number and a proposal; empty if it may."""
+        if self.failed:
+            return self.why_over
         if over := self._clock.over:
             return over
         target = self.settings.target
