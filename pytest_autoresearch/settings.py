@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pytest_autoresearch.core.option_values import choice, count, number, switch, words
+from pytest_autoresearch.core.option_values import choice, count, lanes, number, switch, words
 
 if TYPE_CHECKING:
     import pytest
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pytest_autoresearch.source.editable import Editable
 
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
+AUTO: Literal["auto"] = "auto"  # of lanes: every idle GPU
+Lanes = int | Literal["auto"]
 _METRIC, _METRIC_BYTES = re.compile(r"[^\W\d][\w./@%+-]*"), 100  # what runners.summary reads
 
 
@@ -124,6 +126,10 @@ OPTIONS = (
            None, number("hours, more than 0")),
     Option("target", "VALUE", "stop when the branch's metric reaches VALUE (none)",
            None, number("the metric's unit", least=-math.inf)),
+    Option("lanes", "N", "experiments at a time, each on a GPU of its own, or auto: one for every idle GPU; on a CPU "
+           "they share the cores (1)", 1, lanes),
+    Option("ahead", "N", "how many experiments a model or an agent proposes while all lanes train (0)",
+           0, count(0, "0 for none")),
     Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
            "sandbox; off: none (auto)", "auto", choices=("auto", "require", "off")),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail to keep dashboards green (fail)",
@@ -133,7 +139,6 @@ OPTIONS = (
     Option("exit", "POLICY", "exit status 0 if the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
     Option("json", "", "also print one line of JSON for each experiment (off)", False, switch),
-    Option("lanes", "N", "experiments at a time (1)", 1, count(1, "1 or more"), hidden=True),
     Option("check", "", "check all that a session needs, and stop; for doctor (off)", False, switch, hidden=True),
 )  # fmt: skip
 FLAGS = frozenset(("--autoresearch", *(option.flag for option in OPTIONS)))
@@ -201,7 +206,8 @@ class Settings:
     discard: str
     junit_names: str
     exit: str
-    lanes: int
+    lanes: Lanes
+    ahead: int
     check: bool
     command: tuple[str, ...]
     describe: tuple[str, ...] | None
@@ -295,6 +301,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         junit_names=given["junit-names"],
         exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
         lanes=given["lanes"],
+        ahead=given["ahead"],
         check=given["check"],
         command=ini("autoresearch_command", words, "python train.py"),
         describe=ini("autoresearch_describe", words) or None,

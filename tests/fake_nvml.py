@@ -33,6 +33,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_autoresearch.hardware import leases
+
 UUID = "GPU-1a2b3c4d-0000-0000-0000-000000000000"
 H200 = ("driver 580.159.04", "0 name NVIDIA H200", f"0 uuid {UUID}", "0 memory 143771 600 0")
 
@@ -79,6 +81,8 @@ class FakeNvml:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(self._library)))
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        # Tests that run beside this one have GPUs of the same names.
+        monkeypatch.setattr(leases, "FOLDER", self.state.parent / "devices")
 
     def set(self, *lines: str) -> None:
         """These lines and no others, from one moment to the next."""

@@ -163,6 +163,7 @@ class Repo:
             ("--autoresearch-confirm", "off"),
             ("--autoresearch-tag", "t"),
             ("--autoresearch-lanes", str(self.lanes)),
+            ("--autoresearch-ahead", "0"),
             ("--autoresearch-sandbox", "off"),
         )
         for flag, value in defaults:

@@ -68,6 +68,31 @@ def test_one_look_has_the_step_the_curve_and_the_last_verdicts(repo: Repo, capsy
     assert " 0001  keep         0.900000" in said
 
 
+@pytest.mark.lanes
+def test_what_runs_on_several_lanes_is_shown_with_its_lane(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.plan("hang", FALLING)
+    process = repo.start("--max", "2", "--autoresearch-lanes", "2")
+    try:
+        repo.wait_for(
+            lambda: (
+                sum(
+                    one["step"] is not None
+                    for one in (live.session(Artifacts(file(repo).parent)) or {"running": []})["running"]
+                )
+                == 2
+            )
+        )
+        assert command(repo, "--once") == 0
+        said = capsys.readouterr().out
+        assert command(repo, "--json") == 0
+        look = json.loads(capsys.readouterr().out)
+    finally:
+        repo.end(process, signal.SIGINT)
+    assert {f"{one['number']:04d} lane {one['lane']} · training" in said for one in look["running"]} == {True}
+    assert {one["lane"] for one in look["running"]} == {0, 1}
+    assert len(look["lanes"]) == 2
+
+
 @pytest.mark.usefixtures("running")
 def test_json_has_the_same_for_programs(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(repo, "--json", "--tag", "t") == 0

@@ -89,7 +89,7 @@ ARGUMENTS = {
     "--max ''": "argument --max: : give a whole number, 0 for no limit",
     "--autoresearch-total 0": "argument --autoresearch-total: 0: give a whole number, 1 or more",
     "--autoresearch-total x": "argument --autoresearch-total: x: give a whole number, 1 or more",
-    "--autoresearch-lanes 0": "argument --autoresearch-lanes: 0: give a whole number, 1 or more",
+    "--autoresearch-lanes 0": "argument --autoresearch-lanes: 0: give a whole number, 1 or more, or auto",
     "--autoresearch-budget 0": "argument --autoresearch-budget: 0: give a number of seconds, more than 0",
     "--autoresearch-budget -5": "argument --autoresearch-budget: -5: give a number of seconds, more than 0",
     "--autoresearch-budget nan": "argument --autoresearch-budget: nan: give a number of seconds, more than 0",

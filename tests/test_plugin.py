@@ -327,7 +327,7 @@ def test_what_was_measured_on_an_old_head_is_tried_again_on_the_new_one(repo: Re
     repo.plan("slow:1:0.8", 0.9, 1.5)
     result = repo.run("--max", "3", "--autoresearch-lanes", "2")
     assert repo.reasons() == {0: "baseline", 1: "stale", 2: "improved", 3: "not-improved"}
-    repo.run("--max", "1")
+    repo.run("--max", "1", "--autoresearch-lanes", "2")
     again = next(record for record in repo.records() if record.proposal.repeats)
     stale = repo.records()[1]
     assert again.proposal.repeats == stale.commit

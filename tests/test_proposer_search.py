@@ -286,6 +286,22 @@ def test_what_is_running_is_not_proposed(tmp_path: Path) -> None:
         assert SearchProposer(seed).propose(campaign.context(((1, running),))).description != "DEPTH 1 -> 2"
 
 
+def test_neighbours_of_what_is_running_wait_until_nothing_else_is_left(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, lambda values: 0.0, "LR = 0.1\n")
+    values = candidates("LR", 0.1)
+    for place in range(1, len(values) - 1):
+        running = Proposal("a step", source='{"LR": 0.9}', parameters={"LR": values[place]})  # made on an older head
+        for seed in range(5):
+            proposal = SearchProposer(seed).propose(campaign.context(((1, running),)))
+            assert abs(values.index(proposal.parameters["LR"]) - place) > 1
+    campaign = Campaign(tmp_path, lambda values: 0.0, "DEPTH = 1\n")
+    proposer, running = SearchProposer(0), Proposal("a step", source='{"DEPTH": 1}', parameters={"DEPTH": 2})
+    near = []
+    while proposal := proposer.propose(campaign.context(((1, running),))):
+        near.append(proposal.parameters["DEPTH"])
+    assert sorted(near) == [value for value in candidates("DEPTH", 1) if value not in (1, 2)]
+
+
 def test_lanes_look_in_different_places(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, lambda values: 0.0, "HERE = 1.0\nTHERE = 1.0\n")
     steps = [Proposal("a step", source='{"HERE": 1.0}', parameters={"HERE": 1 + n / 10}) for n in range(1, 5)]

@@ -191,6 +191,7 @@ NEVER_READ = (
     # What records of earlier versions do not have.
     *(
         "program",
+        "made_on",
         "expected",
         "area",
         "repairs",

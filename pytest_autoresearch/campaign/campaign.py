@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from dataclasses import replace
 
 from pytest_autoresearch.campaign.common import Common, Hooks
+from pytest_autoresearch.campaign.free_lanes import FreeLanes
 from pytest_autoresearch.campaign.in_flight import Flights, InFlight
 from pytest_autoresearch.campaign.lifecycle import Lifecycle
 from pytest_autoresearch.campaign.session_clock import SessionClock
@@ -54,6 +55,8 @@ class Campaign:
 
     Attributes:
         ledger: Every judged experiment.
+        lanes: Where runs go. Others can have the devices after `release`.
+        not_taken: The GPUs that are no lanes, each with the reason.
         flights: The experiments under way.
         why_over: Why no more experiments start; empty if only the number of slots limits them.
         failed: Whether the session stopped because the proposer or the machine failed.
@@ -72,6 +75,8 @@ class Campaign:
         self.failed = False
         self.news: deque[str] = deque()
         self.flights = Flights()
+        self.lanes, self.not_taken = equipment.taken.lanes, equipment.taken.left
+        self.release = equipment.taken.release
         self._clock = SessionClock(settings.hours)
         self._runner = equipment.runner()
         self._agents = AgentRunner(equipment.sandbox.backend, harness.hidden)
@@ -82,9 +87,10 @@ class Campaign:
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
         self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._runner, self._files, self)
+        self._free = FreeLanes(len(self.lanes), self._no_more_runs)
         self._queue = WorkQueue(lambda: choice.make(Surroundings(self._agents, self._clock, self.budget)))
         self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
-        self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self)
+        self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self, self._free)
 
     def check(self) -> None:
         """Check that the campaign can continue here, without joining it.
@@ -111,7 +117,7 @@ class Campaign:
         """Leave the campaign. Candidates without a verdict are noted for the next session.
 
         Args:
-            held: Lanes whose thread still runs. They keep their worktrees until the process ends.
+            held: Worktrees whose thread still runs. They are kept until the process ends.
         """
         with contextlib.suppress(GitError):  # an earlier call has already reported the failure of git
             for flight in self.flights:
@@ -127,13 +133,20 @@ class Campaign:
 
     def _limit_reached(self) -> str:
         """The user's limit that is reached, in a sentence; empty if none is."""
-        total, target = self.settings.total, self.settings.target
+        total = self.settings.total
         if total is not None:
             under_way = self.flights.numbers | {record.number for record in self.ledger.records}
             if len(under_way - {BASELINE}) >= total:
                 return f"the campaign has its {total} experiments (--autoresearch-total)"
+        return self._no_more_runs()
+
+    def _no_more_runs(self) -> str:
+        """Why no run may begin, though its experiment has a number and a proposal; empty if it may."""
+        if self.failed:
+            return self.why_over
         if over := self._clock.over:
             return over
+        target = self.settings.target
         best = self.ledger.incumbent
         if target is not None and best is not None and self.settings.direction.gain(best.metric, target) >= 0:
             return f"{best.metric_name} {best.metric:.6f} has reached {target:g} (--autoresearch-target)"
@@ -154,9 +167,25 @@ class Campaign:
         """Training seconds of one run."""
         return limits_of(self.settings, self.harness).budget_seconds
 
-    def take(self, number: int, lane: int) -> InFlight:
-        """The number is under way in the lane from now on."""
-        return self.flights.take(number, lane)
+    @property
+    def at_once(self) -> int:
+        """How many experiments may be under way: one for each lane, and those that are proposed ahead.
+
+        Only a proposer that takes time and hears of conflicts proposes ahead. Others are asked when a lane is free,
+        because then they know more, and a patch may need the one before.
+        """
+        looks_ahead = self._queue.listens and not self._common.hooks.proposes
+        return len(self.lanes) + (self.settings.ahead if looks_ahead else 0)
+
+    def take(self, number: int, place: int) -> InFlight:
+        """The number is under way from now on, in the worktree of this place."""
+        return self.flights.take(number, place)
+
+    def free_lane(self, flight: InFlight) -> None:
+        """The experiment has its verdict, so the next one may have its lane."""
+        if flight.lane is not None:
+            self._free.give(flight.lane)
+            flight.lane = None
 
     def conduct(self, flight: InFlight, deadline_seconds: float | None) -> Experiment | None:
         """One experiment up to its result, on the lane's thread. See `Lifecycle.conduct`."""
@@ -165,6 +194,7 @@ class Campaign:
     def interrupt(self) -> None:
         """End every running process now. The lanes get a `Stopped` error."""
         self._clock.close()
+        self._free.close()
         self._agents.close()
         self._runner.close()
 

@@ -83,6 +83,10 @@ class Dialogue:
         self._proposal = self._flight.proposal = proposal
         return proposal
 
+    def look_again(self) -> None:
+        """Go on from the branch head and the records as they are now."""
+        self.base, self.context = self._look()
+
     def send_back(self, failure: Failure, failed: Experiment | None = None) -> bool:
         """Take a failure back, to be told with the next question; False if the failure stands.
 
@@ -132,8 +136,7 @@ class Dialogue:
     def _question(self, proposer: Proposer) -> Proposal | None:
         if self._failure is not None:
             return proposer.repair(self.context, self._proposal, self._failure)
-        # Another lane may have had its turn meanwhile: its experiment is under way now, or kept.
-        self.base, self.context = self._look()
+        self.look_again()  # another lane may have had its turn meanwhile: its experiment is under way now, or kept
         self._tree.reset(self.base)
         if proposer.listens and asks_for_bolder(self.context.records):
             count = stale(self.context.records)

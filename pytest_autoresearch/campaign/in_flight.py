@@ -20,7 +20,9 @@ class InFlight:
 
     Attributes:
         number: The experiment's number.
-        lane: Where it runs.
+        place: Its worktree.
+        lane: Where it runs; None before its first run, and while it is with its proposer.
+        made_on: The head that it was proposed on, if it was merged into a later one before it ran; else empty.
         thread: The lane's thread while it works on the experiment, else None.
         progress: Where the experiment is.
         proposal: What is tried; None until there is a proposal.
@@ -34,7 +36,9 @@ class InFlight:
     """
 
     number: int
-    lane: int
+    place: int
+    lane: int | None = None
+    made_on: str = ""
     thread: threading.Thread | None = None
     progress: Progress = field(default_factory=lambda: Progress("proposing"))
     proposal: Proposal | None = None
@@ -53,7 +57,12 @@ class InFlight:
     def account(self, experiment: Experiment) -> Experiment:
         """The experiment with what its proposal has taken so far."""
         return replace(
-            experiment, repairs=tuple(self.repairs), usage=self.usage, notes=self.notes, timings=dict(self.timings)
+            experiment,
+            made_on=self.made_on,
+            repairs=tuple(self.repairs),
+            usage=self.usage,
+            notes=self.notes,
+            timings=dict(self.timings),
         )
 
 
@@ -67,9 +76,9 @@ class Flights:
     def __iter__(self) -> Iterator[InFlight]:
         return iter(sorted(self._by_number.copy().values(), key=lambda flight: flight.number))
 
-    def take(self, number: int, lane: int) -> InFlight:
+    def take(self, number: int, place: int) -> InFlight:
         """The number is under way from now on."""
-        return self._by_number.setdefault(number, InFlight(number, lane))
+        return self._by_number.setdefault(number, InFlight(number, place))
 
     def forget(self, number: int) -> None:
         """The number is no longer under way."""

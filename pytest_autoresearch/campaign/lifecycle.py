@@ -15,10 +15,11 @@ from dataclasses import replace
 from pytest_autoresearch.campaign import candidate
 from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.dialogue import Dialogue
+from pytest_autoresearch.campaign.free_lanes import FreeLanes
 from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.proposer_session import ExperimentSession
 from pytest_autoresearch.campaign.work_queue import WorkQueue
-from pytest_autoresearch.core.errors import ProposerError, Refused, Spent
+from pytest_autoresearch.core.errors import GitError, ProposerError, Refused, Spent
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal
 from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Role
@@ -34,9 +35,12 @@ _CHEAP = 0.1  # a run that failed after more than this share of its budget is re
 
 
 class Lifecycle:
-    """Conducts experiments, each in the worktree of its lane."""
+    """Conducts experiments, each in a worktree of its own."""
 
-    def __init__(self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher) -> None:
+    def __init__(
+        self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher, free: FreeLanes
+    ) -> None:  # fmt: skip
+        self._free = free
         self._common = common
         self._queue = queue
         self._runs = runs
@@ -57,11 +61,12 @@ class Lifecycle:
             Stopped: The session is ending.
             AutoresearchError: Git failed, which says nothing about any candidate.
         """
-        tree, program = self._tree(flight.lane), self._program()
+        tree, program = self._tree(flight.place), self._program()
         common = replace(self._common, like=replace(self._common.like, limits=limits, program_hash=_hash(program)))
         if flight.number == BASELINE:
             if not self._rehearse(common, flight, tree, program):
                 return None
+            flight.lane = self._free.take(flight.number)
             return flight.account(self._measure(flight, candidate.baseline(common, flight, tree), tree))
         with _timed(flight, "propose"):
             dialogue = self._dialogue(common, flight, tree, program)
@@ -76,7 +81,12 @@ class Lifecycle:
                         break
                     edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
                     attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
+                flight.progress = Progress("waiting for a lane")
+                with _timed(flight, "wait"):
+                    flight.lane = self._free.take(flight.number)
+                attempt = self._on_head(common, flight, dialogue, attempt, tree)
             except Refused as error:
+                self._leave_lane(flight)
                 failure = error.failure
                 if result is None or result.refusal is not None:
                     result = self._refused(common, flight, dialogue, error.proposal, failure.crash, tree)
@@ -89,6 +99,8 @@ class Lifecycle:
             self._keep_failed(result, flight, tree)
             result = self._measure(flight, attempt, tree)  # 4. preflight, 5. run, 6. score, 7. confirm
             goes_on = self._send_back(result, dialogue, flight)
+            if goes_on:
+                self._leave_lane(flight)
         if result is None:
             self._watcher.end("there is nothing left to propose")
             return None
@@ -113,12 +125,46 @@ class Lifecycle:
     def _measure(self, flight: InFlight, attempt: Experiment, tree: Worktree) -> Experiment:
         """All runs that the keep rule asks for; each one goes through preflight, training and scoring."""
         with _timed(flight, "run"):
+            assert flight.lane is not None
             return self._runs.measure(attempt, tree, flight.lane)
 
+    def _on_head(
+        self, common: Common, flight: InFlight, dialogue: Dialogue, attempt: Experiment, tree: Worktree
+    ) -> Experiment:
+        """The candidate on the branch head. It is merged if the head moved while it waited for a lane.
+
+        Raises:
+            Refused: It conflicts with what was kept meanwhile, or is no new program there.
+        """
+        made_on, proposal = dialogue.base, attempt.proposal
+        if common.ledger.base() == made_on:
+            return attempt
+        dialogue.look_again()
+        head = dialogue.base
+        flight.memory = None  # of files as they were before: writing them again would undo what was kept
+        flight.candidate = None  # it is not its own rival
+        tree.reset(head)
+        try:
+            tree.bring(attempt.commit, theirs_wins=False)
+        except GitError as error:
+            why = f"the branch moved to {head[:7]} before it could run, and it conflicts: {error}"
+            raise Refused(why, proposal) from None
+        edit = candidate.check(common, dialogue, proposal, tree)
+        merged = candidate.commit(common, flight, proposal, edit, head, tree)
+        flight.made_on = made_on
+        return merged
+
+    def _leave_lane(self, flight: InFlight) -> None:
+        """Let another experiment have the lane while this one is with its proposer."""
+        flight.made_on = ""
+        if flight.lane is not None:
+            self._free.give(flight.lane)
+            flight.lane = None
+
     def release(self, held: Container[int]) -> None:
-        """Let other sessions have the worktrees of all lanes but the held ones."""
-        for lane, tree in list(self._trees.items()):
-            if lane not in held:
+        """Let other sessions have all worktrees but the held ones."""
+        for place, tree in list(self._trees.items()):
+            if place not in held:
                 tree.release()
 
     # --------------------------------------------------------------------------------------------------- failures
@@ -207,10 +253,10 @@ class Lifecycle:
             self._charter = text
         return self._charter
 
-    def _tree(self, lane: int) -> Worktree:
-        if lane not in self._trees:
-            self._trees[lane] = self._common.ratchet.worktree(lane)
-        return self._trees[lane]
+    def _tree(self, place: int) -> Worktree:
+        if place not in self._trees:
+            self._trees[place] = self._common.ratchet.worktree(place)
+        return self._trees[place]
 
 
 @contextmanager

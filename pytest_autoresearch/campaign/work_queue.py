@@ -49,6 +49,11 @@ class WorkQueue:
         return next(same, "")
 
     @property
+    def listens(self) -> bool:
+        """Whether the session's proposer takes time and can be told of a conflict; false until somebody asked it."""
+        return self.proposer is not None and self.proposer.listens
+
+    @property
     def rehearses(self) -> bool:
         """Whether the session's proposer can show that it works before the baseline."""
         with self._asking:

@@ -138,6 +138,7 @@ def _surroundings(given: argparse.Namespace, has_git: bool) -> _Surroundings:
         return _Surroundings(
             check, repository, doctor_checks.told("harness", True, str(error), remedy), None, _bare_sandbox()
         )
+    equipment.taken.release()  # the session that doctor tries next takes them
     described = equipment.harness
     harness = None
     if settings.describe:

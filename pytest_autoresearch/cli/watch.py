@@ -28,6 +28,7 @@ from pytest_autoresearch.session import live
 _LOOK_SECONDS = 1.0
 _LOG_SECONDS = 30.0  # between two frames without a terminal
 _LAST = 5
+_SHOWN = ("tag", "pid", "began", "written", "proposer", "left", "lanes", "running")  # of the progress file
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.-:=+*#"  # for terminals without block characters
 _WIDE = 60
@@ -144,7 +145,7 @@ def document(frame: Frame) -> dict[str, object]:
     """The snapshot for programs."""
     best = _best(frame.records)
     return {
-        **{name: frame.session[name] for name in ("tag", "pid", "began", "written", "proposer", "left", "running")},
+        **{name: frame.session[name] for name in _SHOWN},
         "experiments": sum(record.number != BASELINE for record in frame.records),
         "best": _short(best) if best else None,
         "waiting": frame.waiting,
@@ -168,7 +169,7 @@ def lines(frame: Frame) -> list[str]:
         "",
     ]
     for one in session["running"]:
-        shown += _running(one)
+        shown += _running(one, several=len(session["lanes"]) > 1)
     if frame.waiting:
         more = f"; and {len(frame.waiting) - _LAST} more" if len(frame.waiting) > _LAST else ""
         shown += ["", _fit(f"waiting: {'; '.join(output.line(one) for one in frame.waiting[:_LAST])}{more}")]
@@ -181,12 +182,12 @@ def lines(frame: Frame) -> list[str]:
     return shown
 
 
-def _running(one: dict[str, Any]) -> list[str]:
-    """One running experiment, with its loss curve if it has one."""
+def _running(one: dict[str, Any], *, several: bool) -> list[str]:
+    """One running experiment, with its lane if there are several, and with its loss curve if it has one."""
     now = Progress(
         one["phase"], one["step"], one["loss"], one["seconds"], one["remaining_seconds"], one["memory_mb"], one["run"]
     )
-    shown = [_fit(summary.progress_line(one["number"], one["description"], now))]
+    shown = [_fit(summary.progress_line(one["number"], one["description"], now, one["lane"] if several else None))]
     losses = [float(loss) for _, loss in one["curve"]]
     if len(losses) > 1:
         shown.append(f"     {sparkline(losses, _bars())}  loss {losses[0]:.4g} -> {losses[-1]:.4g}")

@@ -215,7 +215,8 @@ class Experiment:
         number: 0 for the baseline.
         tag: The campaign's name.
         commit: The commit that was trained; the base if the proposal was refused.
-        base: The branch head that the proposal was made from.
+        base: The branch head that it is compared with, and that it was committed on.
+        made_on: The earlier head that it was proposed on, if it was merged into `base` before it ran; else empty.
         tree: The git tree of `commit`.
         program: Digest of the editable files' syntax; empty in records of earlier versions.
         proposal: The proposal.
@@ -267,6 +268,7 @@ class Experiment:
     timings: Mapping[str, float] = field(default_factory=dict)
     planned_number: int | None = None
     finished_at: float = 0.0
+    made_on: str = ""
 
     def __repr__(self) -> str:
         return f"<experiment {self.number:04d}>"  # short, because every assertion message shows it

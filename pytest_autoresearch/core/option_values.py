@@ -6,6 +6,7 @@ import argparse
 import math
 import shlex
 from collections.abc import Callable
+from typing import Literal
 
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -27,6 +28,10 @@ def count(least: int, hint: str) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def lanes(given: str) -> int | Literal["auto"]:
+    return "auto" if given == "auto" else count(1, "1 or more, or auto")(given)
 
 
 def number(hint: str, least: float = 0.0) -> Callable[[str], float]:

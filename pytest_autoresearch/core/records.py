@@ -19,7 +19,7 @@ _LOG_CHARACTERS = 2000  # the record of a crash explains it without the log file
 
 # The order in the document. Proposal, verdict and decision are not nested.
 _FIELDS = (
-    "schema", "number", "tag", "status", "reason", "message", "commit", "base", "tree", "program",
+    "schema", "number", "tag", "status", "reason", "message", "commit", "base", "made_on", "tree", "program",
     "description", "hypothesis", "proposer", "source", "parameters", "repeats", "expected", "area",
     "metric_name", "direction", "metric", "best", "gain", "margin", "decided", "evidence", "probability", "rule",
     "refusal", "runs", "limits", "setting", "program_hash", "repairs", "usage", "constants", "simpler", "comparable",
@@ -27,7 +27,7 @@ _FIELDS = (
 )  # fmt: skip
 _LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
-    "simpler", "comparable", "lines_added", "lines_removed", "notes",
+    "simpler", "comparable", "lines_added", "lines_removed", "notes", "made_on",
 )  # fmt: skip
 _LATER_OF_RUNS = ("block", "scored", "startup_cpu_seconds")
 _LATER_CONDITIONS = ("rows", "command", "environment", "readable", "python", "packages", "driver")

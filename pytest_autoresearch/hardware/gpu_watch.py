@@ -110,6 +110,17 @@ class GpuWatch:
         return Seen(peak, how, self._others.names(), self._throttling.shares())
 
 
+def users(gpu: Gpu) -> tuple[str, ...]:
+    """The processes that compute on the GPU now, by name; empty if the driver reports none or does not answer."""
+    answer = nvml.TimedCaller().call(lambda: _Device(gpu.uuid).answer(_LISTS, full=False), FIRST_PATIENCE_SECONDS)
+    if answer is None:
+        return ()
+    drawing = answer.lists.get(_DRAWS, {}).keys()  # a browser or a desktop is in both lists
+    pids = {pid for listed in answer.lists.values() for pid in listed if pid not in drawing}
+    here = _in_first_namespace()
+    return tuple(sorted(_name(pid) or f"process {pid}" if here else f"process {pid}" for pid in pids))
+
+
 class _Memory:
     """The run's memory: by process if the driver reports that, else by the growth of memory in use on the device."""
 

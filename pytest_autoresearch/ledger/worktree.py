@@ -256,15 +256,25 @@ class Worktree:
         printable = "".join(c for c in message if c.isprintable() or c == "\n")
         return self.git("commit-tree", tree, "-p", base, stdin=printable), tree
 
-    def bring(self, commit: str) -> None:
-        """Apply the commit's changes to the tree; where both changed the same line, the commit wins.
+    def bring(self, commit: str, *, theirs_wins: bool = True) -> None:
+        """Apply the commit's changes to the tree.
 
         The result is measured like any candidate, so a bad merge costs a run but never gives a wrong number.
 
+        Args:
+            commit: The commit, whose parent is the base of the merge.
+            theirs_wins: Whether the commit wins where both changed the same line.
+
         Raises:
-            MergeConflict: One of them deleted a file that the other changed.
+            MergeConflict: One of them deleted a file that the other changed, or both changed a line.
         """
-        self.git(*_EXACT, "read-tree", "--reset", "-u", merge(self.git, f"{commit}^", "HEAD", commit, theirs_wins=True))
+        self.git(
+            *_EXACT,
+            "read-tree",
+            "--reset",
+            "-u",
+            merge(self.git, f"{commit}^", "HEAD", commit, theirs_wins=theirs_wins),
+        )
 
 
 def _empty(folder: Path) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pytest_autoresearch.core.experiment import BASELINE
 from pytest_autoresearch.hardware.gpu import Gpu, visible
 from pytest_autoresearch.ledger.ratchet import Ratchet
-from pytest_autoresearch.measure import rows_secret
+from pytest_autoresearch.measure import lanes, rows_secret
 from pytest_autoresearch.measure.harness import Harness, describe
+from pytest_autoresearch.measure.lanes import Taken
 from pytest_autoresearch.measure.module_folders import module_folders
 from pytest_autoresearch.runners.environment import named, passed
+from pytest_autoresearch.runners.lanes import LanesRunner
 from pytest_autoresearch.runners.launch import Launch, find_launch
 from pytest_autoresearch.runners.local import LocalRunner
 from pytest_autoresearch.sandboxes.base import View
@@ -30,7 +32,7 @@ class Equipment:
 
     Attributes:
         harness: The harness's description.
-        gpu: The only GPU that runs see; None if the harness uses no GPU.
+        taken: The lanes, leased until `release`.
         sandbox: The sandbox for training.
         command: The configured training command.
         launch: How it is started.
@@ -38,19 +40,25 @@ class Equipment:
     """
 
     harness: Harness
-    gpu: Gpu | None
+    taken: Taken
     sandbox: Sandbox
     command: tuple[str, ...]
     launch: Launch
     variables: Mapping[str, str]
 
-    def runner(self) -> LocalRunner:
-        """A new runner."""
-        return LocalRunner(self.gpu, self.sandbox.backend, {self.command: self.launch})
+    @property
+    def gpu(self) -> Gpu | None:
+        """The first lane's GPU; None if the harness uses no GPU."""
+        return self.taken.lanes[0].gpu
+
+    def runner(self) -> LanesRunner:
+        """A new runner for all lanes."""
+        launches = {self.command: self.launch}
+        return LanesRunner([(lane, LocalRunner(lane.gpu, self.sandbox.backend, launches)) for lane in self.taken.lanes])
 
 
 def equip(settings: Settings, ratchet: Ratchet, *, begins: bool = False) -> Equipment:
-    """Describe the harness, find the GPU and test the sandbox with the paths that training will see.
+    """Describe the harness, lease the lanes and test the sandbox with the paths that training will see.
 
     Args:
         begins: Whether a campaign without a baseline begins now, and needs a secret.
@@ -59,12 +67,23 @@ def equip(settings: Settings, ratchet: Ratchet, *, begins: bool = False) -> Equi
         UserError: One of them does not work.
     """
     launch = find_launch(settings.command, settings.root, ratchet.committed())
-    harness, gpu = _harness(settings, launch)
+    harness, taken = _harness(settings, launch)
+    try:
+        return _equipment(settings, ratchet, launch, harness, taken, begins)
+    except BaseException:
+        taken.release()
+        raise
+
+
+def _equipment(
+    settings: Settings, ratchet: Ratchet, launch: Launch, harness: Harness, taken: Taken, begins: bool
+) -> Equipment:
     training = {**passed(os.environ), **launch.environment, **named(os.environ, settings.environment)}
     folders = module_folders(settings, launch.command, ratchet.committed(), {**training, **harness.environment})
     harness = replace(harness, module_folders=folders)
     if harness.draws_rows:
         harness = replace(harness, secret=_secret(ratchet, begins))
+    gpu = taken.lanes[0].gpu
     view = View(
         folder=settings.root,
         environment=training,
@@ -76,7 +95,7 @@ def equip(settings: Settings, ratchet: Ratchet, *, begins: bool = False) -> Equi
     hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
     hidden += [rows_secret.folder()] if harness.secret and rows_secret.folder().exists() else []
     sandbox = find(settings.sandbox, view, hidden)
-    return Equipment(harness, gpu, sandbox, settings.command, launch, {**training, **harness.environment})
+    return Equipment(harness, taken, sandbox, settings.command, launch, {**training, **harness.environment})
 
 
 def _secret(ratchet: Ratchet, begins: bool) -> str:
@@ -89,14 +108,29 @@ def _secret(ratchet: Ratchet, begins: bool) -> str:
     return rows_secret.of_campaign(ratchet.tag, baseline.setting.rows)
 
 
-def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Gpu | None]:
-    """The harness's description and the GPU for runs; None if the harness uses no GPU."""
-    gpu = next(iter(visible(os.environ).gpus), None)
-    harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
-    harness = replace(harness, hidden=everywhere(harness.hidden, launch.readable))
-    if gpu is None or harness.device == "cpu":
-        return harness, None
-    # The harness knows the kind of GPU; NVML adds the device and the driver.
+def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Taken]:
+    """The harness's description, and the lanes for runs; their GPUs are leased."""
+    gpus = visible(os.environ).gpus
+    harness = _described(settings, launch, gpus[0] if gpus else None)
+    if not gpus or harness.device == "cpu":
+        taken = lanes.on_cpu(settings.lanes)
+        return replace(harness, environment={**harness.environment, **taken.threads}), taken
+    taken = lanes.on_gpus(settings.lanes, gpus)
+    gpu = taken.lanes[0].gpu
+    assert gpu is not None
+    if gpu != gpus[0]:
+        try:
+            harness = _described(settings, launch, gpu)
+        except BaseException:
+            taken.release()
+            raise
+    # The harness knows the kind of GPU; NVML adds the device, unless runs go to any of several, and the driver.
+    device = gpu.key if settings.lanes == 1 else f"{gpu.name}, any"
     named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
-    key = ", ".join([*named, gpu.key])
-    return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), gpu
+    key = ", ".join([*named, device])
+    return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), taken
+
+
+def _described(settings: Settings, launch: Launch, gpu: Gpu | None) -> Harness:
+    harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
+    return replace(harness, hidden=everywhere(harness.hidden, launch.readable))

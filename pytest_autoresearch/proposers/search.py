@@ -119,15 +119,19 @@ class SearchProposer:
         memory = self._recall(near, under_way)
         rng = random.Random(f"{self._seed} {context.number} {self._attempts[context.number]}")
         self._attempts[context.number] += 1
-        for changes in itertools.chain(_draws(rng, near, present, memory), _all(rng, near, present)):
+        apart = (
+            changes
+            for changes in itertools.chain(_draws(rng, near, present, memory), _all(rng, near, present))
+            if not any(_is_beside(changes, other, near) for other in under_way)
+        )
+        for changes in itertools.chain(apart, _all(rng, near, present)):
             after = {**present, **changes}
             description = ", ".join(
                 f"{name} {one.text} -> {constants.written(after[name], one.text)}"
                 for name, one in found.items()
                 if name in changes
             )
-            step = {name: (present[name], value) for name, value in changes.items()}
-            if frozenset(after.items()) in self._tried or step in under_way:
+            if frozenset(after.items()) in self._tried or any(_is_same(changes, other) for other in under_way):
                 continue
             self._tried.add(frozenset(after.items()))
             _write(sources, changes)
@@ -223,6 +227,18 @@ def _step(proposal: Proposal) -> Step:
     """The constants that a search's proposal changed, each with its values before and after."""
     before, after = _before(proposal), proposal.parameters
     return {name: (before[name], after[name]) for name in before.keys() & after.keys()}
+
+
+def _is_same(changes: Mapping[str, Value], other: Step) -> bool:
+    """Whether the running trial sets the same constants to the same values, whatever they were before."""
+    return changes == {name: after for name, (_, after) in other.items()}
+
+
+def _is_beside(changes: Mapping[str, Value], other: Step, near: Mapping[str, tuple[Value, ...]]) -> bool:
+    """Whether the running trial sets the same constants to the same or to neighbouring values."""
+    return changes.keys() == other.keys() and all(
+        abs(_nearest(near[name], value) - _nearest(near[name], other[name][1])) <= 1 for name, value in changes.items()
+    )
 
 
 def _loss(record: Experiment) -> float:

@@ -58,9 +58,14 @@ def experiment_line(experiment: Experiment) -> str:
     )
 
 
-def progress_line(number: int, description: str, now: Progress) -> str:
-    """One running experiment."""
-    return f"{number:04d} {progress_text(now)}" + (f"  {description}" if description else "")
+def progress_line(number: int, description: str, now: Progress, lane: int | None = None) -> str:
+    """One running experiment.
+
+    Args:
+        lane: Where it runs; None if there is only one lane.
+    """
+    where = "" if lane is None else f" lane {lane} ·"
+    return f"{number:04d}{where} {progress_text(now)}" + (f"  {description}" if description else "")
 
 
 def progress_text(now: Progress) -> str:

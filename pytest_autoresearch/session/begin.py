@@ -16,8 +16,8 @@ from pytest_autoresearch.keeprule import audit
 from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure.limits import limits_of
-from pytest_autoresearch.measure.setup import equip
-from pytest_autoresearch.proposers.choice import choose
+from pytest_autoresearch.measure.setup import Equipment, equip
+from pytest_autoresearch.proposers.choice import Choice, choose
 from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.orphans import sweep
 from pytest_autoresearch.session.checks import check_files
@@ -77,17 +77,31 @@ def _begin(config: pytest.Config) -> None:
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
     equipment = equip(settings, ratchet, begins=not settings.check)
+    try:
+        _join(config, settings, ratchet, records, equipment, main, hooks, proposer, checkout, notes)
+    except BaseException:
+        equipment.taken.release()
+        raise
+
+
+def _join(
+    config: pytest.Config, settings: Settings, ratchet: Ratchet, records: list[Experiment], equipment: Equipment,
+    main: MainThread, hooks: UserHooks, proposer: Choice, checkout: Checkout, notes: list[str],
+) -> None:  # fmt: skip
+    """Join the campaign with the equipment, or only check that it could."""
     stated = settings.budget_seconds is not None or settings.describe is not None
     if stated and (said := too_short(config, limits_of(settings, equipment.harness).budget_seconds)):
         raise UserError(said)
     campaign = Campaign(settings, ratchet, records, equipment, hooks, proposer)
     if settings.check:
         campaign.check()
+        equipment.taken.release()
         slots = _unclaimed(settings, records)
         config.pluginmanager.register(slots, "autoresearch-slots")
         config.pluginmanager.register(Checking(config, slots), "autoresearch-checking")
         return
     campaign.open()
+    from_checkout = settings.proposer == "checkout"
     if from_checkout:
         checkout.finish(campaign.ledger.records)
     slots = _claimed(settings, ratchet, campaign.ledger.records)

@@ -50,3 +50,4 @@ class Ending:
 
     def pytest_unconfigure(self) -> None:
         self._loop.restore_signals()
+        self._campaign.release()

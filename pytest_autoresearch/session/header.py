@@ -36,6 +36,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         f"  device:   {harness.hardware_key or harness.device}"
         + (f", driver {campaign.setting.driver}" if campaign.setting.driver else "")
         + (f", profile {harness.profile}" if harness.profile else ""),
+        *_lanes(campaign),
         f"  limits:   {limit}; {summary.limits_line(campaign.limits(timeout_of(config)))}",
         f"  metric:   {settings.metric}, {settings.direction}, "
         + ("scored by the harness" if harness.score else "as the training command reports it")
@@ -59,6 +60,22 @@ def _data(left_out: int | None) -> list[str]:
         return []
     return [
         f"  data:     {summary.plural(left_out, 'validation document')} left out, visible to training on this machine"
+    ]
+
+
+def _lanes(campaign: Campaign) -> list[str]:
+    """Which devices are lanes and which are not; nothing for one lane that has what every program would have."""
+    lanes = campaign.lanes
+    left = [f"  note:     {said}, so it is no lane" for said in campaign.not_taken]
+    if len(lanes) == 1:
+        return left
+    if lanes[0].gpu is not None:
+        return [f"  lanes:    {', '.join(f'{number} on {lane}' for number, lane in enumerate(lanes))}", *left]
+    if not lanes[0].cores:
+        return left
+    cores = summary.plural(len(lanes[0].cores), "core")
+    return [
+        f"  lanes:    {len(lanes)} with {cores} each; they share memory and caches, so results vary more than on one"
     ]
 
 

@@ -95,9 +95,11 @@ class Live:
             "proposer": campaign.settings.proposer,
             "recorded": len(campaign.ledger.records),
             "left": left,
+            "lanes": [str(lane) for lane in campaign.lanes],
             "running": [
                 {
                     "number": flight.number,
+                    "lane": flight.lane,
                     "description": flight.description,
                     "phase": now.phase,
                     "run": now.run,

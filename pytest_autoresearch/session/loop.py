@@ -48,7 +48,7 @@ class Loop:
         self._outcome = outcome
         self._views = views
         self._deadlines = Deadlines(config)
-        self._free = list(range(campaign.settings.lanes - 1, -1, -1))
+        self._free = list(range(len(campaign.lanes) + campaign.settings.ahead - 1, -1, -1))
         self._waiting: deque[Slot] = deque()
         self._judging = False
         self._handlers: dict[signal.Signals, Any] = {}
@@ -89,8 +89,11 @@ class Loop:
                 return
             slot = self._main.wait(_TICK_SECONDS)
             if slot is not None:
-                self._land(slot)
+                flight = self._land(slot)
                 self._finish(slot, session)
+                self._campaign.free_lane(
+                    flight
+                )  # not before the verdict: the next run begins on the head as it is then
                 self._views.checkpoint()
             if self._outcome.signal is not None:
                 name = self._outcome.signal.name
@@ -102,13 +105,14 @@ class Loop:
         """The experiments whose lane is at work."""
         return [flight for flight in self._campaign.flights if flight.thread is not None]
 
-    def _land(self, slot: Slot) -> None:
-        """The slot's lane is free again."""
-        for flight in self._at_work():
-            if flight.number == slot.number and flight.thread is not None:
-                flight.thread.join()
-                flight.thread = None
-                self._free.append(flight.lane)
+    def _land(self, slot: Slot) -> InFlight:
+        """The slot's thread is done, and its place is free again."""
+        flight = next(flight for flight in self._at_work() if flight.number == slot.number)
+        assert flight.thread is not None
+        flight.thread.join()
+        flight.thread = None
+        self._free.append(flight.place)
+        return flight
 
     def _audit(self, session: pytest.Session) -> None:
         """Audit the campaign, if the user asked for it and this session kept something."""
@@ -131,8 +135,12 @@ class Loop:
         self._views.show(None if self._slots.unlimited else len(self._waiting))
 
     def _start(self, session: pytest.Session) -> None:
-        """Give every free lane the next slot."""
-        while self._waiting and self._free and not any(flight.number == BASELINE for flight in self._at_work()):
+        """Begin as many slots as there are lanes, and those that are proposed ahead; the baseline alone."""
+        while (
+            self._waiting
+            and len(self._at_work()) < self._campaign.at_once
+            and not any(flight.number == BASELINE for flight in self._at_work())
+        ):
             if self._outcome.signal is not None or self._campaign.over():
                 return
             slot = self._waiting.popleft()
@@ -238,7 +246,7 @@ class Loop:
         while time.monotonic() < deadline and self._alive():
             self._main.wait(0.05)
         self._views.clear()
-        self._campaign.close({flight.lane for flight in self._alive()})
+        self._campaign.close({flight.place for flight in self._alive()})
         self._views.page.finish(hurried=self._outcome.signal is not None)
 
     def _alive(self) -> list[InFlight]:

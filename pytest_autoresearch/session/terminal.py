@@ -147,7 +147,11 @@ class Terminal:
         flights = list(self._campaign.flights)
         if self._reporter is None or not shown or not flights:
             return
-        under_way = [summary.progress_line(one.number, shortened(one.description), one.progress) for one in flights]
+        several = len(self._campaign.lanes) > 1
+        under_way = [
+            summary.progress_line(one.number, shortened(one.description), one.progress, one.lane if several else None)
+            for one in flights
+        ]
         text = " | ".join(under_way)
         if self._reporter.isatty:
             self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)

@@ -1,0 +1,164 @@
+"""Lanes: their devices, the leases that keep two sessions apart, and the sentence if a device cannot be had."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_nvml import FakeNvml
+from repo import Repo
+
+from pytest_autoresearch.hardware import leases
+from pytest_autoresearch.hardware.lanes import Lane, shares, usable_cores
+from pytest_autoresearch.hardware.leases import Holder, Lease, lease
+
+SEEN = "do:print('sees', os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(0.5); raise SystemExit({})"
+HOLD = """
+import sys, time
+from pathlib import Path
+from pytest_autoresearch.hardware import leases
+leases.FOLDER = Path(sys.argv[1])
+held = leases.lease(sys.argv[2])
+import subprocess
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+class Cards:
+    """A machine with three GPUs of one model; no other test has their names."""
+
+    def __init__(self, fake: FakeNvml) -> None:
+        self.fake = fake
+        self.uuids = [f"GPU-{uuid.uuid4()}" for _ in range(3)]
+        facts = [(f"{n} name NVIDIA H200", f"{n} uuid {self.uuids[n]}", f"{n} memory 143771 600 0") for n in range(3)]
+        fake.set("driver 580.159.04", *(fact for card in facts for fact in card))
+
+    def short(self, card: int) -> str:
+        return self.uuids[card][:12]
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cards:
+    fake = FakeNvml(tmp_path)
+    fake.use(monkeypatch)
+    return Cards(fake)
+
+
+@pytest.fixture
+def holder(cards: Cards) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the first card, and has a child that outlives it."""
+    command = [sys.executable, "-c", HOLD, str(leases.FOLDER), cards.uuids[0]]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_killed_holder_loses_its_lease_though_its_child_lives(cards: Cards, holder: subprocess.Popen[str]) -> None:
+    assert lease(cards.uuids[0]) == Holder(holder.pid)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    again = lease(cards.uuids[0])
+    assert isinstance(again, Lease)
+    again.release()
+    assert isinstance(lease(cards.uuids[0]), Lease)
+
+
+def test_a_second_session_is_told_who_has_the_gpu(repo: Repo, cards: Cards, holder: subprocess.Popen[str]) -> None:
+    result = repo.run("--max", "1")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(
+        [
+            f"ERROR: NVIDIA H200, {cards.short(0)} is used by the session with pid {holder.pid}: wait for its end, or "
+            "choose another GPU with CUDA_VISIBLE_DEVICES"
+        ]
+    )
+    assert not repo.records()
+
+
+def test_every_lane_sees_its_gpu_alone(repo: Repo, cards: Cards) -> None:
+    repo.plan(*(SEEN.format(n) for n in range(1, 5)))
+    result = repo.run("--max", "4", "--autoresearch-lanes", "2")
+    result.stdout.fnmatch_lines(
+        ["  device:   NVIDIA H200, any, *", f"  lanes:    0 on {cards.short(0)}, 1 on {cards.short(1)}"]
+    )
+    runs = [run for record in repo.records() for run in record.runs]
+    assert {(run.lane, run.device) for run in runs} == {(0, cards.uuids[0]), (1, cards.uuids[1])}
+    assert all(run.log.strip() == f"sees {run.device}" for run in runs[1:])
+    for device in cards.uuids:  # the session gave them back
+        assert isinstance(lease(device), Lease)
+
+
+def test_auto_takes_every_idle_gpu(repo: Repo, cards: Cards, holder: subprocess.Popen[str]) -> None:
+    cards.fake.add(f"1 compute {holder.pid} 5000 foreign")
+    result = repo.run("--max", "1", "-k", "0000", "--autoresearch-lanes", "auto")
+    result.stdout.fnmatch_lines(
+        [
+            f"  note:     NVIDIA H200, {cards.short(0)} is used by the session with pid {holder.pid}, so it is no lane",
+            f"  note:     NVIDIA H200, {cards.short(1)} is used by *process {holder.pid}*, so it is no lane",
+        ]
+    )
+    assert {run.device for record in repo.records() for run in record.runs} == {cards.uuids[2]}
+    result = repo.run("--max", "1", "--autoresearch-lanes", "2")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: --autoresearch-lanes 2: *{cards.short(0)} is used by the session with pid *"])
+
+
+def test_lanes_are_those_of_cuda_visible_devices(
+    repo: Repo, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"2,{cards.uuids[0]}")
+    result = repo.run("--max", "1", "-k", "0000", "--autoresearch-lanes", "auto")
+    result.stdout.fnmatch_lines([f"  lanes:    0 on {cards.short(2)}, 1 on {cards.short(0)}"])
+    result = repo.run("--max", "1", "--autoresearch-lanes", "3")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --autoresearch-lanes 3: only 2 GPUs are visible here: ask for fewer lanes"])
+
+
+def test_gpus_of_two_models_are_no_lanes_of_one_session(repo: Repo, cards: Cards) -> None:
+    cards.fake.add("1 name NVIDIA A100")
+    result = repo.run("--max", "1", "--autoresearch-lanes", "auto")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: *NVIDIA A100 and NVIDIA H200 cannot be compared: *CUDA_VISIBLE_DEVICES"])
+    assert isinstance(lease(cards.uuids[0]), Lease)
+
+
+def test_lanes_on_a_cpu_have_equal_shares_of_the_cores() -> None:
+    assert shares(range(7), 3) == [Lane(cores=(0, 1)), Lane(cores=(2, 3)), Lane(cores=(4, 5))]
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
+def test_runs_on_a_cpu_use_the_cores_of_their_lane_alone(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = os.sched_getaffinity(0)
+    show = "print('uses', sorted(os.sched_getaffinity(0)), os.environ['OMP_NUM_THREADS'])"
+    repo.plan(*(f"do:{show}; time.sleep(0.5); raise SystemExit({n})" for n in range(1, 5)))
+    result = repo.run("--max", "4", "--autoresearch-lanes", "2")
+    each = len(usable_cores()) // 2
+    result.stdout.fnmatch_lines([f"  lanes:    2 with {each} core*, so results vary more than on one"])
+    runs = [record.runs[0] for record in repo.records()[1:]]
+    assert {run.lane for run in runs} == {0, 1}
+    for run in runs:
+        cores = list(usable_cores())[run.lane * each : (run.lane + 1) * each]
+        assert run.log.strip() == f"uses {cores} {each}"
+    assert os.sched_getaffinity(0) == before
+    result = repo.run("--max", "1", "--autoresearch-lanes", "1")
+    result.stderr.fnmatch_lines(["*OMP_NUM_THREADS*"])
+
+
+def test_more_lanes_than_cores_are_refused(repo: Repo) -> None:
+    result = repo.run("--max", "1", "--autoresearch-lanes", "9999")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --autoresearch-lanes 9999: this machine has * cores for lanes and no GPU: *"])
