@@ -32,7 +32,7 @@ class Heard:
     def __init__(self, folder: Path, *records: Experiment) -> None:
         self.spent: list[Usage] = []
         self.said: list[str] = []
-        self.flight = InFlight(7, lane=0)
+        self.flight = InFlight(7, place=0)
         self.session = ExperimentSession(
             self.flight,
             records,

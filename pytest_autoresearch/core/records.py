@@ -29,6 +29,7 @@ _LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
     "simpler", "comparable", "lines_added", "lines_removed", "notes", "made_on",
 )  # fmt: skip
+_IF_GIVEN = ("made_on",)
 _LATER_OF_RUNS = ("block", "scored", "startup_cpu_seconds")
 _LATER_CONDITIONS = ("rows", "command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
@@ -42,7 +43,9 @@ def encode(experiment: Experiment) -> str:
     nested = to_json(experiment)
     flat = nested | nested["proposal"] | nested["decision"] | (nested["verdict"] or _NO_VERDICT)
     flat |= {"schema": SCHEMA, "metric": to_json(experiment.metric)}
-    return json.dumps({name: flat[name] for name in _FIELDS}, indent=1, allow_nan=False)
+    # An earlier version's record is written again as it was.
+    known = {name: flat[name] for name in _FIELDS if name not in _IF_GIVEN or flat[name]}
+    return json.dumps(known, indent=1, allow_nan=False)
 
 
 def decode(text: str) -> Experiment:
