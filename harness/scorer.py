@@ -36,6 +36,7 @@ _WORDS = 300
 
 PRINTS = (
     *("val_bpb", "score_seconds", "load_seconds", "evaluation_seconds", "evaluation_tokens", "score_transport"),
+    *("fresh_rows", "fresh_excess", "fresh_excess_allowed"),
     *("probe_threshold", "probe_cuts", "probe_leaks", "probe_replayed", "probe_changed", "probe_drift"),
 )
 """The names that this command may print; a session keeps no number of these names that training prints."""

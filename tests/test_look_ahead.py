@@ -118,8 +118,8 @@ def test_an_interrupt_leaves_both_candidates_to_the_next_session(repo: Repo) -> 
     repo.commit("Slow")
     process = repo.start("--max", "2", "--autoresearch-ahead", "1", *given)
     try:
-        repo.wait_for(lambda: (repo.path / ".git" / "when").exists() and "proposes 2" in when(repo))
-        repo.wait_for(lambda: "waiting for a lane" in campaign(repo.path / "experiments", "t").live.read_text())
+        repo.wait_for(lambda: (repo.path / ".git" / "when").exists() and "proposes 2" in when(repo), 120)
+        repo.wait_for(lambda: "waiting for a lane" in campaign(repo.path / "experiments", "t").live.read_text(), 120)
     finally:
         repo.end(process, signal.SIGINT)
     assert repo.statuses() == {0: "keep"}

@@ -84,8 +84,8 @@ def test_a_program_that_knows_rows_of_its_verdicts_is_rejected(
     best = next(record for record in night.records if record.commit == found.base)
     assert found.metric == best.metric < baseline.metric, "it found nothing"
     kept = [record for record in night.records if record.verdict and record.verdict.reason == "improved"]
-    assert all(record.runs[-1].metrics["fresh_rows"] == len(data.read_fresh_rows()) >= 8 for record in kept)
-    assert all(abs(record.runs[-1].metrics["fresh_excess"]) < 0.02 for record in kept)
+    assert all(record.runs[-1].scored["fresh_rows"] == len(data.read_fresh_rows()) >= 8 for record in kept)
+    assert all(abs(record.runs[-1].scored["fresh_excess"]) < 0.02 for record in kept)
 
 
 def measured(folder: Path, told: dict[str, str], edit: str, **more: str) -> dict[str, str]:
