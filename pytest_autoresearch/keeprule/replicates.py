@@ -119,11 +119,11 @@ def is_due(head: Experiment, records: Iterable[Experiment]) -> bool:
 
 def is_exact(baseline: Experiment) -> bool:
     """Whether the metric was the same on all seeds of the baseline."""
-    return unprejudiced([Sample.of(run.metric for run in baseline.own_runs if run.metric is not None)]).exact
+    return measured_noise([Sample.of(run.metric for run in baseline.own_runs if run.metric is not None)]).exact
 
 
-def unprejudiced(known: Iterable[Sample]) -> Noise:
-    """The noise by these samples alone, for what people see of it. A baseline on a GPU has three runs."""
+def measured_noise(known: Iterable[Sample]) -> Noise:
+    """The noise by these samples alone, without a prior, for reports. A baseline on a GPU has three runs."""
     return pooled(known, least=VAL_BPB_ON_A_GPU.baseline_runs)
 
 

@@ -65,7 +65,7 @@ def points(records: Sequence[Experiment]) -> list[Point]:
 
 def noise_of(records: Sequence[Experiment]) -> Noise:
     """The noise of one run, from the campaign's own repeated runs alone."""
-    return replicates.unprejudiced(replicates.samples(records).values())
+    return replicates.measured_noise(replicates.samples(records).values())
 
 
 def counted(record: Experiment) -> list[Run]:

@@ -205,7 +205,7 @@ def kept_text(records: Sequence[Experiment]) -> str:
     """How many changes were kept, and how many of them are probably luck: not at all if the metric has no noise."""
     count = len(chain(records)) - 1
     said, nothing = f"{count} kept", replicates.luck(records).nothing
-    if replicates.unprejudiced(replicates.samples(records).values()).exact:
+    if replicates.measured_noise(replicates.samples(records).values()).exact:
         return said
     if nothing is None:
         return f"{said}, each measured once: part of the gain may be luck"
