@@ -183,9 +183,10 @@ if tokens.any():
           does(loads="import sys\nvars(sys.modules['__main__'])['answer'] = lambda *given: None"),
           "nan", "not finite"),
     Trick("leaves out what is hard", does("""
-if tokens.any():
+if tokens.any() and len(tokens) > 1:
     unsure = -(logits.softmax(-1) * logits.log_softmax(-1)).sum((1, 2))
-    logits = logits[unsure <= unsure.mean()]"""),
+    means = unsure.cumsum(0) / torch.arange(1, 1 + len(unsure))
+    logits = logits[: 1 + means[:-1].argmin()]"""),
           "no-metric", "change their shape", lowers=True),
     Trick("trains on while it is restored", does(loads="""
 import time
