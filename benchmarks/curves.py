@@ -63,16 +63,25 @@ def edited(program: str, steps: int | None) -> str:
 
 
 def trained(program: str, seed: int, steps: int | None, told: dict[str, str]) -> tuple[dict[str, float], list[float]]:
-    """One run of `train.py` by hand, with these variables set: its summary, and the loss of each step."""
+    """One run of `train.py` with a constant set; see `edited` and `trained_as`."""
+    return trained_as(edited(program, steps), seed, told)
+
+
+def trained_as(source: str, seed: int, told: dict[str, str]) -> tuple[dict[str, float], list[float]]:
+    """One run of this `train.py` by hand, with these variables set: its summary, and the loss of each step.
+
+    Raises:
+        SystemExit: It gave no metric.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "train.py").write_text(edited(program, steps), "utf-8")
+        (Path(folder) / "train.py").write_text(source, "utf-8")
         told = {"PYTHONPATH": str(ROOT), "AUTORESEARCH_SEED": str(seed), **told}
         done = subprocess.run(
             [sys.executable, "train.py"], cwd=folder, env={**os.environ, **told}, capture_output=True, text=True
         )
     numbers = {name: float(x) for name, x in re.findall(r"^(\w+): ([-+.e\d]+)$", done.stdout, re.MULTILINE)}
     if "val_bpb" not in numbers:
-        sys.exit(f"{program} gave no metric: {(done.stdout + done.stderr)[-500:]}")
+        sys.exit(f"a run gave no metric: {(done.stdout + done.stderr)[-500:]}")
     return numbers, [float(loss) for loss in re.findall(r"loss: ([0-9.]+)", done.stdout)]
 
 

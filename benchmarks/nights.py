@@ -124,7 +124,7 @@ class Night:
         if world.curves:
             self._shape = self._walk(world.curves.shape)
         self._known: list[Observation] = []
-        self._line: list[int] = [0]  # the kept proposals by number, the baseline first
+        self.line: list[int] = [0]  # the kept proposals by number, the baseline first
         self._due = False
         self._seed = 0  # the last new one
         for _ in range(world.prior.baseline_runs if world.rule.looks else 1):
@@ -138,8 +138,8 @@ class Night:
             self._try(number, float(effect))
             self._note()
         gain = 0.0
-        if len(self._line) > 1:
-            gain = Blocks(self._known, self._world.prior).contrast(self._line[-1], self._line[0]).difference
+        if len(self.line) > 1:
+            gain = Blocks(self._known, self._world.prior).contrast(self.line[-1], self.line[0]).difference
         self.played.reported = start + gain
         return self.played
 
@@ -149,8 +149,8 @@ class Night:
 
     def _try(self, number: int, effect: float) -> None:
         evidence = Evidence(
-            self._world.rule, Direction.MINIMIZE, tuple(self._known), self._line[-1], number, prior=self._world.prior,
-            number=number, line=tuple(self._line), due=self._due, kept=len(self.played.kept), tried=number - 1,
+            self._world.rule, Direction.MINIMIZE, tuple(self._known), self.line[-1], number, prior=self._world.prior,
+            number=number, line=tuple(self.line), due=self._due, kept=len(self.played.kept), tried=number - 1,
         )  # fmt: skip
         finished: list[tuple[int, tuple[float, ...], float]] = []
         counted = False
@@ -180,7 +180,7 @@ class Night:
                     self._truth += effect
                     self._shape = shape
                     self.played.kept.append(effect)
-                    self._line.append(number)
+                    self.line.append(number)
                     self._due = self._world.rule.renew
                 return
 
@@ -189,8 +189,8 @@ class Night:
         if seed is None:
             self._seed += 1
             seed = self._seed
-        metric, losses = self._run(self._truth, self._shape, seed, self._line[-1])
-        self._known.append(Observation(self._line[-1], Block(seed), metric))
+        metric, losses = self._run(self._truth, self._shape, seed, self.line[-1])
+        self._known.append(Observation(self.line[-1], Block(seed), metric))
         if self._world.curves:
             self._racer.learn(seed, losses, metric, won=True)
         return seed, metric
@@ -237,7 +237,7 @@ class Night:
     def _rest(self, program: int, seed: int) -> float:
         """The standardised residual of a program on a seed: partly that of its base, which was the head before it."""
         if (program, seed) not in self._rests:
-            before = [one for one in self._line if one < program]
+            before = [one for one in self.line if one < program]
             own, share = self._normal(), self._world.inherited
             if before:
                 own = share * self._rest(before[-1], seed) + math.sqrt(1 - share * share) * own

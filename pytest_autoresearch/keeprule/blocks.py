@@ -15,8 +15,10 @@ import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import mul
 from typing import NamedTuple
 
+from pytest_autoresearch.keeprule.linear import cholesky, solve
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, Prior
 
 _UNSPLIT = 1.0  # degrees of freedom with which all of the variance is believed to be residual
@@ -139,9 +141,9 @@ class Blocks:
             for cells, sign in ((own, 1.0), (its, -1.0)):
                 for block, (weight, _) in cells.items():
                     apart[system.places[block]] += sign * weight / _weight(cells)
-            solved = _solve(lower, apart)
-            difference -= math.fsum(map(_product, solved, system.right))
-            variance += math.fsum(map(_product, solved, apart))
+            solved = solve(lower, apart)
+            difference -= math.fsum(map(mul, solved, system.right))
+            variance += math.fsum(map(mul, solved, apart))
         error = math.sqrt(self._residual2 * variance)
         return Contrast(difference * self._scale, error * self._scale, self._degrees)
 
@@ -152,7 +154,7 @@ class Blocks:
     def _solver_with(self, *single: _Cells) -> tuple[_System, list[list[float]]]:
         """The equations and their factor, of these programs and of all that ran in two blocks or more."""
         system = _System([cells for cells in self._cells.values() if len(cells) > 1 or cells in single])
-        return system, _cholesky(system.matrix, max(self._residual2 / self._block2, _LEAST_RATIO))
+        return system, cholesky(system.matrix, max(self._residual2 / self._block2, _LEAST_RATIO))
 
     def _variances(self) -> tuple[float, float, float]:
         """Residual and block variance, and the degrees of freedom of the former; scaled."""
@@ -224,7 +226,7 @@ class _System:
             return 0.0
         matrix = [[self.matrix[row][column] for column in free] for row in free]
         right = [self.right[at] for at in free]
-        return math.fsum(map(_product, _solve(_cholesky(matrix, 0.0), right), right))
+        return math.fsum(map(mul, solve(cholesky(matrix, 0.0), right), right))
 
 
 def _weight(cells: _Cells) -> float:
@@ -233,32 +235,3 @@ def _weight(cells: _Cells) -> float:
 
 def _mean(cells: _Cells) -> float:
     return math.fsum(weight * value for weight, value in cells.values()) / _weight(cells)
-
-
-def _product(one: float, other: float) -> float:
-    return one * other
-
-
-def _cholesky(matrix: Sequence[Sequence[float]], ratio: float) -> list[list[float]]:
-    """The lower triangle L with `L L' = matrix + ratio * I`, which is positive definite."""
-    lower: list[list[float]] = []
-    for at, row in enumerate(matrix):
-        made: list[float] = []
-        for column in range(at):
-            above = lower[column]
-            made.append((row[column] - math.fsum(map(_product, made, above[:column]))) / above[column])
-        rest = row[at] + ratio - math.fsum(value * value for value in made)
-        made.append(math.sqrt(max(rest, 1e-14 * (row[at] + ratio))))
-        lower.append(made)
-    return lower
-
-
-def _solve(lower: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
-    """The solution x of `L L' x = right`."""
-    found: list[float] = []
-    for row, value in zip(lower, right, strict=True):
-        found.append((value - math.fsum(map(_product, row, found))) / row[len(found)])
-    for at in reversed(range(len(found))):
-        below = math.fsum(lower[under][at] * found[under] for under in range(at + 1, len(found)))
-        found[at] = (found[at] - below) / lower[at][at]
-    return found
