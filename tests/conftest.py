@@ -7,11 +7,17 @@ import pkgutil
 import signal
 
 import pytest
+from hypothesis import settings
 from repo import Repo
 
 import pytest_autoresearch
 
 SECONDS = 120  # what a test may take; not the ini key `timeout`, which is the deadline of this repository's experiments
+
+
+# On a busy machine any one example may take its time.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 
 def pytest_configure() -> None:
