@@ -115,7 +115,7 @@ class Blocks:
         for one in given:
             weight, value = cells.setdefault(one.program, {}).get(one.block, (0.0, 0.0))
             whole = weight + one.weight
-            moved = one.metric / self._scale - self._start / self._scale
+            moved = 2 * ((one.metric / 2 - self._start / 2) / self._scale)
             cells[one.program][one.block] = (whole, value + (moved - value) * one.weight / whole)
         self._cells = cells
         if components is None:

@@ -63,12 +63,13 @@ def estimate(rows: Sequence[Row], proposals: int, noise: Components) -> tuple[Ef
     blocks = {block: proposals + at for at, block in enumerate(dict.fromkeys(row.block for row in rows))}
     size = proposals + len(blocks)
     origin = rows[0].gain if rows else 0.0
-    scale = max((abs(row.gain - origin) for row in rows), default=0.0) or 1.0
+    scale = 2 * max((abs(row.gain / 2 - origin / 2) for row in rows), default=0.0) or 1.0
+    moved = [row.gain / scale - origin / scale for row in rows]
     matrix, right = [[0.0] * size for _ in range(size)], [0.0] * size
-    for row in rows:
+    for row, gain in zip(rows, moved, strict=True):
         places = [*sorted(row.has), blocks[row.block]]
         for one in places:
-            right[one] += (row.gain - origin) / scale
+            right[one] += gain
             for other in places:
                 matrix[one][other] += 1.0
     silent = [at for at in range(proposals) if not matrix[at][at]]
@@ -77,8 +78,8 @@ def estimate(rows: Sequence[Row], proposals: int, noise: Components) -> tuple[Ef
     lower = cholesky(matrix)
     solved = solve(lower, right)
     left = math.fsum(
-        ((row.gain - origin) / scale - math.fsum(solved[at] for at in (*row.has, blocks[row.block]))) ** 2
-        for row in rows
+        (gain - math.fsum(solved[at] for at in (*row.has, blocks[row.block]))) ** 2
+        for row, gain in zip(rows, moved, strict=True)
     )
     freedom = max(len(rows) - (size - len(silent)), 0)
     degrees = noise.degrees + freedom
