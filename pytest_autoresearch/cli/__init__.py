@@ -25,6 +25,7 @@ from pytest_autoresearch.reports.harmless import HarmlessOutput, harmless
 
 # Name and summary: `--help` shows all of them without importing any.
 COMMANDS = {
+    "demo": "a whole campaign in half a minute, in a folder of its own",
     "doctor": "check this machine: GPU, memory, CUDA, PyTorch, disk, git, sandbox, key",
     "init": "add the files that a campaign needs to this repository, never overwriting",
     "prepare": "make the harness's data: shards, tokenizer, packed rows",
