@@ -20,6 +20,7 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 # What a test cannot type: it needs a GPU, a key or a network. Where it is typed instead stands behind it.
 ELSEWHERE = {
+    "pip install -c constraints.txt -e . && autoresearch demo": "CI, beside the wheel; test_cli_demo.py",
     "pip install -c constraints.txt -e '.[all]' && pytest --autoresearch --max 3": "CI, in an environment of its own",
     "pip install -c constraints.txt -e '.[dev]' && pytest": "CI, in a virtual environment of its own",
     "python3 -m venv .venv && . .venv/bin/activate": "CI, in a virtual environment of its own",
