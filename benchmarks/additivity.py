@@ -203,16 +203,32 @@ def report(runs: Sequence[Run]) -> str:
         "\n| combination | changes | predicted | measured | difference |",
         "|---|---|---|---|---|",
     ]
+    fresh = [one for one in runs if one["seed"] in NEW_SEEDS]
     for name, setting in combinations(runs).items():
-        found = [
-            one["val_bpb"] - base[one["seed"]]
-            for one in runs
-            if tuple(one["changes"]) == setting and one["seed"] in NEW_SEEDS and one["seed"] in base
-        ]
+        found = [one["val_bpb"] - base[one["seed"]] for one in fresh if tuple(one["changes"]) == setting]
         if found:
             mean, by = float(np.mean(found)), together.predicted(setting)
             lines.append(f"| {name} | {sum(setting)} | {by:+.4f} | {mean:+.4f} | {mean - by:+.4f} |")
+    if fresh:
+        slope, error = slope_of(fresh, together)
+        lines.append(
+            f"\n{len(fresh)} runs on new seeds: measured differences are {slope:.2f} ± {error:.2f} times the predicted"
+        )
     return "\n".join(lines)
+
+
+def slope_of(runs: Sequence[Run], effects: Effects) -> tuple[float, float]:
+    """The slope of metrics on their predictions, within seeds, and its standard error."""
+    seed = np.array([one["seed"] for one in runs])
+    metric = np.array([one["val_bpb"] for one in runs], dtype=float)
+    predicted = np.array([effects.predicted(tuple(one["changes"])) for one in runs])
+    for own in set(seed.tolist()):
+        metric[seed == own] -= metric[seed == own].mean()
+        predicted[seed == own] -= predicted[seed == own].mean()
+    slope = float(predicted @ metric / (predicted @ predicted))
+    left = metric - slope * predicted
+    freedom = len(runs) - len(set(seed.tolist())) - 1
+    return slope, float(np.sqrt(left @ left / freedom / (predicted @ predicted)))
 
 
 def main() -> None:
