@@ -41,7 +41,9 @@ leave("0.75")
 
 
 def run(bench: Bench, train: str, meanwhile: str = "", **limits: float) -> Run:
-    job = bench.job(train.format(checkout=bench.folder / "checkout"), scorer=WAITS.format(meanwhile=meanwhile), **limits)
+    job = bench.job(
+        train.format(checkout=bench.folder / "checkout"), scorer=WAITS.format(meanwhile=meanwhile), **limits
+    )
     return bench.runner.run(replace(job, score_waits=True), lambda progress: None)
 
 

@@ -125,7 +125,7 @@ class LocalRunner:
                 tree = self._start(launch.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
                 return Run(job.seed, None, lane=job.lane, crash=_not_started(launch.command, error))
-            progress = _TrainingProgress(job, clock, output)
+            progress = _TrainingProgress(job, clock, output, on_gpu=self._gpu is not None)
             ended = self._train(job, tree, (memory, disk), progress, on_progress)
             if not prepared.entered and ended.crash is None:
                 raise SandboxError(f"the sandbox did not start the run: {output.text.tail() or 'no output'}")
@@ -256,6 +256,7 @@ class _TrainingProgress:
     """Training's progress. Training begins when its clock starts or, if it asks for no clock, with its first step.
 
     Attributes:
+        on_gpu: Whether its memory is that of the GPU.
         started: When the process was started, by the monotonic clock.
         first_step: When the first step was seen, in seconds from the start of the process.
         curve: The losses that were printed.
@@ -265,6 +266,7 @@ class _TrainingProgress:
     job: Job
     clock: Clock
     output: ProcessOutput
+    on_gpu: bool
     started: float = 0.0
     first_step: float | None = None
     curve: Smoothed = field(default_factory=Smoothed)
@@ -283,10 +285,11 @@ class _TrainingProgress:
         """The progress this many seconds after the start of the process."""
         step, loss, trained = self.output.summary.step, self.output.summary.loss, self._trained(seconds)
         if trained is None:
-            return Progress("preflight", step, loss, seconds, None, memory_mb)
+            return Progress("preflight", step, loss, seconds, None, memory_mb, on_gpu=self.on_gpu)
         budget = self.job.limits.budget_seconds
         self.losses = self.curve.losses(trained / budget)
-        return Progress("training", step, loss, trained, max(0.0, budget - trained), memory_mb, losses=self.losses)
+        left = max(0.0, budget - trained)
+        return Progress("training", step, loss, trained, left, memory_mb, losses=self.losses, on_gpu=self.on_gpu)
 
     def _trained(self, seconds: float) -> float | None:
         """Seconds of training so far; None before training has begun."""
