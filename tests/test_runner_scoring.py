@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,14 +83,12 @@ def test_the_scorer_waits_for_the_word_and_ends_without_it(monkeypatch: pytest.M
         turn_of_environment()
     for said, ends in ((b"go\n", False), (b"", True), (b"no\n", True)):
         ours, theirs = socket.socketpair()
-        ours.sendall(said)
-        ours.shutdown(socket.SHUT_WR)
-        if ends:
-            with pytest.raises(HarnessError, match="has no model"):
+        with ours, theirs:
+            ours.sendall(said)
+            ours.shutdown(socket.SHUT_WR)
+            with pytest.raises(HarnessError, match="has no model") if ends else nullcontext():
                 await_turn(theirs)
-        else:
-            await_turn(theirs)
-        assert ours.recv(10) == b"ready\n"
+            assert ours.recv(10) == b"ready\n"
 
 
 @pytest.mark.parametrize(("cores", "asked_again", "waiting"), [(4, True, 2), (4, False, 1), (2, True, 1)])
@@ -110,7 +110,10 @@ def test_the_probe_s_server_waits_from_the_start_where_there_are_cores(
     assert not any(map(runs, pids))
 
 
-def test_a_server_gets_its_own_copy_of_the_model_which_it_cannot_change(tmp_path: Path) -> None:
+def test_a_server_gets_its_own_copy_of_the_model_which_it_cannot_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = tmp_path / "model.pt"
     model.write_bytes(b"weights")
     job = Job("train.py", str(model), "cpu", 1, 1, 1)
@@ -118,9 +121,11 @@ def test_a_server_gets_its_own_copy_of_the_model_which_it_cannot_change(tmp_path
     copies = []
     for _ in range(2):
         ours, theirs = socket.socketpair()
-        exchange.send_job(ours, job, memory, memory, copies_model=True)
-        got, _, _ = exchange.receive_job(theirs)
+        with ours, theirs:
+            exchange.send_job(ours, job, memory, memory, copies_model=True)
+            got, *_ = exchange.receive_job(theirs)
         copies.append(Path(got.model))
+    memory.close()
     model.write_bytes(b"others")
     assert [copy.name for copy in copies] == ["model.pt", "model.pt"]
     assert [copy.read_bytes() for copy in copies] == [b"weights", b"weights"]
@@ -131,6 +136,7 @@ def test_a_server_gets_its_own_copy_of_the_model_which_it_cannot_change(tmp_path
 
 def test_a_job_without_descriptors_is_no_job() -> None:
     ours, theirs = socket.socketpair()
-    ours.sendall(b"{}\n")
-    with pytest.raises(BrokenExchange):
-        exchange.receive_job(theirs)
+    with ours, theirs:
+        ours.sendall(b"{}\n")
+        with pytest.raises(BrokenExchange):
+            exchange.receive_job(theirs)
