@@ -192,7 +192,7 @@ def _running(one: dict[str, Any], *, several: bool) -> list[str]:
         one["remaining_seconds"],
         one["memory_mb"],
         one["run"],
-        on_gpu=one["on_gpu"],
+        on_gpu=bool(one.get("on_gpu")),
     )
     shown = [_fit(summary.progress_line(one["number"], one["description"], now, one["lane"] if several else None))]
     losses = [float(loss) for _, loss in one["curve"]]
