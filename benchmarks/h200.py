@@ -2,10 +2,15 @@
 
     python benchmarks/h200.py [--parts step runs score session] [--experiments 4] [--budget 45] [--to FILE]
 
-Fresh runs of this checkout: the steps of `train.py` (`step`), `--repeats` runs of `--budget` seconds and one of 120
-seconds by hand (`runs`), one score (`score`), and a session of the plugin with `--experiments` experiments of one run
-each (`session`). With all parts and the defaults it takes about 15 minutes. Do not use the machine meanwhile. Prepare
-data first: `source_text.py` makes text without a network.
+Fresh runs of this folder's files: the steps of `train.py` (`step`), `--repeats` runs of `--budget` seconds and one of
+`--long` seconds by hand (`runs`), one score (`score`), and a session of the plugin with `--experiments` experiments of
+one run each after the baseline (`session`). With all parts and the defaults it takes about 15 minutes. Do not use the
+machine meanwhile. Prepare data first: `source_text.py` makes text without a network. The folder need not be a git
+repository.
+
+Each part can be tried on a CPU, where its figures mean nothing:
+
+    python benchmarks/h200.py --profile cpu --budget 5 --long 5 --repeats 1 --experiments 1
 
 Upstream's figures are quoted: its script ran on one H200 on 2026-11-30, with flex attention in place of FA3, on other
 text than yours may be. The bits per byte of two texts cannot be compared.
@@ -16,14 +21,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from multiprocessing import get_context
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from curves import trained
@@ -49,23 +60,34 @@ FIGURES = {
     "idle_percent": ("samples with an idle GPU in a session, percent", "25 to 28", "58", "10 or less"),
 }
 
+SCORE_STAGES = ("load_seconds", "evaluation_seconds", "score_seconds")
+
 Figures = dict[str, float]
 
 
-def step(profile: Path | None, rounds: int = 3) -> Figures:
+def step(profiled: Path | None, rounds: int = 3) -> Figures:
     """The steps of this process, fed by the harness and with one constant batch; the kernels of a step go to a file."""
     import loader
 
     _, trainer, rates = loader.rates(rounds, seconds=5.0)
     fed, constant = zip(*rates, strict=True)
     rate = statistics.median(constant)
-    if profile:
-        profile.write_text(kernels(trainer), "utf-8")
+    if profiled:
+        profiled.write_text(kernels(trainer), "utf-8")
     return {
         "tokens_per_second": rate * trainer.tokens_per_step / 1e6,
         "mfu_percent": trainer.mfu_percent(1, 1 / rate),
         "fed_ratio": statistics.median(one / other for one, other in zip(fed, constant, strict=True)),
     }
+
+
+def alone(part: Callable[..., Figures], *given: object) -> Figures:
+    """The figures of a part that runs in a process of its own.
+
+    This process never opens the GPU: a session repeats runs beside which another program uses it.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(part, *given).result()
 
 
 def kernels(trainer: train.Trainer) -> str:
@@ -78,12 +100,12 @@ def kernels(trainer: train.Trainer) -> str:
     return "\n".join([f"{sum(row[0] for row in rows):9.3f} in all", *lines, ""])
 
 
-def runs(repeats: int, budget: float) -> Figures:
+def runs(repeats: int, budget: float, longer: float) -> Figures:
     """Runs by hand, all on one seed."""
     steps = [
         trained("baseline", 42, None, {"AUTORESEARCH_BUDGET": str(budget)})[0]["num_steps"] for _ in range(repeats)
     ]
-    found = {"val_bpb_120": trained("baseline", 42, None, {"AUTORESEARCH_BUDGET": "120"})[0]["val_bpb"]}
+    found = {f"val_bpb_{longer:g}": trained("baseline", 42, None, {"AUTORESEARCH_BUDGET": str(longer)})[0]["val_bpb"]}
     if repeats > 1:
         found["step_spread_percent"] = 100 * statistics.stdev(steps) / statistics.mean(steps)
     return found
@@ -100,22 +122,32 @@ def score() -> Figures:
 
 
 def session(experiments: int, budget: float) -> Figures:
-    """A session of the plugin in a clone of this checkout's last commit."""
+    """A session of the plugin in a repository with this folder's files.
+
+    An experiment's seconds outside the budget are all those of its run but the budget: not those of its proposal.
+    """
     from pytest_autoresearch.ledger.ratchet import Ratchet
 
     options = ["--autoresearch-budget", str(budget), "--autoresearch-proposer", "search", "--autoresearch-tag", "h200"]
     options += ["--autoresearch-confirm", "off"]  # one run an experiment
+    if not any(one.module.startswith("pytest_autoresearch") for one in entry_points(group="pytest11")):
+        options += ["-p", "pytest_autoresearch.plugin"]
     with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / "clone"
-        subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
+        folder = repository(Path(parent) / "copy")
         command = [sys.executable, "-m", "pytest", "-q", "--autoresearch", "--max", str(experiments), *options]
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         with utilisation() as samples:
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        made = [run for one in Ratchet(folder).records("h200") for run in one.runs if run.metric is not None]
+        made = [one for one in Ratchet(folder).records("h200") if one.measured]
     if not made:
-        sys.exit(f"the session measured nothing: {(done.stdout + done.stderr)[-1000:]}")
-    outside = [run.total_seconds - budget for run in made]
+        sys.exit(f"the session measured nothing: {(done.stdout + done.stderr)[-3000:]}")
+    for one in made:
+        for run in one.runs:
+            told = {name: round(one.timings.get(name, 0.0), 1) for name in ("propose", "wait", "run")}
+            told |= {"startup": round(run.startup_seconds, 1), "training": round(run.training_seconds, 1)}
+            told |= {name: (run.scored or {}).get(name, 0.0) for name in SCORE_STAGES}
+            print(f"{one.number:04d} {run.role}: scorer {run.score_seconds:.1f} s, {told}", file=sys.stderr)
+    outside = [one.timings["run"] - budget * len(one.runs) for one in made]
     found = {"outside_cold": outside[0]}
     if outside[1:]:
         found["outside_warm"] = statistics.mean(outside[1:])
@@ -125,11 +157,24 @@ def session(experiments: int, budget: float) -> Figures:
     return found
 
 
+def repository(folder: Path) -> Path:
+    """A new git repository with this folder's files, but for those that git ignores and those of earlier runs."""
+    left_out = shutil.ignore_patterns(".git", "__pycache__", "*.egg-info", ".venv", "venv", "shared", ".*_cache")
+    shutil.copytree(ROOT, folder, ignore=left_out, symlinks=True)
+    for name in ("experiments/runs", "site", "dist", "build"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    who = {"GIT_AUTHOR_NAME": "benchmark", "GIT_AUTHOR_EMAIL": "benchmark@example.org"}
+    who |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in who.items()}
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "The files to measure"]):
+        subprocess.run(["git", *words], cwd=folder, check=True, env={**os.environ, **who})
+    return folder
+
+
 @contextmanager
 def utilisation() -> Iterator[list[int]]:
     """The GPU's utilisation in percent, five times a second; the list is filled at the end. Empty without a GPU."""
     samples: list[int] = []
-    if profiles.profile().device != "cuda":
+    if os.environ.get("AUTORESEARCH_PROFILE") == "cpu" or not shutil.which("nvidia-smi"):
         yield samples
         return
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200", "-i", "0"]
@@ -157,23 +202,27 @@ def main() -> None:
     """Measure the parts that are asked for, print the table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--experiments", type=int, default=4, help="of the session, the baseline among them (4)")
+    parser.add_argument("--experiments", type=int, default=4, help="of the session, beside the baseline (4)")
     parser.add_argument("--repeats", type=int, default=3, help="runs by hand for the spread of steps (3)")
     parser.add_argument("--budget", type=float, default=45.0, help="seconds of training in these runs (45)")
-    parser.add_argument("--profile", type=Path, metavar="FILE", help="write the kernels of a step to this file")
+    parser.add_argument("--long", type=float, default=120.0, help="seconds of training in the run for val_bpb (120)")
+    parser.add_argument("--profile", help="of harness.profiles; the device's own by default")
+    parser.add_argument("--kernels", type=Path, metavar="FILE", help="write the kernels of a step to this file")
     parser.add_argument("--to", type=Path, help="add the figures to this JSON file")
     given = parser.parse_args()
+    if given.profile:
+        os.environ["AUTORESEARCH_PROFILE"] = given.profile
     found: Figures = {}
-    # The session is last: what it starts must not be on the GPU while the others are timed.
     for part in PARTS:
         if part in given.parts:
-            found |= {
-                "step": lambda: step(given.profile),
-                "runs": lambda: runs(given.repeats, given.budget),
-                "score": score,
+            measured = {
+                "step": lambda: alone(step, given.kernels),
+                "runs": lambda: runs(given.repeats, given.budget, given.long),
+                "score": lambda: alone(score),
                 "session": lambda: session(given.experiments, given.budget),
             }[part]()
-            print(f"{part}: {found}", file=sys.stderr, flush=True)
+            print(f"{part}: {measured}", file=sys.stderr, flush=True)
+            found |= measured
     print(table(found))
     if given.to:
         profile = profiles.profile()

@@ -28,7 +28,7 @@ from harness import cache
 from harness.isolated import IsolatedModel
 from harness.metric import bits_per_byte
 from harness.scorer import batch_rows_of, evaluate
-from harness.server_process import Deadlines, ServerProcess, launch_of_environment
+from harness.server_process import Deadlines, ServerProcess, launches_of_environment
 
 STEPS = 40
 
@@ -62,7 +62,7 @@ def compare(path: Path, rounds: int) -> None:
     sizes = token_bytes[rows[:, 1:]]
     size = batch_rows_of(profile)
     started = time.monotonic()
-    process = ServerProcess(launch_of_environment(), Deadlines())
+    process = ServerProcess(launches_of_environment()[0], Deadlines())
     path_of_train = Path(train.__file__)
     with (
         torch.inference_mode(),

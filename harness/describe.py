@@ -37,6 +37,7 @@ def describe() -> dict[str, object]:
         "secret": True,
         "visible_documents": data.visible_documents,
         "score": ["python", "-m", "harness.scorer"],
+        "score_waits": True,
         "scorer_prints": list(scorer.PRINTS),
         "training_rows": str(data.folder / cache.TRAINING),
         "data_files": [str(path) for path in data.files],

@@ -4,7 +4,8 @@ The scorer writes tokens and the server writes logits. Neither can change the si
 write tokens. Knows nothing of torch, models or the metric.
 
 1. The server sends `UP` when it can take a job, before it loads any of the candidate's code.
-2. The scorer sends one line, a `Job`, with the descriptors of both memories.
+2. The scorer sends one line, a `Job`, with the descriptors of both memories, and of a copy of the model if the server
+   sees no folder with one.
 3. The server answers with one line: `ready` and how it returns logits; or `failed`, the stage, and an error message.
    The message is safe to show, because the server has seen no text yet.
 4. For each batch, the scorer sends one byte, the batch's number. The server answers with the same number when the
@@ -16,7 +17,7 @@ import mmap
 import os
 import socket
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
 
 import numpy as np
@@ -33,6 +34,7 @@ BATCH_NUMBERS = 128
 
 # From linux/fcntl.h since Linux 5.1; Python's fcntl only has the older seals.
 _F_SEAL_FUTURE_WRITE = 0x0010
+_CHUNK_BYTES = 2**30
 
 
 class Failure(IntEnum):
@@ -132,21 +134,37 @@ def map_logits(descriptor: int, job: Job) -> mmap.mmap:
     return mmap.mmap(descriptor, job.logits * LOGIT_BYTES["float32"])
 
 
-def send_job(end: socket.socket, job: Job, tokens: Memory, logits: Memory) -> None:
-    """Send the scorer's first line with the descriptors of both memories."""
+def send_job(end: socket.socket, job: Job, tokens: Memory, logits: Memory, copies_model: bool) -> None:
+    """Send the scorer's first line with the descriptors of both memories, and of a copy of the model if asked for."""
     line = json.dumps(asdict(job)).encode() + b"\n"
-    socket.send_fds(end, [line], [tokens.descriptor, logits.descriptor])
+    descriptors = [tokens.descriptor, logits.descriptor]
+    if not copies_model:
+        socket.send_fds(end, [line], descriptors)
+        return
+    copy = _copy_in_memory(job.model)
+    try:
+        socket.send_fds(end, [line], [*descriptors, copy])
+    finally:
+        os.close(copy)
 
 
 def receive_job(end: socket.socket) -> tuple[Job, int, int]:
-    """Receive the job, the descriptor of the tokens, and the descriptor of the logits."""
-    line, descriptors, _, _ = socket.recv_fds(end, 2 * LINE_BYTES, 2)
+    """Receive the job, the descriptor of the tokens, and the descriptor of the logits.
+
+    A copy of the model gets a name in the sandbox's own temporary folder, so that `load_model` finds a `model.pt`.
+    """
+    line, descriptors, _, _ = socket.recv_fds(end, 2 * LINE_BYTES, 3)
     while line and not line.endswith(b"\n"):
         more = end.recv(2 * LINE_BYTES)
         line = line + more if more else b""
-    if not line or len(descriptors) != 2:
+    if not line or len(descriptors) not in (2, 3):
         raise BrokenExchange("no job")
-    return Job(**json.loads(line)), descriptors[0], descriptors[1]
+    job = Job(**json.loads(line))
+    for copy in descriptors[2:]:
+        name = os.path.join(tempfile.mkdtemp(), os.path.basename(job.model))
+        os.symlink(f"/proc/{os.getpid()}/fd/{copy}", name)
+        job = replace(job, model=name)
+    return job, descriptors[0], descriptors[1]
 
 
 def failed_line(stage: Stage, words: str) -> bytes:
@@ -171,6 +189,16 @@ def read_start(line: bytes) -> Ready | tuple[Stage, str]:
             words = text.removeprefix(start).partition("\n")[0]
             return stage, "".join(character for character in words if character.isprintable())
     raise BrokenExchange("not a first line")
+
+
+def _copy_in_memory(path: str) -> int:
+    """A descriptor of a file in memory with the content of a file, which nobody can change. Linux alone."""
+    copy = _anonymous_file()
+    with open(path, "rb") as file:
+        while os.sendfile(copy, file.fileno(), None, _CHUNK_BYTES):
+            pass
+    _seal(copy, read_only_elsewhere=True)
+    return copy
 
 
 def _anonymous_file() -> int:

@@ -5,7 +5,6 @@ server, which returns only logits. Knows nothing of sessions, git or the keep ru
 """
 
 import argparse
-import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -17,9 +16,14 @@ import numpy as np
 from harness import cache, draw, profiles
 from harness.errors import HarnessError, run_command
 from harness.exchange import Stage
-from harness.server_process import Deadlines, NoAnswer, NotReady, Reason, ServerProcess, launch_of_environment
+from harness.scorer_options import ScorerOptions, deadlines_of_environment, options_of_environment
+from harness.server_process import Deadlines, NoAnswer, NotReady, Reason, ServerProcess, launches_of_environment
+from harness.servers import Servers
+from harness.turn import await_turn, turn_of_environment
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from torch import Tensor
 
     from harness.isolated import IsolatedModel
@@ -41,10 +45,6 @@ PRINTS = (
 )
 """The names that this command may print; a session keeps no number of these names that training prints."""
 
-LOAD_FACTOR, EVALUATION_FACTOR = 2.0, 3.0
-LEAST_SPARE_SECONDS, SPARE_SHARE = 5.0, 0.02
-"""Extra time for a busy machine: at least this many seconds, and at least this share of the budget."""
-
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -59,6 +59,7 @@ class Score:
         probe_threshold: The calibrated threshold in nats; None without calibration.
         probe: The probe's result; None if the model was not probed.
         look: What the look for memorised text found; None without one.
+        seconds: Time from the start, or from the turn, to the result.
     """
 
     val_bpb: float
@@ -69,38 +70,15 @@ class Score:
     probe_threshold: float | None = None
     probe: "Evidence | None" = None
     look: "Look | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class ScorerOptions:
-    """What a session requests in addition to the metric; by hand, nothing.
-
-    Attributes:
-        nats: File for the loss of every target: float32 [rows, sequence] as `.npy`. Candidates must not read it.
-        incumbent_nats: The same file of the best model so far; the probe looks where the new model gains most.
-        probe_below: A model with a metric below this is probed.
-        probe_threshold: In the probe, a loss counts as changed if it differs by more than this, in nats.
-        calibrate: Whether to measure that threshold with this model, which must be trusted.
-        fresh: Whether to measure the fresh rows too, so that later models can be compared with this one.
-        baseline_nats: The file of a model that was measured with `fresh`. A model that is probed is also asked whether
-            it gains more on the rows of the metric than on fresh ones; without the file, whether it is better there.
-    """
-
-    nats: Path | None = None
-    incumbent_nats: Path | None = None
-    probe_below: float | None = None
-    probe_threshold: float = math.inf
-    calibrate: bool = False
-    fresh: bool = False
-    baseline_nats: Path | None = None
+    seconds: float = 0.0
 
 
 def main() -> None:
     """The command line."""
-    start = time.monotonic()
-    score = measure(*_arguments(), options=options_of_environment(), deadlines=deadlines_of_environment())
+    told = options_of_environment(), deadlines_of_environment()
+    score = measure(*_arguments(), *told, turn_of_environment())
     print(f"val_bpb: {score.val_bpb:.6f}")
-    print(f"score_seconds: {time.monotonic() - start:.1f}")
+    print(f"score_seconds: {score.seconds:.1f}")
     print(f"load_seconds: {score.load_seconds:.2f}")
     print(f"evaluation_seconds: {score.evaluation_seconds:.2f}")
     print(f"evaluation_tokens: {score.evaluation_tokens}")
@@ -120,79 +98,94 @@ def main() -> None:
 
 
 def measure(
-    model_path: Path, train_path: Path, options: ScorerOptions | None = None, deadlines: Deadlines | None = None
+    model_path: Path,
+    train_path: Path,
+    options: ScorerOptions | None = None,
+    deadlines: Deadlines | None = None,
+    turn: "socket | None" = None,
 ) -> Score:
     """Score the model at `model_path`; the training script at `train_path` restores it.
+
+    Args:
+        turn: Says when training has ended; None if it has. Until then nothing is read but code.
 
     Raises:
         HarnessError: A file is missing, the model cannot be loaded or gives no score, or the probe rejects it.
     """
     options, deadlines = options or ScorerOptions(), deadlines or Deadlines()
-    for path in (train_path, model_path):
-        if not path.is_file():
-            raise HarnessError(f"there is no {path} to score.")
-    profile = profiles.profile()
-    data = cache.find(profile)
-    rows, fresh = rows_of_environment(data), fresh_rows_of_environment(data)
-    launch = launch_of_environment()
-    # Started first, so that both processes import torch at the same time: it takes seconds.
-    with ServerProcess(launch, deadlines) as process:
+    if turn is None:
+        _check_files(train_path, model_path)
+    start = time.monotonic()
+    # Started first, so that all processes import torch at the same time: it takes seconds.
+    with Servers(launches_of_environment(), deadlines, options.may_ask_again) as servers:
         # Before torch is imported: OpenMP's threads would spin while the server works.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         import torch
 
-        from harness.isolated import IsolatedModel
-        from harness.metric import MetricError, bits_per_byte
-        from harness.recheck import ScoredModel, looked
-
-        token_bytes = torch.from_numpy(data.read_token_bytes())
-        evaluation_rows = torch.from_numpy(rows.astype("int64"))
-        fresh_rows = torch.from_numpy(fresh.astype("int64"))
-        sizes, fresh_sizes = (token_bytes[rows[:, 1:]] for rows in (evaluation_rows, fresh_rows))
-
-        def open_model(process: ServerProcess) -> IsolatedModel:
-            return IsolatedModel(process, train_path, model_path, profile, token_bytes, batch_rows_of(profile))
-
-        def open_again() -> IsolatedModel:
-            try:
-                return open_model(ServerProcess(launch, deadlines))
-            except NotReady:  # its message may come from what the first server has seen
-                raise NoAnswer(Reason.NOT_AGAIN) from None
+        from harness.isolated import IsolatedModel  # noqa: F401 - loaded before the turn
+        from harness.metric import MetricError
+        from harness.recheck import ScoredModel  # noqa: F401 - loaded before the turn
 
         try:
+            servers.await_up()
+            if turn is not None:
+                await_turn(turn)
+                start = time.monotonic()
+                _check_files(train_path, model_path)
             with torch.inference_mode():
-                with open_model(process) as model:
-                    begun = time.monotonic()
-                    nats = evaluate(model, evaluation_rows, batch_rows_of(profile))
-                    seconds = process.load_seconds, time.monotonic() - begun
-                    score = Score(bits_per_byte(nats, sizes), sizes.numel(), *seconds, model.transport)
-                    # Rounded as in the output, because the session uses the printed value.
-                    best = options.probe_below is not None and round(score.val_bpb, 6) < options.probe_below
-                    every = nats
-                    if len(fresh) and (options.fresh or best):
-                        every = torch.cat([nats, evaluate(model, fresh_rows, batch_rows_of(profile))])
-                if best:
-                    every_size = torch.cat([sizes, fresh_sizes])
-                    score = replace(score, look=looked(every, options.baseline_nats, every_size, len(nats)))
-                scored = ScoredModel(
-                    open_again,
-                    evaluation_rows,
-                    sizes,
-                    nats,
-                    batch_rows_of(profile),
-                )
-                if options.calibrate:
-                    score = replace(score, probe_threshold=scored.threshold())
-                if best:
-                    score = replace(score, probe=scored.probe(options.incumbent_nats, options.probe_threshold))
-                if options.nats:
-                    content = every.numpy()
-                    cache.write_atomically(options.nats, lambda file: np.save(file, content))
-                return score
+                return replace(_score(servers, model_path, train_path, options), seconds=time.monotonic() - start)
         except NotReady as error:
             raise HarnessError(_sentence(error, model_path, train_path)) from None
         except (NoAnswer, MetricError) as error:
             raise HarnessError(f"{model_path} has no score: {error}.") from None
+
+
+def _score(servers: Servers, model_path: Path, train_path: Path, options: ScorerOptions) -> Score:
+    import torch
+
+    from harness.isolated import IsolatedModel
+    from harness.metric import bits_per_byte
+    from harness.recheck import ScoredModel, looked
+
+    profile = profiles.profile()
+    data, batch_rows = cache.find(profile), batch_rows_of(profile)
+    token_bytes = torch.from_numpy(data.read_token_bytes())
+    evaluation_rows = torch.from_numpy(rows_of_environment(data).astype("int64"))
+    fresh_rows = torch.from_numpy(fresh_rows_of_environment(data).astype("int64"))
+    sizes, fresh_sizes = (token_bytes[rows[:, 1:]] for rows in (evaluation_rows, fresh_rows))
+
+    def open_model(process: ServerProcess) -> IsolatedModel:
+        return IsolatedModel(process, train_path, model_path, profile, token_bytes, batch_rows)
+
+    def open_again() -> IsolatedModel:
+        try:
+            return open_model(servers.take())
+        except NotReady:  # its message may come from what the first server has seen
+            raise NoAnswer(Reason.NOT_AGAIN) from None
+
+    process = servers.take()
+    with open_model(process) as model:
+        begun = time.monotonic()
+        nats = evaluate(model, evaluation_rows, batch_rows)
+        seconds = process.load_seconds, time.monotonic() - begun
+        score = Score(bits_per_byte(nats, sizes), sizes.numel(), *seconds, model.transport)
+        # Rounded as in the output, because the session uses the printed value.
+        best = options.probe_below is not None and round(score.val_bpb, 6) < options.probe_below
+        every = nats
+        if len(fresh_rows) and (options.fresh or best):
+            every = torch.cat([nats, evaluate(model, fresh_rows, batch_rows)])
+    if best:
+        every_size = torch.cat([sizes, fresh_sizes])
+        score = replace(score, look=looked(every, options.baseline_nats, every_size, len(nats)))
+    scored = ScoredModel(open_again, evaluation_rows, sizes, nats, batch_rows)
+    if options.calibrate:
+        score = replace(score, probe_threshold=scored.threshold())
+    if best:
+        score = replace(score, probe=scored.probe(options.incumbent_nats, options.probe_threshold))
+    if options.nats:
+        content = every.numpy()
+        cache.write_atomically(options.nats, lambda file: np.save(file, content))
+    return score
 
 
 def evaluate(model: "IsolatedModel", rows: "Tensor", batch_rows: int) -> "Tensor":
@@ -218,6 +211,12 @@ def _logits_at_once(profile: profiles.Profile) -> int:
         return 2**22  # 16 MB in float32, small enough for the cache
     # At most a twentieth of the device, because a model that is not compiled makes several copies, and at most 1 GB.
     return min(2**28, profile.memory_limit_mb * 2**20 // 4 // 20)
+
+
+def _check_files(*paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise HarnessError(f"there is no {path} to score.")
 
 
 def _sentence(error: NotReady, model_path: Path, train_path: Path) -> str:
@@ -266,60 +265,6 @@ def _is_audit() -> bool:
     if wanted not in ("metric", "audit"):
         raise HarnessError(f"AUTORESEARCH_ROWS={wanted!r} is not valid; set it to `audit`, or unset it for the metric.")
     return wanted == "audit"
-
-
-def options_of_environment() -> ScorerOptions:
-    """AUTORESEARCH_NATS, _INCUMBENT_NATS, _BASELINE_NATS, _FRESH, _PROBE_BELOW and _THRESHOLD, _PROBE_CALIBRATE."""
-    below, threshold = _number("AUTORESEARCH_PROBE_BELOW"), _number("AUTORESEARCH_PROBE_THRESHOLD")
-    if below is not None and (threshold is None or threshold <= 0):
-        raise HarnessError(
-            "AUTORESEARCH_PROBE_BELOW is set without a threshold; set AUTORESEARCH_PROBE_THRESHOLD to the nats that "
-            "AUTORESEARCH_PROBE_CALIBRATE=1 prints for a trusted model."
-        )
-    return ScorerOptions(
-        nats=_path("AUTORESEARCH_NATS"),
-        incumbent_nats=_path("AUTORESEARCH_INCUMBENT_NATS"),
-        probe_below=below,
-        probe_threshold=math.inf if threshold is None else threshold,
-        calibrate=os.environ.get("AUTORESEARCH_PROBE_CALIBRATE") == "1",
-        fresh=os.environ.get("AUTORESEARCH_FRESH") == "1",
-        baseline_nats=_path("AUTORESEARCH_BASELINE_NATS"),
-    )
-
-
-def deadlines_of_environment() -> Deadlines:
-    """Deadlines from AUTORESEARCH_BASELINE_LOAD_SECONDS and _EVALUATION_SECONDS, measured with the trusted baseline.
-
-    A model could train on during loading and evaluation, on rows that it has saved. So neither may take much longer
-    than with the baseline. Loading may take twice as long: a model of twice the depth needs that to compile.
-    """
-    usual = Deadlines()
-    load, evaluation = (_number(f"AUTORESEARCH_BASELINE_{name}_SECONDS") for name in ("LOAD", "EVALUATION"))
-    budget = _number("AUTORESEARCH_BUDGET") or 0.0
-    spare = max(LEAST_SPARE_SECONDS, SPARE_SHARE * budget)
-    return replace(
-        usual,
-        load_seconds=usual.load_seconds if load is None else LOAD_FACTOR * load + spare,
-        total_seconds=usual.total_seconds if evaluation is None else EVALUATION_FACTOR * evaluation + spare,
-    )
-
-
-def _path(name: str) -> Path | None:
-    text = os.environ.get(name)
-    return Path(text).absolute() if text else None
-
-
-def _number(name: str) -> float | None:
-    text = os.environ.get(name)
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if math.isnan(number):
-        raise HarnessError(f"{name}={text!r} is not a number; unset it or set it to, say, 0.5.")
-    return number
 
 
 if __name__ == "__main__":

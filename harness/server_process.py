@@ -126,12 +126,14 @@ class Launch:
         descriptors: Open files that the prefix reads, each from its beginning.
         variables: Additional environment variables, such as the sandbox's HOME.
         after: A command to run after each server that has seen text, which hides what it has read; empty for none.
+        copies_model: Whether the server gets a copy of the model, because its sandbox was made before there was one.
     """
 
     prefix: tuple[str, ...] = ()
     descriptors: tuple[int, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    copies_model: bool = False
 
 
 class ServerProcess:
@@ -147,6 +149,7 @@ class ServerProcess:
     def __init__(self, launch: Launch, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
         self._after = launch.after
+        self._copies_model = launch.copies_model
         self._end, other = socket.socketpair()
         for descriptor in launch.descriptors:
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -168,6 +171,7 @@ class ServerProcess:
         finally:
             other.close()
         self.load_seconds = 0.0
+        self._is_up = False
         self._asked = 0
         self._until = 0.0
 
@@ -175,6 +179,17 @@ class ServerProcess:
     def pid(self) -> int:
         """The process number."""
         return self._process.pid
+
+    def await_up(self) -> None:
+        """Wait until the server can take a job.
+
+        Raises:
+            NoAnswer: It ended, or did not start in time.
+        """
+        if not self._is_up:
+            if self._line(self._deadlines.start_seconds, len(UP), Reason.LATE_START) != UP:
+                raise NoAnswer(Reason.OUT_OF_TURN)
+            self._is_up = True
 
     def begin(self, job: Job, tokens: Memory, logits: Memory) -> Ready:
         """Send the job and wait until the server is ready. `total_seconds` starts then.
@@ -184,11 +199,10 @@ class ServerProcess:
             NoAnswer: The server gave no answer, or a wrong one.
         """
         try:
-            if self._line(self._deadlines.start_seconds, len(UP), Reason.LATE_START) != UP:
-                raise NoAnswer(Reason.OUT_OF_TURN)
+            self.await_up()
             begun = time.monotonic()
             self._end.settimeout(self._deadlines.load_seconds)
-            send_job(self._end, job, tokens, logits)
+            send_job(self._end, job, tokens, logits, self._copies_model)
             start = read_start(self._line(self._deadlines.load_seconds, LINE_BYTES, Reason.LATE_LOAD))
             self.load_seconds = time.monotonic() - begun
         except BrokenExchange:
@@ -282,16 +296,22 @@ class ServerProcess:
             return False
 
 
-def launch_of_environment() -> Launch:
-    """From the JSON lists AUTORESEARCH_SERVER_PREFIX, _FDS, _VARIABLES (NAME=VALUE) and _AFTER."""
-    prefix = _list_of_environment("AUTORESEARCH_SERVER_PREFIX", str)
-    variables = (text.partition("=") for text in _list_of_environment("AUTORESEARCH_SERVER_VARIABLES", str))
-    return Launch(
-        tuple(prefix),
-        tuple(_list_of_environment("AUTORESEARCH_SERVER_FDS", int)),
-        {name: value for name, _, value in variables},
-        tuple(_list_of_environment("AUTORESEARCH_SERVER_AFTER", str)),
-    )
+def launches_of_environment() -> tuple[Launch, ...]:
+    """Two sandboxes, so that a server can wait while another answers; without a sandbox, one launch.
+
+    From the JSON lists AUTORESEARCH_SERVER_PREFIX, _FDS, _VARIABLES (NAME=VALUE) and _AFTER, and for the second
+    AUTORESEARCH_SERVER_SPARE_PREFIX and _SPARE_FDS.
+    """
+    variables = [text.partition("=") for text in _list_of_environment("AUTORESEARCH_SERVER_VARIABLES", str)]
+    given = {name: value for name, _, value in variables}
+    after = tuple(_list_of_environment("AUTORESEARCH_SERVER_AFTER", str))
+    launches = []
+    for which in ("", "SPARE_"):
+        prefix = tuple(_list_of_environment(f"AUTORESEARCH_SERVER_{which}PREFIX", str))
+        files = tuple(_list_of_environment(f"AUTORESEARCH_SERVER_{which}FDS", int))
+        if prefix or not which:
+            launches.append(Launch(prefix, files, given, after, copies_model=bool(prefix)))
+    return tuple(launches)
 
 
 def server_environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _ctypes
 import json
 import os
 import shutil
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,20 @@ def test_a_pytorch_that_cannot_be_imported_is_told_with_its_error(
     assert checks["pytorch"]["said"] == "OSError: libcudart.so.12: cannot open shared object file"
     torch.write_text("import os\nos.abort()\n")
     assert look(repo.path, capsys)[2]["pytorch"]["said"] == "importing it ended Python with exit status -6"
+
+
+def test_a_pytorch_whose_libraries_can_be_loaded_is_not_imported(tmp_path: Path, torch: Path) -> None:
+    torch.unlink()
+    package = torch.with_suffix("")
+    (package / "lib").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise OSError('its modules were imported')\n")
+    (package / "version.py").write_text("__version__ = '2.98.0'\ncuda = None\n")
+    extension = f"_C{EXTENSION_SUFFIXES[0]}"
+    (package / extension).touch()
+    (package / "lib" / "libtorch.so").symlink_to(_ctypes.__file__)  # any library
+    assert doctor_checks.ask_torch({}) == {"version": "2.98.0", "cuda": None, "usable": False}
+    (package / extension).unlink()
+    assert doctor_checks.ask_torch({}) == {"error": "OSError: its modules were imported"}
 
 
 def test_a_repository_that_needs_no_pytorch_does_without(

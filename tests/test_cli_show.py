@@ -13,8 +13,9 @@ from repo import Repo
 from pytest_autoresearch.core.experiment import Repair, Usage
 from pytest_autoresearch.core.failure import Stage
 from pytest_autoresearch.core.records import encode
-from pytest_autoresearch.core.run import Crash, CrashClass, Role
+from pytest_autoresearch.core.run import Crash, CrashClass, Progress, Role
 from pytest_autoresearch.ledger.ratchet import Ratchet
+from pytest_autoresearch.reports.summary import progress_text, summary_lines
 
 
 def test_an_experiment_is_shown_with_everything_that_its_record_holds(repo: Repo) -> None:
@@ -79,6 +80,31 @@ def test_repairs_usage_and_the_runs_of_others_are_told(repo: Repo, capsys: pytes
     assert "gain         -0.050000 (needed 0.000400)" in text
     assert "evidence     0.95 against 0.9 in two runs" in text
     assert "notes        Warmup helps.\n             Width does not.\n" in text
+
+
+def test_runs_on_a_gpu_have_both_measures_of_memory_and_say_who_ended_them(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night(repo)
+    ratchet = Ratchet(repo.path)
+    ratchet.tag = "t"
+    like = repo.records()[3]
+    run = replace(like.runs[0], peak_memory_mb=29696.0, allocator_mb=27033.6, memory_from="by process", exit_status=-9)
+    record = replace(like, number=7, runs=(run, replace(run, exit_status=0), run))
+    ratchet.record(record)
+    text = said(capsys, "show", "7", "--tag", "t")
+    assert "driver  allocator\n" in text
+    assert "29.0 GB    26.4 GB\n" in text
+    assert "1, 3: its model was complete, so it was ended at the end of its budget (exit status -9)" in text
+    assert "GPU memory: at most 29.0 GB by the driver, 26.4 GB by the allocator (results.tsv)" in summary_lines(
+        [record], {7}, "b"
+    )
+
+
+def test_the_live_line_says_which_memory_it_shows() -> None:
+    training = Progress("training", 3, 2.5, 1.0, 9.0, 29696.0, on_gpu=True)
+    assert progress_text(training).endswith("9 s left · 29.0 GB on the GPU")
+    assert progress_text(replace(training, on_gpu=False)).endswith("9 s left · 29.0 GB")
 
 
 def test_it_is_found_by_number_commit_or_word(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,7 @@ def test_describe_says_what_a_session_must_know(
         "secret": True,
         "visible_documents": 0,
         "score": ["python", "-m", "harness.scorer"],
+        "score_waits": True,
         "scorer_prints": list(PRINTS),
         "training_rows": str(embedded.folder / cache.TRAINING),
         "environment": {

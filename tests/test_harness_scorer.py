@@ -16,7 +16,8 @@ import harness
 from harness import cache, model_server, probe, scorer
 from harness.exchange import Job
 from harness.memorised import LEAST_ROWS
-from harness.scorer import ScorerOptions, deadlines_of_environment, measure, options_of_environment, rows_of_environment
+from harness.scorer import measure, rows_of_environment
+from harness.scorer_options import ScorerOptions, deadlines_of_environment, options_of_environment
 from harness.server_process import Deadlines
 
 pytestmark = pytest.mark.training

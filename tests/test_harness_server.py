@@ -23,7 +23,7 @@ from harness.server_process import (
     NotReady,
     Reason,
     ServerProcess,
-    launch_of_environment,
+    launches_of_environment,
     server_environment,
 )
 from pytest_autoresearch.sandboxes import page_cache
@@ -197,7 +197,7 @@ def test_a_server_sees_neither_keys_nor_where_the_data_are(monkeypatch: pytest.M
 
 def test_a_server_in_a_sandbox_has_the_sandbox_s_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTORESEARCH_SERVER_VARIABLES", '["HOME=/tmp/home", "AUTORESEARCH_X=a=b"]')
-    launch = launch_of_environment()
+    (launch,) = launches_of_environment()
     assert launch.variables == {"HOME": "/tmp/home", "AUTORESEARCH_X": "a=b"}
     process = ServerProcess(replace(launch, prefix=(*ROGUE, "tells its environment")), Deadlines())
     with pytest.raises(NotReady) as caught:

@@ -29,6 +29,7 @@ def test_junit_says_the_verdict_first_and_carries_the_numbers(repo: Repo) -> Non
     assert message(repo, 2, "error").startswith('failed on setup with "crash: exit 1: RuntimeError: the tensor is sad')
     properties = {str(p.get("name")): p.get("value") for p in repo.case(3).iter("property")}
     assert properties["status"] == "keep"
+    assert properties["total_seconds"] == f"{repo.records()[3].seconds:.1f}"
     assert properties["val_bpb"] == "0.900000"
     assert properties["gain"] == "0.100000"
     assert properties["description"] == "action 3: 0.9"

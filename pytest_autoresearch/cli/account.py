@@ -101,8 +101,10 @@ def _probability(experiment: Experiment) -> str | None:
 
 
 def _runs(experiment: Experiment, known: dict[str, int]) -> str:
-    """A line for each training process, and notes on them below."""
-    rows, notes = [], []
+    """A line for each training process, and notes on them below; a note that several share has all their numbers."""
+    rows: list[tuple[str, ...]] = []
+    notes: dict[str, list[str]] = {}
+    by_two = any(run.allocator_mb is not None and run.memory_from != "resident" for run in experiment.runs)
     for n, run in enumerate(experiment.runs, 1):
         rows.append(
             (
@@ -115,14 +117,22 @@ def _runs(experiment: Experiment, known: dict[str, int]) -> str:
                 f"{run.score_seconds:.1f}",
                 f"{run.total_seconds:.1f}",
                 output.memory(run.peak_memory_mb),
+                *(["-" if run.allocator_mb is None else output.memory(run.allocator_mb)] if by_two else []),
             )
         )
-        notes += [f"{n}: {note}" for note in _notes(run)]
+        for note in _notes(run):
+            notes.setdefault(note, []).append(str(n))
     if not rows:
         return ""
-    names = ("run", "role", "seed", experiment.metric_name[:14], "train s", "start s", "score s", "all s", "memory")
+    names = ["run", "role", "seed", experiment.metric_name[:14], "train s", "start s", "score s", "all s"]
+    names += ["driver", "allocator"] if by_two else ["memory"]
     columns = [Column(name, right=name not in ("run", "role")) for name in names]
-    return "\n".join([output.table(rows, columns), *(_wrapped(note, 98) or "" for note in notes)])
+    return "\n".join(
+        [
+            output.table(rows, columns),
+            *(_wrapped(f"{', '.join(runs)}: {note}", 98) or "" for note, runs in notes.items()),
+        ]
+    )
 
 
 def _of(run: Run, known: dict[str, int]) -> str:
@@ -136,6 +146,10 @@ def _notes(run: Run) -> list[str]:
     notes = []
     if run.crash:
         notes.append(f"{run.crash.message}" + ("" if run.exit_status is None else f" (exit status {run.exit_status})"))
+    if run.ended_with_model:
+        notes.append(
+            f"its model was complete, so it was ended at the end of its budget (exit status {run.exit_status})"
+        )
     if run.hopeless:
         notes.append(f"{'stopped early' if run.stopped else 'control run, not stopped'}: {run.hopeless}")
     if run.inconclusive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,14 +61,17 @@ def command(given: argparse.Namespace) -> int:
     enter(given)
     given.folder = Path()
     git, git_version = doctor_checks.git()
-    around = _surroundings(given, bool(git_version))
     seen = visible(os.environ)
     card = next(iter(seen.gpus), None)
-    said = doctor_checks.ask_torch(card.environment if card else {})
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(doctor_checks.ask_torch, card.environment if card else {})
+        around = _surroundings(given, bool(git_version))
+        found = [around.check, *([around.harness] if around.harness else [])]
+        ready = bool(git_version) and around.repository is not None and not any(check.failed for check in found)
+        session = doctor_checks.session(around.repository.settings.root) if ready and around.repository else None
+        said = asked.result()
     disk, free_mb = doctor_checks.disk(Path.cwd())
     settings = around.repository.settings if around.repository else None
-    found = [around.check, *([around.harness] if around.harness else [])]
-    ready = bool(git_version) and around.repository is not None and not any(check.failed for check in found)
     checks = [
         doctor_checks.python(),
         git,
@@ -75,7 +79,7 @@ def command(given: argparse.Namespace) -> int:
         doctor_checks.gpu(seen),
         doctor_checks.torch(said, card, around.has_harness),
         *([around.harness] if around.harness else []),
-        *([doctor_checks.session(settings.root)] if ready and settings else []),
+        *([session] if session else []),
         disk,
         doctor_checks.sandbox(around.sandbox, settings.sandbox if settings else "auto"),
         doctor_checks.key(settings.proposer if settings else "auto"),

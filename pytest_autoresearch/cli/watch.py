@@ -185,7 +185,14 @@ def lines(frame: Frame) -> list[str]:
 def _running(one: dict[str, Any], *, several: bool) -> list[str]:
     """One running experiment, with its lane if there are several, and with its loss curve if it has one."""
     now = Progress(
-        one["phase"], one["step"], one["loss"], one["seconds"], one["remaining_seconds"], one["memory_mb"], one["run"]
+        one["phase"],
+        one["step"],
+        one["loss"],
+        one["seconds"],
+        one["remaining_seconds"],
+        one["memory_mb"],
+        one["run"],
+        on_gpu=bool(one.get("on_gpu")),
     )
     shown = [_fit(summary.progress_line(one["number"], one["description"], now, one["lane"] if several else None))]
     losses = [float(loss) for _, loss in one["curve"]]

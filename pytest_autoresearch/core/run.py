@@ -142,7 +142,8 @@ class Run:
         throttling: Reasons for throttling during training, each with its share of the looks, 0 to 1; None if unknown.
         variables: Environment variables beyond the campaign's, for a retry after running out of memory.
         score_transport: How the model's answers reached the scorer, as the scorer reports it; empty if not reported.
-        exit_status: Of the training process; negative for a signal, None if it was never started.
+        exit_status: Of the training process; negative for a signal, None if it was never started. A run with a metric
+            has one if the plugin ended it, see `ended_with_model`.
         crash: Why there is no metric, or None.
         log: The end of the output.
     """
@@ -179,6 +180,11 @@ class Run:
     startup_cpu_seconds: float | None = None
 
     @property
+    def ended_with_model(self) -> bool:
+        """Whether the plugin ended the process at the end of its budget, because its model was complete."""
+        return self.metric is not None and bool(self.exit_status)
+
+    @property
     def stopped(self) -> bool:
         """Whether the run was stopped early as hopeless: it has no metric, and is no crash."""
         return bool(self.hopeless) and self.metric is None and self.crash is None
@@ -195,6 +201,7 @@ class Progress:
         seconds: Seconds inside the phase.
         remaining_seconds: Training seconds left; None outside training.
         memory_mb: Memory of the process tree now, in MiB.
+        on_gpu: Whether that is memory of the GPU.
         run: The log name of the run; empty for the experiment's first run.
         losses: The training loss so far, at the checkpoints of `loss_curve`.
     """
@@ -207,3 +214,4 @@ class Progress:
     memory_mb: float = 0.0
     run: str = ""
     losses: tuple[float | None, ...] = ()
+    on_gpu: bool = False

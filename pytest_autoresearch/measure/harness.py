@@ -30,6 +30,7 @@ class Harness:
         hardware_key: Identifies the hardware; only results with the same key are compared.
         data_hash: Identifies the data; only results with the same hash are compared.
         score: The trusted scorer's command; None if training reports the metric itself.
+        score_waits: Whether the scorer may be started with training, and then waits for its turn.
         scorer_prints: The names that the scorer may print; no number of these names is kept of what training prints.
         training_rows: A file that training receives, open, when its clock starts; None if training finds its data
             itself.
@@ -55,6 +56,7 @@ class Harness:
     hardware_key: str = ""
     data_hash: str = ""
     score: tuple[str, ...] | None = None
+    score_waits: bool = False
     scorer_prints: frozenset[str] = frozenset()
     training_rows: Path | None = None
     data_files: tuple[Path, ...] = ()
@@ -125,6 +127,7 @@ def _harness(answer: Mapping[str, Any]) -> Harness:
         hardware_key=str(answer.get("hardware_key", "")),
         data_hash=str(answer.get("data_hash", "")),
         score=tuple(str(word) for word in score) if score else None,
+        score_waits=answer.get("score_waits") is True,
         scorer_prints=frozenset(map(str, answer.get("scorer_prints", []))),
         training_rows=Path(rows) if (rows := answer.get("training_rows")) else None,
         data_files=_paths("data_files", answer),

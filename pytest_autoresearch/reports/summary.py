@@ -80,7 +80,7 @@ def progress_text(now: Progress) -> str:
     elif now.seconds >= 1:
         parts.append(f"{now.seconds:.0f} s")
     if now.memory_mb:
-        parts.append(_memory(now.memory_mb))
+        parts.append(_memory(now.memory_mb) + (" on the GPU" if now.on_gpu else ""))
     return " · ".join(parts)
 
 
@@ -146,6 +146,8 @@ def summary_lines(
         lines.append(said)
     if said := usage_line(usage):
         lines.append(f"proposals: {said}")
+    if said := _memory_line([record for record in records if record.number in session]):
+        lines.append(said)
     if gone := len(taken_back(records)):
         lines.append(f"{plural(gone, 'keep')} taken back, because a program was rejected when it ran again")
     line = chain(records)
@@ -186,6 +188,20 @@ def _runs_line(records: list[Experiment]) -> str:
     if raced.spared:
         said += f"; {raced.wrong} of {plural(raced.spared, 'control run')} would have been stopped wrongly"
     return said if again or disturbed or raced.stopped or raced.spared else ""
+
+
+def _memory_line(records: list[Experiment]) -> str:
+    """The two measurements of a GPU's memory, under their names; empty if there is one."""
+    both = [
+        (run.peak_memory_mb, run.allocator_mb)
+        for record in records
+        for run in record.runs
+        if run.allocator_mb is not None and run.memory_from != "resident"
+    ]
+    if not both:
+        return ""
+    driver, allocator = map(max, zip(*both, strict=True))
+    return f"GPU memory: at most {_memory(driver)} by the driver, {_memory(allocator)} by the allocator (results.tsv)"
 
 
 def runs_beyond_the_first(records: Iterable[Experiment]) -> int:

@@ -24,6 +24,7 @@ class Job:
         limits: Limits of time and memory.
         metric_name: The metric to read.
         score: The trusted scorer's command, or None if training reports the metric itself.
+        score_waits: Whether the scorer may be started early, and waits for its turn.
         scorer_prints: The names of the scorer's numbers, which training cannot print.
         score_folder: The scorer's working directory: the user's own checkout.
         environment: Variables for training and scoring, in addition to the allowed variables of this process.
@@ -60,6 +61,7 @@ class Job:
     cache: Path | None = None
     keep_cache: Path | None = None
     scorer_prints: frozenset[str] = frozenset()
+    score_waits: bool = False
 
 
 class Runner(Protocol):

@@ -5,10 +5,8 @@ Knows neither git nor pytest. Never runs or loads what a candidate prints or wri
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,22 +25,22 @@ from pytest_autoresearch.runners.environment import (
     training_environment,
 )
 from pytest_autoresearch.runners.launch import PYTHON, Launch
-from pytest_autoresearch.runners.memory import MIB, Memory, OnDevice, Resident
+from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
+from pytest_autoresearch.runners.scoring import Scoring
 from pytest_autoresearch.runners.supervisor import Process
-from pytest_autoresearch.runners.time_limits import MODEL, Fence, TimeLimit, scoring_limit, training_limit
+from pytest_autoresearch.runners.time_limits import Fence, TimeLimit, training_limit
 from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
-from pytest_autoresearch.sandboxes import page_cache
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
-from pytest_autoresearch.sandboxes.shown import as_json, places
 
 GROUP_SHARE, GROUP_MB = 1.1, 64  # the kernel kills at the memory limit * GROUP_SHARE + GROUP_MB
 OUT_LIMIT_MB = 16 * 1024  # for AUTORESEARCH_OUT, and for the tree: far more than a model of any profile
 CACHE_FILES = 50_000  # a compiler may try many kernels
+SPARE_SECONDS = 2.0  # of the time for startup, which may not pass while the clock is about to start
 PROCESS_LIMIT = 1000  # data loaders and compile workers for eight devices need far fewer
 
 
@@ -69,6 +67,7 @@ class LocalRunner:
         self._launches = launches or {}
         self._process_limit = process_limit
         self._trees = ProcessTrees()
+        self._has_scored = False
 
     def run(self, job: Job, on_progress: Callable[[Progress], str | None]) -> Run:
         """Train and score; see `Runner`.
@@ -78,10 +77,37 @@ class LocalRunner:
             SandboxError: The sandbox did not start the run.
         """
         output = ProcessOutput(job.metric_name)
+        view = self._server_view(job)
+        with Scoring(job, view, self._sandbox, self._trees, self._process_limit) as scoring:
+            try:
+                if job.score is not None:
+                    scoring.prepare(reads_pages=not self._has_scored)
+            except OSError as error:
+                return Run(job.seed, None, lane=job.lane, crash=_not_started(job.score or ("scorer",), error))
+            run = self._trained(job, scoring, output, on_progress)
+            log = output.text.log()
+            if job.score is not None and run.crash is None and not run.hopeless:
+                scorer_output = ProcessOutput(job.metric_name)
+                run = self._scored(job.score, run, scoring, scorer_output, on_progress)
+                # Only into the log file, for the user. `Run.log` may reach a proposer; the scorer has seen validation
+                # data.
+                log += b"--- scoring ---\n" + scorer_output.text.log()
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.log.write_bytes(log)
+        return run
+
+    def close(self) -> None:
+        """End every process at once; `run` raises Stopped, now and later."""
+        self._trees.close()
+
+    def _trained(
+        self, job: Job, scoring: Scoring, output: ProcessOutput, on_progress: Callable[[Progress], str | None]
+    ) -> Run:
+        """The run after training: with a crash or, if a scorer measures the metric, still to be scored."""
         launch = self._launches.get(tuple(job.command), Launch(job.command))
         rows = self._sandbox.open_read_only(job.rows) if job.rows else None
         with (
-            Clock(rows, lambda: _keep(job)) as clock,
+            Clock(rows, lambda clock: _before_clock(job, scoring, clock)) as clock,
             self._sandbox.prepare(self._view(job, launch, clock)) as prepared,
         ):
             limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
@@ -99,27 +125,32 @@ class LocalRunner:
                 tree = self._start(launch.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
                 return Run(job.seed, None, lane=job.lane, crash=_not_started(launch.command, error))
-            progress = _TrainingProgress(job, clock, output)
+            progress = _TrainingProgress(job, clock, output, on_gpu=self._gpu is not None)
             ended = self._train(job, tree, (memory, disk), progress, on_progress)
             if not prepared.entered and ended.crash is None:
                 raise SandboxError(f"the sandbox did not start the run: {output.text.tail() or 'no output'}")
             ended = replace(ended, exit_status=prepared.exit_status(ended.exit_status))
         settle = reported_run if job.score is None else scored_run
         progress.at(ended.seconds, 0.0)
-        run = replace(settle(job, clock, ended, output), losses=progress.losses)
-        log = output.text.log()
-        if job.score is not None and run.crash is None and not run.hopeless:
-            scorer_output = ProcessOutput(job.metric_name)
-            run = self._score(job, job.score, run, scorer_output, on_progress)
-            # Only into the log file, for the user. `Run.log` may reach a proposer; the scorer has seen validation data.
-            log += b"--- scoring ---\n" + scorer_output.text.log()
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        job.log.write_bytes(log)
-        return run
+        return replace(settle(job, clock, ended, output), losses=progress.losses)
 
-    def close(self) -> None:
-        """End every process at once; `run` raises Stopped, now and later."""
-        self._trees.close()
+    def _scored(
+        self,
+        command: Sequence[str],
+        run: Run,
+        scoring: Scoring,
+        output: ProcessOutput,
+        on_progress: Callable[[Progress], str | None],
+    ) -> Run:
+        def tick(seconds: float, memory_mb: float) -> None:
+            on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb))
+
+        try:
+            ended = scoring.run(output, tick)
+        except OSError as error:
+            return replace(run, crash=_not_started(command, error))
+        self._has_scored = True
+        return with_score(run, ended, output)
 
     def _train(
         self,
@@ -145,46 +176,6 @@ class LocalRunner:
             feed=progress.feed,
             startup=lambda processes: clock.spent(processes, job.limits.startup_cpu_seconds),
         )
-
-    def _score(
-        self,
-        job: Job,
-        command: Sequence[str],
-        run: Run,
-        output: ProcessOutput,
-        on_progress: Callable[[Progress], str | None],
-    ) -> Run:
-        environment = scoring_environment(os.environ, job)
-
-        def scoring(seconds: float, memory_mb: float) -> None:
-            on_progress(Progress("scoring", seconds=seconds, memory_mb=memory_mb))
-
-        # The scorer is trusted; what it starts to run the candidate's model is not.
-        view = self._server_view(job, candidate_environment(environment, job))
-        with self._sandbox.prepare(view) as server:
-            own = [f"{name}={value}" for name, value in server.environment.items() if environment.get(name) != value]
-            environment["AUTORESEARCH_SERVER_PREFIX"] = json.dumps(server.argv_prefix)
-            environment["AUTORESEARCH_SERVER_FDS"] = json.dumps(server.pass_fds)
-            environment["AUTORESEARCH_SERVER_VARIABLES"] = json.dumps(own)
-            restore: list[str] = []
-            if server.argv_prefix:
-                restore = [sys.executable, "-I", page_cache.__file__, as_json(*places(view.readable, view.environment))]
-            environment["AUTORESEARCH_SERVER_AFTER"] = json.dumps(restore)
-            try:
-                tree = self._start(command, job.score_folder, Prepared((), (), environment), server.pass_fds)
-            except OSError as error:
-                return replace(run, crash=_not_started(command, error))
-            ended = self._watch(
-                tree,
-                output,
-                time_limit=lambda: scoring_limit(job.limits),
-                tick=scoring,
-                memory=Resident(math.inf),
-            )
-            if restore and (ended.crash is not None or ended.exit_status):
-                # The server may have ended the scorer, for example by starting very many processes.
-                subprocess.run(restore, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
-        return with_score(run, ended, output)
 
     def _view(self, job: Job, launch: Launch, clock: Clock) -> View:
         """The files and variables that training sees."""
@@ -214,23 +205,18 @@ class LocalRunner:
             memory_mb=GROUP_SHARE * limit_mb + GROUP_MB,
         )
 
-    def _server_view(self, job: Job, environment: Mapping[str, str]) -> View:
+    def _server_view(self, job: Job) -> View:
         """The files and variables that the candidate's model server sees; it can write to none of them.
 
-        It has a copy of the model, so that it leaves no trace in the page cache of the files beside the model.
+        The scorer sends it a copy of the model, so that it leaves no trace in the page cache of the files beside it.
         """
-        usual, model = self._allowance(job.limits), job.out / MODEL
-        copy_mb = model.stat().st_size / MIB if model.is_file() else 0.0
         return View(
             folder=job.folder,
-            environment=environment,
+            environment=candidate_environment(scoring_environment(os.environ, job), job),
             readable=(job.folder, *job.readable, *job.trusted),
-            copied=(model,),
             covered=job.covered,
             allowance=replace(
-                usual,
-                cpu_seconds=job.limits.deadline_seconds * (os.cpu_count() or 1),
-                memory_mb=None if usual.memory_mb is None else usual.memory_mb + copy_mb,
+                self._allowance(job.limits), cpu_seconds=job.limits.deadline_seconds * (os.cpu_count() or 1)
             ),
             devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
         )
@@ -270,6 +256,7 @@ class _TrainingProgress:
     """Training's progress. Training begins when its clock starts or, if it asks for no clock, with its first step.
 
     Attributes:
+        on_gpu: Whether its memory is that of the GPU.
         started: When the process was started, by the monotonic clock.
         first_step: When the first step was seen, in seconds from the start of the process.
         curve: The losses that were printed.
@@ -279,6 +266,7 @@ class _TrainingProgress:
     job: Job
     clock: Clock
     output: ProcessOutput
+    on_gpu: bool
     started: float = 0.0
     first_step: float | None = None
     curve: Smoothed = field(default_factory=Smoothed)
@@ -297,10 +285,11 @@ class _TrainingProgress:
         """The progress this many seconds after the start of the process."""
         step, loss, trained = self.output.summary.step, self.output.summary.loss, self._trained(seconds)
         if trained is None:
-            return Progress("preflight", step, loss, seconds, None, memory_mb)
+            return Progress("preflight", step, loss, seconds, None, memory_mb, on_gpu=self.on_gpu)
         budget = self.job.limits.budget_seconds
         self.losses = self.curve.losses(trained / budget)
-        return Progress("training", step, loss, trained, max(0.0, budget - trained), memory_mb, losses=self.losses)
+        left = max(0.0, budget - trained)
+        return Progress("training", step, loss, trained, left, memory_mb, losses=self.losses, on_gpu=self.on_gpu)
 
     def _trained(self, seconds: float) -> float | None:
         """Seconds of training so far; None before training has begun."""
@@ -312,9 +301,11 @@ class _TrainingProgress:
         return None if begun is None else max(0.0, seconds - begun)
 
 
-def _keep(job: Job) -> None:
+def _before_clock(job: Job, scoring: Scoring, clock: Clock) -> None:
     if job.cache and job.keep_cache:
         compile_cache.copy(job.cache, job.keep_cache)
+    # Within training's own time for its startup, in which its processes may go on.
+    scoring.await_ready(job.limits.startup_seconds - SPARE_SECONDS - clock.seconds)
 
 
 def _not_started(command: Sequence[str], error: OSError) -> Crash:

@@ -62,7 +62,7 @@ def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> R
     """The run of a process that writes a model: with a crash, or without a metric until the model is scored."""
     startup_seconds, training_seconds, model = ended.seconds, 0.0, None
     if clock.begun is not None:
-        startup_seconds, training_seconds = clock.begun, ended.seconds - clock.begun
+        startup_seconds, training_seconds = clock.begun - clock.held, ended.seconds - clock.begun
         model = _model_seconds(job.out / MODEL, clock, training_seconds)
     crash = ended.crash
     if crash is None and ended.exit_status != 0:

@@ -46,18 +46,20 @@ class Clock:
 
     Args:
         rows: A descriptor of the training rows, which this object closes. It is sent with the answer and not before.
-        before: Called when the process asks, before the clock starts: the last moment before it has data.
+        before: Called with this clock when the process asks: the last moment before it has data. It may take seconds.
 
     Attributes:
         begun: When the clock started, in seconds from the start of the process; None before.
+        held: How long the process waited for its answer, in seconds.
         begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare with file times.
         cpu_seconds: The processor time that all processes have used before the clock started.
     """
 
-    def __init__(self, rows: int | None = None, before: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, rows: int | None = None, before: Callable[[Clock], object] = lambda clock: None) -> None:
         self._rows = [] if rows is None else [rows]
         self._before = before
         self.begun: float | None = None
+        self.held = 0.0
         self.begun_ns = 0
         self.cpu_seconds = 0.0
         self._started = 0.0
@@ -80,6 +82,11 @@ class Clock:
     def child_fd(self) -> int:
         """The file descriptor that the process inherits."""
         return self._theirs.fileno()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start of the process."""
+        return time.monotonic() - self._started
 
     def fileno(self) -> int:
         return self._ours.fileno()
@@ -107,10 +114,12 @@ class Clock:
             asked = self._ours.recv(64)
             self._asked += asked
             if b"begin\n" in self._asked:
+                since = self.seconds
                 with suppress(OSError):  # an error on our side must not stop the run
-                    self._before()
+                    self._before(self)
+                self.held = self.seconds - since
                 # Before the answer is sent, so that every step is within the budget.
-                self.begun, self.begun_ns = time.monotonic() - self._started, time.time_ns()
+                self.begun, self.begun_ns = self.seconds, time.time_ns()
                 socket.send_fds(self._ours, [b"go\n"], self._rows)
                 return False
         except BlockingIOError:

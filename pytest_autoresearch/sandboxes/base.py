@@ -48,7 +48,6 @@ class View:
         environment: The variables. HOME and variables that name the user's folders are replaced by the sandbox's.
         readable: Readable files and folders. Those in the home folder are also found under the sandbox's home folder.
         writable: Writable files and folders.
-        copied: Files of which every start gets a copy in memory; the rest of their folders appears empty.
         links: Symbolic links that stay links inside, with visible targets. A link in `readable` becomes its target.
         covered: Folders inside readable ones that appear empty, such as the sources of validation text.
         devices: Device files, such as a GPU's.
@@ -60,7 +59,6 @@ class View:
     environment: Mapping[str, str]
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
-    copied: tuple[Path, ...] = ()
     links: tuple[Path, ...] = ()
     covered: tuple[Path, ...] = ()
     devices: tuple[Path, ...] = ()

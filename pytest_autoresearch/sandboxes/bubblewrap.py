@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,12 +46,10 @@ class Made:
     Attributes:
         etc: Names and addresses.
         proc: In place of the kernel's counters.
-        copies: Copies of files outside.
     """
 
     etc: Mapping[str, int] = field(default_factory=dict)
     proc: Mapping[str, int] = field(default_factory=dict)
-    copies: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,6 @@ class Bubblewrap:
             *(word for path, kind in mounts for word in _mount(path, kind)),
             # Afterwards, because a path inside may be shown.
             *(word for path, kind in mounts if kind == _COVER for word in _sealed(path)),
-            *(word for path, file in made.copies.items() for word in _copy(path, file)),
             *_links(view.links, [path for path, _ in mounts]),
             *_devices(view.devices),
             *_at_home(view),
@@ -166,7 +162,6 @@ class _PreparedSandbox(Prepared):
             made = Made(
                 {path: self._memory_file(text.encode()) for path, text in etc.files(view.network).items()},
                 {path: self._memory_file(text.encode()) for path, text in counters.files().items()},
-                {str(path): file for path in view.copied if (file := self._opened(path)) is not None},
             )
             words = (os.fsencode(option) + b"\0" for option in backend.options(view, made))
             options = self._memory_file(b"".join(words))
@@ -180,15 +175,6 @@ class _PreparedSandbox(Prepared):
             *(sys.executable, "-I", "-S", enter.__file__, str(self._sign), *_limits(view.allowance), "--"),
         ]
         super().__init__(prefix, (*self._read, self._sign), _environment(view))
-
-    def _opened(self, path: Path) -> int | None:
-        """A file descriptor of an existing regular file, which is no link."""
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        self._read.append(file)
-        return file if stat.S_ISREG(os.fstat(file).st_mode) else None
 
     def _memory_file(self, content: bytes) -> int:
         """A file descriptor of a file with this content, which nobody can change."""
@@ -243,11 +229,6 @@ def _mount(path: Path, kind: int) -> tuple[str, ...]:
     if kind == _COVER:
         return ("--tmpfs", name) if path.is_dir() else ("--ro-bind", os.devnull, name)
     return ("--bind" if kind == _WRITE else "--ro-bind", name, name)
-
-
-def _copy(path: str, file: int) -> tuple[str, ...]:
-    folder = os.path.dirname(path)
-    return ("--tmpfs", folder, "--perms", "0444", "--file", str(file), path, "--remount-ro", folder)
 
 
 def _sealed(path: Path) -> tuple[str, ...]:

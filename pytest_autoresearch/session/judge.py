@@ -210,6 +210,7 @@ def properties(experiment: Experiment) -> list[tuple[str, object]]:
         *_paid(experiment.usage),
         ("sandbox", experiment.setting.sandbox),
         ("training_seconds", f"{experiment.training_seconds:.1f}"),
+        ("total_seconds", f"{experiment.seconds:.1f}"),
         ("peak_memory_mb", f"{experiment.peak_memory_mb:.1f}"),
         ("memory_from", run.memory_from if run else ""),
         ("device", run.device if run else ""),

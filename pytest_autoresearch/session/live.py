@@ -108,6 +108,7 @@ class Live:
                     "seconds": now.seconds,
                     "remaining_seconds": now.remaining_seconds,
                     "memory_mb": now.memory_mb,
+                    "on_gpu": now.on_gpu,
                     "curve": self._curves.get((flight.number, now.run), []),
                 }
                 for flight in flights
