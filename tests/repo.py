@@ -152,6 +152,22 @@ class Repo:
         self.write("conftest.py", PROPOSE + dedent(text))
         self.commit("Hooks")
 
+    def scored_by(self, score: str, train: str, /, **described: object) -> None:
+        """Let a scorer measure what training leaves, committed.
+
+        Args:
+            score: The scorer, in place of `score.py`.
+            train: In place of `train.py`.
+            described: What else the harness says of itself.
+        """
+        says = json.dumps({"score": ["python", "-S", "score.py"], **described})
+        self.write("train.py", train)
+        self.write("score.py", score)
+        self.write("describe.py", f"print({says!r})\n")
+        scorer = "autoresearch_describe = python -S describe.py\nautoresearch_frozen = score.py describe.py\n"
+        self.write("pytest.ini", CONFIG + scorer)
+        self.commit("A scorer")
+
     def plan(self, *actions: object) -> None:
         """What experiments 1, 2, … do."""
         (self.path / ".git" / "plan.json").write_text(json.dumps([str(action) for action in actions]))

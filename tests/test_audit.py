@@ -375,7 +375,7 @@ SCORER = """
 import os, pathlib, sys
 rows = os.environ.get("AUTORESEARCH_ROWS", "metric")
 value = float(pathlib.Path(os.environ["AUTORESEARCH_OUT"], "model.pt").read_text()) + (1.0 if rows == "audit" else 0.0)
-pathlib.Path(sys.argv[1]).open("a").write(f"{rows} {sorted(n for n in os.environ if 'NATS' in n)}\\n")
+pathlib.Path(".git/said").open("a").write(f"{rows} {sorted(n for n in os.environ if 'NATS' in n)}\\n")
 print("val_bpb:", value)
 """
 LEAVES = """
@@ -395,21 +395,13 @@ os.replace(part, os.environ["AUTORESEARCH_OUT"] + "/model.pt")
 """
 
 
+ON_AUDIT_ROWS = {"device": "cpu", "audit_environment": {"AUTORESEARCH_ROWS": "audit"}}
+
+
 def test_a_session_audits_what_it_kept_on_rows_that_the_scorer_alone_is_told_of(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = repo.path / ".git/said"
-    repo.write("judge/score.py", SCORER)
-    described = {
-        "score": ["python", "judge/score.py", str(said)], "device": "cpu",
-        "audit_environment": {"AUTORESEARCH_ROWS": "audit"},
-    }  # fmt: skip
-    repo.write("judge/describe.py", f"print('''{json.dumps(described)}''')\n")
-    repo.write("train.py", LEAVES)
-    repo.write(
-        "pytest.ini", f"{CONFIG}\nautoresearch_describe = python judge/describe.py\nautoresearch_frozen = judge\n"
-    )
-    repo.commit("A scorer")
+    repo.scored_by(SCORER, LEAVES, **ON_AUDIT_ROWS)
     repo.plan(1.5, 0.9, 1.5)
     monkeypatch.setenv("AUTORESEARCH_ROWS", "audit")  # left over in the user's shell: no verdict may hear of it
     quiet = repo.run("--max", "1", "--autoresearch-audit").stdout.str()
@@ -419,7 +411,7 @@ def test_a_session_audits_what_it_kept_on_rows_that_the_scorer_alone_is_told_of(
     assert "...   10/10 last: " in output
     assert "...   audited on rows that no verdict used: val_bpb lower by 0." in output
     assert re.search(r"luck; audited: lower by 0\.(09|10)\d+ ± 0\.0\d+ \(p < 0\.0001\)", output)
-    lines = said.read_text().splitlines()
+    lines = (repo.path / ".git/said").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["metric"] * 3 + ["audit"] * 10
     assert {line.split(" ", 1)[1] for line in lines[3:]} == {"[]"}  # and nothing is kept of those rows
     (one,) = Ratchet(repo.path).audits("t")
@@ -430,27 +422,16 @@ def test_a_session_audits_what_it_kept_on_rows_that_the_scorer_alone_is_told_of(
 
 
 def test_a_scorer_that_probes_may_compare_both_programs_on_audit_rows_until_the_audit_ends(repo: Repo) -> None:
-    said = repo.path / ".git/said"
     scorer = SCORER.replace("if 'NATS' in n", "if 'NATS' in n or 'FRESH' in n") + (
         'print("probe_threshold: 0.1")\n'
         'if nats := os.environ.get("AUTORESEARCH_NATS"): pathlib.Path(nats).touch()\n'
         'if first := os.environ.get("AUTORESEARCH_BASELINE_NATS"): assert pathlib.Path(first).exists()\n'
     )
-    repo.write("judge/score.py", scorer)
-    described = {
-        "score": ["python", "judge/score.py", str(said)], "device": "cpu",
-        "audit_environment": {"AUTORESEARCH_ROWS": "audit"},
-    }  # fmt: skip
-    repo.write("judge/describe.py", f"print('''{json.dumps(described)}''')\n")
-    repo.write("train.py", LEAVES)
-    repo.write(
-        "pytest.ini", f"{CONFIG}\nautoresearch_describe = python judge/describe.py\nautoresearch_frozen = judge\n"
-    )
-    repo.commit("A scorer")
+    repo.scored_by(scorer, LEAVES, **ON_AUDIT_ROWS)
     repo.plan(0.9)
     repo.run("--max", "1", "--autoresearch-audit")
     first, last = "['AUTORESEARCH_FRESH', 'AUTORESEARCH_NATS']", "['AUTORESEARCH_BASELINE_NATS']"
-    lines = [line.split(" ", 1) for line in said.read_text().splitlines()]
+    lines = [line.split(" ", 1) for line in (repo.path / ".git/said").read_text().splitlines()]
     turns = [first, last, last, first, first, last, last, first, first, last]
     assert [told for rows, told in lines if rows == "audit"] == turns
     losses = repo.path / ".git" / "autoresearch" / "losses" / "t"

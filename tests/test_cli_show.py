@@ -182,7 +182,7 @@ def test_json_is_the_record_with_what_was_asked_for(repo: Repo, capsys: pytest.C
 def test_text_of_strangers_is_made_plain(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     night(repo)
     repo.git("checkout", "-q", "-b", "theirs", repo.records()[3].base)
-    (repo.path / "train.py").write_text("print('\x1b]0;owned\x07\x1b[2J')\n")
+    (repo.path / "train.py").write_bytes(b"print('\x1b]0;owned\x07\x1b[2J')  # caf\xe9\n")
     hostile(repo, commit=repo.commit("Hostile"))
     log = repo.path / "experiments/runs/t/0009/train.log"
     log.parent.mkdir()
@@ -192,7 +192,9 @@ def test_text_of_strangers_is_made_plain(repo: Repo, capsys: pytest.CaptureFixtu
         assert "\x1b" not in text
         assert "\x07" not in text
     # A change is what people judge by: what it holds is shown, and acts on nothing.
-    assert "+print('⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[2J')" in said(capsys, "show", "9", "--tag", "t", "--diff")
+    assert "+print('⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[2J')  # caf⟨0xE9⟩" in said(
+        capsys, "show", "9", "--tag", "t", "--diff"
+    )
     assert "description  clean\n             second    line <script>alert(1)</script> =1+1\n" in said(
         capsys, "show", "9", "--tag", "t"
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from repo import CONFIG, Repo
+from repo import Repo
 from runner_bench import Bench
 
 from pytest_autoresearch.runners import compile_cache
@@ -131,10 +131,6 @@ begin()
 pathlib.Path(os.environ["AUTORESEARCH_OUT"], "model.pt").write_text(ACTION)
 """
 )
-DESCRIBE = """
-import json
-print(json.dumps({"score": ["python", "-S", "score.py"]}))
-"""
 SCORE = """
 import os, pathlib
 print("val_bpb:", pathlib.Path(os.environ["AUTORESEARCH_OUT"], "model.pt").read_text())
@@ -143,11 +139,7 @@ print("val_bpb:", pathlib.Path(os.environ["AUTORESEARCH_OUT"], "model.pt").read_
 
 @pytest.mark.parametrize("policy", ["off", "auto"])
 def test_every_run_starts_from_the_baselines_compilations_and_from_nobody_elses(repo: Repo, policy: str) -> None:
-    repo.write("train.py", TRAIN)
-    repo.write("describe.py", DESCRIBE)
-    repo.write("score.py", SCORE)
-    repo.write("pytest.ini", CONFIG + "autoresearch_describe = python -S describe.py\n")
-    repo.commit()
+    repo.scored_by(SCORE, TRAIN)
     repo.plan("0.9", "0.8")
     assert repo.run("--max", "2", "--autoresearch-sandbox", policy).ret == 0
     logs = [(repo.path / "experiments" / "runs" / "t" / number / "train.log").read_text() for number in NUMBERS]
@@ -155,11 +147,8 @@ def test_every_run_starts_from_the_baselines_compilations_and_from_nobody_elses(
 
 
 def test_what_a_candidate_compiled_is_gone_when_it_runs_again(repo: Repo) -> None:
-    repo.write("train.py", TRAIN)
-    repo.write("describe.py", DESCRIBE)
-    repo.write("score.py", SCORE.replace(".read_text())", '.read_text() + os.environ["AUTORESEARCH_SEED"][-1:])'))
-    repo.write("pytest.ini", CONFIG + "autoresearch_describe = python -S describe.py\n")
-    repo.commit()
+    score = SCORE.replace(".read_text())", '.read_text() + os.environ["AUTORESEARCH_SEED"][-1:])')
+    repo.scored_by(score, TRAIN)
     repo.plan("0.5", "0.7")
     assert repo.run("--max", "2", "--autoresearch-confirm", "standard").ret == 0
     logs = list((repo.path / "experiments" / "runs" / "t").glob("*/*.log"))

@@ -53,6 +53,7 @@ def kernel() -> Losses:
     return losses
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(CUDA or INTERPRETED, reason="the tests below run the kernel itself")
 def test_the_kernel_passes_these_tests_in_the_interpreter() -> None:
     pytest.importorskip("triton", reason="no triton: pip install triton")

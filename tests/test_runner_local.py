@@ -243,9 +243,23 @@ def test_training_that_does_not_begin_in_time_is_a_timeout(bench: Bench) -> None
     assert 0.3 <= run.startup_seconds < 20.0
 
 
-def test_training_that_computes_too_much_before_it_begins_is_a_timeout(bench: Bench) -> None:
-    busy = "import os; from contract import *; os.fork()\nwhile True: pass"
-    run = bench.run(busy, scorer=SCORER, startup_cpu_seconds=0.5)
+COMPUTES = "os.fork()\nwhile True: pass"
+NOBODY_WAITS = """
+import signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    if os.fork() == 0:
+        while time.process_time() < 0.2: pass
+        os._exit(0)
+    try: os.wait()
+    except ChildProcessError: pass
+"""
+
+
+@pytest.mark.parametrize("does", [COMPUTES, NOBODY_WAITS], ids=["at once", "in children that nobody waits for"])
+def test_training_that_computes_too_much_before_it_begins_is_a_timeout(bench: Bench, does: str) -> None:
+    busy = f"import os, time; from contract import *\n{does}"
+    run = bench.run(busy, scorer=SCORER, startup_cpu_seconds=0.5, startup_seconds=100.0, deadline_seconds=110.0)
     reason, message = crash(run)
     assert (reason, message.split(" s of ")[1]) == ("timeout", "processor time and had not called harness.begin()")
     assert run.startup_cpu_seconds is not None

@@ -67,6 +67,28 @@ def test_a_program_in_usr_comes_with_the_folders_of_its_name(usr: Path) -> None:
     assert set(machine.unneeded([usr / "lib/python3.12"])) == {usr / "lib/python3.12/test"}
 
 
+def test_a_program_in_usr_comes_with_its_settings_in_etc(
+    usr: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etc = tmp_path_factory.mktemp("etc")
+    monkeypatch.setattr(system, "SETTINGS", etc)
+    for name in ("java/jvm.cfg", "java/password", "java/security/policy", "shadow"):
+        (etc / name).parent.mkdir(exist_ok=True)
+        (etc / name).touch()
+    (etc / "java" / "password").chmod(0o600)
+    jvm = usr / "lib" / "jvm" / "java-17"
+    for name in ("bin", "lib", "conf"):
+        (jvm / name).mkdir(parents=True)
+    (jvm / "bin" / "java").touch()
+    (jvm / "lib" / "jvm.cfg").symlink_to(etc / "java" / "jvm.cfg")
+    (jvm / "conf" / "password").symlink_to(etc / "java" / "password")
+    (jvm / "conf" / "security").symlink_to(etc / "java" / "security")
+    (jvm / "conf" / "gone").symlink_to(etc / "java" / "gone")
+    (usr / "bin" / "java").symlink_to(jvm / "bin" / "java")
+    places, _ = machine.installation(usr / "bin" / "java", {}, Path("/private"))
+    assert set(places) == {jvm, etc / "java" / "jvm.cfg", etc / "java" / "security"}
+
+
 def test_what_the_user_names_is_not_covered(usr: Path) -> None:
     libraries = usr / "lib" / "x86_64-linux-gnu"
     for named in (usr, libraries, libraries / "perl"):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from repo import CONFIG, Repo
+from repo import Repo
 
 TRAIN = """
 import json, os, socket
@@ -40,25 +40,14 @@ if os.environ.get("AUTORESEARCH_PROBE_CALIBRATE"):
 print("val_bpb:", number)
 """
 
-DESCRIBE = """
-import json
-print(json.dumps({"score": ["python", "-S", "score.py"], "budget_seconds": 20, "data_files": ["DATA"],
-    "scorer_prints": ["probe_cuts"]}))
-"""
+DESCRIBED = {"budget_seconds": 20, "scorer_prints": ["probe_cuts"]}
 
 
 @pytest.fixture
 def scored(repo: Repo) -> Repo:
-    repo.write("train.py", TRAIN)
-    repo.write("score.py", SCORER)
     data = repo.path / ".git" / "validation"
     data.write_text("rows")
-    repo.write("describe.py", DESCRIBE.replace("DATA", str(data)))
-    repo.write(
-        "pytest.ini",
-        CONFIG + "autoresearch_describe = python -S describe.py\nautoresearch_frozen = score.py describe.py\n",
-    )
-    repo.commit("A scorer")
+    repo.scored_by(SCORER, TRAIN, data_files=[str(data)], **DESCRIBED)
     return repo
 
 

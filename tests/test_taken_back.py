@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from repo import Repo
-from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
+from test_scorer_files import DESCRIBED, SCORER, TRAIN, told
 
 from pytest_autoresearch.core.history import chain, taken_back
 from pytest_autoresearch.core.run import Role
@@ -37,20 +37,7 @@ RULE = ("--autoresearch-lanes", "1", "--autoresearch-confirm", "standard")
 
 @pytest.fixture
 def scored(repo: Repo) -> Repo:
-    repo.write("train.py", TRAIN)
-    repo.write("score.py", LATER)
-    data = repo.path / ".git" / "validation"
-    data.write_text("rows")
-    described = DESCRIBE.replace("DATA", str(data)).replace(
-        '"budget', '"audit_environment": {"AUTORESEARCH_ROWS": "audit"}, "budget'
-    )
-    repo.write("describe.py", described)
-    config = (repo.path / "pytest.ini").read_text()
-    repo.write(
-        "pytest.ini",
-        config + "autoresearch_describe = python -S describe.py\nautoresearch_frozen = score.py describe.py\n",
-    )
-    repo.commit("A scorer")
+    repo.scored_by(LATER, TRAIN, audit_environment={"AUTORESEARCH_ROWS": "audit"}, **DESCRIBED)
     return repo
 
 

@@ -15,6 +15,7 @@ from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.reports.harmless import harmless
 from pytest_autoresearch.runners.output import sanitise
 
+_BYTES = 0xDC00  # Python decodes a byte that is no UTF-8 to this number and the byte
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format, surrogate, line and paragraph separators
 
 
@@ -29,7 +30,10 @@ def plain(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with each invisible character written as `⟨U+202E⟩`, except tabs and line feeds."""
+    """The text with each invisible character written as `⟨U+202E⟩`, except tabs and line feeds.
+
+    A byte that is no UTF-8, in a text that was decoded with `surrogateescape`, is written as `⟨0xE9⟩`.
+    """
     # A pattern looks at each letter; `isprintable` is ten times as fast, and most lines are.
     return "\n".join(row if row.isprintable() else _unseen().sub(_shown, row) for row in text.split("\n"))
 
@@ -46,4 +50,5 @@ def _unseen() -> re.Pattern[str]:
 
 
 def _shown(match: re.Match[str]) -> str:
-    return f"⟨U+{ord(match.group()):04X}⟩"
+    number = ord(match.group())
+    return f"⟨0x{number - _BYTES:02X}⟩" if _BYTES + 0x80 <= number <= _BYTES + 0xFF else f"⟨U+{number:04X}⟩"

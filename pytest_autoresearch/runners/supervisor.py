@@ -39,16 +39,19 @@ class Process:
         group: Its process group.
         runs: False for a zombie.
         stopped: Whether a signal has stopped it.
-        cpu_seconds: Its processor time, and that of the children that it has waited for; 0 if unknown.
+        cpu_seconds: Its own processor time; 0 if unknown.
+        waited_seconds: The processor time of the children that it has waited for; 0 if unknown.
         started: Its start time, in any unit; together with `pid` it identifies the process.
         resident_bytes: Its resident memory.
     """
 
-    __slots__ = ("cpu_seconds", "group", "parent", "pid", "resident_bytes", "runs", "started", "stopped")
+    __slots__ = (
+        "cpu_seconds", "group", "parent", "pid", "resident_bytes", "runs", "started", "stopped", "waited_seconds"
+    )  # fmt: skip
 
     def __init__(
         self, pid: int, parent: int, group: int, runs: bool, started: float, resident_bytes: int, stopped: bool = False,
-        cpu_seconds: float = 0.0,
+        cpu_seconds: float = 0.0, waited_seconds: float = 0.0,
     ) -> None:  # fmt: skip
         self.pid = pid
         self.parent = parent
@@ -58,6 +61,7 @@ class Process:
         self.resident_bytes = resident_bytes
         self.stopped = stopped
         self.cpu_seconds = cpu_seconds
+        self.waited_seconds = waited_seconds
 
 
 def look(pid: int) -> Process | None:
@@ -67,10 +71,12 @@ def look(pid: int) -> Process | None:
         return None
     fields = said[said.rindex(b")") + 2 :].split()  # the name before it may contain anything
     runs = fields[0] not in (b"Z", b"X")
-    stopped, cpu_seconds = fields[0] in (b"T", b"t"), sum(map(int, fields[11:15])) / _TICKS
+    stopped = fields[0] in (b"T", b"t")
+    own, own_system, waited, waited_system = (int(field) / _TICKS for field in fields[11:15])
     resident_bytes = int(fields[21]) * _PAGE_BYTES
     return Process(
-        pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), resident_bytes, stopped, cpu_seconds
+        pid, int(fields[1]), int(fields[2]), runs, int(fields[19]), resident_bytes, stopped, own + own_system,
+        waited + waited_system,
     )  # fmt: skip
 
 

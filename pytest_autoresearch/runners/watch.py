@@ -62,6 +62,7 @@ class Clock:
         self.held = 0.0
         self.begun_ns = 0
         self.cpu_seconds = 0.0
+        self._spent: dict[tuple[int, float], float] = {}
         self._started = 0.0
         self._asked = b""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -99,11 +100,16 @@ class Clock:
     def spent(self, processes: Iterable[Process], limit: float) -> str:
         """Note the processor time until the clock starts. An error message if it is over the limit, else an empty one.
 
-        Of a process that nobody waits for, the time is lost when it has ended.
+        Two counts, and the larger one holds: what each process had when it was last seen, and what the processes have
+        now with the children that they waited for. The first one has children that nobody waits for, the second one
+        those that ended between two looks. Without both, the time of a process is lost.
         """
         if self.begun is not None:
             return ""
-        self.cpu_seconds = max(self.cpu_seconds, sum(process.cpu_seconds for process in processes))
+        seen = list(processes)
+        self._spent |= {(process.pid, process.started): process.cpu_seconds for process in seen}
+        now = sum(process.cpu_seconds + process.waited_seconds for process in seen)
+        self.cpu_seconds = max(self.cpu_seconds, now, sum(self._spent.values()))
         if self.cpu_seconds <= limit:
             return ""
         return f"training used {limit:,.0f} s of processor time and had not called harness.begin()"

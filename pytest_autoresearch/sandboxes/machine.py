@@ -79,7 +79,8 @@ def installation(program: Path, environment: Mapping[str, str], private: Path) -
             files = [step for step in steps if step.is_file() and not step.is_symlink()]
             for file in files:
                 found = _installed(file, private, linked=first.is_symlink())
-                places |= dict.fromkeys([*system.of_program(file), file] if _many(found) else [found])
+                own = [*system.of_program(file), file] if _many(found) else [found]
+                places |= dict.fromkeys((*own, *(path for place in own for path in system.settings(place))))
             waiting += _interpreter(steps[-1], environment.get("PATH", ""))
     return list(places), list(links)
 

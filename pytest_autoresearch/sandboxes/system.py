@@ -17,6 +17,8 @@ LIBRARIES = Path("/usr")
 SHARED = (LIBRARIES, LIBRARIES / "local")
 """Folders in which many programs are installed together."""
 
+SETTINGS = Path("/etc")
+
 _FOLDERS = ("bin", "sbin", "include", "cuda*", "nvidia")
 _SHARE = (
     *("zoneinfo", "terminfo", "i18n", "fonts", "fontconfig", "git-core", "libdrm", "drirc.d", "glvnd", "vulkan"),
@@ -59,6 +61,16 @@ def of_program(file: Path) -> list[Path]:
     stem = re.sub(r"(script|[-.\d]+)$", "", file.name)
     belongs = re.compile(re.escape(stem) + _MORE_LETTERS)
     return [place / name for place in _places() for name in _content(place)[1] if stem and belongs.fullmatch(name)]
+
+
+def settings(place: Path) -> list[Path]:
+    """The files and folders in /etc to which links in a program's own folder in /usr lead, if any user may read them.
+
+    Distributions keep the settings of a program in /etc, such as those of Java and R.
+    """
+    if not any(place.is_relative_to(root) for root in SHARED):
+        return []
+    return [path for path in _led_to(place) if path.is_relative_to(SETTINGS) and path.stat().st_mode & 0o004]
 
 
 def libraries(name: str) -> list[Path]:
@@ -107,6 +119,13 @@ def _has_only_libraries(folder: Path) -> bool:
     """Whether a folder contains shared libraries and no folders, like the plug-ins of a library."""
     names, subfolders = _content(folder)
     return not subfolders and any(map(_is_library, names))
+
+
+def _led_to(place: Path) -> Iterator[Path]:
+    """The ends of the links below a folder."""
+    for folder, subfolders, names in os.walk(place):
+        found = [Path(folder, name) for name in (*subfolders, *names)]
+        yield from (path.resolve() for path in found if path.is_symlink() and path.exists())
 
 
 def _is_library(name: str) -> bool:
