@@ -323,21 +323,6 @@ def test_two_lanes_run_at_once_and_results_arrive_out_of_order(repo: Repo) -> No
     repo.check_ledger()
 
 
-def test_what_was_measured_on_an_old_head_is_tried_again_on_the_new_one(repo: Repo) -> None:
-    repo.plan("slow:1:0.8", 0.9, 1.5)
-    result = repo.run("--max", "3", "--autoresearch-lanes", "2")
-    assert repo.reasons() == {0: "baseline", 1: "stale", 2: "improved", 3: "not-improved"}
-    repo.run("--max", "1", "--autoresearch-lanes", "2")
-    again = next(record for record in repo.records() if record.proposal.repeats)
-    stale = repo.records()[1]
-    assert again.proposal.repeats == stale.commit
-    assert again.base == repo.records()[2].commit
-    assert again.verdict is not None
-    assert again.verdict.status == "keep"
-    assert result.ret == 0
-    repo.check_ledger()
-
-
 def test_a_worse_result_on_an_old_head_is_just_discarded(repo: Repo) -> None:
     repo.plan("slow:1:0.95", 0.9, 1.5)
     repo.run("--max", "3", "--autoresearch-lanes", "2")

@@ -25,7 +25,6 @@ from pytest_autoresearch.core.experiment import (
     Decision,
     Experiment,
     Proposal,
-    Reason,
     Usage,
     Verdict,
 )
@@ -242,7 +241,14 @@ class Campaign:
         """What a run may use. The baseline's startup time sets the allowance of later runs."""
         return limits_of(self.settings, self.harness, deadline_seconds, self.ledger.baseline)
 
-    # --------------------------------------------------------------------------------------------- after the verdict
+    # --------------------------------------------------------------------------------------------- after the runs
+
+    def is_overtaken(self, experiment: Experiment) -> bool:
+        """Whether it beats a head that is no longer the head, so that it has to be conducted again on the new one."""
+        beats = experiment.measured and not experiment.refutes and experiment.gain > experiment.margin
+        if experiment.number == BASELINE or not beats or self._no_more_runs():
+            return False
+        return experiment.base != self.ledger.base()
 
     def against_best(self, experiment: Experiment) -> Experiment:
         """The experiment with the metric that it has to beat.
@@ -272,7 +278,7 @@ class Campaign:
                 "rerun the same command"
             )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
-        if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
+        if judged.is_owed:
             self._queue.owe([judged])
         if judged.refutes:
             now = self.ledger.incumbent
@@ -291,6 +297,7 @@ class Campaign:
     def forget(self, number: int) -> None:
         """The experiment is no longer under way."""
         self.flights.forget(number)
+        self._lifecycle.forget(number)
 
     def _compared(self) -> set[str]:
         """The commits in flight, and those that the next candidate is compared with."""

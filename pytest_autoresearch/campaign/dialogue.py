@@ -156,5 +156,5 @@ class Dialogue:
         try:
             self._tree.bring(owed.commit)
         except GitError as error:
-            raise Refused(f"it does not apply to {self.base[:7]} ({error})", proposal) from None
+            raise Refused(f"it does not apply to {self.base[:7]} ({error})", proposal, error.crash) from None
         return self._described(proposal)

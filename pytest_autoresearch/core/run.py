@@ -46,6 +46,7 @@ class CrashClass(StrEnum):
     NO_METRIC = "no-metric"
     REJECTED = "rejected"  # the scorer found that the metric is not genuine
     REFUSED = "refused"
+    STALE = "stale"  # the proposal conflicts with what was kept since it was made
     NO_PROPOSAL = "no-proposal"
     HOPELESS = "hopeless"  # why a process was stopped early; its run is no crash
     EXIT = "exit"  # with an exit status in `Crash.code`

@@ -256,25 +256,20 @@ class Worktree:
         printable = "".join(c for c in message if c.isprintable() or c == "\n")
         return self.git("commit-tree", tree, "-p", base, stdin=printable), tree
 
-    def bring(self, commit: str, *, theirs_wins: bool = True) -> None:
-        """Apply the commit's changes to the tree.
+    def bring(self, commit: str) -> None:
+        """Merge the commit's change into the tree.
 
-        The result is measured like any candidate, so a bad merge costs a run but never gives a wrong number.
+        Where the head was taken back to before the commit's parent, the commit wins: the head kept nothing since.
 
         Args:
             commit: The commit, whose parent is the base of the merge.
-            theirs_wins: Whether the commit wins where both changed the same line.
 
         Raises:
             MergeConflict: One of them deleted a file that the other changed, or both changed a line.
         """
-        self.git(
-            *_EXACT,
-            "read-tree",
-            "--reset",
-            "-u",
-            merge(self.git, f"{commit}^", "HEAD", commit, theirs_wins=theirs_wins),
-        )
+        taken_back = self.git.ask("merge-base", "--is-ancestor", "HEAD", f"{commit}^") is not None
+        tree = merge(self.git, f"{commit}^", "HEAD", commit, theirs_wins=taken_back)
+        self.git(*_EXACT, "read-tree", "--reset", "-u", tree)
 
 
 def _empty(folder: Path) -> None:

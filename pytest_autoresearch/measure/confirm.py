@@ -60,7 +60,7 @@ def candidate(
     """
     known = list(records)
     evidence = _evidence(experiment, head, known, rule, prior, simplify, time)
-    runs: tuple[Run, ...] = ()
+    runs = experiment.runs  # of the commit that it had before it was merged into a later head
     failed = 0
     while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         if action.step is Step.RUN_INCUMBENT:
@@ -102,6 +102,7 @@ def _evidence(
     known = tuple(replicates.observations(records))
     # A repeated candidate gets other seeds, because it was selected by its old ones.
     before = {experiment.commit, experiment.proposal.repeats}
+    earlier = {run.seed for run in experiment.runs if run.role is not Role.INCUMBENT}
     kept, tried = replicates.tally(records)
     return Evidence(
         rule, head.direction, known, head.commit, experiment.commit,
@@ -110,7 +111,7 @@ def _evidence(
         time=time,
         number=experiment.number,
         line=tuple(one.commit for one in chain(records)),
-        avoided=frozenset(one.block.seed for one in known if one.program in before),
+        avoided=frozenset({*earlier, *(one.block.seed for one in known if one.program in before)}),
         due=rule.renew and replicates.is_due(head, records),
         simpler=simplify and experiment.simpler,
         kept=kept,

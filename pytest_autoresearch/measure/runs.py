@@ -107,7 +107,8 @@ class RunMaker:
         raced = self._settings.racing == "on" and rule.looks and experiment.comparable
         racer = racer_of(self._ledger.records) if raced else None
         counts: dict[Role, int] = {}
-        made: list[Run] = []
+        made = list(experiment.runs)
+        merged = len({run.commit for run in made if run.role is Role.SCREEN})
         excused: list[str] = []
 
         def run(
@@ -116,6 +117,7 @@ class RunMaker:
             seed = new_seed() if seed is None else seed
             counts[role] = count = counts.get(role, 0) + 1
             log = "train" if role is Role.SCREEN or (role, count) == (Role.BASELINE, 1) else f"{role}-{count}"
+            log = f"merged-{merged}-{log}" if merged else log
             before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
             order = _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
             runs = self._with_retry(order, tree, lane)
