@@ -60,7 +60,7 @@ def test_an_overtaken_improvement_is_merged_and_measured_again_in_the_same_exper
 
 def test_an_overtaken_improvement_that_does_not_beat_the_present_head_is_discarded(repo: Repo) -> None:
     prepared(repo, "1.0 - max(A, B)", ("A = 0.0", "A = 0.1"), ("B = 0.0", "B = 0.2"))
-    start, first, second = run(repo, "--autoresearch-lanes", "2")
+    _, first, second = run(repo, "--autoresearch-lanes", "2")
     assert repo.statuses() == {0: "keep", 1: "discard", 2: "keep"}
     assert repo.reasons()[1] == "not-improved"
     assert [run.metric for run in first.runs] == [pytest.approx(0.9), pytest.approx(0.8)]

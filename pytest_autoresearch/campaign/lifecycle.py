@@ -88,6 +88,7 @@ class Lifecycle:
                             break
                         edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
                         attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
+                        self._save(flight, attempt)
                     flight.progress = Progress("waiting for a lane")
                     with _timed(flight, "wait"):
                         flight.lane = self._free.take(flight.number)
@@ -165,7 +166,14 @@ class Lifecycle:
         edit = candidate.check(common, dialogue, proposal, tree)
         merged = candidate.commit(common, flight, proposal, edit, head, tree)
         flight.made_on = flight.made_on or made_on
+        self._save(flight, merged)
         return merged
+
+    def _save(self, flight: InFlight, attempt: Experiment) -> None:
+        """Let the next session measure the candidate if this process is killed: its proposal took time or money."""
+        if self._queue.listens:
+            self._common.ratchet.leave_waiting(flight.account(attempt), instead_of=flight.waiting)
+            flight.waiting = attempt.commit
 
     def _leave_lane(self, flight: InFlight) -> None:
         """Let another experiment have the lane while this one is with its proposer."""

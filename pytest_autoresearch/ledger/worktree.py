@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shlex
@@ -63,11 +64,18 @@ class Worktree:
                 os.close(lock)
                 continue
             tree = cls(repository, home / name, prefix, lock)
-            # A killed session may have left an agent's folder, with a copy of its keys.
-            shutil.rmtree(home / f"{name}-agent", ignore_errors=True)
             tree._make()
             return tree
         raise GitError(f"a thousand sessions hold the trees of lane {lane} in {home}")
+
+    @staticmethod
+    def clear(home: Path) -> None:
+        """Remove the agents' folders that killed sessions have left: each has a copy of its agent's keys."""
+        for folder in home.glob("lane-*-agent"):
+            with folder.with_name(f"{folder.name.removesuffix('-agent')}.lock").open("a") as lock:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _make(self) -> None:
         if not self._is_ours():

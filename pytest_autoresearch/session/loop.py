@@ -90,8 +90,10 @@ class Loop:
             slot = self._main.wait(_TICK_SECONDS)
             if slot is not None:
                 flight = self._land(slot)
-                if self._is_overtaken(slot):
-                    self._launch(slot, flight)  # on the same lane
+                if slot.experiment is not None and self._campaign.is_overtaken(slot.experiment):
+                    if self._campaign.may_run and self._outcome.signal is None:
+                        self._launch(slot, flight)  # on the same lane
+                    # Else it is left to the next session: its runs say nothing about the present head.
                 else:
                     self._free.append(flight.place)
                     self._finish(slot, session)
@@ -115,12 +117,6 @@ class Loop:
         flight.thread.join()
         flight.thread = None
         return flight
-
-    def _is_overtaken(self, slot: Slot) -> bool:
-        """Whether the slot's experiment beats a head that another one has moved meanwhile."""
-        if slot.experiment is None or self._outcome.signal is not None:
-            return False
-        return self._campaign.is_overtaken(slot.experiment)
 
     def _audit(self, session: pytest.Session) -> None:
         """Audit the campaign, if the user asked for it and this session kept something."""
