@@ -183,11 +183,11 @@ class Repo:
         """The same in a process of its own: for what ends it, replaces a part of the plugin, or looks at it."""
         return self.pytester.runpytest_subprocess(*self.arguments(*arguments), *UNUSED)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`pytest --autoresearch …` in the background, for signals."""
+    def start(self, *arguments: str, folder: Path | None = None) -> subprocess.Popen[str]:
+        """`pytest --autoresearch …` in the background, for signals; in another checkout, if a folder is given."""
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *self.arguments(*arguments), *UNUSED],
-            cwd=self.path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=folder or self.path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ what is there

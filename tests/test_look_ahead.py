@@ -197,8 +197,11 @@ def test_a_kill_loses_no_proposal_and_counts_none_twice(repo: Repo, agent_works:
     repo.wait_for(lambda: not processes_left(repo), 120)
     log.with_name("when.hold").unlink()
     log.with_name("when.agent").unlink(missing_ok=True)
-    repo.run("--max", "3", *given)
-    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep", 3: "keep"}
+    output = repo.run("--max", "3", *given).stdout.str()
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep", 3: "keep"}, [
+        output,
+        *(record.verdict for record in repo.records()),
+    ]
     assert proposals(repo) == ([1, 2, 3, 3] if agent_works else [1, 2, 3])
     assert paid(repo) == 1.5
     assert len({record.proposal.description for record in repo.records()}) == 4

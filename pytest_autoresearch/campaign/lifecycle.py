@@ -136,9 +136,12 @@ class Lifecycle:
 
     def _measure(self, flight: InFlight, attempt: Experiment, tree: Worktree) -> Experiment:
         """All runs that the keep rule asks for; each one goes through preflight, training and scoring."""
+        assert flight.lane is not None
+        # The baseline is conducted alone, so all other places and lanes are free.
+        more = self._free.others(flight.lane) if flight.number == BASELINE else []
+        others = [(self._tree(place), lane) for place, lane in enumerate(more, flight.place + 1)]
         with _timed(flight, "run"):
-            assert flight.lane is not None
-            return self._runs.measure(attempt, tree, flight.lane)
+            return self._runs.measure(attempt, tree, flight.lane, others)
 
     def _on_head(
         self, common: Common, flight: InFlight, dialogue: Dialogue, attempt: Experiment, tree: Worktree
@@ -250,7 +253,7 @@ class Lifecycle:
         settings, harness, ledger = common.settings, common.harness, common.ledger
         terms = Terms(
             settings.metric, settings.direction, common.like.limits, shlex.join(settings.command),
-            harness.hardware_key or harness.device, harness.interface, harness.score is not None,
+            harness.hardware_key or harness.device, harness.interface, harness.score is not None, self._free.lanes,
         )  # fmt: skip
         return Context(
             number=flight.number,

@@ -71,7 +71,7 @@ class Ratchet:
         self.start = start
         self.tag = ""
         self._may_be_here = False
-        self.presence = Presence(self.home)
+        self.presence = Presence(self.home, self.top)
         self._serial = threading.Lock()
         self._identify()
 

@@ -72,10 +72,10 @@ class Worktree:
     def clear(home: Path) -> None:
         """Remove the agents' folders that killed sessions have left: each has a copy of its agent's keys."""
         for folder in home.glob("lane-*-agent"):
-            with folder.with_name(f"{folder.name.removesuffix('-agent')}.lock").open("a") as lock:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
+            place = folder.with_name(f"{folder.name.removesuffix('-agent')}.lock")
+            with place.open("a") as lock, contextlib.suppress(BlockingIOError):  # a session that lives holds its lane
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _make(self) -> None:
         if not self._is_ours():

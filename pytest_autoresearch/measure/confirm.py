@@ -6,7 +6,7 @@ Knows the rule and the records; a callback (`RunOnce`) makes the runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -38,13 +38,17 @@ class RunOnce(Protocol):
     ) -> tuple[Run, ...]: ...
 
 
-def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
-    """The baseline with enough runs to estimate the noise; with one run if one run decides."""
-    runs: tuple[Run, ...] = ()
-    for _ in range(prior.baseline_runs if rule.looks else 1):
-        runs += run(experiment.commit, None, Role.BASELINE)
-        if runs[-1].metric is None:
-            break
+def baseline(
+    experiment: Experiment, rule: Rule, prior: Prior, run: Callable[[int], tuple[Run, ...]]
+) -> Experiment:  # fmt: skip
+    """The baseline with enough runs to estimate the noise; with one run if one run decides.
+
+    Args:
+        run: Runs the baseline so many times, side by side if it can, and on no seed twice. A crash ends that early.
+    """
+    runs = run(1)  # alone: the limits of the others come from it
+    if rule.looks and runs[-1].metric is not None:
+        runs += run(prior.baseline_runs - 1)
     return replace(experiment, runs=runs)
 
 
