@@ -182,6 +182,8 @@ class Campaign:
 
     def take(self, number: int, place: int) -> InFlight:
         """The number is under way from now on, in the worktree of this place."""
+        if number != BASELINE:
+            self._queue.expect(number)
         return self.flights.take(number, place)
 
     def free_lane(self, flight: InFlight) -> None:

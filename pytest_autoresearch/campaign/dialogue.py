@@ -126,7 +126,7 @@ class Dialogue:
             proposal = self._common.hooks.propose(self._common.view, self.context, str(self._failure or ""))
             self._by_proposer = proposal is None
         if proposal is None:
-            proposal = self._queue.ask(self._question)
+            proposal = self._queue.ask(self._flight.number, self._question)
         if proposal is None:
             return None
         # A repaired candidate answers for the candidate that it came from.

@@ -64,6 +64,12 @@ class Lifecycle:
             Stopped: The session is ending.
             AutoresearchError: Git failed, which says nothing about any candidate.
         """
+        try:
+            return self._conduct(flight, limits)
+        finally:
+            self._queue.passes(flight.number)
+
+    def _conduct(self, flight: InFlight, limits: Limits) -> Experiment | None:
         tree, program = self._tree(flight.place), self._program()
         common = replace(self._common, like=replace(self._common.like, limits=limits, program_hash=_hash(program)))
         if flight.number == BASELINE:
@@ -83,7 +89,10 @@ class Lifecycle:
                 if attempt is None:
                     flight.progress = Progress("proposing")
                     with _timed(flight, "propose"):
-                        proposal = dialogue.propose()  # 1. propose
+                        try:
+                            proposal = dialogue.propose()  # 1. propose
+                        finally:
+                            self._queue.passes(flight.number)
                         if proposal is None:
                             break
                         edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
