@@ -6,6 +6,8 @@ import pytest
 from repo import Repo
 
 from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.run import Progress
+from pytest_autoresearch.reports.summary import progress_text
 
 pytestmark = pytest.mark.lanes
 
@@ -55,6 +57,7 @@ def test_an_overtaken_improvement_is_merged_and_measured_again_in_the_same_exper
     assert first.best == pytest.approx(0.8)
     assert before.lane == after.lane
     logs = repo.path / "experiments/runs/t/0001"
+    assert progress_text(Progress("training", run="merged-1-confirm-1")) == "training · confirming (1), on the new head"
     assert sorted(path.name for path in logs.glob("*.log")) == ["merged-1-train.log", "train.log"]
 
 

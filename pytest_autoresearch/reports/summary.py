@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage
@@ -91,6 +92,8 @@ def reason_words(reason: str) -> str:
 
 def _run_text(name: str) -> str:
     """A run by its log's name, in words: `confirm-1` as `confirming (1)`."""
+    if merged := re.fullmatch(r"merged-\d+-(.+)", name):
+        return "on the new head" if merged[1] == "train" else f"{_run_text(merged[1])}, on the new head"
     role, _, turn = name.rpartition("-")
     return f"{_RUNS.get(role, role)} ({turn})" if role and turn.isdecimal() else name
 
