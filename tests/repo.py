@@ -269,7 +269,7 @@ class Repo:
                 continue
         return found
 
-    def wait_for(self, what: object, seconds: float = 30.0) -> None:
+    def wait_for(self, what: object, seconds: float = 100.0) -> None:
         """Wait until the callable says yes."""
         end = time.monotonic() + seconds
         while not what():  # type: ignore[operator]
@@ -279,7 +279,7 @@ class Repo:
     def end(self, process: subprocess.Popen[str], number: signal.Signals) -> str:
         """Send a signal and wait for the end; the output."""
         process.send_signal(number)
-        return process.communicate(timeout=30)[0]
+        return process.communicate(timeout=100)[0]
 
 
 with_one_and_two_lanes = pytest.mark.parametrize(

@@ -111,7 +111,8 @@ class RunMaker:
         Raises:
             Stopped: The session is ending, or too many runs in a row were inconclusive.
         """
-        rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
+        rule, prior = self._settings.rule, self._harness.prior(self._settings.metric)
+        head = self._ledger.kept_at(experiment.base)  # not a later one: a lane may have moved the branch since
         raced = self._settings.racing == "on" and rule.looks and experiment.comparable
         racer = racer_of(self._ledger.records) if raced else None
         counts: dict[Role, int] = {}
