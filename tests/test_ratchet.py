@@ -648,6 +648,14 @@ def test_the_line_ends_of_the_users_checkout_are_not_the_candidates(place: Place
     assert done.stdout == b"RATE = 2\r\n"
 
 
+def test_a_candidate_is_compared_with_the_keep_that_it_was_made_from(place: Place, ratchet: Ratchet) -> None:
+    ledger = place.ledger(ratchet)
+    ledger.record(place.baseline())
+    first = ledger.record(judged(place.candidate(1, place.start)))
+    second = ledger.record(judged(place.candidate(2, first.commit)))
+    assert [ledger.kept_at(commit) for commit in (first.commit, second.commit, "f" * 40)] == [first, second, second]
+
+
 # ------------------------------------------------------------------------------------------- bringing a change along
 
 LINES = [f"LINE_{n} = {n}\n" for n in range(20)]
