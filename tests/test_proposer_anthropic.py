@@ -922,6 +922,7 @@ def test_with_several_lanes_one_request_brings_several_ideas(bench: Bench) -> No
     assert ("DEPTH = 8" in bench.text, "WIDTH = 64" in bench.text) == (True, True)
     assert [proposal and proposal.description for proposal in made] == ["wider", "deeper"]
     assert len(bench.asked) == 1
+    assert bench.session.kept["conversation.md"] == "This idea is in the conversation of 0001.\n"
     assert "answer with 3 calls of `propose` in one reply" in str(bench.asked[0].body["messages"])
     bench.reset()
     assert proposer.propose(bench.context(3, lanes=3)) is not None

@@ -212,6 +212,7 @@ class AnthropicProposer:
             idea = self._ideas.pop(0)
             with contextlib.suppress(EditError):  # what was kept since is in its way
                 write_texts(context.folder, idea.texts(context))
+                context.session.keep("conversation.md", f"This idea is in the conversation of {idea.number:04d}.\n")
                 return proposal_of(idea.asked, self.name)
         return None
 

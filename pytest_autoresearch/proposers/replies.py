@@ -22,10 +22,12 @@ class Idea:
     """A further proposal of a reply, for another experiment.
 
     Attributes:
+        number: The experiment whose conversation has it.
         asked: The proposal.
         seen: The texts of the files that it writes as a whole, as the model has seen them; None for a new file.
     """
 
+    number: int
     asked: Propose
     seen: Mapping[str, str | None]
 
@@ -115,7 +117,8 @@ def _answer(
                 if outcome.meant is not None and not several:
                     raise CallError("only the first proposal of a reply counts")
                 if outcome.made:
-                    idea = Idea(asked, {file.path: read_text(context.folder, file.path) for file in asked.files})
+                    seen = {file.path: read_text(context.folder, file.path) for file in asked.files}
+                    idea = Idea(context.number, asked, seen)
                     idea.texts(context)
                     outcome.others.append(idea)
                     talk.owe(call["id"], "it is tried as another experiment")
