@@ -128,8 +128,8 @@ OPTIONS = (
            None, number("the metric's unit", least=-math.inf)),
     Option("lanes", "N", "experiments at a time, each on a GPU of its own, or auto: one for every idle GPU; on a CPU "
            "they share the cores (1)", 1, lanes),
-    Option("ahead", "N", "how many experiments a model or an agent proposes while all lanes train (0)",
-           0, count(0, "0 for none")),
+    Option("ahead", "N", "how many experiments a model or an agent proposes while all lanes train (1)",
+           1, count(0, "0 for none")),
     Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
            "sandbox; off: none (auto)", "auto", choices=("auto", "require", "off")),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail to keep dashboards green (fail)",

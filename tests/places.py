@@ -5,6 +5,7 @@ Commits, refs and worktrees are real; only the numbers that training would have 
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
 from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass, Run
+from pytest_autoresearch.ledger.campaign_lock import Presence
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
+
+_CHECKOUTS = itertools.count()
 
 
 def git(folder: Path, *command: str, stdin: str = "", **environment: str) -> str:
@@ -62,8 +66,9 @@ class Place:
         self.start = git(path, "rev-parse", "HEAD")
 
     def ratchet(self, tag: str = "t") -> Ratchet:
-        """A session's ratchet, taking part in the campaign."""
+        """A session's ratchet, taking part in the campaign; each session as if in a checkout of its own."""
         ratchet = Ratchet(self.path)
+        ratchet.presence = Presence(ratchet.home, self.path / f"checkout-{next(_CHECKOUTS)}")
         ratchet.choose(tag)
         ratchet.open()
         return ratchet

@@ -199,11 +199,11 @@ class Repo:
         """The same in a process of its own: for what ends it, replaces a part of the plugin, or looks at it."""
         return self.pytester.runpytest_subprocess(*self.arguments(*arguments), *UNUSED)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`pytest --autoresearch …` in the background, for signals."""
+    def start(self, *arguments: str, folder: Path | None = None) -> subprocess.Popen[str]:
+        """`pytest --autoresearch …` in the background, for signals; in another checkout, if a folder is given."""
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *self.arguments(*arguments), *UNUSED],
-            cwd=self.path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=folder or self.path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ what is there
@@ -285,7 +285,7 @@ class Repo:
                 continue
         return found
 
-    def wait_for(self, what: object, seconds: float = 30.0) -> None:
+    def wait_for(self, what: object, seconds: float = 100.0) -> None:
         """Wait until the callable says yes."""
         end = time.monotonic() + seconds
         while not what():  # type: ignore[operator]
@@ -295,7 +295,7 @@ class Repo:
     def end(self, process: subprocess.Popen[str], number: signal.Signals) -> str:
         """Send a signal and wait for the end; the output."""
         process.send_signal(number)
-        return process.communicate(timeout=30)[0]
+        return process.communicate(timeout=100)[0]
 
 
 with_one_and_two_lanes = pytest.mark.parametrize(

@@ -95,8 +95,10 @@ def test_a_night_of_a_hundred_experiments(repo: Repo, api: Server) -> None:
     assert total.cache_read_tokens > 2 * (total.input_tokens + total.cache_write_tokens)
 
 
-def test_a_cost_cap_is_honoured_to_the_cent(repo: Repo, api: Server) -> None:
-    status, output = run(repo, "--max", "0", "--autoresearch-cost", "0.30", "--autoresearch-budget", "10")
+@pytest.mark.parametrize("ahead", ["0", "1"])
+def test_a_cost_cap_is_honoured_to_the_cent(repo: Repo, api: Server, ahead: str) -> None:
+    cost = ("--autoresearch-cost", "0.30", "--autoresearch-budget", "10", "--autoresearch-ahead", ahead)
+    status, output = run(repo, "--max", "0", *cost)
     assert status == 0, output
     assert "of $0.30 is spent, and the next request could exceed the limit (--autoresearch-cost)" in output
     prices = prices_of("claude-fable-5-2")
@@ -111,6 +113,45 @@ def test_a_cost_cap_is_honoured_to_the_cent(repo: Repo, api: Server) -> None:
     assert len(bills) > 3
     assert sum(bills) <= 0.30
     assert used(repo).cost_usd == pytest.approx(sum(bills))
+    repo.check_ledger()
+
+
+# Each changed program waits until the third experiment has its proposal.
+SEVERAL = """
+import json, os, time
+A = 0.0
+B = 0.0
+C = 0.0
+D = 0.0
+while A or B or C or D:
+    running = json.load(open("{live}"))["running"] if os.path.exists("{live}") else []
+    if any(one["number"] > 2 and one["phase"] != "proposing" for one in running) or C or D:
+        break
+    time.sleep(0.02)
+print("step 1 loss: 2.5")
+print(f"---\\nval_bpb: {{1.0 - A - B - C - D}}")
+"""
+
+
+@pytest.mark.lanes
+def test_two_lanes_and_look_ahead_ask_for_two_ideas_at_a_time(repo: Repo, api: Server) -> None:
+    repo.write("train.py", SEVERAL.format(live=repo.path / "experiments/runs/t/progress.json"))
+    repo.commit("A program with four constants")
+    ideas = [
+        {"edits": [{"path": "train.py", "old": f"{name} = 0.0", "new": f"{name} = 0.1"}], "description": f"more {name}"}
+        for name in "ABCD"
+    ]
+    api.play([{"propose": ideas[:2]}, {"propose": ideas[2:]}])
+    status, output = run(repo, "--max", "4", "--autoresearch-ahead", "1", "--autoresearch-lanes", "2")
+    assert status == 0, output
+    assert repo.statuses() == dict.fromkeys(range(5), "keep"), output
+    best = min(repo.records(), key=lambda record: record.metric)
+    assert (best.commit, best.metric) == (repo.head(), pytest.approx(0.6))
+    assert [record.proposal.description for record in repo.records()[1:]] == [f"more {name}" for name in "ABCD"]
+    assert len(api.messages) == used(repo).requests == 2
+    asked = str(api.messages[1].body["messages"])
+    assert "Running, without a result yet" in asked
+    assert asked.index("0001: more A") < asked.index("0002: more B")
     repo.check_ledger()
 
 

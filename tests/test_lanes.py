@@ -162,3 +162,42 @@ def test_more_lanes_than_cores_are_refused(repo: Repo) -> None:
     result = repo.run("--max", "1", "--autoresearch-lanes", "9999")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: --autoresearch-lanes 9999: this machine has * cores for lanes and no GPU: *"])
+
+
+# Every run but the first waits for another one that runs at the same time.
+TOGETHER = """
+import glob, os, time
+if not os.path.exists("{git}/first"):
+    open("{git}/first", "w").close()
+else:
+    open("{git}/here-" + os.environ["AUTORESEARCH_SEED"], "w").close()
+    while len(glob.glob("{git}/here-*")) < 2:
+        time.sleep(0.02)
+print("step 1 loss: 2.5")
+print("---\\nval_bpb: 1.0" + os.environ["AUTORESEARCH_SEED"])
+"""
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
+def test_the_runs_of_the_baseline_are_spread_over_the_lanes(repo: Repo) -> None:
+    repo.write("train.py", TOGETHER.format(git=repo.path / ".git"))
+    repo.commit("Runs that wait for each other")
+    repo.run("--max", "1", "-k", "0000", "--autoresearch-lanes", "2", "--autoresearch-confirm", "standard")
+    (baseline,) = repo.records()
+    assert len(baseline.runs) > 2
+    assert {run.lane for run in baseline.runs[1:]} == {0, 1}
+    assert len({run.seed for run in baseline.runs}) == len(baseline.runs)
+    logs = {path.stem for path in (repo.path / "experiments/runs/t/0000").glob("*.log")}
+    assert logs == {"train", *(f"baseline-{n}" for n in range(2, len(baseline.runs) + 1))}
+    repo.check_ledger()
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
+def test_a_crash_in_one_lane_ends_the_baseline(repo: Repo) -> None:
+    crashing = TOGETHER.replace("while len", "raise SystemExit(3)\n    while len")
+    repo.write("train.py", crashing.format(git=repo.path / ".git"))
+    repo.commit("A program that crashes on its second seed")
+    result = repo.run("--max", "1", "--autoresearch-lanes", "2", "--autoresearch-confirm", "standard")
+    assert result.ret == 1
+    assert not repo.records()
+    assert repo.training() == []

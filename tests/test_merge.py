@@ -12,6 +12,7 @@ from places import Place, git
 from pytest_autoresearch.core.errors import MergeConflict
 from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.ledger.merge import merge, undone
+from pytest_autoresearch.source.constants import Constant, edit, find
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_changes_that_meet_are_a_conflict_and_where_theirs_wins_no_line_is_lost_
     place: Place, ours: str, theirs: str, wins: str
 ) -> None:
     texts = [lines(*words.split()) for words in ("a b c d", ours, theirs, wins)]
-    with pytest.raises(MergeConflict, match=r"in train\.py"):
+    with pytest.raises(MergeConflict, match=r"both sides changed train\.py"):
         merged(place, *texts[:3])
     assert sorted(merged(place, *texts[:3], theirs_wins=True)) == sorted(texts[3])
 
@@ -96,6 +97,38 @@ def test_a_change_on_one_side_alone_is_that_side(shared_place: Place, old: list[
     assert merged(shared_place, base, other, base) == other
     assert merged(shared_place, base, base, other) == other
     assert merged(shared_place, base, other, other) == other
+
+
+PROGRAM = (Path(__file__).parents[1] / "train.py").read_text()
+CONSTANTS = [one for one in find(PROGRAM) if isinstance(one.value, float)]  # many are on neighbouring lines
+
+
+def different(one: str, other: str) -> set[int]:
+    """The numbers of the lines that differ; both texts have as many."""
+    return {at for at, (a, b) in enumerate(zip(one.splitlines(), other.splitlines(), strict=True)) if a != b}
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(CONSTANTS), st.integers(0, 3), st.booleans()), max_size=6, unique_by=lambda c: c[0]
+    )
+)
+def test_the_head_has_every_kept_constant_and_a_candidate_changes_its_own_alone(
+    shared_place: Place, candidates: list[tuple[Constant, int, bool]]
+) -> None:
+    """Each candidate changes a constant of the real program as it was up to three keeps ago, and is then merged."""
+    heads = [PROGRAM]
+    kept: dict[str, float] = {}
+    for constant, ago, keep in candidates:
+        value = constant.value * 2 + 1
+        base = heads[max(0, len(heads) - 1 - ago)]
+        candidate = merged(shared_place, base, heads[-1], edit(base, {constant.name: value}))
+        assert different(heads[-1], candidate) == different(PROGRAM, edit(PROGRAM, {constant.name: value}))
+        if keep:
+            heads.append(candidate)
+            kept[constant.name] = value
+    assert heads[-1] == edit(PROGRAM, kept)
 
 
 def test_a_change_takes_back_the_steps_whose_lines_it_restores(place: Place) -> None:

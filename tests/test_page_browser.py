@@ -378,3 +378,25 @@ def test_a_campaign_with_nothing_but_its_baseline_is_a_page_too(show: Show, nigh
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#drawer .verdict")
     assert "The baseline" in tab.inner_text("#drawer .verdict")
+
+
+def test_a_row_for_each_lane_shows_its_runs_where_the_records_have_their_times(show: Show, night: Night) -> None:
+    records, artifacts = night
+    places = show(records, artifacts).locator("#lanes, #lanes-link")
+    assert places.evaluate_all("all => all.map(one => one.hidden)") == [True, True]
+    at, timed = 1.7e9, []
+    for record in records:
+        runs = []
+        for run in record.runs:
+            runs.append(replace(run, began_at=at, lane=len(runs) % 2))
+            at += run.total_seconds
+        timed.append(replace(record, runs=tuple(runs), finished_at=at, timings={"run": 1.0}))
+    tab = show(timed, artifacts)
+    assert tab.locator("#lanes canvas").count() == 2
+    assert re.search(r"2 lanes over .* of sessions, \d+% idle", tab.locator("#lanes-note").inner_text())
+    band = tab.locator("#lanes canvas").first
+    assert re.search(r"Lane 0: \d+ runs, \d+% idle", band.get_attribute("aria-label") or "")
+    band.hover(position={"x": 2, "y": 5})
+    assert "0000" in tab.locator("#tip").inner_text()
+    band.click(position={"x": 2, "y": 5})
+    assert tab.locator("#drawer").is_visible()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from textwrap import dedent
 
 import pytest
-from repo import CONFIG, Repo
+from repo import CONFIG, PROPOSE, Repo
 
 from pytest_autoresearch.cli import main
 from pytest_autoresearch.settings import INI_KEYS, OPTIONS
@@ -323,21 +324,6 @@ def test_two_lanes_run_at_once_and_results_arrive_out_of_order(repo: Repo) -> No
     repo.check_ledger()
 
 
-def test_what_was_measured_on_an_old_head_is_tried_again_on_the_new_one(repo: Repo) -> None:
-    repo.plan("slow:1:0.8", 0.9, 1.5)
-    result = repo.run("--max", "3", "--autoresearch-lanes", "2")
-    assert repo.reasons() == {0: "baseline", 1: "stale", 2: "improved", 3: "not-improved"}
-    repo.run("--max", "1", "--autoresearch-lanes", "2")
-    again = next(record for record in repo.records() if record.proposal.repeats)
-    stale = repo.records()[1]
-    assert again.proposal.repeats == stale.commit
-    assert again.base == repo.records()[2].commit
-    assert again.verdict is not None
-    assert again.verdict.status == "keep"
-    assert result.ret == 0
-    repo.check_ledger()
-
-
 def test_a_worse_result_on_an_old_head_is_just_discarded(repo: Repo) -> None:
     repo.plan("slow:1:0.95", 0.9, 1.5)
     repo.run("--max", "3", "--autoresearch-lanes", "2")
@@ -345,22 +331,48 @@ def test_a_worse_result_on_an_old_head_is_just_discarded(repo: Repo) -> None:
     assert not any(record.proposal.repeats for record in repo.records())
 
 
-def test_two_sessions_share_a_campaign_without_losing_or_doubling(repo: Repo) -> None:
+def test_two_checkouts_share_a_campaign_without_losing_or_doubling(repo: Repo) -> None:
     repo.plan(*[f"slow:0.2:{1.5 - n / 100}" for n in range(8)], *[f"slow:0.2:{0.9 - n / 100}" for n in range(8)])
+    repo.write(
+        "conftest.py",
+        PROPOSE.replace('context.root / ".git" / "plan.json"', f"pathlib.Path('{repo.path}/.git/plan.json')"),
+    )
+    repo.commit()
+    other = repo.path.parent / f"{repo.path.name}-other"
+    repo.git("worktree", "add", "-q", "--detach", str(other))
     repo.run("--max", "1", "-k", "0000")
-    one, two = repo.start("--max", "6"), repo.start("--max", "6")
-    outputs = [process.communicate(timeout=60)[0] for process in (one, two)]
+    one, two = repo.start("--max", "6"), repo.start("--max", "6", folder=other)
+    outputs = [process.communicate(timeout=120)[0] for process in (one, two)]
     assert [process.returncode for process in (one, two)] == [0, 0], outputs
     assert [record.number for record in repo.records()] == list(range(13))
     assert not any(record.planned_number is not None for record in repo.records())
     (second,) = [n for n, output in enumerate(outputs) if "  note:     the session with pid" in output]
-    first, later = (one, two)[1 - second], (one, two)[second]
-    assert f"the session with pid {first.pid} on this machine has worked on this campaign since" in outputs[second]
-    cases = [set(repo.cases(name)) for name in ("results.xml", f"results.{later.pid}.xml")]
+    first, where = ((one, repo.path), (two, other))[1 - second]
+    assert f"the session with pid {first.pid} in {where} has worked on this campaign since" in outputs[second]
+    cases = [set(repo.cases(str(folder / "results.xml"))) for folder in (repo.path, other)]
     assert len(cases[0]) == len(cases[1]) == 6
     assert not cases[0] & cases[1]
     repo.run("--max", "1")  # the file of the slower session may lag: the next start mends it
     repo.check_ledger()
+
+
+def test_a_second_session_in_one_checkout_is_refused(repo: Repo) -> None:
+    repo.plan("hang")
+    process = repo.start("--max", "1")
+    try:
+        repo.wait_for(lambda: any((repo.path / ".git/autoresearch").glob("lane-*-out/hanging")), 120)
+        rows, result = repo.rows(), repo.run("--max", "1")
+    finally:
+        repo.end(process, signal.SIGINT)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(
+        [
+            f"ERROR: the session with pid {process.pid} has worked on the campaign t in this checkout since *: wait "
+            "for its end; for more experiments at a time give one session more --autoresearch-lanes, or start this "
+            "one in a clone (`git clone . ../clone`)"
+        ]
+    )
+    assert repo.rows() == rows
 
 
 @pytest.mark.parametrize("plugin", ["timeout", "cacheprovider", "junitxml", "terminal"])

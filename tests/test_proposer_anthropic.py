@@ -79,11 +79,11 @@ class Bench:
         """The branch head, freshly checked out."""
         (self.folder / "train.py").write_text(TRAIN)
 
-    def context(self, number: int = 1, records: tuple[Experiment, ...] = ()) -> Context:
+    def context(self, number: int = 1, records: tuple[Experiment, ...] = (), lanes: int = 1) -> Context:
+        interface = "Call harness.begin() first. " + "It is a long page. " * 200
         return Context(
             number, self.folder, Editable(("train.py",)), "Lower val_bpb.\n", records, (), self.folder,
-            self.folder / "rules", Terms(interface="Call harness.begin() first. " + "It is a long page. " * 200),
-            session=self.session,
+            self.folder / "rules", Terms(interface=interface, lanes=lanes), session=self.session,
         )  # fmt: skip
 
     def proposer(self, steps: Steps, model: str = DEFAULT_MODEL, **given: Any) -> AnthropicProposer:
@@ -908,3 +908,47 @@ def test_the_server_turns_down_what_the_real_one_does(bench: Bench) -> None:
     assert "Extra inputs are not permitted" in complaint(temprature=1)
     assert "max_tokens" in complaint(max_tokens=0)
     assert "non-whitespace" in complaint(messages=[{"role": "user", "content": " "}])
+
+
+# ------------------------------------------------------------------------------------------------- several lanes
+
+
+def test_with_several_lanes_one_request_brings_several_ideas(bench: Bench) -> None:
+    proposer = bench.proposer([{"propose": [WIDER, WRONG, DEEPER]}, {"propose": WIDER}])
+    made = [proposer.propose(bench.context(1, lanes=3))]
+    assert "WIDTH = 128" in bench.text
+    bench.reset()
+    made.append(proposer.propose(bench.context(2, lanes=3)))
+    assert ("DEPTH = 8" in bench.text, "WIDTH = 64" in bench.text) == (True, True)
+    assert [proposal and proposal.description for proposal in made] == ["wider", "deeper"]
+    assert len(bench.asked) == 1
+    assert bench.session.kept["conversation.md"] == "This idea is in the conversation of 0001.\n"
+    assert "answer with 3 calls of `propose` in one reply" in str(bench.asked[0].body["messages"])
+    bench.reset()
+    assert proposer.propose(bench.context(3, lanes=3)) is not None
+    assert len(bench.asked) == 2
+
+
+def test_an_idea_that_no_longer_fits_is_dropped(bench: Bench) -> None:
+    whole = {"files": [{"path": "train.py", "text": "WIDTH = 1\nDEPTH = 1\n"}], "edits": [], "description": "whole"}
+    proposer = bench.proposer([{"propose": [WIDER, whole, DEEPER]}, {"propose": WIDER}])
+    proposer.propose(bench.context(1, lanes=2))
+    (bench.folder / "train.py").write_text(TRAIN.replace("DEPTH = 4", "DEPTH = 5"))
+    proposal = proposer.propose(bench.context(2, lanes=2))
+    assert proposal is not None
+    assert proposal.description == "wider"
+    assert "DEPTH = 5" in bench.text
+    assert len(bench.asked) == 2
+
+
+def test_an_idea_is_repaired_in_a_conversation_of_its_own(bench: Bench) -> None:
+    proposer = bench.proposer([{"propose": [WIDER, DEEPER]}, {"propose": WIDER}])
+    proposer.propose(bench.context(1, lanes=2))
+    bench.reset()
+    context = bench.context(2, lanes=2)
+    proposal = proposer.propose(context)
+    assert proposal is not None
+    bench.reset()
+    assert proposer.repair(context, proposal, refusal("it is slow")) is not None
+    assert "it is slow" in str(bench.asked[1].body["messages"])
+    assert "deeper" in str(bench.asked[1].body["messages"])

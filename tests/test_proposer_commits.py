@@ -67,6 +67,14 @@ def test_a_commit_is_merged_into_a_head_that_has_moved_on(tree: Tree) -> None:
     assert next_change(tree, proposer) == ("theirs", {"LINE_10 = 100"})
 
 
+def test_a_commit_is_merged_into_a_head_that_changed_the_lines_beside_it(tree: Tree) -> None:
+    tree.change("LINE_10 = 10", "LINE_10 = 100", "theirs")
+    proposer = replay(tree)
+    tree.change("LINE_9 = 9\n", "LINE_9 = 99\n")
+    tree.change("LINE_11 = 11\n", "LINE_11 = 111\n")
+    assert next_change(tree, proposer) == ("theirs", {"LINE_10 = 100"})
+
+
 def test_a_new_session_goes_on_after_what_the_records_hold(tree: Tree) -> None:
     tree.change("LINE_3 = 3", "LINE_3 = 33", "one")
     tree.change("LINE_13 = 13", "LINE_13 = 0", "two")
@@ -93,10 +101,12 @@ def test_a_commit_that_does_not_apply_is_refused_by_name_and_the_next_one_comes(
     proposer = replay(tree)
     head = tree.change("LINE_10 = 10", "LINE_10 = 7")
     before = tree.state()
-    sentence = f"^commit {bad[:7]} does not apply to {head[:7]}: patch failed: train.py:7$"
+    lines = "`LINE_10 = 7` and `LINE_10 = 100`"
+    sentence = f"^commit {bad[:7]} does not apply to {head[:7]}: both sides changed train.py: {lines}$"
     with pytest.raises(Refused, match=sentence) as refused:
         proposer.propose(tree.context())
     assert refused.value.proposal == Proposal("a clash", "", "commits", f"commits:{bad}")
+    assert refused.value.crash.reason == "stale"
     assert tree.state() == before
     assert next_change(tree, proposer) == ("fine", {"LINE_20 = 0"})
 

@@ -86,6 +86,15 @@ def test_a_patch_made_on_an_older_commit_is_merged(tree: Tree) -> None:
     assert tree.git("diff", "--cached") == ""  # the index is the campaign's, not ours
 
 
+def test_a_patch_is_merged_into_a_head_that_changed_the_lines_beside_it(tree: Tree) -> None:
+    patch = tree.diff("LINE_10 = 10", "LINE_10 = 100")
+    tree.change("LINE_9 = 9\n", "LINE_9 = 99\n")
+    tree.change("LINE_11 = 11\n", "LINE_11 = 111\n")
+    tree.enqueue("1.patch", patch)
+    assert QueueProposer().propose(tree.context()) is not None
+    assert {"LINE_9 = 99", "LINE_10 = 100", "LINE_11 = 111"} <= set(tree.text().splitlines())
+
+
 def test_a_bare_diff_of_unknown_blobs_is_applied_plainly(tree: Tree) -> None:
     patch = "--- a/train.py\n+++ b/train.py\n@@ -1,2 +1,2 @@\n-LINE_1 = 1\n+LINE_1 = 11\n LINE_2 = 2\n"
     tree.enqueue("0003_raise the-rate.diff", patch)
@@ -153,8 +162,11 @@ def with_a_compiled_module(tree: Tree) -> str:
             with_a_compiled_module,
             r"1\.patch adds __pycache__/train.cpython-311.pyc, which git ignores, so that no commit",
         ),
-        (conflicting, r"1\.patch does not apply to {head}: patch failed: train\.py:7$"),
-        (half_applying, r"1\.patch does not apply to {head}: patch failed: other\.py:1$"),
+        (
+            conflicting,
+            r"1\.patch does not apply to {head}: both sides changed train\.py: `LINE_10 = 7` and `LINE_10 = 100`$",
+        ),
+        (half_applying, r"1\.patch does not apply to {head}: both sides changed other\.py: `a = 3` and `a = 2`$"),
         (already_there, r"1\.patch changes nothing: the branch has all of it already$"),
         (lambda tree: "this is no patch\n", r"1\.patch does not apply to {head}: No valid patches in input"),
         (lambda tree: "", r"1\.patch does not apply to {head}: No valid patches in input"),

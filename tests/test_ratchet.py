@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from places import Place, attempt, git, judged
 
-from pytest_autoresearch.core.errors import BaseMoved, GitError, NumberTaken, UserError
+from pytest_autoresearch.core.errors import BaseMoved, GitError, MergeConflict, NumberTaken, UserError
 from pytest_autoresearch.core.experiment import Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -648,6 +648,14 @@ def test_the_line_ends_of_the_users_checkout_are_not_the_candidates(place: Place
     assert done.stdout == b"RATE = 2\r\n"
 
 
+def test_a_candidate_is_compared_with_the_keep_that_it_was_made_from(place: Place, ratchet: Ratchet) -> None:
+    ledger = place.ledger(ratchet)
+    ledger.record(place.baseline())
+    first = ledger.record(judged(place.candidate(1, place.start)))
+    second = ledger.record(judged(place.candidate(2, first.commit)))
+    assert [ledger.kept_at(commit) for commit in (first.commit, second.commit, "f" * 40)] == [first, second, second]
+
+
 # ------------------------------------------------------------------------------------------- bringing a change along
 
 LINES = [f"LINE_{n} = {n}\n" for n in range(20)]
@@ -675,11 +683,21 @@ def test_a_change_is_brought_to_a_head_that_changed_elsewhere(place: Place, ratc
     assert brought(place, ratchet, head, mine).splitlines()[17] == "MINE = 1"
 
 
-def test_where_both_changed_a_line_the_candidates_is_taken(place: Place, ratchet: Ratchet) -> None:
+def test_where_both_changed_a_line_it_is_a_conflict(place: Place, ratchet: Ratchet) -> None:
     base = changed(place, place.start)
-    head = changed(place, base, _2="HEAD = 1", _10="HEAD = 1")
-    lines = brought(place, ratchet, head, changed(place, base, _10="MINE = 1")).splitlines()
-    assert (lines[2], lines[10]) == ("HEAD = 1", "MINE = 1")
+    head = changed(place, base, _2="HEAD = 1", _10="HEAD = 1", _12="HEAD = 1")
+    with pytest.raises(MergeConflict) as conflict:
+        brought(place, ratchet, head, changed(place, base, _10="MINE = 1", _12="MINE = 2"))
+    assert conflict.value.lines == (("HEAD = 1", "MINE = 1"), ("HEAD = 1", "MINE = 2"))
+    assert str(conflict.value) == ("both sides changed train.py: `HEAD = 1` and `MINE = 1`, `HEAD = 1` and `MINE = 2`")
+
+
+def test_a_change_of_a_keep_that_is_taken_back_is_brought_to_the_head_before(place: Place, ratchet: Ratchet) -> None:
+    head = changed(place, place.start)
+    gone = changed(place, head, _2="GONE = 1", _10="GONE = 1")
+    mine = changed(place, gone, _2="GONE = 1", _10="MINE = 1")
+    lines = brought(place, ratchet, head, mine).splitlines()
+    assert (lines[2], lines[10]) == ("LINE_2 = 2", "MINE = 1")
 
 
 def test_a_line_beside_the_candidates_stays_as_the_head_has_it(place: Place, ratchet: Ratchet) -> None:

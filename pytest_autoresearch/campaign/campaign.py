@@ -25,7 +25,6 @@ from pytest_autoresearch.core.experiment import (
     Decision,
     Experiment,
     Proposal,
-    Reason,
     Usage,
     Verdict,
 )
@@ -107,7 +106,9 @@ class Campaign:
         remove_bytecode(trusted)
         self._frozen = Frozen([*trusted, *self.harness.data_files])
         self.ledger.open()
-        owed = untried(self.ledger.records, self.ratchet.waiting())
+        elsewhere = {program for other in self.ratchet.presence.earlier for program in other.programs}
+        left = (one for one in self.ratchet.waiting() if one.program not in elsewhere)
+        owed = untried(self.ledger.records, left)
         if self.settings.proposer == "checkout":
             self._queue.know(owed)
         else:
@@ -123,6 +124,8 @@ class Campaign:
             for flight in self.flights:
                 if flight.candidate is not None:
                     self.ratchet.leave_waiting(flight.account(flight.candidate))
+                elif flight.waiting:  # it failed, and its proposer was asked once more
+                    self.ratchet.drop_waiting(flight.waiting)
         self._lifecycle.release(held)
         self.ratchet.close()
 
@@ -179,6 +182,8 @@ class Campaign:
 
     def take(self, number: int, place: int) -> InFlight:
         """The number is under way from now on, in the worktree of this place."""
+        if number != BASELINE:
+            self._queue.expect(number)
         return self.flights.take(number, place)
 
     def free_lane(self, flight: InFlight) -> None:
@@ -242,7 +247,17 @@ class Campaign:
         """What a run may use. The baseline's startup time sets the allowance of later runs."""
         return limits_of(self.settings, self.harness, deadline_seconds, self.ledger.baseline)
 
-    # --------------------------------------------------------------------------------------------- after the verdict
+    # --------------------------------------------------------------------------------------------- after the runs
+
+    def is_overtaken(self, experiment: Experiment) -> bool:
+        """Whether it beats a head that is no longer the head, so that it has to be conducted again on the new one."""
+        beats = experiment.measured and not experiment.refutes and experiment.gain > experiment.margin
+        return experiment.number != BASELINE and beats and experiment.base != self.ledger.base()
+
+    @property
+    def may_run(self) -> bool:
+        """Whether a run may begin."""
+        return not self._no_more_runs()
 
     def against_best(self, experiment: Experiment) -> Experiment:
         """The experiment with the metric that it has to beat.
@@ -272,7 +287,7 @@ class Campaign:
                 "rerun the same command"
             )
         judged = self.ledger.record(experiment.judged(ruling, time.time()))
-        if judged.verdict is not None and judged.verdict.reason == Reason.STALE:
+        if judged.is_owed:
             self._queue.owe([judged])
         if judged.refutes:
             now = self.ledger.incumbent
@@ -283,14 +298,17 @@ class Campaign:
                 "same seed: check that the training command runs the edited files"
             )
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
-        self.forget(experiment.number)
+        flight = self.forget(experiment.number)
+        if flight is not None and flight.waiting not in ("", judged.commit):
+            self.ratchet.drop_waiting(flight.waiting)
         baseline = self.ledger.baseline
         self._files.keep_only(self._compared() | ({baseline.commit} if baseline else set()))
         return judged
 
-    def forget(self, number: int) -> None:
-        """The experiment is no longer under way."""
-        self.flights.forget(number)
+    def forget(self, number: int) -> InFlight | None:
+        """The experiment is no longer under way; its value, if it was."""
+        self._lifecycle.forget(number)
+        return self.flights.forget(number)
 
     def _compared(self) -> set[str]:
         """The commits in flight, and those that the next candidate is compared with."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pytest_autoresearch.campaign.bystanders import bystanders
 from pytest_autoresearch.campaign.editable import EditableFiles
 from pytest_autoresearch.core.errors import GitError, MergeConflict, UserError
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.text import one_line, shortened
 from pytest_autoresearch.ledger.merge import merge, undone
@@ -231,7 +231,7 @@ class Checkout:
         known = [self._files.committed(experiment.base), self._files.committed(experiment.commit)]
         if edit is not None:  # the commit contains the edit, except files that git ignores there
             known.append({path: entry for path, entry in edit.files.items() if path in known[0] | known[1]})
-        stale = experiment.verdict is not None and experiment.verdict.reason == Reason.STALE
+        stale = experiment.is_owed
         with self._files.scratch(head) as git:
             merged = stale and edit is not None and self._files.merge(git, edit, head)
             left = self._files.bring(git, self._files.working(head), known)

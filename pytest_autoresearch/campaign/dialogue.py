@@ -126,7 +126,7 @@ class Dialogue:
             proposal = self._common.hooks.propose(self._common.view, self.context, str(self._failure or ""))
             self._by_proposer = proposal is None
         if proposal is None:
-            proposal = self._queue.ask(self._question)
+            proposal = self._queue.ask(self._flight.number, self._question)
         if proposal is None:
             return None
         # A repaired candidate answers for the candidate that it came from.
@@ -156,5 +156,5 @@ class Dialogue:
         try:
             self._tree.bring(owed.commit)
         except GitError as error:
-            raise Refused(f"it does not apply to {self.base[:7]} ({error})", proposal) from None
+            raise Refused(f"it does not apply to {self.base[:7]} ({error})", proposal, error.crash) from None
         return self._described(proposal)

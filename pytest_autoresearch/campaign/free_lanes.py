@@ -14,9 +14,13 @@ class FreeLanes:
     Args:
         lanes: How many lanes there are.
         ends: Says why no more runs may begin; empty if they may.
+
+    Attributes:
+        lanes: How many lanes there are.
     """
 
     def __init__(self, lanes: int, ends: Callable[[], str]) -> None:
+        self.lanes = lanes
         self._ends = ends
         self._changed = threading.Condition()
         self._free = list(range(lanes))
@@ -46,6 +50,10 @@ class FreeLanes:
                 raise Stopped(why)
             self._free.sort()
             return self._free.pop(0)
+
+    def others(self, lane: int) -> list[int]:
+        """Every other lane, for the experiment that is conducted alone."""
+        return [other for other in range(self.lanes) if other != lane]
 
     def _is_turn(self, number: int) -> bool:
         return self._closed or (bool(self._free) and number == min(self._waiting))

@@ -28,6 +28,7 @@ class InFlight:
         proposal: What is tried; None until there is a proposal.
         candidate: The committed proposal, which has no verdict yet; None before the commit, and while a failed
             candidate is with its proposer.
+        waiting: The commit that the next session measures if this process is killed; empty if it is not worth that.
         repairs: The failures that went back to the proposer and got another proposal.
         usage: What the proposer has used for this experiment.
         notes: The proposer's notes, as it rewrote them for this experiment; empty if it left them alone.
@@ -43,6 +44,7 @@ class InFlight:
     progress: Progress = field(default_factory=lambda: Progress("proposing"))
     proposal: Proposal | None = None
     candidate: Experiment | None = None
+    waiting: str = ""
     repairs: list[Repair] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     notes: str = ""
@@ -80,9 +82,9 @@ class Flights:
         """The number is under way from now on."""
         return self._by_number.setdefault(number, InFlight(number, place))
 
-    def forget(self, number: int) -> None:
-        """The number is no longer under way."""
-        self._by_number.pop(number, None)
+    def forget(self, number: int) -> InFlight | None:
+        """The number is no longer under way; its value, if it was."""
+        return self._by_number.pop(number, None)
 
     @property
     def numbers(self) -> set[int]:

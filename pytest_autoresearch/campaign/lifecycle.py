@@ -48,9 +48,12 @@ class Lifecycle:
         self._artifacts = common.settings.campaign_artifacts(common.ratchet.tag)
         self._charter = ""
         self._trees: dict[int, Worktree] = {}
+        self._measured: dict[int, tuple[Dialogue, Experiment]] = {}  # until the verdict, by number
 
     def conduct(self, flight: InFlight, limits: Limits) -> Experiment | None:
         """One experiment in ten steps. The first seven are here, on the lane's thread.
+
+        Conducted again, an experiment that was measured is merged into the present head and measured there.
 
         Returns:
             The experiment with its runs, or with the reason why it was refused. The main thread takes it from there:
@@ -61,6 +64,12 @@ class Lifecycle:
             Stopped: The session is ending.
             AutoresearchError: Git failed, which says nothing about any candidate.
         """
+        try:
+            return self._conduct(flight, limits)
+        finally:
+            self._queue.passes(flight.number)
+
+    def _conduct(self, flight: InFlight, limits: Limits) -> Experiment | None:
         tree, program = self._tree(flight.place), self._program()
         common = replace(self._common, like=replace(self._common.like, limits=limits, program_hash=_hash(program)))
         if flight.number == BASELINE:
@@ -68,42 +77,54 @@ class Lifecycle:
                 return None
             flight.lane = self._free.take(flight.number)
             return flight.account(self._measure(flight, candidate.baseline(common, flight, tree), tree))
-        with _timed(flight, "propose"):
-            dialogue = self._dialogue(common, flight, tree, program)
+        dialogue, attempt = self._measured.pop(flight.number, (None, None))
+        if dialogue is None:
+            with _timed(flight, "propose"):
+                dialogue = self._dialogue(common, flight, tree, program)
+        earlier = attempt.runs_of_own_commit if attempt else ()
         result: Experiment | None = None
         goes_on = True
         while goes_on:
-            flight.progress = Progress("proposing")
             try:
-                with _timed(flight, "propose"):
-                    proposal = dialogue.propose()  # 1. propose
-                    if proposal is None:
-                        break
-                    edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
-                    attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
-                flight.progress = Progress("waiting for a lane")
-                with _timed(flight, "wait"):
-                    flight.lane = self._free.take(flight.number)
-                attempt = self._on_head(common, flight, dialogue, attempt, tree)
+                if attempt is None:
+                    flight.progress = Progress("proposing")
+                    with _timed(flight, "propose"):
+                        try:
+                            proposal = dialogue.propose()  # 1. propose
+                        finally:
+                            self._queue.passes(flight.number)
+                        if proposal is None:
+                            break
+                        edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
+                        attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
+                        self._save(flight, attempt)
+                    flight.progress = Progress("waiting for a lane")
+                    with _timed(flight, "wait"):
+                        flight.lane = self._free.take(flight.number)
+                merged = self._on_head(common, flight, dialogue, attempt, tree)
             except Refused as error:
                 self._leave_lane(flight)
                 failure = error.failure
-                if result is None or result.refusal is not None:
+                if attempt is not None:  # it was committed, so its commit is recorded
+                    result, attempt = replace(attempt, refusal=failure.crash), None
+                elif result is None or result.refusal is not None:
                     result = self._refused(common, flight, dialogue, error.proposal, failure.crash, tree)
                 goes_on = dialogue.send_back(failure)
                 continue
             except (Spent, ProposerError) as error:
                 self._watcher.end(str(error), failed=isinstance(error, ProposerError))
-                result = None if result is None or result.refusal is not None else result
+                result = result if result is not None and (result.refusal is None or result.runs) else None
                 break
             self._keep_failed(result, flight, tree)
-            result = self._measure(flight, attempt, tree)  # 4. preflight, 5. run, 6. score, 7. confirm
+            # 4. preflight, 5. run, 6. score, 7. confirm
+            result, attempt = self._measure(flight, replace(merged, runs=earlier), tree), None
             goes_on = self._send_back(result, dialogue, flight)
             if goes_on:
                 self._leave_lane(flight)
         if result is None:
             self._watcher.end("there is nothing left to propose")
             return None
+        self._measured[flight.number] = (dialogue, result)
         return flight.account(result)
 
     def _rehearse(self, common: Common, flight: InFlight, tree: Worktree, program: str) -> bool:
@@ -124,14 +145,17 @@ class Lifecycle:
 
     def _measure(self, flight: InFlight, attempt: Experiment, tree: Worktree) -> Experiment:
         """All runs that the keep rule asks for; each one goes through preflight, training and scoring."""
+        assert flight.lane is not None
+        # The baseline is conducted alone, so all other places and lanes are free.
+        more = self._free.others(flight.lane) if flight.number == BASELINE else []
+        others = [(self._tree(place), lane) for place, lane in enumerate(more, flight.place + 1)]
         with _timed(flight, "run"):
-            assert flight.lane is not None
-            return self._runs.measure(attempt, tree, flight.lane)
+            return self._runs.measure(attempt, tree, flight.lane, others)
 
     def _on_head(
         self, common: Common, flight: InFlight, dialogue: Dialogue, attempt: Experiment, tree: Worktree
     ) -> Experiment:
-        """The candidate on the branch head. It is merged if the head moved while it waited for a lane.
+        """The candidate on the branch head. It is merged if the head moved since it was proposed.
 
         Raises:
             Refused: It conflicts with what was kept meanwhile, or is no new program there.
@@ -140,19 +164,28 @@ class Lifecycle:
         if common.ledger.base() == made_on:
             return attempt
         dialogue.look_again()
+        dialogue.warned = True  # it was proposed before what it may be like now
         head = dialogue.base
         flight.memory = None  # of files as they were before: writing them again would undo what was kept
         flight.candidate = None  # it is not its own rival
         tree.reset(head)
         try:
-            tree.bring(attempt.commit, theirs_wins=False)
+            tree.bring(attempt.commit)
         except GitError as error:
-            why = f"the branch moved to {head[:7]} before it could run, and it conflicts: {error}"
-            raise Refused(why, proposal) from None
+            when = "while it ran" if attempt.runs else "before it could run"
+            why = f"the branch moved to {head[:7]} {when}, and it conflicts: {error}"
+            raise Refused(why, proposal, error.crash) from None
         edit = candidate.check(common, dialogue, proposal, tree)
         merged = candidate.commit(common, flight, proposal, edit, head, tree)
-        flight.made_on = made_on
+        flight.made_on = flight.made_on or made_on
+        self._save(flight, merged)
         return merged
+
+    def _save(self, flight: InFlight, attempt: Experiment) -> None:
+        """Let the next session measure the candidate if this process is killed: its proposal took time or money."""
+        if self._queue.listens:
+            self._common.ratchet.leave_waiting(flight.account(attempt), instead_of=flight.waiting)
+            flight.waiting = attempt.commit
 
     def _leave_lane(self, flight: InFlight) -> None:
         """Let another experiment have the lane while this one is with its proposer."""
@@ -160,6 +193,10 @@ class Lifecycle:
         if flight.lane is not None:
             self._free.give(flight.lane)
             flight.lane = None
+
+    def forget(self, number: int) -> None:
+        """The experiment has its verdict."""
+        self._measured.pop(number, None)
 
     def release(self, held: Container[int]) -> None:
         """Let other sessions have all worktrees but the held ones."""
@@ -225,7 +262,7 @@ class Lifecycle:
         settings, harness, ledger = common.settings, common.harness, common.ledger
         terms = Terms(
             settings.metric, settings.direction, common.like.limits, shlex.join(settings.command),
-            harness.hardware_key or harness.device, harness.interface, harness.score is not None,
+            harness.hardware_key or harness.device, harness.interface, harness.score is not None, self._free.lanes,
         )  # fmt: skip
         return Context(
             number=flight.number,

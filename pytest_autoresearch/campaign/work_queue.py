@@ -24,7 +24,9 @@ class WorkQueue:
         self.usage = Usage()
         self.proposer: Proposer | None = None
         self._make_proposer = make_proposer
-        self._asking = threading.Lock()
+        self._asking = threading.Condition()
+        self._asked = False
+        self._due: set[int] = set()
         self._lock = threading.Lock()
         self._owed: list[Experiment] = []
         self._known: list[Experiment] = []
@@ -66,10 +68,34 @@ class WorkQueue:
             if isinstance(proposer, Rehearsing):
                 proposer.rehearse(context)
 
-    def ask(self, question: Callable[[Proposer], Proposal | None]) -> Proposal | None:
-        """Put a question to the session's proposer, which answers one lane at a time."""
+    def expect(self, number: int) -> None:
+        """The experiment will ask for its first proposal, unless it passes."""
         with self._asking:
-            return question(self._made())
+            self._due.add(number)
+
+    def passes(self, number: int) -> None:
+        """The experiment has its first proposal, or none."""
+        with self._asking:
+            self._due.discard(number)
+            self._asking.notify_all()
+
+    def ask(self, number: int, question: Callable[[Proposer], Proposal | None]) -> Proposal | None:
+        """Put a question to the session's proposer, which answers one at a time.
+
+        Args:
+            number: The experiment that asks: those with lower numbers come first, if they are expected.
+            question: Called with the proposer.
+        """
+        with self._asking:
+            self._asking.wait_for(lambda: not self._asked and min(self._due, default=number) >= number)
+            self._asked = True
+            proposer = self._made()
+        try:
+            return question(proposer)
+        finally:
+            with self._asking:
+                self._asked = False
+                self._asking.notify_all()
 
     def _made(self) -> Proposer:
         if self.proposer is None:

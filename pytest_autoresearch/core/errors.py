@@ -19,9 +19,13 @@ A crash of the candidate is no exception but a result (`run.Crash`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass
+
+_SHOWN_LINES = 3  # of a conflict
 
 
 class AutoresearchError(Exception):
@@ -76,7 +80,13 @@ class SandboxError(AutoresearchError):
 
 
 class GitError(AutoresearchError):
-    """A git command failed; the text is git's own message."""
+    """A git command failed; the text is git's own message.
+
+    Attributes:
+        crash: The crash class of a proposal that is refused for this.
+    """
+
+    crash = CrashClass.REFUSED
 
 
 class NumberTaken(GitError):
@@ -92,10 +102,23 @@ class MergeConflict(GitError):
 
     Attributes:
         path: The file.
-        line: The line as the second side has it; empty if the whole file is in conflict.
+        lines: The conflicting lines, each as the first and as the second side has it; empty if the whole file is in
+            conflict.
     """
 
-    def __init__(self, path: str, line: str = "") -> None:
-        super().__init__(f"both sides changed `{line}` in {path}" if line else f"both sides changed {path}")
+    crash = CrashClass.STALE
+
+    def __init__(self, path: str, lines: Sequence[tuple[str, str]] = (), head: str = "") -> None:
+        """The conflict; `head` is the commit to which a change does not apply, for the message."""
+        shown = [f"`{ours}` and `{theirs}`" for ours, theirs in lines[:_SHOWN_LINES]]
+        if len(lines) > _SHOWN_LINES:
+            shown.append(f"{len(lines) - _SHOWN_LINES} more")
+        told = f"both sides changed {path}" + (f": {', '.join(shown)}" if shown else "")
+        super().__init__(f"does not apply to {head[:7]}: {told}" if head else told)
         self.path = path
-        self.line = line
+        self.lines = tuple(lines)
+
+    @property
+    def line(self) -> str:
+        """The first line that is in conflict, as the second side has it, or the first side if the second has none."""
+        return next((theirs or ours for ours, theirs in self.lines), "")

@@ -216,7 +216,7 @@ class Experiment:
         tag: The campaign's name.
         commit: The commit that was trained; the base if the proposal was refused.
         base: The branch head that it is compared with, and that it was committed on.
-        made_on: The earlier head that it was proposed on, if it was merged into `base` before it ran; else empty.
+        made_on: The earlier head that it was proposed on, if it was merged into `base` since; else empty.
         tree: The git tree of `commit`.
         program: Digest of the editable files' syntax; empty in records of earlier versions.
         proposal: The proposal.
@@ -284,9 +284,20 @@ class Experiment:
         return tuple(run for run in self.runs if not run.commit and not run.inconclusive)
 
     @property
+    def runs_of_own_commit(self) -> tuple[Run, ...]:
+        """All runs, each of its own commit with the name of the commit, for an experiment that gets another commit."""
+        return tuple(replace(run, commit=run.commit or self.commit) for run in self.runs)
+
+    @property
     def hopeless(self) -> str:
         """Why its last run was stopped early, as one sentence; empty if it was not."""
         return self.last_run.hopeless if self.last_run and self.last_run.stopped else ""
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether it was measured against a head that is no longer the head, so that its change is measured again."""
+        verdict = self.verdict
+        return verdict is not None and verdict.status is Status.DISCARD and verdict.reason == Reason.STALE
 
     @property
     def refutes(self) -> str:

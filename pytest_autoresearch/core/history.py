@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
+from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 
 
 def chain(records: Iterable[Experiment]) -> list[Experiment]:
@@ -54,6 +54,6 @@ def untried(records: Iterable[Experiment], waiting: Iterable[Experiment]) -> lis
     done, left = list(records), list(waiting)
     repeated = {candidate.proposal.repeats for candidate in (*done, *left)}
     recorded = {record.commit for record in done}
-    stale = [record for record in done if record.verdict and record.verdict.reason == Reason.STALE]
+    stale = [record for record in done if record.is_owed]
     owed = [*(candidate for candidate in left if candidate.commit not in recorded), *stale]
     return sorted((one for one in owed if one.commit not in repeated), key=lambda candidate: candidate.number)

@@ -46,6 +46,7 @@ class CrashClass(StrEnum):
     NO_METRIC = "no-metric"
     REJECTED = "rejected"  # the scorer found that the metric is not genuine
     REFUSED = "refused"
+    STALE = "stale"  # the proposal conflicts with what was kept since it was made
     NO_PROPOSAL = "no-proposal"
     HOPELESS = "hopeless"  # why a process was stopped early; its run is no crash
     EXIT = "exit"  # with an exit status in `Crash.code`
@@ -130,6 +131,7 @@ class Run:
         training_seconds: Seconds inside the budget, by the parent's clock if training is gated by it.
         startup_seconds: Seconds before training began.
         startup_cpu_seconds: Processor time of all processes before training began, in seconds; None if unknown.
+        began_at: When its process was started, in seconds since the epoch; None in records of earlier versions.
         score_seconds: Duration of the scoring, in seconds.
         total_seconds: Seconds from the start of the process to the metric.
         peak_memory_mb: Peak memory measured from outside, in MiB; the memory limit applies to it.
@@ -178,6 +180,7 @@ class Run:
     block: str = ""
     scored: Mapping[str, float] | None = None
     startup_cpu_seconds: float | None = None
+    began_at: float | None = None
 
     @property
     def ended_with_model(self) -> bool:

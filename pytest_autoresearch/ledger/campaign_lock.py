@@ -27,12 +27,14 @@ class Session:
     Attributes:
         pid: Its process on this machine.
         began: When it began, in seconds since the epoch.
+        folder: The checkout that it works in.
         last: The largest number that it has for its experiments.
         programs: The numbers of its candidates without a verdict, by the digests of their programs.
     """
 
     pid: int
     began: float
+    folder: str = ""
     last: int = -1
     programs: Mapping[str, int] = field(default_factory=dict)
 
@@ -42,17 +44,18 @@ class Presence:
 
     Args:
         home: The folder of the locks.
+        folder: The checkout that this process works in.
 
     Attributes:
         earlier: The sessions that were in the campaign when this one joined it, the oldest first.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, folder: Path) -> None:
         self._home = home
         self.earlier: list[Session] = []
         self._held: int | None = None
         self._tag = ""
-        self._mine = Session(os.getpid(), time.time())
+        self._mine = Session(os.getpid(), time.time(), str(folder))
         self._file: Path | None = None
         self._told = -1
 
@@ -64,7 +67,8 @@ class Presence:
             when_alone: Called first if no other session is in the campaign; it can clean up after killed sessions.
 
         Raises:
-            UserError: Another process has the campaign for itself and does not release it in a few seconds.
+            UserError: Another session works on the campaign in this checkout, or another process has the campaign for
+                itself and does not release it in a few seconds.
         """
         self._held = self._open(tag)
         with contextlib.suppress(BlockingIOError):
@@ -74,8 +78,7 @@ class Presence:
         while True:
             try:
                 fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                self._introduce(tag)
-                return
+                break
             except BlockingIOError:
                 if time.monotonic() > until:
                     self.leave()
@@ -83,6 +86,13 @@ class Presence:
                         f"the campaign {tag} is being audited or pulled: wait until this has ended"
                     ) from None
             time.sleep(0.05)
+        if (other := self._introduce(tag)) is not None:
+            self.leave()
+            raise UserError(
+                f"the session with pid {other.pid} has worked on the campaign {tag} in this checkout since "
+                f"{time.strftime('%H:%M', time.localtime(other.began))}: wait for its end; for more experiments at a "
+                "time give one session more --autoresearch-lanes, or start this one in a clone (`git clone . ../clone`)"
+            )
 
     def leave(self) -> None:
         """Leave the campaign."""
@@ -96,15 +106,20 @@ class Presence:
 
     # ---------------------------------------------------------------------------------------- the other sessions
 
-    def _introduce(self, tag: str) -> None:
+    def _introduce(self, tag: str) -> Session | None:
+        """Tell the other sessions of this one; returns the one that works in this checkout, if there is one."""
         self._tag = tag
-        # A tag has no "@".
-        self._file = self._home / f"session@{tag}@{os.getpid()}-{secrets.token_hex(4)}"
         with self._mutex():
             self.earlier = self._others()
+            here = [other for other in self.earlier if other.folder == self._mine.folder]
+            if here:
+                return here[0]
+            # A tag has no "@".
+            self._file = self._home / f"session@{tag}@{os.getpid()}-{secrets.token_hex(4)}"
             self._told = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
             fcntl.flock(self._told, fcntl.LOCK_EX)
             self._tell(self._mine)
+        return None
 
     def claim(self, first: int, count: int) -> int:
         """Have `count` numbers for this session alone; returns the first, which is at least the given one."""

@@ -35,6 +35,7 @@ class Ledger:
     def __init__(self, ratchet: Ratchet, records: list[Experiment], results: Path, like: Experiment) -> None:
         self.records: list[Experiment] = []
         self.incumbent: Experiment | None = None
+        self._kept: dict[str, Experiment] = {}
         self._tried: dict[str, list[Experiment]] = {}
         self._hold(records)
         self.notices: list[str] = []
@@ -59,6 +60,7 @@ class Ledger:
         self.records = records
         line = chain(records)
         self.incumbent = line[-1] if line else None
+        self._kept = {one.commit: one for one in line}
         self._tried = {}
         for record in records:
             self._tried.setdefault(record.program or record.tree, []).append(record)
@@ -66,6 +68,10 @@ class Ledger:
     def tried(self, program: str) -> list[Experiment]:
         """The experiments with this program digest. Safe on any thread."""
         return list(self._tried.get(program, ()))
+
+    def kept_at(self, commit: str) -> Experiment | None:
+        """The kept experiment with this commit; the incumbent if the commit is not kept. Safe on any thread."""
+        return self._kept.get(commit, self.incumbent)
 
     def base(self) -> str:
         """The commit to make the next proposal from; its record is loaded. Safe on any thread."""

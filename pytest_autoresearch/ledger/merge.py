@@ -118,19 +118,26 @@ def _joined(
     """
     same = set(ours) & set(theirs)
     kept = []
+    conflicts = []
     for change in ours:
         against = [other for other in _near(theirs, change) if other.meets(change) and other not in same]
         if change in same or not against or (theirs_wins and not any(other.overlaps(change) for other in against)):
             kept.append(change)
         elif not theirs_wins:
-            line = next(iter(against[0].lines or change.lines), b"")
-            raise MergeConflict(path, line.decode("utf-8", "replace").strip())
+            conflicts.append((_said(change), _said(against[0])))
+    if conflicts:
+        raise MergeConflict(path, conflicts)
     merged: list[bytes] = []
     at = 0
     for change in sorted([*kept, *(one for one in theirs if one not in same)], key=lambda one: (one.start, one.end)):
         merged += [*text[at : change.start], *change.lines]
         at = change.end
     return b"".join([*merged, *text[at:]])
+
+
+def _said(change: _Change) -> str:
+    """The first line of the change, for people."""
+    return next(iter(change.lines), b"").decode("utf-8", "replace").strip()
 
 
 def _near(changes: Sequence[_Change], change: _Change) -> Iterator[_Change]:

@@ -71,7 +71,7 @@ class Ratchet:
         self.start = start
         self.tag = ""
         self._may_be_here = False
-        self.presence = Presence(self.home)
+        self.presence = Presence(self.home, self.top)
         self._serial = threading.Lock()
         self._identify()
 
@@ -256,6 +256,7 @@ class Ratchet:
             UserError: The branch is at a commit that no record explains.
         """
         self.presence.join(self.tag, self._clear_locks)
+        Worktree.clear(self.home)
         head = self.head()  # before the records: another session writes its record, then its branch
         records = self.records()
         self._finish(head, records)
@@ -331,7 +332,7 @@ class Ratchet:
         if experiment.verdict is None:
             raise ValueError(f"{experiment!r} has no verdict")
         name = f"refs/autoresearch/{self.tag}/{experiment.number:04d}"
-        lines = [f"create {name} {self._tag_object(experiment)}"]
+        lines = [f"create {name} {self._tag_object(experiment)}", f"delete {self._waiting(experiment.commit)}"]
         old = None if experiment.number == BASELINE else experiment.base
         if experiment.verdict.status is Status.KEEP:
             lines.append(self._move(experiment.commit, old))
@@ -343,14 +344,26 @@ class Ratchet:
         except GitError:
             if self.git.ask("rev-parse", "--verify", "--quiet", name) is not None:
                 raise NumberTaken(f"{name} exists") from None
-            if len(lines) > 1 and self.head() != old:
+            if len(lines) > 2 and self.head() != old:
                 raise BaseMoved(f"{self.branch} is no longer at {old or 'its start'}") from None
             raise
 
-    def leave_waiting(self, experiment: Experiment) -> None:
-        """Record a committed candidate without a verdict, so that the next session measures it first."""
-        name = f"refs/autoresearch/{self.tag}/waiting/{experiment.commit[:16]}"
-        self._transaction([f"update {name} {self._tag_object(experiment)}"])
+    def leave_waiting(self, experiment: Experiment, instead_of: str = "") -> None:
+        """Record a committed candidate without a verdict, so that the next session measures it first.
+
+        Args:
+            instead_of: A commit that waits no longer; empty for none.
+        """
+        lines = [f"update {self._waiting(experiment.commit)} {self._tag_object(experiment)}"]
+        self._transaction([*lines, *([f"delete {self._waiting(instead_of)}"] if instead_of else [])])
+
+    def drop_waiting(self, commit: str) -> None:
+        """The commit waits no longer."""
+        self._transaction([f"delete {self._waiting(commit)}"])
+
+    def _waiting(self, commit: str) -> str:
+        """The ref of a candidate without a verdict."""
+        return f"refs/autoresearch/{self.tag}/waiting/{commit[:16]}"
 
     def adopt(self, records: Mapping[str, str], head: str = "", old: str = "") -> None:
         """Add records from another repository, and move the branch, in one transaction.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shlex
@@ -63,11 +64,18 @@ class Worktree:
                 os.close(lock)
                 continue
             tree = cls(repository, home / name, prefix, lock)
-            # A killed session may have left an agent's folder, with a copy of its keys.
-            shutil.rmtree(home / f"{name}-agent", ignore_errors=True)
             tree._make()
             return tree
         raise GitError(f"a thousand sessions hold the trees of lane {lane} in {home}")
+
+    @staticmethod
+    def clear(home: Path) -> None:
+        """Remove the agents' folders that killed sessions have left: each has a copy of its agent's keys."""
+        for folder in home.glob("lane-*-agent"):
+            place = folder.with_name(f"{folder.name.removesuffix('-agent')}.lock")
+            with place.open("a") as lock, contextlib.suppress(BlockingIOError):  # a session that lives holds its lane
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _make(self) -> None:
         if not self._is_ours():
@@ -256,25 +264,20 @@ class Worktree:
         printable = "".join(c for c in message if c.isprintable() or c == "\n")
         return self.git("commit-tree", tree, "-p", base, stdin=printable), tree
 
-    def bring(self, commit: str, *, theirs_wins: bool = True) -> None:
-        """Apply the commit's changes to the tree.
+    def bring(self, commit: str) -> None:
+        """Merge the commit's change into the tree.
 
-        The result is measured like any candidate, so a bad merge costs a run but never gives a wrong number.
+        Where the head was taken back to before the commit's parent, the commit wins: the head kept nothing since.
 
         Args:
             commit: The commit, whose parent is the base of the merge.
-            theirs_wins: Whether the commit wins where both changed the same line.
 
         Raises:
             MergeConflict: One of them deleted a file that the other changed, or both changed a line.
         """
-        self.git(
-            *_EXACT,
-            "read-tree",
-            "--reset",
-            "-u",
-            merge(self.git, f"{commit}^", "HEAD", commit, theirs_wins=theirs_wins),
-        )
+        taken_back = self.git.ask("merge-base", "--is-ancestor", "HEAD", f"{commit}^") is not None
+        tree = merge(self.git, f"{commit}^", "HEAD", commit, theirs_wins=taken_back)
+        self.git(*_EXACT, "read-tree", "--reset", "-u", tree)
 
 
 def _empty(folder: Path) -> None:

@@ -6,7 +6,7 @@ Knows the rule and the records; a callback (`RunOnce`) makes the runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -38,13 +38,17 @@ class RunOnce(Protocol):
     ) -> tuple[Run, ...]: ...
 
 
-def baseline(experiment: Experiment, rule: Rule, prior: Prior, run: RunOnce) -> Experiment:
-    """The baseline with enough runs to estimate the noise; with one run if one run decides."""
-    runs: tuple[Run, ...] = ()
-    for _ in range(prior.baseline_runs if rule.looks else 1):
-        runs += run(experiment.commit, None, Role.BASELINE)
-        if runs[-1].metric is None:
-            break
+def baseline(
+    experiment: Experiment, rule: Rule, prior: Prior, run: Callable[[int], tuple[Run, ...]]
+) -> Experiment:  # fmt: skip
+    """The baseline with enough runs to estimate the noise; with one run if one run decides.
+
+    Args:
+        run: Runs the baseline so many times, side by side if it can, and on no seed twice. A crash ends that early.
+    """
+    runs = run(1)  # alone: the limits of the others come from it
+    if rule.looks and runs[-1].metric is not None:
+        runs += run(prior.baseline_runs - 1)
     return replace(experiment, runs=runs)
 
 
@@ -60,7 +64,7 @@ def candidate(
     """
     known = list(records)
     evidence = _evidence(experiment, head, known, rule, prior, simplify, time)
-    runs: tuple[Run, ...] = ()
+    runs = experiment.runs  # of the commit that it had before it was merged into a later head
     failed = 0
     while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         if action.step is Step.RUN_INCUMBENT:
@@ -102,6 +106,7 @@ def _evidence(
     known = tuple(replicates.observations(records))
     # A repeated candidate gets other seeds, because it was selected by its old ones.
     before = {experiment.commit, experiment.proposal.repeats}
+    earlier = {run.seed for run in experiment.runs if run.role is not Role.INCUMBENT}
     kept, tried = replicates.tally(records)
     return Evidence(
         rule, head.direction, known, head.commit, experiment.commit,
@@ -110,7 +115,7 @@ def _evidence(
         time=time,
         number=experiment.number,
         line=tuple(one.commit for one in chain(records)),
-        avoided=frozenset(one.block.seed for one in known if one.program in before),
+        avoided=frozenset({*earlier, *(one.block.seed for one in known if one.program in before)}),
         due=rule.renew and replicates.is_due(head, records),
         simpler=simplify and experiment.simpler,
         kept=kept,

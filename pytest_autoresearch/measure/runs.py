@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,7 @@ from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure import confirm
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.job import make_job
+from pytest_autoresearch.measure.lane_threads import in_threads
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
 from pytest_autoresearch.runners.base import Job, Runner
@@ -97,33 +100,50 @@ class RunMaker:
         self._in_doubt = 0  # the number of runs in doubt in a row
         self._time = replicates.time_of(ledger.records, time.time()) or secrets.token_hex(4)
 
-    def measure(self, experiment: Experiment, tree: Worktree, lane: int) -> Experiment:
+    def measure(
+        self, experiment: Experiment, tree: Worktree, lane: int, others: Sequence[tuple[Worktree, int]] = ()
+    ) -> Experiment:
         """The experiment with all the runs that the keep rule asks for.
+
+        Args:
+            others: More worktrees and lanes that are free; runs of a baseline are spread over them.
 
         Raises:
             Stopped: The session is ending, or too many runs in a row were inconclusive.
         """
-        rule, prior, head = self._settings.rule, self._harness.prior(self._settings.metric), self._ledger.incumbent
+        rule, prior = self._settings.rule, self._harness.prior(self._settings.metric)
+        head = self._ledger.kept_at(experiment.base)  # not a later one: a lane may have moved the branch since
         raced = self._settings.racing == "on" and rule.looks and experiment.comparable
         racer = racer_of(self._ledger.records) if raced else None
         counts: dict[Role, int] = {}
-        made: list[Run] = []
+        made = list(experiment.runs)
+        merged = len({run.commit for run in made if run.role is Role.SCREEN})
         excused: list[str] = []
+
+        def order_of(
+            commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
+        ) -> _Order:
+            counts[role] = count = counts.get(role, 0) + 1
+            log = "train" if role is Role.SCREEN or (role, count) == (Role.BASELINE, 1) else f"{role}-{count}"
+            log = f"merged-{merged}-{log}" if merged else log
+            before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
+            seed = new_seed() if seed is None else seed
+            return _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
 
         def run(
             commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
         ) -> tuple[Run, ...]:
-            seed = new_seed() if seed is None else seed
-            counts[role] = count = counts.get(role, 0) + 1
-            log = "train" if role is Role.SCREEN or (role, count) == (Role.BASELINE, 1) else f"{role}-{count}"
-            before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
-            order = _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
-            runs = self._with_retry(order, tree, lane)
+            runs = self._with_retry(order_of(commit, seed, role, below, bar), tree, lane)
             made.extend(runs)
             return runs
 
+        def run_baseline(count: int) -> tuple[Run, ...]:
+            orders = [order_of(experiment.commit, None, Role.BASELINE) for _ in range(count)]
+            made.extend(runs := self._side_by_side(orders, [(tree, lane), *others]))
+            return tuple(runs)
+
         if experiment.number == BASELINE or head is None:
-            return confirm.baseline(experiment, rule, prior, run)
+            return confirm.baseline(experiment, rule, prior, run_baseline)
         return confirm.candidate(
             experiment, head, self._ledger.records, rule, prior, run, self._settings.simplify, self._time
         )
@@ -147,6 +167,24 @@ class RunMaker:
             experiment, experiment.commit, seed, Role.AUDIT, below, None, before, f"{Role.AUDIT}-{seed}", None, []
         )
         return self._with_retry(order, tree, 0)
+
+    def _side_by_side(self, orders: Sequence[_Order], places: Sequence[tuple[Worktree, int]]) -> list[Run]:
+        """The runs of all orders, in their order; after a crash, no more begin."""
+        waiting = deque(enumerate(orders))
+        done: dict[int, tuple[Run, ...]] = {}
+
+        def work(tree: Worktree, lane: int) -> None:
+            while True:
+                try:
+                    at, order = waiting.popleft()
+                except IndexError:
+                    return
+                done[at] = self._with_retry(order, tree, lane)
+                if done[at][-1].metric is None:
+                    waiting.clear()
+
+        in_threads([partial(work, *place) for place in places[: len(orders)]])
+        return [run for at in sorted(done) for run in done[at]]
 
     def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
         """One run that counts, and a retry with less memory if it ran out and the harness has variables for that.
@@ -218,11 +256,12 @@ class RunMaker:
             self._watcher.note(experiment.number, replace(now, run=which))
             return race.look(now.losses) if race else ""
 
+        began = round(time.time(), 3)
         run = self._runner.run(job, note)
         if race:
             run = replace(run, bar=race.bar, hopeless=race.hopeless)
         other = "" if order.commit == experiment.commit else order.commit
-        return replace(run, variables=variables, role=order.role, commit=other, block=self._time)
+        return replace(run, variables=variables, role=order.role, commit=other, block=self._time, began_at=began)
 
     def _job(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Job:
         settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
@@ -235,9 +274,10 @@ class RunMaker:
         # Only what the baseline compiled goes from run to run. A candidate's own cache could carry weights, which it
         # has trained on text that lies around, into its later runs; so each of them compiles again.
         first = baseline.commit if baseline else order.commit
-        kept = self._compiled(first) if order.commit == first else None
+        compiled = self._compiled(first)
+        kept = compiled if order.commit == first and not compiled.exists() else None  # another lane may be copying it
         if harness.score is not None:
-            fill(tree.cache, self._compiled(first))
+            fill(tree.cache, compiled)
         self._artifacts.make_experiment(experiment.number)
         return make_job(
             settings, harness, tree, variables, log=self._artifacts.log(experiment.number, order.log),

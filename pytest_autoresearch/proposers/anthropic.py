@@ -6,7 +6,8 @@ How each kind of reply is handled; a line marked * uses up one of the experiment
     -------------------------------------------   --------------------------------------------------------------
     `propose`, all edits possible                 the edits are made: a proposal
     `propose`, an edit is impossible            * nothing is changed; the model is told the reason
-    a second `propose` in the same reply          the first counts; the model is told
+    a second `propose` in the same reply          with several lanes a proposal for another experiment, which is not
+                                                  asked about again; with one, the first counts; the model is told
     `give_up` after a failure                     the idea is dropped
     `give_up` without a failure                 * the model is told
     `look`, `write_notes`, a pause                answered at once, in up to 8 replies; after that *
@@ -25,6 +26,7 @@ without a proposal. Knows files and text; neither git nor pytest.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,7 +42,7 @@ from pytest_autoresearch.proposers import prompt
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Conversation
 from pytest_autoresearch.proposers.deadline import TooLate, in_time
-from pytest_autoresearch.proposers.edits import write_texts
+from pytest_autoresearch.proposers.edits import EditError, write_texts
 from pytest_autoresearch.proposers.messages import (
     BAD_KEY,
     NO_KEY,
@@ -53,7 +55,7 @@ from pytest_autoresearch.proposers.messages import (
     unknown_model,
 )
 from pytest_autoresearch.proposers.prices import Prices
-from pytest_autoresearch.proposers.replies import carry_out
+from pytest_autoresearch.proposers.replies import Idea, carry_out, proposal_of
 from pytest_autoresearch.proposers.spending import Purse
 from pytest_autoresearch.proposers.tools import EDIT_GONE, EDIT_STANDS, REPLY
 
@@ -68,6 +70,12 @@ _MOST_FRUITLESS = 3  # experiments in a row without a proposal
 _DECLINED = "The last request was declined. Choose another direction of ordinary model training."
 _LOST = "The conversation about this experiment could not continue and begins again: propose without looking further."
 _LONG = "Your earlier replies about this experiment were too long to be sent again. Propose a small edit."
+_SEVERAL = (
+    "Several experiments run at the same time. So answer with {count} calls of `propose` in one reply, for {count} "
+    "experiments: {count} different ideas that do not depend on each other. Each is tried alone, on the files as "
+    "shown; change as few lines as the idea needs."
+)
+_MOST_IDEAS = 4  # in one reply
 _UNTOLD = f"An earlier proposal for this experiment failed; the details cannot be shown here. {EDIT_GONE}"
 
 
@@ -186,12 +194,27 @@ class AnthropicProposer:
         purse = Purse(model, prices, cap_usd, long_cache)
         self._service = Service(model, purse, patience_seconds, request_seconds, pause, check)
         self._fruitless: set[int] = set()
+        self._ideas: list[Idea] = []
 
     def propose(self, context: Context) -> Proposal | None:
         """Ask for a proposal. Never returns None; raises as `Proposer.propose` does."""
         context.session.memory = _Memory()
+        if (proposal := self._next_idea(context)) is not None:
+            return proposal
+        count = min(context.terms.lanes, _MOST_IDEAS)
+        more = (_SEVERAL.format(count=count),) if count > 1 else ()
         with self._service.line(context.session) as line:
-            return self._converse(line, context, self._begin(context))
+            return self._converse(line, context, self._begin(context, *more))
+
+    def _next_idea(self, context: Context) -> Proposal | None:
+        """The first proposal of an earlier reply whose edits are still possible; None if there is none."""
+        while self._ideas:
+            idea = self._ideas.pop(0)
+            with contextlib.suppress(EditError):  # what was kept since is in its way
+                write_texts(context.folder, idea.texts(context))
+                context.session.keep("conversation.md", f"This idea is in the conversation of {idea.number:04d}.\n")
+                return proposal_of(idea.asked, self.name)
+        return None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Continue the conversation; None if the model gives up the idea or has used up its repairs.
@@ -259,6 +282,7 @@ class AnthropicProposer:
             if outcome.meant is not None:
                 self._fruitless.clear()
             if outcome.made:
+                self._ideas += outcome.others
                 write_texts(context.folder, talk.texts)
                 return meant
             if outcome.given_up:

@@ -24,6 +24,7 @@ class Terms:
         hardware: Name of the hardware, for people.
         interface: The harness's description of what it offers to training; may be empty.
         scored: Whether a scorer measures the metric, instead of training itself.
+        lanes: How many experiments run at the same time.
     """
 
     metric_name: str = "val_bpb"
@@ -33,6 +34,7 @@ class Terms:
     hardware: str = ""
     interface: str = ""
     scored: bool = False
+    lanes: int = 1
 
 
 class ProposerSession(Protocol):

@@ -87,7 +87,7 @@ class CheckoutProposer:
         try:
             return proposal if patches.bring(edit.base, edit.tree, context.folder) else None
         except GitError as error:
-            raise Refused(f"the edit of {edit.what} {error}", proposal) from None
+            raise Refused(f"the edit of {edit.what} {error}", proposal, error.crash) from None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """None: the next edit comes from the user or the agent."""

@@ -99,7 +99,7 @@ class CommitsProposer:
                 if patches.apply(_patch(commit, context), context.folder):
                     return proposal
             except GitError as error:
-                raise Refused(f"commit {commit.name[:7]} {error}", proposal) from None
+                raise Refused(f"commit {commit.name[:7]} {error}", proposal, error.crash) from None
         return None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:

@@ -9,7 +9,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from pytest_autoresearch.core.errors import GitError
+from pytest_autoresearch.core.errors import GitError, MergeConflict
 from pytest_autoresearch.ledger.git import PATCH, Git, reason
 from pytest_autoresearch.ledger.merge import merge
 
@@ -21,25 +21,25 @@ _WITHOUT_PREFIX = re.compile(rb"^diff --git (.+) \1\r?$", re.MULTILINE)
 def apply(patch: bytes, folder: Path) -> bool:
     """Apply a patch to the worktree that contains the folder; false if the branch already has all of it.
 
-    A failed three-way merge leaves conflict markers. So the merge is made in a separate index, and its result is
-    applied as a plain patch, which `git apply` does completely or not at all.
+    If the repository has the files that the patch was made from, the change is merged; else the patch is applied as it
+    stands.
 
     Raises:
+        MergeConflict: The branch and the patch changed the same line. No file is changed.
         GitError: The patch does not apply; says to which commit and why. No file is changed.
     """
-    git, base = _worktree(folder)
+    git, head = _worktree(folder)
     depth = ["-p0"] if _WITHOUT_PREFIX.search(patch) else []
+    if trees := _trees(git, patch, depth):
+        return bring(*trees, folder)
     with tempfile.TemporaryDirectory() as scratch:
         index = git.on_index(Path(scratch, "index"))
-        for merged in (["--3way"], []):  # as it stands, it may apply where it could not be merged
-            index("read-tree", "HEAD")
-            try:
-                index.run("apply", "--cached", *merged, *depth, stdin=patch)
-            except GitError as error:
-                failed = error
-            else:
-                return _write(git, index("write-tree"), base)
-    raise GitError(f"does not apply to {base[:7]}: {reason(failed)}")
+        index("read-tree", "HEAD")
+        try:
+            index.run("apply", "--cached", *depth, stdin=patch)
+        except GitError as error:
+            raise GitError(f"does not apply to {head[:7]}: {reason(error)}") from None
+        return _write(git, index("write-tree"), head)
 
 
 def bring(base: str, changed: str, folder: Path) -> bool:
@@ -50,14 +50,31 @@ def bring(base: str, changed: str, folder: Path) -> bool:
         changed: The tree with the change.
 
     Raises:
-        GitError: Both changed the same line; says which. No file is changed.
+        MergeConflict: Both changed the same line; says which. No file is changed.
+        GitError: Git cannot read them, or cannot write the merged files.
     """
     git, head = _worktree(folder)
     try:
         tree = merge(git, base, head, changed)
+    except MergeConflict as conflict:
+        raise MergeConflict(conflict.path, conflict.lines, head) from None
     except GitError as error:
-        raise GitError(f"does not apply to {head[:7]}: {error}") from None
+        raise GitError(f"does not apply to {head[:7]}: {reason(error)}") from None
     return _write(git, tree, head)
+
+
+def _trees(git: Git, patch: bytes, depth: list[str]) -> tuple[str, str] | None:
+    """The files that the patch changes, as trees before and after it; None if the repository has not all of them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch, "index")
+        index = git.on_index(place)
+        try:
+            git.run("apply", f"--build-fake-ancestor={place}", *depth, stdin=patch)
+            before = index("write-tree")
+            index.run("apply", "--cached", *depth, stdin=patch)
+            return before, index("write-tree")
+        except GitError:
+            return None
 
 
 def _worktree(folder: Path) -> tuple[Git, str]:

@@ -50,7 +50,7 @@ class QueueProposer:
                 if patches.apply(patch, context.folder):
                     return proposal
             except GitError as error:
-                raise Refused(f"{path.name} {error}", proposal) from None
+                raise Refused(f"{path.name} {error}", proposal, error.crash) from None
             raise Refused(f"{path.name} changes nothing: the branch has all of it already", proposal)
         return None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.proposers.base import Context
@@ -16,13 +17,43 @@ MOST_LOOKS = 8  # in one reply: each may be long
 _SAID_BYTES = 300  # of a reply in words, for people
 
 
+@dataclass(frozen=True, slots=True)
+class Idea:
+    """A further proposal of a reply, for another experiment.
+
+    Attributes:
+        number: The experiment whose conversation has it.
+        asked: The proposal.
+        seen: The texts of the files that it writes as a whole, as the model has seen them; None for a new file.
+    """
+
+    number: int
+    asked: Propose
+    seen: Mapping[str, str | None]
+
+    def texts(self, context: Context) -> dict[str, str]:
+        """The new texts of the files, in the tree as it is now.
+
+        Raises:
+            EditError: An edit is not possible there, or would undo what was kept since.
+        """
+        now = {path: read_text(context.folder, path) for path in self.seen}
+        if changed := [path for path in now if now[path] != self.seen[path]]:
+            raise EditError(f"{changed[0]} has changed")
+        return rewritten(
+            self.asked.edits, self.asked.files, context.editable, lambda path: read_text(context.folder, path)
+        )
+
+
 @dataclass(slots=True)
 class Outcome:
     """The result of a reply.
 
     Attributes:
-        meant: The first proposal in it, even if its edits are impossible.
+        meant: The first proposal in it, even if its edits are impossible. If several are asked for, the first that is
+            possible, else the last.
         made: Whether its edits are possible; the conversation then holds the new texts and the open call.
+        others: The further proposals, if several are asked for; their edits are possible.
         given_up: Whether the idea is dropped.
         looks: The number of looks.
         fault: What was wrong with the reply, for the model and for people; empty if nothing was.
@@ -30,6 +61,7 @@ class Outcome:
 
     meant: Proposal | None = None
     made: bool = False
+    others: list[Idea] = field(default_factory=list)
     given_up: bool = False
     looks: int = 0
     fault: str = ""
@@ -81,11 +113,17 @@ def _answer(
     try:
         match read_call(call["name"], call["input"]):
             case Propose() as asked:
-                if outcome.meant is not None:
+                several = context.terms.lanes > 1 and not repairing
+                if outcome.meant is not None and not several:
                     raise CallError("only the first proposal of a reply counts")
-                outcome.meant = Proposal(
-                    asked.description, asked.hypothesis, proposer, expected=asked.expected, area=asked.area
-                )
+                if outcome.made:
+                    seen = {file.path: read_text(context.folder, file.path) for file in asked.files}
+                    idea = Idea(context.number, asked, seen)
+                    idea.texts(context)
+                    outcome.others.append(idea)
+                    talk.owe(call["id"], "it is tried as another experiment")
+                    return
+                outcome.meant = proposal_of(asked, proposer)
                 if asked.edits or asked.files or not talk.texts:  # else the same edit is proposed again
                     talk.texts |= rewritten(
                         asked.edits, asked.files, context.editable, lambda path: _text(context, talk, path)
@@ -111,6 +149,11 @@ def _answer(
     except (CallError, EditError) as error:
         talk.owe(call["id"], str(error), failed=True)
         outcome.fault = outcome.fault or str(error)
+
+
+def proposal_of(asked: Propose, proposer: str) -> Proposal:
+    """What the model proposes, in the words of a record."""
+    return Proposal(asked.description, asked.hypothesis, proposer, expected=asked.expected, area=asked.area)
 
 
 def _text(context: Context, talk: Conversation, path: str) -> str | None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Reason, Status
 from pytest_autoresearch.core.failure import Failure
+from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.source import constants, ranges
 from pytest_autoresearch.source.constants import Constant, Value
@@ -242,13 +243,13 @@ def _is_beside(changes: Mapping[str, Value], other: Step, near: Mapping[str, tup
 
 
 def _loss(record: Experiment) -> float:
-    """How much worse than the best, in the metric's unit; infinite for a crash, NaN for a run stopped early.
+    """How much worse than the best, in the metric's unit; infinite for a crash, NaN without a result.
 
     If the metric was good enough but the experiment was discarded, another assertion failed, such as one on memory.
     Similar values would fail, too, so this counts as a crash.
     """
     verdict = record.verdict
-    if record.hopeless:
+    if record.hopeless or (record.crash is not None and record.crash.kind is CrashClass.STALE):
         return math.nan
     if record.crash or verdict is None or verdict.status is Status.CRASH or not math.isfinite(record.gain):
         return math.inf

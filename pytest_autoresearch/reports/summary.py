@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage
 from pytest_autoresearch.core.history import chain, taken_back
-from pytest_autoresearch.core.run import Limits, Progress, Run
+from pytest_autoresearch.core.run import Limits, Progress, Role, Run
 from pytest_autoresearch.core.text import one_line
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.audit import Audit, claim
@@ -91,6 +92,8 @@ def reason_words(reason: str) -> str:
 
 def _run_text(name: str) -> str:
     """A run by its log's name, in words: `confirm-1` as `confirming (1)`."""
+    if merged := re.fullmatch(r"merged-\d+-(.+)", name):
+        return "on the new head" if merged[1] == "train" else f"{_run_text(merged[1])}, on the new head"
     role, _, turn = name.rpartition("-")
     return f"{_RUNS.get(role, role)} ({turn})" if role and turn.isdecimal() else name
 
@@ -176,18 +179,21 @@ def _runs_line(records: list[Experiment]) -> str:
     """How many runs there were, and for what; empty if there was one for each experiment."""
     runs = [run for record in records for run in record.runs]
     again = runs_beyond_the_first(records)
+    overtaken = sum(_is_overtaken(run) for run in runs)
     disturbed = sum(bool(run.inconclusive) for run in runs)
     raced = races(records)
     said = plural(len(runs), "training run")
     if again:
         said += f": {again} for noise and confirmation"
+    if overtaken:
+        said += f"; {overtaken} measured again on a later head"
     if disturbed:
         said += f"; {disturbed} inconclusive and repeated"
     if raced.stopped:
         said += f"; {raced.stopped} stopped early, {_time(raced.saved_seconds)} saved"
     if raced.spared:
         said += f"; {raced.wrong} of {plural(raced.spared, 'control run')} would have been stopped wrongly"
-    return said if again or disturbed or raced.stopped or raced.spared else ""
+    return said if again or overtaken or disturbed or raced.stopped or raced.spared else ""
 
 
 def _memory_line(records: list[Experiment]) -> str:
@@ -207,7 +213,13 @@ def _memory_line(records: list[Experiment]) -> str:
 def runs_beyond_the_first(records: Iterable[Experiment]) -> int:
     """How many valid runs were not the first of their experiment's own commit."""
     counted = [[run for run in record.runs if not run.inconclusive] for record in records]
-    return sum(len(runs) - any(not run.commit for run in runs) for runs in counted)
+    first = (any(not run.commit for run in runs) + sum(map(_is_overtaken, runs)) for runs in counted)
+    return sum(map(len, counted)) - sum(first)
+
+
+def _is_overtaken(run: Run) -> bool:
+    """Whether it was the first run of a candidate that was merged into a later head since."""
+    return run.role is Role.SCREEN and bool(run.commit) and not run.inconclusive
 
 
 def _time(seconds: float) -> str:

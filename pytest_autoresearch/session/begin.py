@@ -147,7 +147,7 @@ def _register(
     """
     settings, ratchet, outcome = campaign.settings, campaign.ratchet, Outcome()
     terminal = Terminal(config, campaign, first_lines, notes, outcome)
-    junit = Junit(config, settings.junit_names, alone=not ratchet.presence.earlier)
+    junit = Junit(config, settings.junit_names)
     artifacts = settings.campaign_artifacts(ratchet.tag)
     views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign))
 

@@ -80,11 +80,10 @@ def _lanes(campaign: Campaign) -> list[str]:
 
 
 def _others(campaign: Campaign) -> list[str]:
-    """The earlier sessions that work on the same campaign."""
+    """The earlier sessions that work on the same campaign, in other checkouts of the repository."""
     return [
-        f"  note:     the session with pid {other.pid} on this machine has worked on this campaign since "
-        f"{time.strftime('%H:%M', time.localtime(other.began))}; its numbers and programs are not tried again here, "
-        "both sessions write results.tsv and report.html, and this session's JUnit file has its pid in its name"
+        f"  note:     the session with pid {other.pid} in {other.folder} has worked on this campaign since "
+        f"{time.strftime('%H:%M', time.localtime(other.began))}; its numbers and programs are not tried again here"
         for other in campaign.ratchet.presence.earlier
     ]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import time
 from collections.abc import Generator, Iterator
@@ -18,7 +17,6 @@ import pytest
 
 from pytest_autoresearch.core.experiment import Experiment
 
-USUAL = "results.xml"
 _SHARE = 1 / 100  # of the session's time that early writing may take
 
 
@@ -28,10 +26,9 @@ class Junit:
     Args:
         config: The session's.
         names: `verdict` to add verdict and metric to the names of test cases, else `plain`.
-        alone: Whether no other session of the campaign runs; another one may write the file of the usual name.
     """
 
-    def __init__(self, config: pytest.Config, names: str = "plain", alone: bool = True) -> None:
+    def __init__(self, config: pytest.Config, names: str = "plain") -> None:
         self._xml = _log_xml(config)
         self._names = names
         self._verdicts: dict[str, str] = {}  # by number; filled if names carry them
@@ -40,9 +37,6 @@ class Junit:
         self._properties = True
         if self._xml is None:
             return
-        real = Path(self._xml.logfile)
-        if not alone and real.name == USUAL:
-            self._xml.logfile = str(real.with_stem(f"{real.stem}.{os.getpid()}"))
         if not _given(config, "junit_family"):
             self._xml.family = "xunit1"  # the family whose schema allows properties
         if not _given(config, "junit_logging"):

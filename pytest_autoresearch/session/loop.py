@@ -90,11 +90,16 @@ class Loop:
             slot = self._main.wait(_TICK_SECONDS)
             if slot is not None:
                 flight = self._land(slot)
-                self._finish(slot, session)
-                self._campaign.free_lane(
-                    flight
-                )  # not before the verdict: the next run begins on the head as it is then
-                self._views.checkpoint()
+                if slot.experiment is not None and self._campaign.is_overtaken(slot.experiment):
+                    if self._campaign.may_run and self._outcome.signal is None:
+                        self._launch(slot, flight)  # on the same lane
+                    # Else it is left to the next session: its runs say nothing about the present head.
+                else:
+                    self._free.append(flight.place)
+                    self._finish(slot, session)
+                    # Not before the verdict: the next run begins on the head as it is then.
+                    self._campaign.free_lane(flight)
+                    self._views.checkpoint()
             if self._outcome.signal is not None:
                 name = self._outcome.signal.name
                 self._campaign.why_over = f"stopped by {name}; the same command goes on from here"
@@ -106,12 +111,11 @@ class Loop:
         return [flight for flight in self._campaign.flights if flight.thread is not None]
 
     def _land(self, slot: Slot) -> InFlight:
-        """The slot's thread is done, and its place is free again."""
+        """The slot's thread is done."""
         flight = next(flight for flight in self._at_work() if flight.number == slot.number)
         assert flight.thread is not None
         flight.thread.join()
         flight.thread = None
-        self._free.append(flight.place)
         return flight
 
     def _audit(self, session: pytest.Session) -> None:
@@ -151,11 +155,14 @@ class Loop:
                 if self._slots.unlimited:  # what skips this number skips every number
                     self._campaign.why_over = "a mark skips the rule"
                 continue
-            flight = self._campaign.take(slot.number, self._free.pop())
-            flight.thread = threading.Thread(
-                target=self._conduct, args=(slot, flight, self._deadlines.of(slot)), daemon=True
-            )
-            flight.thread.start()
+            self._launch(slot, self._campaign.take(slot.number, self._free.pop()))
+
+    def _launch(self, slot: Slot, flight: InFlight) -> None:
+        """Conduct the slot's experiment on a thread of its own."""
+        slot.experiment = None
+        deadline = self._deadlines.of(slot)
+        flight.thread = threading.Thread(target=self._conduct, args=(slot, flight, deadline), daemon=True)
+        flight.thread.start()
 
     def _conduct(self, slot: Slot, flight: InFlight, deadline: float | None) -> None:
         """On a lane's thread."""

@@ -22,7 +22,7 @@ LOG_CHARACTERS = 3000
 LOG_LINES = 40
 CURVE_POINTS = 120
 CURVES = 6  # of an experiment's processes
-_COUNTS = re.compile(r"(train|baseline|confirm|incumbent)(-|$)")
+_COUNTS = re.compile(r"(merged-\d+-)?(train|baseline|confirm|incumbent)(-|$)")
 _LOG_BYTES = 400_000  # more than a log ever has
 _AT_ONCE = 64  # diffs in one git command
 

@@ -19,6 +19,7 @@ from pytest_autoresearch.core.run import Role
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.racing import races
 from pytest_autoresearch.keeprule.replicates import luck
+from pytest_autoresearch.reports.page.timeline import timeline
 from pytest_autoresearch.reports.plain import line
 from pytest_autoresearch.reports.points import Point, counted, decimals, limits, noise_of, points
 from pytest_autoresearch.reports.summary import runs_beyond_the_first
@@ -83,6 +84,7 @@ def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "chain": _chain(records),
         "time": _time(records),
         "money": _money(records),
+        "lanes": timeline(records, ROLES),
         "stages": STAGES,
         "roles": ROLES,
     }

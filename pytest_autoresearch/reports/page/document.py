@@ -20,7 +20,7 @@ from pytest_autoresearch.reports.page.artifacts import Artifact
 from pytest_autoresearch.reports.page.contents import About, contents
 from pytest_autoresearch.reports.page.details import PACK, Packs
 
-_SCRIPTS = ("data", "text", "chart", "progress", "curves", "table", "experiment", "overview", "main")
+_SCRIPTS = ("data", "text", "chart", "progress", "curves", "lanes", "table", "experiment", "overview", "main")
 MOST_BYTES, BYTES_EACH = 2_950_000, 600  # for up to 1,000 experiments, and for each further one
 _MARKUP_BYTES = 20_000
 _ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}

@@ -157,7 +157,8 @@ def _discarded(experiment: Experiment, said: _Words) -> str:
 def _crashed(experiment: Experiment) -> str:
     crash, ruling = experiment.crash, experiment.verdict
     if experiment.refusal is not None:
-        return f"Refused before any run ({experiment.refusal.reason}). {_sentence_of(experiment.refusal.message)}"
+        when = "after its runs" if experiment.runs else "before any run"
+        return f"Refused {when} ({experiment.refusal.reason}). {_sentence_of(experiment.refusal.message)}"
     if crash is not None:
         return f"Crashed ({crash.reason}), so there is no metric to judge. {_sentence_of(crash.message)}"
     assert ruling is not None

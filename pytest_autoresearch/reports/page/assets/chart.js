@@ -31,6 +31,7 @@ function chart(place, options, data, height) {
 
 function redrawCharts() {
   for (const plot of charts) plot.redraw(false, true);
+  redrawLanes();
 }
 
 function showTip(x, y, ...lines) {

@@ -103,7 +103,7 @@ function dots(place, detail) {
   const runs = (detail.runs ?? []).filter((run) => run.metric !== undefined && !run.inconclusive);
   const best = rows.incumbent[place];
   if (!runs.length || (runs.length < 2 && best === null)) return [];
-  const own = runs.filter((run) => !run.commit), other = runs.filter((run) => run.commit);
+  const own = runs.filter((run) => !run.commit), other = runs.filter((run) => run.role === 'incumbent');
   const values = [...runs.map((run) => run.metric), ...(best === null ? [] : [best])];
   const low = Math.min(...values), high = Math.max(...values), room = (high - low) * 0.08 || 1;
   const across = (value) => 12 + 76 * (value - low + room) / (high - low + 2 * room);
@@ -149,11 +149,14 @@ function runTable(place, detail) {
   const runs = detail.runs ?? [];
   if (!runs.length) return [];
   const best = numeralOfBase(place);
+  const severalLanes = (campaign.lanes?.lanes.length ?? 0) > 1;
   const body = runs.map((run) => {
     const troubles = [run.crash, run.inconclusive && `inconclusive, not counted: ${run.inconclusive}`,
       run.hopeless && `${run.metric === undefined ? 'stopped early' : 'control run, not stopped'}: ${run.hopeless}`].filter(Boolean);
     const outcome = run.metric === undefined ? el('span.bad', {}, run.crash ? 'crashed' : 'stopped') : el(run.inconclusive ? 'span.faint' : 'span', {}, metric(run.metric));
-    return [el('tr', {}, el('td', {}, run.role, run.commit && best ? el('span.faint', {}, ` ${best}`) : null), el('td.num', {}, String(run.seed)),
+    const whose = run.commit && run.role !== 'incumbent' ? 'before the merge' : run.commit && best;
+    const where = severalLanes ? `lane ${run.lane}` : '';
+    return [el('tr', {}, el('td', {}, run.role, el('span.faint', {}, [whose, where].filter(Boolean).map((words) => ` ${words}`).join(','))), el('td.num', {}, String(run.seed)),
       el('td.num', {}, outcome), el('td.num', {}, duration(run.training)), el('td.num', {}, duration(run.total)), el('td.num', {}, memory(run.memory))),
     troubles.map((trouble) => el('tr.more', {}, el('td', { colspan: '6' }, trouble))),
     run.others ? el('tr.more', {}, el('td', { colspan: '6' }, `other processes on the GPU: ${run.others.join(', ')}`)) : null];

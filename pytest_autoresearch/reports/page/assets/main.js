@@ -74,6 +74,7 @@ function begin() {
   progressLegend();
   lineage();
   sums();
+  lanesCard();
   footer();
   orderMenu();
   chips();
