@@ -1,20 +1,17 @@
 """A run on a node of a cluster: what goes there, what is made of it there, and what comes back.
 
 The node's process has a checkout of its own, made from a git bundle, and finds its equipment in it as a session on that
-machine would. The checkout's folder is the node's and the session's; the kernel keeps its lock for as long as a process
-of the session lives there, and the next session on the node removes what is left.
+machine would.
 """
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,6 +25,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure import lanes
 from pytest_autoresearch.measure.conditions import portable, setting_of
 from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.node_folder import hold, locked
 from pytest_autoresearch.measure.place import RunSpec
 from pytest_autoresearch.measure.setup import Equipment, equip_here
 from pytest_autoresearch.runners.ray import Node, Post
@@ -186,7 +184,7 @@ def _station(site: Site, start: Bundle, freight: bytes) -> _Station:
     if key not in _stations:
         folder = _folder(site.session)
         top = folder / "checkout"
-        with _locked(folder / "making"):
+        with locked(folder / "making"):
             if not (top / ".git" / "autoresearch").exists():
                 new_checkout(top, start)
                 with tarfile.open(fileobj=io.BytesIO(freight)) as files:
@@ -203,25 +201,7 @@ def _station(site: Site, start: Bundle, freight: bytes) -> _Station:
 
 @cache
 def _folder(session: str) -> Path:
-    """The folder of a session on this node, which this process holds until it ends; folders that nobody holds go."""
-    home = Path(tempfile.gettempdir()) / f"pytest-autoresearch-nodes-{os.getuid()}"
-    home.mkdir(mode=0o700, exist_ok=True)
-    if home.is_symlink() or home.stat().st_uid != os.getuid():
-        raise UserError(f"{home} belongs to another user: remove it")
-    with _locked(home / "lock"):
-        for left in home.glob("*.held"):
-            with left.open("a") as file, suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-                left.unlink()
-        held = os.open(home / f"{session}.held", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(held, fcntl.LOCK_SH)
-        (folder := home / session).mkdir(exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    try:
+        return hold(session)
+    except OSError as error:
+        raise UserError(f"it has no folder for runs: {error}") from None
