@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -39,6 +40,8 @@ def on_cluster(test: Callable[..., None]) -> Callable[..., None]:
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The options of a session on the cluster of `ray_nodes`."""
+    if find_spec("ray") is None:
+        pytest.skip("needs the extra [ray]")
     base = tmp_path_factory.getbasetemp()
     with shared_cluster(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as address:
         yield ["--autoresearch-runner", "ray", "--autoresearch-ray-address", address]
@@ -71,7 +74,7 @@ def test_a_campaign_runs_on_the_nodes_that_are_alike(repo: Repo, cluster: list[s
     result.stdout.fnmatch_lines(
         [
             "  device:   a card",
-            "  lanes:    2 of GPU=1 each, on 2 nodes of the Ray cluster",
+            "  lanes:    2 on 2 nodes of the Ray cluster, each with GPU=1",
             "  note:     the node *: it differs in hardware (a card, now another), so it is no lane",
         ]
     )
@@ -144,7 +147,8 @@ def test_a_session_that_ends_leaves_nothing_on_the_nodes(
     assert repo.statuses() == {0: "keep"}
 
 
-def test_nobody_answers(repo: Repo) -> None:
+def test_nobody_answers(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_autoresearch.core.extras.find_spec", lambda name: name)  # asked before ray is imported
     result = repo.run("--max", "1", "--autoresearch-runner", "ray", "--autoresearch-ray-address", "ray://127.0.0.1:9")
     assert result.ret == 4
     result.stderr.fnmatch_lines(

@@ -84,8 +84,8 @@ def equip_cluster(settings: Settings, ratchet: Ratchet, secret: Callable[[], str
         fit = [one for one in able if one.ident not in place.unfit]
         slots = sum(one.slots(slot) for one in fit)
         count = slots if settings.lanes == AUTO else settings.lanes
-        said = f"{count} of {words} each, on {len(fit)} node{'s' * (len(fit) != 1)} of the Ray cluster"
-        said += f", which has only {slots} such slots now" if count > slots else ""
+        said = f"{count} on {len(fit)} node{'s' * (len(fit) != 1)} of the Ray cluster, each with {words}"
+        said += f"; there are only {slots} such slots now, so runs wait" if count > slots else ""
         left = tuple(f"the node {one.node.name}: {one.why}" for one in unfit)
         taken = Taken(tuple(Lane() for _ in range(count)), left, (cluster,), said)
         view = View(settings.root, passed(os.environ), readable=settings.readable_paths, covered=harness.hidden)

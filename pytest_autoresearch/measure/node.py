@@ -25,6 +25,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure import lanes
 from pytest_autoresearch.measure.conditions import portable, setting_of
 from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.integrity import Frozen, remove_bytecode
 from pytest_autoresearch.measure.node_folder import hold, locked
 from pytest_autoresearch.measure.place import RunSpec
 from pytest_autoresearch.measure.setup import Equipment, equip_here
@@ -92,6 +93,7 @@ class _Station:
     settings: Settings
     equipment: Equipment
     setting: Setting
+    frozen: Frozen
 
 
 def look(post: Post, node: Node, site: Site, start: Bundle, freight: bytes) -> Found | Unfit:
@@ -130,9 +132,11 @@ def conduct(
         return Unfit(node, str(error))
     try:
         unpack(station.ratchet.git, bundle)
-        return _run(
+        made = _run(
             post, node, station, replace(spec, commit=bundle.commit, lane=0), dict(zip(names, read, strict=True))
         )
+        changed = station.frozen.changed()
+        return Unfit(node, f"{changed[0]} was changed there while the session ran") if changed else made
     finally:
         if taken:
             taken.release()
@@ -195,7 +199,10 @@ def _station(site: Site, start: Bundle, freight: bytes) -> _Station:
         ratchet.tag = site.tag
         equipment = equip_here(settings, ratchet, lambda: site.secret, of_several=True)
         equipment.taken.release()  # each run takes the GPU that Ray has given it
-        _stations[key] = _Station(ratchet, settings, equipment, setting_of(settings, ratchet, equipment))
+        trusted = [settings.root / path for path in settings.frozen]
+        remove_bytecode(trusted)
+        frozen = Frozen([*trusted, *equipment.harness.data_files])
+        _stations[key] = _Station(ratchet, settings, equipment, setting_of(settings, ratchet, equipment), frozen)
     return _stations[key]
 
 
