@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from ray_nodes import kill_node, shared_cluster
 from repo import CONFIG, Repo
 from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
@@ -18,6 +21,7 @@ from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.ledger import bundle
 from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.settings import OPTIONS
 
 # What a run does when it is made first, and what it does when it is made again; both say which processes ran it.
 FIRST = "do:import pathlib; first = not pathlib.Path({!r}).exists(); " + (
@@ -29,6 +33,7 @@ KILLS_ITS_WATCHER = (
     "os.kill(int(fields(os.getppid())[1]), 9); time.sleep(1000)"
 )
 
+EXAMPLES = Path(__file__).parent.parent / "examples" / "ray"
 SECONDS = 400  # with the start of the cluster, and of other tests on it
 
 
@@ -196,3 +201,17 @@ def test_a_bundle_has_one_commit_and_only_what_changed(tmp_path: Path, form: str
     assert there("rev-parse", f"{more.commit}^{{tree}}") == ours("rev-parse", "HEAD^{tree}")
     assert there("log", "--format=%H", more.commit).split() == [more.commit, start.commit]
     there("fsck", "--strict", "--no-dangling")
+
+
+def test_the_examples_can_be_read_and_name_options_that_exist() -> None:
+    scripts = [(EXAMPLES / "slurm.sbatch").read_text()]
+    sky = yaml.safe_load((EXAMPLES / "skypilot.yaml").read_text())
+    scripts += [sky["setup"], sky["run"]]
+    claim, job = yaml.safe_load_all((EXAMPLES / "kuberay.yaml").read_text())
+    assert (claim["kind"], job["kind"]) == ("PersistentVolumeClaim", "RayJob")
+    scripts += [job["spec"]["entrypoint"], shlex.split(job["spec"]["entrypoint"])[2]]
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        named = set(re.findall(r"--autoresearch(?:-[a-z]+)*", script))
+        assert named <= {"--autoresearch", *(option.flag for option in OPTIONS)}
