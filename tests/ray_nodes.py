@@ -15,14 +15,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 _STORE_BYTES = 80 * 2**20
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+ENVIRONMENT = {  # of the cluster and of its sessions; a token in ~/.ray would otherwise decide how they speak
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "disabled",
+}  # fmt: skip
+_TRIES = 3  # Ray gives a node half a minute to start, which a busy machine may need longer for
 ALIKE = 2
 _started: list[subprocess.Popen[bytes]] = []  # Python complains of one that is forgotten while it runs
 
@@ -42,7 +45,7 @@ def shared_cluster(folder: Path) -> Iterator[str]:
             with (folder / "ray.log").open("w") as log:
                 command = [sys.executable, __file__, str(owner), str(file)]
                 process = subprocess.Popen(
-                    command, env={**os.environ, **_ENVIRONMENT}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    command, env={**os.environ, **ENVIRONMENT}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True,
                 )  # fmt: skip
             _started.append(process)
@@ -66,14 +69,15 @@ def _serve(owner: int, file: Path) -> None:
     started = psutil.Process(owner).create_time()
     small: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     folder = tempfile.mkdtemp(prefix="ray-")  # a short path, because sockets are in it
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "num_cpus": 0, "temp_dir": folder})
+    cluster = Cluster()
     try:
         nodes: list[Any] = []
-        cluster.add_node(num_cpus=1, num_gpus=1, env_vars={"CARD": "another"}, **small)
+        _add(cluster, num_cpus=0, temp_dir=folder, **small)
+        _add(cluster, num_cpus=1, num_gpus=1, env_vars={"CARD": "another"}, **small)
         while psutil.pid_exists(owner) and psutil.Process(owner).create_time() == started:
             nodes = [node for node in nodes if all(one.process.poll() is None for one in node.all_processes["raylet"])]
             while len(nodes) < ALIKE:
-                nodes.append(cluster.add_node(num_cpus=1, num_gpus=1, **small))
+                nodes.append(_add(cluster, num_cpus=1, num_gpus=1, **small))
             if not file.exists():
                 file.with_suffix(".part").write_text(cluster.address)
                 file.with_suffix(".part").rename(file)
@@ -81,6 +85,14 @@ def _serve(owner: int, file: Path) -> None:
     finally:
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _add(cluster: Any, **given: Any) -> Any:
+    """A new node; the first one is the head."""
+    for _ in range(_TRIES - 1):
+        with suppress(Exception):
+            return cluster.add_node(**given)
+    return cluster.add_node(**given)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from ray_nodes import kill_node, shared_cluster
+from ray_nodes import ENVIRONMENT, kill_node, shared_cluster
 from repo import CONFIG, Repo
 from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
 
@@ -43,10 +43,12 @@ def on_cluster(test: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The options of a session on the cluster of `ray_nodes`."""
     if find_spec("ray") is None:
         pytest.skip("needs the extra [ray]")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     base = tmp_path_factory.getbasetemp()
     with shared_cluster(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as address:
         yield ["--autoresearch-runner", "ray", "--autoresearch-ray-address", address]

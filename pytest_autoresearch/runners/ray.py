@@ -12,6 +12,7 @@ import platform
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -226,7 +227,8 @@ def _connect(address: str) -> Any:
         raise UserError("this process is connected to a Ray cluster already: call ray.shutdown() before the session")
     quiet = {"logging_level": "ERROR"} if address.startswith(_CLIENT) else {"log_to_driver": False, "logging_level": 40}
     try:
-        ray.init(address, **quiet)
+        with warnings.catch_warnings(action="ignore"):  # the error says the same
+            ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
         raise UserError(
             f"{_option(address)}: {one_line(str(error))[:300]}: type `ray start --head` on this machine, or give "
