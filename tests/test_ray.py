@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -18,9 +20,13 @@ from ray_nodes import ENVIRONMENT, kill_node, shared_cluster
 from repo import CONFIG, Repo
 from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
 
-from pytest_autoresearch.core.run import CrashClass
+from pytest_autoresearch.core.loss_curve import CHECKPOINTS
+from pytest_autoresearch.core.run import CrashClass, Limits
+from pytest_autoresearch.keeprule.racing import Race, Racer
 from pytest_autoresearch.ledger import bundle
 from pytest_autoresearch.ledger.git import Git
+from pytest_autoresearch.measure.place import RunSpec
+from pytest_autoresearch.runners.ray import Node
 from pytest_autoresearch.settings import OPTIONS
 
 # What a run does when it is made first, and what it does when it is made again; both say which processes ran it.
@@ -217,3 +223,23 @@ def test_the_examples_can_be_read_and_name_options_that_exist() -> None:
         assert (done.returncode, done.stderr) == (0, "")
         named = set(re.findall(r"--autoresearch(?:-[a-z]+)*", script))
         assert named <= {"--autoresearch", *(option.flag for option in OPTIONS)}
+
+
+def test_a_slot_is_what_a_run_takes_of_a_node() -> None:
+    (option,) = (option for option in OPTIONS if option.name == "ray-slot")
+    slot = dict(option.read("GPU=2, big=0.5"))
+    node = Node("a", "1", {"GPU": 8.0, "CPU": 96.0, "big": 1.0})
+    assert (slot, node.slots(slot), node.slots({"TPU": 1.0})) == ({"GPU": 2.0, "big": 0.5}, 2, 0)
+    for wrong in ("GPU", "GPU=0", "=1", "GPU=none", "GPU=1,"):
+        with pytest.raises(argparse.ArgumentTypeError, match="give names and amounts, such as GPU=1"):
+            option.read(wrong)
+
+
+def test_a_race_goes_out_with_its_run() -> None:
+    racer = Racer()
+    for seed in range(40):
+        racer.learn(1, (3.0 + seed / 100,) * len(CHECKPOINTS), 1.0 + seed / 100, won=False)
+    spec = RunSpec("abc", 1, 0, Limits(1, 1, 1), race=Race(racer, 1, 0.9, spared=False))
+    race = pickle.loads(pickle.dumps(spec)).race
+    losses = (9.0, *[None] * (len(CHECKPOINTS) - 1))
+    assert race.look(losses) == spec.race.look(losses) != ""

@@ -164,7 +164,7 @@ class ClusterPlace:
         """A reference to the content of a file, which does not go out again while it is the same."""
         key = (path, path.stat().st_mtime_ns)
         if key not in self._sent:
-            self._sent = {known: sent for known, sent in self._sent.items() if known[0] != path}
+            self._sent = {old: sent for old, sent in self._sent.items() if old[0] != path and old[0].exists()}
             self._sent[key] = self._cluster.put(path.read_bytes())
         return self._sent[key]
 

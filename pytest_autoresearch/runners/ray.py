@@ -62,7 +62,6 @@ class Cluster:
     def __init__(self, address: str) -> None:
         need("ray", "ray", "--autoresearch-runner ray")
         _knock(address)
-        self.address = address
         self._ray = _connect(address)
         self._mailbox = self._ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox).remote()
         self._task = self._ray.remote(max_retries=0, max_calls=0)(_task)
