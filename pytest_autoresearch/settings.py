@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pytest_autoresearch.core.option_values import choice, count, lanes, number, switch, words
+from pytest_autoresearch.core.option_values import choice, count, lanes, number, resources, switch, words
 
 if TYPE_CHECKING:
     import pytest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_autoresearch.source.editable import Editable
 
 PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
+LOCAL, RAY = "local", "ray"
 AUTO: Literal["auto"] = "auto"  # of lanes: every idle GPU
 Lanes = int | Literal["auto"]
 _METRIC, _METRIC_BYTES = re.compile(r"[^\W\d][\w./@%+-]*"), 100  # what runners.summary reads
@@ -128,6 +129,14 @@ OPTIONS = (
            None, number("the metric's unit", least=-math.inf)),
     Option("lanes", "N", "experiments at a time, each on a GPU of its own, or auto: one for every idle GPU; on a CPU "
            "they share the cores (1)", 1, lanes),
+    Option("runner", "NAME", "where runs are made: local: on this machine; ray: on the nodes of a Ray cluster (local)",
+           LOCAL, choices=(LOCAL, RAY)),
+    Option("ray-address", "ADDRESS", "the Ray cluster: auto, the one of this machine or of RAY_ADDRESS; HOST:PORT; "
+           "ray://HOST:PORT; or local, one made of this machine alone (auto)", AUTO),
+    Option("ray-slot", "NAME=N,...", "what a run takes of its node, in Ray's resources, such as GPU=1 or CPU=4 (GPU=1, "
+           "or without GPUs all CPUs of the smallest node)", (), resources),
+    Option("ray-retries", "N", "how often a run starts again whose node was lost (3)",
+           3, count(0, "0 for never")),
     Option("ahead", "N", "how many experiments a model or an agent proposes while all lanes train (1)",
            1, count(0, "0 for none")),
     Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
@@ -207,6 +216,10 @@ class Settings:
     junit_names: str
     exit: str
     lanes: Lanes
+    runner: str
+    ray_address: str
+    ray_slot: tuple[tuple[str, float], ...]
+    ray_retries: int
     ahead: int
     check: bool
     command: tuple[str, ...]
@@ -301,6 +314,10 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         junit_names=given["junit-names"],
         exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
         lanes=given["lanes"],
+        runner=given["runner"],
+        ray_address=given["ray-address"],
+        ray_slot=given["ray-slot"],
+        ray_retries=given["ray-retries"],
         ahead=given["ahead"],
         check=given["check"],
         command=ini("autoresearch_command", words, "python train.py"),

@@ -92,7 +92,7 @@ def test_every_command_that_a_page_names_exists() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "skills").rglob("*.md")):
         named = set(re.findall(r"(?:^|`)autoresearch ([a-z]+)", page.read_text(), re.MULTILINE))
         assert named <= set(cli.COMMANDS), page.name
-        flags = {option.flag for option in OPTIONS} | {"--autoresearch", "--autoresearch-runner"}  # scale.md: not built
+        flags = {option.flag for option in OPTIONS} | {"--autoresearch"}
         unknown = set(re.findall(r"--autoresearch(?:-[a-z]+)*\b", page.read_text())) - flags
         assert unknown == set(), page.name
 

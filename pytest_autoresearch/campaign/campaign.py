@@ -55,7 +55,8 @@ class Campaign:
     Attributes:
         ledger: Every judged experiment.
         lanes: Where runs go. Others can have the devices after `release`.
-        not_taken: The GPUs that are no lanes, each with the reason.
+        not_taken: The GPUs or nodes that are no lanes, each with the reason.
+        where: Where the lanes are, in words, if they are not on this machine; else empty.
         flights: The experiments under way.
         why_over: Why no more experiments start; empty if only the number of slots limits them.
         failed: Whether the session stopped because the proposer or the machine failed.
@@ -75,17 +76,18 @@ class Campaign:
         self.news: deque[str] = deque()
         self.flights = Flights()
         self.lanes, self.not_taken = equipment.taken.lanes, equipment.taken.left
+        self.where = equipment.taken.words
         self.release = equipment.taken.release
         self._clock = SessionClock(settings.hours)
-        self._runner = equipment.runner()
-        self._agents = AgentRunner(equipment.sandbox.backend, harness.hidden)
+        self._place = equipment.place(settings, ratchet)
+        self._agents = AgentRunner(equipment.agents, harness.hidden)
         like = Experiment(
             BASELINE, ratchet.tag, "", "", "", Proposal(""), limits=Limits(self.budget, 0, 0),
             metric_name=settings.metric, direction=settings.direction, setting=self.setting,
         )  # fmt: skip
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
-        self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._runner, self._files, self)
+        self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._place, self._files, self)
         self._free = FreeLanes(len(self.lanes), self._no_more_runs)
         self._queue = WorkQueue(lambda: choice.make(Surroundings(self._agents, self._clock, self.budget)))
         self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
@@ -201,7 +203,7 @@ class Campaign:
         self._clock.close()
         self._free.close()
         self._agents.close()
-        self._runner.close()
+        self._place.close()
 
     # ------------------------------------------------------------------------------------- measure.runs.Watcher
 
@@ -225,7 +227,7 @@ class Campaign:
             stopped: Asked several times a second whether to end the runs.
         """
         auditor = Auditor(
-            self.settings, self.ratchet, self.harness, self.setting, self.ledger, self._runner, watcher=self
+            self.settings, self.ratchet, self.harness, self.setting, self.ledger, self._place, watcher=self
         )
         under_way = self.flights.numbers
         try:

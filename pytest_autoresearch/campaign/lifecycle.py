@@ -30,7 +30,10 @@ from pytest_autoresearch.measure.runs import RunMaker, Watcher
 from pytest_autoresearch.proposers.base import Context, Terms
 
 # These crashes go back to nobody: a proposer that is told how a faked metric was found learns how to hide it.
-_FINAL = (CrashClass.REJECTED, CrashClass.UNWATCHED, CrashClass.OVER_DISK, CrashClass.OVER_PROCESSES)
+# Nor is a lost node a fault that could be repaired.
+_FINAL = (
+    CrashClass.REJECTED, CrashClass.UNWATCHED, CrashClass.OVER_DISK, CrashClass.OVER_PROCESSES, CrashClass.LOST,
+)  # fmt: skip
 _CHEAP = 0.1  # a run that failed after more than this share of its budget is repaired once
 
 

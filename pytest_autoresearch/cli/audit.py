@@ -49,12 +49,12 @@ def command(given: argparse.Namespace) -> int:
     if not line:
         raise UserError(f"the campaign {ratchet.tag} has no baseline yet: there is nothing to audit")
     equipment = equip(settings, ratchet)
-    harness, runner = equipment.harness, equipment.runner()
+    harness, place = equipment.harness, equipment.place(settings, ratchet)
     setting = setting_of(settings, ratchet, equipment)
     before = audit.of(ratchet.audits(), line)
     ledger = Ledger(ratchet, records, settings.root / "results.tsv", like=line[0])
     watching = _Watching()
-    auditor = Auditor(settings, ratchet, harness, setting, ledger, runner, watching)
+    auditor = Auditor(settings, ratchet, harness, setting, ledger, place, watching)
     # With --json, standard output holds only the document.
     heard = sys.stderr if given.json else sys.stdout
 

@@ -57,13 +57,15 @@ def command(given: argparse.Namespace) -> int:
     limits = limits_of(settings, equipment.harness, timeout_of(configuration("timeout")))
     commit = adhoc.present(ratchet, settings.editable)
     edited = adhoc.changed(ratchet, commit)
-    runner, line = equipment.runner(), _Line()
+    place, line = equipment.place(settings, ratchet), _Line()
     with noted() as signals, ThreadPoolExecutor(1, "run") as pool:
-        future = pool.submit(adhoc.measure, settings, ratchet, equipment, runner, commit, given.seed, limits, line.show)
+        future = pool.submit(
+            adhoc.measure, ratchet, equipment.harness, place, commit, given.seed, limits, line.show, line.say
+        )
         while not future.done():
             wait([future], timeout=_TICK_SECONDS)
             if signals:
-                runner.close()
+                place.close()
                 wait([future])
         line.clear()
         try:
@@ -95,6 +97,10 @@ class _Line:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def say(self, text: str) -> None:
+        self.clear()
+        print(output.line(text), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self._shown:

@@ -9,6 +9,7 @@
     ├── Spent               the user's budget for proposals is used up; ends the session like any limit
     ├── Stopped             the session is ending; a running experiment gets no result
     ├── SandboxError        the sandbox worked at the start of the session, but failed to start a run
+    ├── NodeLost            a node of the cluster ended during a run
     └── GitError            a git command failed
         ├── NumberTaken     another session has recorded an experiment under this number
         ├── BaseMoved       the branch has moved since the verdict
@@ -77,6 +78,18 @@ class Stopped(AutoresearchError):
 
 class SandboxError(AutoresearchError):
     """A run could not be started in its sandbox; the text is the sandbox's own message."""
+
+
+class NodeLost(AutoresearchError):
+    """A node of the cluster ended during a run, or the process that watched the run there.
+
+    Attributes:
+        node: Its name; empty if the run ended before the node said it.
+    """
+
+    def __init__(self, node: str, why: str) -> None:
+        super().__init__(f"the node {node} was lost: {why}" if node else f"a node was lost: {why}")
+        self.node = node
 
 
 class GitError(AutoresearchError):

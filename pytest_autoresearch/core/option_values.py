@@ -49,6 +49,20 @@ def number(hint: str, least: float = 0.0) -> Callable[[str], float]:
     return parse
 
 
+def resources(given: str) -> tuple[tuple[str, float], ...]:
+    """Pairs of a name and an amount."""
+    found = []
+    for part in given.split(","):
+        name, _, amount = part.partition("=")
+        try:
+            found.append((name.strip(), float(amount)))
+        except ValueError:
+            found.append(("", 0.0))
+    if not all(name and 0 < amount < math.inf for name, amount in found):
+        raise argparse.ArgumentTypeError(f"{given}: give names and amounts, such as GPU=1 or CPU=4,big=1")
+    return tuple(found)
+
+
 def switch(given: str) -> bool:
     if given.casefold() not in _SWITCH:
         raise argparse.ArgumentTypeError(f"{given}: give true or false")

@@ -48,6 +48,7 @@ class CrashClass(StrEnum):
     REFUSED = "refused"
     STALE = "stale"  # the proposal conflicts with what was kept since it was made
     NO_PROPOSAL = "no-proposal"
+    LOST = "lost"  # the node of the cluster ended during the run
     HOPELESS = "hopeless"  # why a process was stopped early; its run is no crash
     EXIT = "exit"  # with an exit status in `Crash.code`
     SIGNAL = "signal"  # with its number in `Crash.code`
@@ -140,6 +141,7 @@ class Run:
         allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
         lane: The lane that ran it.
         device: The GPU's UUID, else empty.
+        node: The node of the cluster that ran it; empty for the session's own machine.
         others: Other processes on the GPU during training; those that only draw are marked. None if unknown.
         throttling: Reasons for throttling during training, each with its share of the looks, 0 to 1; None if unknown.
         variables: Environment variables beyond the campaign's, for a retry after running out of memory.
@@ -181,6 +183,7 @@ class Run:
     scored: Mapping[str, float] | None = None
     startup_cpu_seconds: float | None = None
     began_at: float | None = None
+    node: str = ""
 
     @property
     def ended_with_model(self) -> bool:
@@ -198,7 +201,7 @@ class Progress:
     """The progress of a running experiment, from its output.
 
     Attributes:
-        phase: `proposing`, `preflight`, `training` or `scoring`.
+        phase: `proposing`, `preflight`, `training` or `scoring`, or in words what the experiment waits for.
         step: The last training step printed, or None.
         loss: The last loss printed, or None.
         seconds: Seconds inside the phase.

@@ -133,6 +133,10 @@ class Worktree:
         self._open()
         # Not `reset --hard`, which would move a branch if HEAD was attached to one.
         self.git(*_EXACT, "checkout", "--quiet", "--force", "--detach", commit)
+        self.empty()
+
+    def empty(self) -> None:
+        """Empty `out` and `cache`."""
         for folder in (self.out, self.cache):
             _empty(folder)
             folder.rmdir()

@@ -15,11 +15,9 @@ from pathlib import Path
 from pytest_autoresearch.core.run import Limits, Progress, Run
 from pytest_autoresearch.ledger.git import DIFF, Git
 from pytest_autoresearch.ledger.ratchet import Ratchet
-from pytest_autoresearch.measure.job import make_job
-from pytest_autoresearch.measure.setup import Equipment
+from pytest_autoresearch.measure.harness import Harness
+from pytest_autoresearch.measure.place import Place, RunSpec
 from pytest_autoresearch.measure.validity import honestly_out_of_memory
-from pytest_autoresearch.runners.base import Runner
-from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.source.editable import Editable
 
 
@@ -59,34 +57,32 @@ def changed(ratchet: Ratchet, commit: str) -> list[str]:
 
 
 def measure(
-    settings: Settings, ratchet: Ratchet, equipment: Equipment, runner: Runner, commit: str, seed: int, limits: Limits,
-    note: Callable[[Progress], None],
+    ratchet: Ratchet, harness: Harness, place: Place, commit: str, seed: int, limits: Limits,
+    note: Callable[[Progress], None], say: Callable[[str], None],
 ) -> tuple[tuple[Run, ...], Path]:  # fmt: skip
     """Run a commit, with one retry after running out of memory, as in an experiment.
 
     Args:
         note: Called repeatedly with the run's progress, on the calling thread.
+        say: Called with a sentence for the user.
 
     Returns:
         The runs (the last one counts) and the path of the log.
 
     Raises:
-        Stopped: The runner was closed.
+        Stopped: The place was closed.
         AutoresearchError: Git or the sandbox failed.
     """
     tree = ratchet.worktree(0)
     log = ratchet.home / f"{tree.top.name}-run.log"
 
     def run(variables: Mapping[str, str]) -> Run:
-        tree.reset(commit)
-        tree.show(settings.root, settings.readable, ratchet.elsewhere.present)
         # No probe and no compile cache: the program is the user's own, and nothing of the run is kept.
-        job = make_job(settings, equipment.harness, tree, variables, log=log, seed=seed, lane=0, limits=limits)
-        made = runner.run(job, note)
+        made = place.run(RunSpec(commit, seed, 0, limits, variables), tree, log, note, say)
         return replace(made, variables=variables)
 
     try:
-        first, less = run({}), equipment.harness.retry_out_of_memory
+        first, less = run({}), harness.retry_out_of_memory
         if not less or not honestly_out_of_memory(first, limits):
             return (first,), log
         return (first, run(less)), log

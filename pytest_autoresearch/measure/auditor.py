@@ -26,9 +26,9 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.integrity import Frozen, remove_bytecode
+from pytest_autoresearch.measure.place import Place
 from pytest_autoresearch.measure.runs import RunMaker, Watcher
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
-from pytest_autoresearch.runners.base import Runner
 from pytest_autoresearch.settings import Settings
 
 _TICK_SECONDS = 0.2
@@ -44,19 +44,19 @@ class Auditor:
     """
 
     def __init__(
-        self, settings: Settings, ratchet: Ratchet, harness: Harness, setting: Setting, ledger: Ledger, runner: Runner,
+        self, settings: Settings, ratchet: Ratchet, harness: Harness, setting: Setting, ledger: Ledger, place: Place,
         watcher: Watcher,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._ratchet = ratchet
         self._setting = setting
         self._ledger = ledger
-        self._runner = runner
+        self._place = place
         self._watcher = watcher
         self._rows = Rows.AUDIT if harness.score and harness.audit_environment else Rows.VERDICT
         self._data = harness.data_files
         self._losses = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
-        self._run_maker = RunMaker(settings, ratchet, harness, ledger, runner, self._losses, watcher)
+        self._run_maker = RunMaker(settings, ratchet, harness, ledger, place, self._losses, watcher)
 
     def conduct(self, runs: int, say: Callable[[str], None], stopped: Callable[[], bool]) -> Audit:
         """Make the runs and record the audit.
@@ -177,7 +177,7 @@ class Auditor:
                 if stopped():
                     raise Stopped("the audit was interrupted, and nothing was recorded")
         except BaseException:
-            self._runner.close()
+            self._place.close()
             wait([made], _GOODBYE_SECONDS)
             raise
         return made.result()

@@ -18,7 +18,7 @@ from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure import rows_secret
 from pytest_autoresearch.measure.setup import Equipment
-from pytest_autoresearch.runners.environment import SECRET
+from pytest_autoresearch.runners.environment import SECRET, named, passed
 from pytest_autoresearch.settings import Settings
 
 # Variables that say where something is and who runs it. Two machines may differ in them.
@@ -29,6 +29,7 @@ _WHERE = (
     *("UV_*", "PIXI_*"),  # how launchers use the environment that is there
     *("AUTORESEARCH_CACHE", "AUTORESEARCH_DATA", "AUTORESEARCH_PROFILE"),  # data and profile are conditions themselves
 )
+_PLACES = (*_WHERE, "PYTHONPATH")
 _LONGEST = 200  # characters of a recorded value
 _WHOLE_BYTES = 256 * 1024  # a larger file is sampled
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
@@ -39,6 +40,8 @@ _IGNORED = ("__pycache__", "*.pyc", "*.lock", "*.tmp", ".git")
 
 def setting_of(settings: Settings, ratchet: Ratchet, equipment: Equipment) -> Setting:
     """The conditions of measurements in this session."""
+    if equipment.elsewhere:
+        return equipment.elsewhere.setting
     harness = equipment.harness
     return Setting(
         profile=harness.profile,
@@ -72,6 +75,17 @@ def variables(training: Mapping[str, str], root: Path) -> dict[str, str]:
         for name, value in sorted(found.items())
         if value
     }
+
+
+def portable(ours: Mapping[str, str], asked: Iterable[str]) -> dict[str, str]:
+    """Those variables of this process that training gets on every node of a cluster, whatever the node has itself.
+
+    Args:
+        asked: The names that the user asks for, globs allowed.
+    """
+    chosen = ("AUTORESEARCH_PROFILE", "AUTORESEARCH_DATA")
+    given = {**passed(ours), **named(ours, asked)}
+    return {name: value for name, value in given.items() if name in chosen or not _matches(name, _PLACES)}
 
 
 def packages(search_path: Iterable[str]) -> set[str]:

@@ -12,6 +12,7 @@ from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.hardware.gpu_watch import users
 from pytest_autoresearch.hardware.lanes import THREADS, Lane, shares, usable_cores
 from pytest_autoresearch.hardware.leases import Holder, Lease
+from pytest_autoresearch.runners.ray import Cluster
 from pytest_autoresearch.settings import AUTO, Lanes
 
 _OPTION = "--autoresearch-lanes"
@@ -23,12 +24,14 @@ class Taken:
 
     Attributes:
         lanes: In the order of their numbers.
-        left: The GPUs that were not taken, each with the reason.
+        left: The GPUs or nodes that were not taken, each with the reason.
+        words: Where the lanes are, in words, if they are not on this machine; else empty.
     """
 
     lanes: tuple[Lane, ...]
     left: tuple[str, ...] = ()
-    _leases: tuple[Lease, ...] = ()
+    _leases: tuple[Lease | Cluster, ...] = ()
+    words: str = ""
 
     def release(self) -> None:
         """Let other sessions have the devices."""

@@ -1,7 +1,6 @@
 """Makes the runs of an experiment: prepares each run, repeats inconclusive ones, and races it.
 
-Works on a lane's thread, in the lane's worktree. Knows the keep rule and the runner; nothing of proposals, test items
-or verdicts.
+Works on a lane's thread. Knows the keep rule and the place of the runs; nothing of proposals, test items or verdicts.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.experiment import BASELINE, Experiment
-from pytest_autoresearch.core.run import Progress, Role, Run
+from pytest_autoresearch.core.run import CrashClass, Progress, Role, Run
 from pytest_autoresearch.keeprule import replicates
 from pytest_autoresearch.keeprule.racing import Race, Racer, is_spared, racer_of
 from pytest_autoresearch.ledger.ledger import Ledger
@@ -25,12 +23,10 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure import confirm
 from pytest_autoresearch.measure.harness import Harness
-from pytest_autoresearch.measure.job import make_job
 from pytest_autoresearch.measure.lane_threads import in_threads
-from pytest_autoresearch.measure.scorer_files import ScorerFiles
+from pytest_autoresearch.measure.place import Place, RunSpec
+from pytest_autoresearch.measure.scorer_files import ScorerFiles, ScorerInput
 from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
-from pytest_autoresearch.runners.base import Job, Runner
-from pytest_autoresearch.runners.compile_cache import fill
 from pytest_autoresearch.settings import Settings
 
 _SEEDS = 2**31
@@ -86,7 +82,7 @@ class RunMaker:
     """Runs commits for experiments."""
 
     def __init__(
-        self, settings: Settings, ratchet: Ratchet, harness: Harness, ledger: Ledger, runner: Runner,
+        self, settings: Settings, ratchet: Ratchet, harness: Harness, ledger: Ledger, place: Place,
         files: ScorerFiles, watcher: Watcher,
     ) -> None:  # fmt: skip
         self._settings = settings
@@ -94,7 +90,7 @@ class RunMaker:
         self._harness = harness
         self._ledger = ledger
         self._artifacts = settings.campaign_artifacts(ratchet.tag)
-        self._runner = runner
+        self._place = place
         self._files = files
         self._watcher = watcher
         self._in_doubt = 0  # the number of runs in doubt in a row
@@ -201,23 +197,29 @@ class RunMaker:
     def _beyond_doubt(
         self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]
     ) -> tuple[Run, ...]:  # fmt: skip
-        """The inconclusive runs, and after them one run that counts.
+        """The inconclusive runs, and those whose node was lost; after them one run that counts.
 
         Raises:
             Stopped: Too many runs in a row were inconclusive.
         """
         void: tuple[Run, ...] = ()
+        lost = 0
         while True:
             again = f"-again-{len(void)}" if void else ""
             before = (*order.before, *void)
             run = self._run(replace(order, before=before, log=f"{order.log}{again}"), tree, lane, variables)
+            if lost < self._settings.ray_retries and run.crash is not None and run.crash.kind is CrashClass.LOST:
+                lost += 1
+                void += (replace(run, inconclusive=run.crash.message),)
+                self._watcher.say(f"{order.experiment.number:04d}: {run.crash.message}: the run starts again")
+                continue
             why, is_void = self._doubt(run, order, before)
             if not why:
                 self._in_doubt = 0
             if not is_void:
                 return *void, run
             void += (replace(run, inconclusive=why),)
-            if max(self._in_doubt, len(void)) >= self._settings.inconclusive:
+            if max(self._in_doubt, len(void) - lost) >= self._settings.inconclusive:
                 self._watcher.end(
                     f"{self._settings.inconclusive} runs in a row were inconclusive, the last because {why}: fix this "
                     "and rerun the same command; with --autoresearch-inconclusive 0 every run counts",
@@ -247,53 +249,37 @@ class RunMaker:
 
     def _run(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Run:
         experiment, which = order.experiment, "" if order.log == "train" else order.log
-        race = None
-        if order.racer is not None and order.bar is not None:
-            race = Race(order.racer, order.seed, order.bar, is_spared(experiment.number))
-        job = self._job(order, tree, lane, variables)
+        self._artifacts.make_experiment(experiment.number)
+        log = self._artifacts.log(experiment.number, order.log)
 
-        def note(now: Progress) -> str:
+        def note(now: Progress) -> None:
             self._watcher.note(experiment.number, replace(now, run=which))
-            return race.look(now.losses) if race else ""
 
         began = round(time.time(), 3)
-        run = self._runner.run(job, note)
-        if race:
-            run = replace(run, bar=race.bar, hopeless=race.hopeless)
+        run = self._place.run(self._spec(order, lane, variables), tree, log, note, self._watcher.say)
         other = "" if order.commit == experiment.commit else order.commit
         return replace(run, variables=variables, role=order.role, commit=other, block=self._time, began_at=began)
 
-    def _job(self, order: _Order, tree: Worktree, lane: int, variables: Mapping[str, str]) -> Job:
-        settings, harness, experiment, baseline = self._settings, self._harness, order.experiment, self._ledger.baseline
-        tree.reset(order.commit)
-        tree.show(settings.root, settings.readable, self._ratchet.elsewhere.present)
-        head = self._ledger.incumbent
+    def _spec(self, order: _Order, lane: int, variables: Mapping[str, str]) -> RunSpec:
+        experiment, baseline, head = order.experiment, self._ledger.baseline, self._ledger.incumbent
         # A later run of the baseline is not calibrated again, and has no recorded baseline that could limit it.
         scored = any(run.metric is not None for run in order.before)
         known = experiment if order.role is Role.BASELINE and scored else baseline
-        # Only what the baseline compiled goes from run to run. A candidate's own cache could carry weights, which it
-        # has trained on text that lies around, into its later runs; so each of them compiles again.
-        first = baseline.commit if baseline else order.commit
-        compiled = self._compiled(first)
-        kept = compiled if order.commit == first and not compiled.exists() else None  # another lane may be copying it
-        if harness.score is not None:
-            fill(tree.cache, compiled)
-        self._artifacts.make_experiment(experiment.number)
-        return make_job(
-            settings, harness, tree, variables, log=self._artifacts.log(experiment.number, order.log),
-            seed=order.seed, lane=lane, limits=experiment.limits, keep_cache=kept,
-            score_environment=self._score_environment(order, known, head.commit if head else ""),
+        given = self._scorer_input(order, known, head.commit if head else "")
+        race = None
+        if order.racer is not None and order.bar is not None:
+            race = Race(order.racer, order.seed, order.bar, is_spared(experiment.number))
+        return RunSpec(
+            order.commit, order.seed, lane, experiment.limits, variables, given.variables, given.reads, given.writes,
+            baseline.commit if baseline else order.commit, race,
         )  # fmt: skip
 
-    def _score_environment(self, order: _Order, known: Experiment | None, head: str) -> dict[str, str]:
-        """Variables for the scorer."""
+    def _scorer_input(self, order: _Order, known: Experiment | None, head: str) -> ScorerInput:
+        """What the scorer gets, beside the model."""
         below = order.below
         if below is not None and order.role in _DRAWN and secrets.randbelow(_DRAWN_ONE_IN) == 0:
             below = order.experiment.direction.worst
         if order.role is Role.AUDIT and known is not None:
-            return {**self._files.for_audit(order.commit, known, below), **self._harness.audit_environment}
-        return self._files.variables(order.commit, known, head, below)
-
-    def _compiled(self, baseline: str) -> Path:
-        """The folder with the baseline's compile cache, as it was before training saw data."""
-        return self._ratchet.home / "compiled" / self._ratchet.tag / baseline
+            given = self._files.for_audit(order.commit, known, below)
+            return replace(given, variables={**given.variables, **self._harness.audit_environment})
+        return self._files.input(order.commit, known, head, below)

@@ -6,13 +6,29 @@ They are in the git folder, which no candidate sees. Without them, the probe cho
 from __future__ import annotations
 
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_autoresearch.core.experiment import Direction, Experiment
 
 _THRESHOLD = "probe_threshold"  # printed by a scorer that has a leak probe
 _SECONDS = ("load_seconds", "evaluation_seconds")  # printed by a scorer that limits later models to these times
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerInput:
+    """What a scorer gets beside the model: variables, of which some name files.
+
+    Attributes:
+        variables: Those that name no file.
+        reads: Those that name a file which the scorer reads.
+        writes: Those that name a file which the scorer writes.
+    """
+
+    variables: Mapping[str, str]
+    reads: Mapping[str, Path] = field(default_factory=dict)
+    writes: Mapping[str, Path] = field(default_factory=dict)
 
 
 class ScorerFiles:
@@ -29,10 +45,8 @@ class ScorerFiles:
         """The path of a commit's file, which may not exist."""
         return self._folder / f"{commit}.npy"
 
-    def variables(
-        self, commit: str, baseline: Experiment | None, incumbent: str, below: float | None
-    ) -> dict[str, str]:
-        """Variables for the scorer of a commit: the file for its losses, and when to probe.
+    def input(self, commit: str, baseline: Experiment | None, incumbent: str, below: float | None) -> ScorerInput:
+        """What the scorer of a commit gets: the file for its losses, and when to probe.
 
         Args:
             commit: The commit to score.
@@ -41,34 +55,35 @@ class ScorerFiles:
             below: The scorer probes a model whose metric is below this; None: it does not probe.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        told = {"AUTORESEARCH_NATS": str(self.of(commit))}
-        if baseline is None or commit == baseline.commit:
-            told["AUTORESEARCH_FRESH"] = "1"
+        writes = {"AUTORESEARCH_NATS": self.of(commit)}
+        fresh = {"AUTORESEARCH_FRESH": "1"} if baseline is None or commit == baseline.commit else {}
         if baseline is None:
-            return {**told, "AUTORESEARCH_PROBE_CALIBRATE": "1"}
-        told |= bounds(baseline, below)
+            return ScorerInput({**fresh, "AUTORESEARCH_PROBE_CALIBRATE": "1"}, writes=writes)
+        told = bounds(baseline, below)
+        reads = {}
         if "AUTORESEARCH_PROBE_BELOW" in told and commit != baseline.commit and self.of(baseline.commit).exists():
-            told["AUTORESEARCH_BASELINE_NATS"] = str(self.of(baseline.commit))
+            reads["AUTORESEARCH_BASELINE_NATS"] = self.of(baseline.commit)
         if "AUTORESEARCH_PROBE_BELOW" in told and self.of(incumbent).exists():
-            told["AUTORESEARCH_INCUMBENT_NATS"] = str(self.of(incumbent))
-        return told
+            reads["AUTORESEARCH_INCUMBENT_NATS"] = self.of(incumbent)
+        return ScorerInput({**fresh, **told}, reads, writes)
 
-    def for_audit(self, commit: str, baseline: Experiment, below: float | None) -> dict[str, str]:
-        """Variables for the scorer of a commit in an audit: losses of both sides are kept until it ends.
+    def for_audit(self, commit: str, baseline: Experiment, below: float | None) -> ScorerInput:
+        """What the scorer of a commit gets in an audit: losses of both sides are kept until it ends.
 
         Args:
             commit: The commit to score.
             baseline: The campaign's first program, with which it is compared.
-            below: See `variables`.
+            below: See `input`.
         """
         audit = ScorerFiles(self._folder / "audit")
         told = bounds(baseline, below)
         if commit == baseline.commit and _printed(baseline, _THRESHOLD) is not None:
             audit._folder.mkdir(parents=True, exist_ok=True)
-            return {**told, "AUTORESEARCH_NATS": str(audit.of(commit)), "AUTORESEARCH_FRESH": "1"}
+            writes = {"AUTORESEARCH_NATS": audit.of(commit)}
+            return ScorerInput({**told, "AUTORESEARCH_FRESH": "1"}, writes=writes)
         if "AUTORESEARCH_PROBE_BELOW" in told and audit.of(baseline.commit).exists():
-            told["AUTORESEARCH_BASELINE_NATS"] = str(audit.of(baseline.commit))
-        return told
+            return ScorerInput(told, {"AUTORESEARCH_BASELINE_NATS": audit.of(baseline.commit)})
+        return ScorerInput(told)
 
     def end_audit(self) -> None:
         """Remove the losses of audit rows: no verdict may depend on them."""

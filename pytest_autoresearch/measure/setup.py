@@ -1,29 +1,32 @@
-"""Finds the equipment for runs on this machine: the harness's description, the GPU, a tested sandbox.
+"""Finds the equipment for runs: the harness's description, the devices, a tested sandbox.
 
-Sessions and the commands that measure outside of a session use the same equipment. Knows no campaign and no proposer.
+On a cluster, every node finds its own in the same way. Sessions and the commands that measure outside of a session use
+the same equipment. Knows no campaign and no proposer.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_autoresearch.core.experiment import BASELINE
+from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.hardware.gpu import Gpu, visible
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure import lanes, rows_secret
 from pytest_autoresearch.measure.harness import Harness, describe
 from pytest_autoresearch.measure.lanes import Taken
 from pytest_autoresearch.measure.module_folders import module_folders
+from pytest_autoresearch.measure.place import Here, Place
 from pytest_autoresearch.runners.environment import named, passed
 from pytest_autoresearch.runners.lanes import LanesRunner
 from pytest_autoresearch.runners.launch import Launch, find_launch
 from pytest_autoresearch.runners.local import LocalRunner
-from pytest_autoresearch.sandboxes.base import View
+from pytest_autoresearch.sandboxes.base import Backend, View
 from pytest_autoresearch.sandboxes.machine import everywhere, gpu_devices
 from pytest_autoresearch.sandboxes.select import Sandbox, find
-from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.settings import RAY, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Equipment:
         command: The configured training command.
         launch: How it is started.
         variables: The variables of training that are the same in every run.
+        elsewhere: Where runs are made, if not on this machine.
     """
 
     harness: Harness
@@ -45,16 +49,40 @@ class Equipment:
     command: tuple[str, ...]
     launch: Launch
     variables: Mapping[str, str]
+    elsewhere: Elsewhere | None = None
 
     @property
     def gpu(self) -> Gpu | None:
         """The first lane's GPU; None if the harness uses no GPU."""
         return self.taken.lanes[0].gpu
 
-    def runner(self) -> LanesRunner:
-        """A new runner for all lanes."""
+    @property
+    def agents(self) -> Backend:
+        """The sandbox of this machine, where agents work."""
+        return self.elsewhere.agents if self.elsewhere else self.sandbox.backend
+
+    def place(self, settings: Settings, ratchet: Ratchet) -> Place:
+        """The place of runs; each call gives a new one."""
+        if self.elsewhere:
+            return self.elsewhere.place
         launches = {self.command: self.launch}
-        return LanesRunner([(lane, LocalRunner(lane.gpu, self.sandbox.backend, launches)) for lane in self.taken.lanes])
+        lanes = [(lane, LocalRunner(lane.gpu, self.sandbox.backend, launches)) for lane in self.taken.lanes]
+        return Here(settings, self.harness, ratchet, LanesRunner(lanes))
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Runs on other machines than this one.
+
+    Attributes:
+        place: Makes them.
+        setting: Their conditions.
+        agents: The sandbox for agents, which work on this machine.
+    """
+
+    place: Place
+    setting: Setting
+    agents: Backend
 
 
 def equip(settings: Settings, ratchet: Ratchet, *, begins: bool = False) -> Equipment:
@@ -66,23 +94,40 @@ def equip(settings: Settings, ratchet: Ratchet, *, begins: bool = False) -> Equi
     Raises:
         UserError: One of them does not work.
     """
+    if settings.runner == RAY:
+        from pytest_autoresearch.measure.cluster import equip_cluster
+
+        return equip_cluster(settings, ratchet, lambda: secret_of(ratchet, begins))
+    return equip_here(settings, ratchet, lambda: secret_of(ratchet, begins), of_several=settings.lanes != 1)
+
+
+def equip_here(settings: Settings, ratchet: Ratchet, secret: Callable[[], str], *, of_several: bool) -> Equipment:
+    """The equipment of this machine, where `ratchet` has the checkout.
+
+    Args:
+        secret: Gives the secret that draws the rows.
+        of_several: Whether runs also go to other devices of the same kind.
+
+    Raises:
+        UserError: Something does not work.
+    """
     launch = find_launch(settings.command, settings.root, ratchet.committed())
-    harness, taken = _harness(settings, launch)
+    harness, taken = _harness(settings, launch, of_several)
     try:
-        return _equipment(settings, ratchet, launch, harness, taken, begins)
+        return _equipment(settings, ratchet, launch, harness, taken, secret)
     except BaseException:
         taken.release()
         raise
 
 
 def _equipment(
-    settings: Settings, ratchet: Ratchet, launch: Launch, harness: Harness, taken: Taken, begins: bool
+    settings: Settings, ratchet: Ratchet, launch: Launch, harness: Harness, taken: Taken, secret: Callable[[], str]
 ) -> Equipment:
     training = {**passed(os.environ), **launch.environment, **named(os.environ, settings.environment)}
     folders = module_folders(settings, launch.command, ratchet.committed(), {**training, **harness.environment})
     harness = replace(harness, module_folders=folders)
     if harness.draws_rows:
-        harness = replace(harness, secret=_secret(ratchet, begins))
+        harness = replace(harness, secret=secret())
     gpu = taken.lanes[0].gpu
     view = View(
         folder=settings.root,
@@ -98,7 +143,7 @@ def _equipment(
     return Equipment(harness, taken, sandbox, settings.command, launch, {**training, **harness.environment})
 
 
-def _secret(ratchet: Ratchet, begins: bool) -> str:
+def secret_of(ratchet: Ratchet, begins: bool) -> str:
     """The secret that draws the rows of the campaign; outside a campaign the user's, if there is one."""
     records = ratchet.records() if ratchet.tag else []
     baseline = next((record for record in records if record.number == BASELINE), None)
@@ -108,7 +153,7 @@ def _secret(ratchet: Ratchet, begins: bool) -> str:
     return rows_secret.of_campaign(ratchet.tag, baseline.setting.rows)
 
 
-def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Taken]:
+def _harness(settings: Settings, launch: Launch, of_several: bool) -> tuple[Harness, Taken]:
     """The harness's description, and the lanes for runs; their GPUs are leased."""
     gpus = visible(os.environ).gpus
     harness = _described(settings, launch, gpus[0] if gpus else None)
@@ -125,7 +170,7 @@ def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Taken]:
             taken.release()
             raise
     # The harness knows the kind of GPU; NVML adds the device, unless runs go to any of several, and the driver.
-    device = gpu.key if settings.lanes == 1 else f"{gpu.name}, any"
+    device = f"{gpu.name}, any" if of_several else gpu.key
     named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
     key = ", ".join([*named, device])
     return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), taken

@@ -67,6 +67,8 @@ def _lanes(campaign: Campaign) -> list[str]:
     """Which devices are lanes and which are not; nothing for one lane that has what every program would have."""
     lanes = campaign.lanes
     left = [f"  note:     {said}, so it is no lane" for said in campaign.not_taken]
+    if campaign.where:
+        return [f"  lanes:    {campaign.where}", *left]
     if len(lanes) == 1:
         return left
     if lanes[0].gpu is not None:
