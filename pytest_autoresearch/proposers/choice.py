@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 from collections.abc import Callable, Mapping
@@ -17,9 +16,10 @@ from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
 from pytest_autoresearch.proposers.queue import QueueProposer
 from pytest_autoresearch.proposers.queue import check as check_queue
+from pytest_autoresearch.proposers.search_files import nothing
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.source.constants import find
-from pytest_autoresearch.source.ranges import candidates
+from pytest_autoresearch.source import space
+from pytest_autoresearch.source.guard import MOST_BYTES
 
 _SEARCH_SEED = 42
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
@@ -118,8 +118,8 @@ def choose(
     if settings.proposer == "search" or not asks_hook:  # a hook that always proposes never needs the default
         _need_optuna()
     if not asks_hook:
-        _check_constants(settings, head())
-    return Choice("search", _search)
+        _check_space(settings, head())
+    return Choice("search", lambda around: _search(settings))
 
 
 def _anthropic(settings: Settings) -> Choice:
@@ -175,21 +175,18 @@ def _need_optuna() -> None:
     need("search", "optuna", "the proposer search", _OTHERWISE)
 
 
-def _search(around: Surroundings) -> Proposer:
+def _search(settings: Settings) -> Proposer:
     _need_optuna()
     from pytest_autoresearch.proposers.search import SearchProposer
 
-    return SearchProposer(_SEARCH_SEED)
+    return SearchProposer(_SEARCH_SEED, settings.search)
 
 
-def _check_constants(settings: Settings, files: Mapping[str, bytes]) -> None:
-    """Check that the search has a constant to vary, before a baseline is trained."""
-    for path, text in files.items():
-        if path.endswith(".py"):
-            with contextlib.suppress(SyntaxError):  # the baseline reports it
-                if any(candidates(one.name, one.value) for one in find(text.decode("utf-8", "replace"))):
-                    return
-    raise UserError(
-        f"search finds no constant to vary in {', '.join(settings.editable)}: write hyperparameters in capitals at the "
-        "top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
-    )
+def _check_space(settings: Settings, files: Mapping[str, bytes]) -> None:
+    """Check the user's ranges, and that there is something to vary, before a baseline is trained."""
+    plain = {path: text for path, text in files.items() if len(text) <= MOST_BYTES}
+    found = space.read(plain, settings.search, settings.command)
+    if found.mistakes:
+        raise UserError(found.mistakes[0])
+    if not found.near:
+        raise UserError(nothing(settings.editable))
