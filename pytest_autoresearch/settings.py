@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pytest_autoresearch.core import mixture
 from pytest_autoresearch.core.option_values import choice, count, lanes, number, switch, words
 
 if TYPE_CHECKING:
@@ -26,14 +27,23 @@ if TYPE_CHECKING:
     from pytest_autoresearch.source.editable import Editable
     from pytest_autoresearch.source.stated_ranges import Range
 
-PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
+PROPOSERS = (
+    *("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search", "search:cmaes"),
+    "mix:NAME=SHARE,NAME=SHARE",
+)
+_ALONE = ("auto", "checkout")
 AUTO: Literal["auto"] = "auto"  # of lanes: every idle GPU
 Lanes = int | Literal["auto"]
 _METRIC, _METRIC_BYTES = re.compile(r"[^\W\d][\w./@%+-]*"), 100  # what runners.summary reads
 
 
 def _proposer(given: str) -> str:
-    """A proposer's name; `commits:` and `command:` are followed by a value."""
+    """A proposer's name; `commits:` and `command:` are followed by a value, `mix:` by names and shares."""
+    if given.startswith(mixture.PREFIX):
+        for part in mixture.parts(given):
+            if _proposer(part.proposer) in _ALONE:
+                raise argparse.ArgumentTypeError(f"{given}: {part.proposer} works only alone: leave it out of the mix")
+        return given
     return given if given.startswith(("commits:", "command:")) else choice(given, PROPOSERS)
 
 
@@ -100,7 +110,8 @@ OPTIONS = (
     Option("tag", "TAG", "the campaign; its branch is autoresearch/TAG; an existing campaign is continued (the one "
            "whose branch is checked out, else the one of the last 12 hours, else today's date, such as nov23)"),
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
-           "checkout or search (auto: anthropic if a key is set, else search)", "auto", _proposer),
+           "checkout, search, search:cmaes or mix:NAME=SHARE,NAME=SHARE (auto: anthropic if a key is set, else search)",
+           "auto", _proposer),
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)", ""),
     Option("confirm", "RULE", "the keep rule: off (one run decides), standard, strict, lean, or the largest number of "
            "confirmations (standard)", "standard", _rule),

@@ -39,6 +39,14 @@ def nothing(editable: Editable) -> str:
     )
 
 
+def no_number(editable: Editable) -> str:
+    """What to do where only switches and texts can be varied, and numbers must."""
+    return (
+        f"search:cmaes finds no number to vary in {', '.join(editable)}: type --autoresearch-proposer search, which "
+        "also varies switches and texts"
+    )
+
+
 def write(context: Context, found: Space, changes: Mapping[str, Value]) -> None:
     """Give values of the tree's files new ones."""
     for name, text in found.edited(changes):
