@@ -15,6 +15,7 @@ from places import refusal
 from repo import Repo
 from test_command_sessions import proposing
 
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.mixture import parts, turns
@@ -104,6 +105,17 @@ def test_another_one_steps_in_for_one_that_has_nothing_left() -> None:
     mix = MixProposer([Member("a", left=2), Member("b", left=3)], [0.5, 0.5])
     assert names(mix, 5) == "ababb"
     assert mix.propose(context(6)) is None
+
+
+class Hindered(Member):
+    def propose(self, context: Context) -> Proposal | None:
+        raise UserError("search finds no constant to vary")
+
+
+def test_another_one_steps_in_where_the_program_is_nothing_for_one() -> None:
+    assert names(MixProposer([Member("a"), Hindered("b")], [0.5, 0.5]), 4) == "aaaa"
+    with pytest.raises(UserError):
+        MixProposer([Hindered("a"), Hindered("b")], [0.5, 0.5]).propose(context(1))
 
 
 def test_a_failure_goes_back_to_the_one_that_made_the_proposal() -> None:

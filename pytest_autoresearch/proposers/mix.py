@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.mixture import turns
@@ -36,13 +37,24 @@ class MixProposer:
         return self._made.get(number) or self._members[self._turn(number)]
 
     def propose(self, context: Context) -> Proposal | None:
-        """Let the one whose turn it is propose; if it has nothing left, the next one."""
-        first = self._turn(context.number)
+        """Let the one whose turn it is propose; if it has nothing left, the next one.
+
+        So it is, too, if the files that another one changed are nothing for it, such as a program without constants.
+        """
+        first, hindered = self._turn(context.number), []
         for turn in range(len(self._members)):
             member = self._members[(first + turn) % len(self._members)]
             self._made[context.number] = member  # first: its refusal goes back to it
-            if (proposal := member.propose(context)) is not None:
+            try:
+                proposal = member.propose(context)
+            except UserError as error:
+                context.session.say(f"{error}; the others of the mix go on")
+                hindered.append(error)
+                continue
+            if proposal is not None:
                 return proposal
+        if len(hindered) == len(self._members):
+            raise hindered[0]
         return None
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:

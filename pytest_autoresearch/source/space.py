@@ -105,7 +105,7 @@ def read(files: Mapping[str, bytes], table: Mapping[str, Range], command: Sequen
         try:
             stated = table.get(name) or (stated_ranges.parse(one.stated) if one.stated else None)
         except ValueError as error:
-            mistakes.append(f"{path}: # search: behind {one.name}: {error}")
+            mistakes.append(f"{path}: # search: behind {one.name}: {error}; or state its range in a table")
             stated = None
         try:
             if stated is not None:
