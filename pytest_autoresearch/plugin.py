@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         if not option.hidden:
             parser.addini(option.key, option.help, type="string", default="")
     for key in INI_KEYS:
-        parser.addini(key.key, key.help, type=key.type, default=[] if key.type == "args" else "")  # type: ignore[arg-type]
+        parser.addini(key.key, key.help, type=key.type, default="" if key.type == "string" else [])  # type: ignore[arg-type]
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -10,11 +10,12 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pytest_autoresearch.core import mixture
 from pytest_autoresearch.core.option_values import choice, count, lanes, number, resources, switch, words
 
 if TYPE_CHECKING:
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
     from pytest_autoresearch.core.experiment import Direction, Experiment
     from pytest_autoresearch.keeprule.rule import Rule
     from pytest_autoresearch.source.editable import Editable
+    from pytest_autoresearch.source.stated_ranges import Range
 
-PROPOSERS = ("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search")
+PROPOSERS = (
+    *("auto", "anthropic", "command:COMMAND", "queue", "commits:A..B", "checkout", "search", "search:cmaes"),
+    "mix:NAME=SHARE,NAME=SHARE",
+)
+_ALONE = ("auto", "checkout")
 LOCAL, RAY = "local", "ray"
 AUTO: Literal["auto"] = "auto"  # of lanes: every idle GPU
 Lanes = int | Literal["auto"]
@@ -33,7 +39,12 @@ _METRIC, _METRIC_BYTES = re.compile(r"[^\W\d][\w./@%+-]*"), 100  # what runners.
 
 
 def _proposer(given: str) -> str:
-    """A proposer's name; `commits:` and `command:` are followed by a value."""
+    """A proposer's name; `commits:` and `command:` are followed by a value, `mix:` by names and shares."""
+    if given.startswith(mixture.PREFIX):
+        for part in mixture.parts(given):
+            if _proposer(part.proposer) in _ALONE:
+                raise argparse.ArgumentTypeError(f"{given}: {part.proposer} works only alone: leave it out of the mix")
+        return given
     return given if given.startswith(("commits:", "command:")) else choice(given, PROPOSERS)
 
 
@@ -100,7 +111,8 @@ OPTIONS = (
     Option("tag", "TAG", "the campaign; its branch is autoresearch/TAG; an existing campaign is continued (the one "
            "whose branch is checked out, else the one of the last 12 hours, else today's date, such as nov23)"),
     Option("proposer", "NAME", "where proposals come from: auto, anthropic, command:COMMAND, queue, commits:A..B, "
-           "checkout or search (auto: anthropic if a key is set, else search)", "auto", _proposer),
+           "checkout, search, search:cmaes or mix:NAME=SHARE,NAME=SHARE (auto: anthropic if a key is set, else search)",
+           "auto", _proposer),
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)", ""),
     Option("confirm", "RULE", "the keep rule: off (one run decides), standard, strict, lean, or the largest number of "
            "confirmations (standard)", "standard", _rule),
@@ -168,6 +180,12 @@ INI_KEYS = (
     IniKey("autoresearch_direction", "string", "which way the metric improves: minimize or maximize (minimize)"),
     IniKey("autoresearch_editable", "args", "the files that a proposal may change, globs allowed (train.py)"),
     IniKey("autoresearch_frozen", "args", "files and folders that results depend on; they must be committed (none)"),
+    IniKey(
+        "autoresearch_search",
+        "linelist",
+        "NAME = RANGE, the values that a search may try, such as LR = 1e-4..1e-1 log; also a table of pyproject.toml, "
+        "[tool.autoresearch.search] (what names and values suggest)",
+    ),
     IniKey("autoresearch_experiments", "string", "the folder of acceptance rules (experiments)"),
     IniKey("autoresearch_readable", "args", "untracked files and folders that training needs (none)"),
     IniKey("autoresearch_environment", "args", "more environment variables for training, globs allowed (none)"),
@@ -228,6 +246,7 @@ class Settings:
     direction: Direction
     editable: Editable
     frozen: tuple[str, ...]
+    search: Mapping[str, Range]
     experiments: str
     readable: tuple[str, ...]
     environment: tuple[str, ...]
@@ -328,6 +347,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
             tuple(getini("autoresearch_editable")) or ("train.py",), (*frozen, experiments, "program.md")
         ),
         frozen=frozen,
+        search=_search(root, getini("autoresearch_search")),
         experiments=experiments,
         readable=tuple(getini("autoresearch_readable")),
         environment=tuple(getini("autoresearch_environment")),
@@ -345,6 +365,7 @@ def _any_type(config_file: Path | None, getini: Callable[[str], Any]) -> Callabl
     import pytest
 
     lists = {key.key for key in INI_KEYS if key.type == "args"}
+    lines = {key.key for key in INI_KEYS if key.type == "linelist"}
 
     def value(key: str) -> Any:
         try:
@@ -355,9 +376,42 @@ def _any_type(config_file: Path | None, getini: Callable[[str], Any]) -> Callabl
             if config_file is None:
                 raise
             given = text(config_file, key)
-            return list(words(given)) if key in lists else given
+            return list(words(given)) if key in lists else given.splitlines() if key in lines else given
 
     return value
+
+
+def _search(root: Path, lines: Iterable[str]) -> dict[str, Range]:
+    """The user's ranges, by the names of constants: from the table of pyproject.toml and from the ini key."""
+    from pytest_autoresearch.core.config_file import own_tables
+    from pytest_autoresearch.core.errors import UserError
+    from pytest_autoresearch.source.stated_ranges import HOW, parse
+
+    where, key = "pyproject.toml, [tool.autoresearch.search]", "autoresearch_search"
+    try:
+        tables = own_tables(root)
+    except ValueError as error:
+        raise UserError(f"pyproject.toml cannot be read: {error}") from None
+    table = tables.get("search", {})
+    if unknown := sorted(tables.keys() - {"search"}):
+        raise UserError(f"pyproject.toml: there is no table [tool.autoresearch.{unknown[0]}]: only .search")
+    if not isinstance(table, dict):
+        raise UserError(f'{where}: it is no table: write lines such as LR = "1e-4..1e-1 log" below it')
+    stated = [(where, name, given) for name, given in table.items()]
+    for line in filter(None, map(str.strip, lines)):
+        name, sign, given = line.partition("=")
+        if not sign:
+            raise UserError(f"{key}: {line!r} has no range: write NAME = RANGE; {HOW}")
+        stated.append((key, name.strip(), given.strip()))
+    found: dict[str, Range] = {}
+    for place, name, given in stated:
+        if name in found:
+            raise UserError(f"{place}: {name} has two ranges: delete one")
+        try:
+            found[name] = parse(given)
+        except ValueError as error:
+            raise UserError(f"{place}: {name}: {error}") from None
+    return found
 
 
 def _metric(name: str) -> str:

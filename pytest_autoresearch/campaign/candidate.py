@@ -13,7 +13,7 @@ from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.dialogue import Dialogue
 from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.core.errors import NearDuplicate, Refused
-from pytest_autoresearch.core.experiment import Experiment, Proposal
+from pytest_autoresearch.core.experiment import Constant, Experiment, Proposal
 from pytest_autoresearch.keeprule.racing import distorts
 from pytest_autoresearch.ledger.git import DIFF
 from pytest_autoresearch.ledger.worktree import Worktree
@@ -33,7 +33,7 @@ class CheckedEdit:
     """
 
     program: str
-    constants: Mapping[str, float | int | bool]
+    constants: Mapping[str, Constant]
     simpler: bool
 
 

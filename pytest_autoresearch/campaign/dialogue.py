@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.in_flight import InFlight
-from pytest_autoresearch.campaign.work_queue import WorkQueue
+from pytest_autoresearch.campaign.work_queue import WorkQueue, maker
 from pytest_autoresearch.core.errors import GitError, Refused
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair
 from pytest_autoresearch.core.failure import Failure
@@ -61,8 +61,8 @@ class Dialogue:
     @property
     def listens(self) -> bool:
         """Whether whoever made the proposal can be told of a failure and asked once more."""
-        proposer, repairs = self._queue.proposer, self._common.settings.repairs
-        return self._by_proposer and self._sent_back < repairs and proposer is not None and proposer.listens
+        left = self._sent_back < self._common.settings.repairs
+        return self._by_proposer and left and self._queue.hears(self._flight.number)
 
     def propose(self) -> Proposal | None:
         """Let the next proposal edit the tree; None if there is none.
@@ -138,7 +138,7 @@ class Dialogue:
             return proposer.repair(self.context, self._proposal, self._failure)
         self.look_again()  # another lane may have had its turn meanwhile: its experiment is under way now, or kept
         self._tree.reset(self.base)
-        if proposer.listens and asks_for_bolder(self.context.records):
+        if maker(proposer, self._flight.number).listens and asks_for_bolder(self.context.records):
             count = stale(self.context.records)
             self._say(f"{count} experiments without a keep: the proposer is asked for a bolder change")
         return proposer.propose(self.context)

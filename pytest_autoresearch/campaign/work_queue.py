@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Usage
-from pytest_autoresearch.proposers.base import Context, Proposer, Rehearsing
+from pytest_autoresearch.proposers.base import Context, Mixed, Proposer, Rehearsing
 
 
 class WorkQueue:
@@ -54,6 +54,10 @@ class WorkQueue:
     def listens(self) -> bool:
         """Whether the session's proposer takes time and can be told of a conflict; false until somebody asked it."""
         return self.proposer is not None and self.proposer.listens
+
+    def hears(self, number: int) -> bool:
+        """Whether the one that proposes this experiment can be told of a failure; false until somebody asked it."""
+        return self.proposer is not None and maker(self.proposer, number).listens
 
     @property
     def rehearses(self) -> bool:
@@ -106,3 +110,8 @@ class WorkQueue:
         """Count what a proposal has used."""
         with self._lock:
             self.usage += usage
+
+
+def maker(proposer: Proposer, number: int) -> Proposer:
+    """The one of a mix that proposes this experiment; any other proposer itself."""
+    return proposer.maker(number) if isinstance(proposer, Mixed) else proposer

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pytest_autoresearch.core import mixture
 from pytest_autoresearch.hardware import nvml
 from pytest_autoresearch.hardware.gpu import Gpu, Visible
 from pytest_autoresearch.ledger.git import version as git_version
@@ -204,7 +205,7 @@ def key(proposer: str) -> Check:
     name = next((name for name in KEYS if os.environ.get(name)), None)
     if name:
         return Check("key", False, f"{name} is set")
-    needed = proposer == "anthropic"
+    needed = any(part.proposer == "anthropic" for part in mixture.parts(proposer))
     said = "none, but the configured proposer needs one" if needed else "none: `search` or an agent proposes"
     return Check("key", True if needed else None, said, f"export {KEYS[0]}=...")
 

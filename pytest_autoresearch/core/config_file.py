@@ -1,4 +1,4 @@
-"""Reads pytest's configuration file: the names of its keys, and TOML values as text."""
+"""Reads pytest's configuration file: the names of its keys, and TOML values as text; and the tables of our own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ def text(config_file: Path, key: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return shlex.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def own_tables(root: Path) -> dict[str, Any]:
+    """What is below `[tool.autoresearch]` in a folder's pyproject.toml.
+
+    Raises:
+        ValueError: The file is no TOML.
+    """
+    file = root / "pyproject.toml"
+    document = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
+    found = document.get("tool", {}).get("autoresearch", {})
+    return found if isinstance(found, dict) else {"": found}
 
 
 def _tables(config_file: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from pytest_autoresearch.core.setting import Setting
 from pytest_autoresearch.core.text import shortened
 
 BASELINE = 0
-Constant = float | int | bool  # a value that an edit may give to a constant of the program
+Constant = float | int | bool | str  # a value that an edit may give to a constant of the program
 _SHOWN = 160  # characters of a description in a line for people
 MOST_CHARACTERS = {"description": 2_000, "hypothesis": 20_000, "expected": 2_000, "area": 2_000}
 """The longest texts of a proposal; a record, a row or a page must not grow without a bound."""

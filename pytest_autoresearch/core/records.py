@@ -128,9 +128,10 @@ def _crash_from_json(value: Any, _: object) -> Crash:
     return Crash.of(_only(value["reason"], str), _only(value["message"], str))
 
 
+_NOT_FINITE = ("nan", "inf", "-inf")
 _converter = Converter(detailed_validation=False)
 _converter.register_structure_hook_func(lambda kind: kind in (str, int, bool), _only)
-_converter.register_structure_hook(Constant, lambda value, _: float(value) if isinstance(value, str) else value)
+_converter.register_structure_hook(Constant, lambda value, _: float(value) if value in _NOT_FINITE else value)
 _converter.register_unstructure_hook(float, lambda value: value if math.isfinite(value) else str(value))
 _converter.register_structure_hook(Crash, _crash_from_json)
 _converter.register_unstructure_hook(Crash, _crash_to_json)

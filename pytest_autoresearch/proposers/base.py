@@ -153,6 +153,15 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
+class Mixed(Protocol):
+    """A proposer that is several: which one an experiment belongs to."""
+
+    def maker(self, number: int) -> Proposer:
+        """Who made the proposal of an experiment, or whose turn it is."""
+        ...
+
+
+@runtime_checkable
 class Rehearsing(Protocol):
     """A proposer that makes its first proposal before the baseline is trained, which shows that it works."""
 

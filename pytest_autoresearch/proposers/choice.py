@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pytest_autoresearch.core.agent_job import AgentJob, Finished
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.extras import need
+from pytest_autoresearch.core.mixture import parts
 from pytest_autoresearch.proposers.base import Context, Proposer
 from pytest_autoresearch.proposers.checkout import CheckoutProposer, Edit
 from pytest_autoresearch.proposers.commits import CommitsProposer, resolve
+from pytest_autoresearch.proposers.mix import MixProposer
 from pytest_autoresearch.proposers.queue import QueueProposer
 from pytest_autoresearch.proposers.queue import check as check_queue
+from pytest_autoresearch.proposers.search_files import no_number, nothing
 from pytest_autoresearch.settings import Settings
-from pytest_autoresearch.source.constants import find
-from pytest_autoresearch.source.ranges import candidates
+from pytest_autoresearch.source import space
+from pytest_autoresearch.source.guard import MOST_BYTES
 
 _SEARCH_SEED = 42
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
@@ -91,14 +93,44 @@ def choose(
     Raises:
         UserError: The proposer cannot work here; says what to type.
     """
-    name, _, given = settings.proposer.partition(":")
-    if name == "auto":
-        name = "anthropic" if any(map(os.environ.get, _KEYS)) else "search"  # CI sets a missing secret to ""
-    if settings.cost_usd is not None and name not in ("anthropic", "command"):
+    mixed = [(replace(settings, proposer=part.proposer), part.share) for part in parts(settings.proposer)]
+    names = [_name(one) for one, _ in mixed]
+    paid = [name for name in names if name in ("anthropic", "command")]
+    if settings.cost_usd is not None and not paid:
         raise UserError(
-            f"--autoresearch-cost limits the cost of the Anthropic API or of an agent, but the proposer is {name}: "
-            "leave it out, or type --autoresearch-proposer anthropic"
+            "--autoresearch-cost limits the cost of the Anthropic API or of an agent, but the proposer is "
+            f"{' and '.join(names)}: leave it out, or type --autoresearch-proposer anthropic"
         )
+    if settings.cost_usd is not None and len(paid) > 1:
+        raise UserError(
+            "--autoresearch-cost limits the cost of one proposer, and two of this mix cost money: leave out one of "
+            "them, or leave out --autoresearch-cost"
+        )
+    choices = [_choose(one, asks_hook, read_checkout, head) for one, _ in mixed]
+    if len(choices) == 1:
+        return choices[0]
+    shares = [share for _, share in mixed]
+
+    def make(around: Surroundings) -> Proposer:
+        return MixProposer([choice.make(around) for choice in choices], shares)
+
+    return Choice("; ".join(f"{share:.0%} {one.said}" for one, share in zip(choices, shares, strict=True)), make)
+
+
+def _name(settings: Settings) -> str:
+    """The proposer's name without its value; `auto` is decided."""
+    name = settings.proposer.partition(":")[0]
+    if name != "auto":
+        return name
+    return "anthropic" if any(map(os.environ.get, _KEYS)) else "search"  # CI sets a missing secret to ""
+
+
+def _choose(
+    settings: Settings, asks_hook: bool, read_checkout: Callable[[], Edit | None],
+    head: Callable[[], Mapping[str, bytes]],
+) -> Choice:  # fmt: skip
+    """One proposer; see `choose`."""
+    name, given = _name(settings), settings.proposer.partition(":")[2]
     match name:
         case "anthropic":
             return _anthropic(settings)
@@ -115,11 +147,12 @@ def choose(
             if not asks_hook:
                 check_queue(settings.experiments_folder, settings.root)
             return Choice(name, lambda around: QueueProposer())
-    if settings.proposer == "search" or not asks_hook:  # a hook that always proposes never needs the default
-        _need_optuna()
+    if settings.proposer != "auto" or not asks_hook:  # a hook that always proposes never needs the default
+        _need_optuna(bool(given))
     if not asks_hook:
-        _check_constants(settings, head())
-    return Choice("search", _search)
+        _check_space(settings, head(), numbers=bool(given))
+    said = "search:cmaes" if given else "search"
+    return Choice(said, lambda around: _search(settings, bool(given)))
 
 
 def _anthropic(settings: Settings) -> Choice:
@@ -171,25 +204,33 @@ def _command(settings: Settings, given: str) -> Choice:
     )  # fmt: skip
 
 
-def _need_optuna() -> None:
-    need("search", "optuna", "the proposer search", _OTHERWISE)
+def _need_optuna(evolution: bool) -> None:
+    library, what = ("cmaes", "search:cmaes") if evolution else ("optuna", "search")
+    need("search", library, f"the proposer {what}", _OTHERWISE)
 
 
-def _search(around: Surroundings) -> Proposer:
-    _need_optuna()
+def _search(settings: Settings, evolution: bool) -> Proposer:
+    _need_optuna(evolution)
+    if evolution:
+        from pytest_autoresearch.proposers.cmaes_search import CmaesProposer
+
+        return CmaesProposer(_SEARCH_SEED, settings.search)
     from pytest_autoresearch.proposers.search import SearchProposer
 
-    return SearchProposer(_SEARCH_SEED)
+    return SearchProposer(_SEARCH_SEED, settings.search)
 
 
-def _check_constants(settings: Settings, files: Mapping[str, bytes]) -> None:
-    """Check that the search has a constant to vary, before a baseline is trained."""
-    for path, text in files.items():
-        if path.endswith(".py"):
-            with contextlib.suppress(SyntaxError):  # the baseline reports it
-                if any(candidates(one.name, one.value) for one in find(text.decode("utf-8", "replace"))):
-                    return
-    raise UserError(
-        f"search finds no constant to vary in {', '.join(settings.editable)}: write hyperparameters in capitals at the "
-        "top level, such as LEARNING_RATE = 0.001, or choose another --autoresearch-proposer"
-    )
+def _check_space(settings: Settings, files: Mapping[str, bytes], numbers: bool) -> None:
+    """Check the user's ranges, and that there is something to vary, before a baseline is trained.
+
+    Args:
+        numbers: Whether only numbers are varied.
+    """
+    plain = {path: text for path, text in files.items() if len(text) <= MOST_BYTES}
+    found = space.read(plain, settings.search, settings.command)
+    if found.mistakes:
+        raise UserError(found.mistakes[0])
+    if not found.near:
+        raise UserError(nothing(settings.editable))
+    if numbers and all(isinstance(values[0], bool | str) for values in found.near.values()):
+        raise UserError(no_number(settings.editable))

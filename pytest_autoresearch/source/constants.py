@@ -1,4 +1,4 @@
-"""Finds the capital-letter constants of a Python source, and replaces their values.
+"""Finds the constants of a Python source, and replaces their values: names in capitals at the top level.
 
 Pure: text in, text out. Knows nothing of files or of good values.
 """
@@ -6,16 +6,17 @@ Pure: text in, text out. Knows nothing of files or of good values.
 from __future__ import annotations
 
 import ast
+import json
 import math
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pytest_autoresearch.source.syntax import parse
 
-Value = float | int | bool
+Value = float | int | bool | str
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also splits at form feeds
@@ -33,19 +34,23 @@ _MOST_BITS = 64  # larger powers are not computed: 9**9**9 must not hang the ses
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """One `NAME = number` at the top level of a module.
+    """A value in a file that may be given another one, such as `NAME = number` at the top level of a module.
 
     Attributes:
-        name: The name, in capital letters.
-        value: An int, a float or a bool.
-        text: The number as written, such as `3e-4`, `262_144` or `2**18`.
+        name: The name, as the file has it.
+        value: An int, a float, a bool or a text.
+        text: The value as written, such as `3e-4`, `262_144` or `2**18`.
         start: Offset of the text, in characters from the start of the source.
+        stated: The range that the file states for it, as written; empty if it states none.
+        flags: The options of a command line that override it.
     """
 
     name: str
     value: Value
     text: str
     start: int
+    stated: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def end(self) -> int:
@@ -64,8 +69,13 @@ def find(source: str) -> tuple[Constant, ...]:
         SyntaxError: Python cannot parse the source.
     """
     tree = parse(source)
+    return tuple(one for one in assigned(tree, source) if one.name.isupper() and not isinstance(one.value, str))
+
+
+def assigned(tree: ast.Module, source: str) -> list[Constant]:
+    """Every name of a module that is bound once, at the top level, to a literal on one line."""
     bound = _bindings(tree)
-    starts = [0, *(end.end() for end in _LINE_END.finditer(source)), len(source)]
+    starts = line_starts(source)
     found = []
     for statement in tree.body:
         match statement:
@@ -75,17 +85,26 @@ def find(source: str) -> tuple[Constant, ...]:
                 pass
             case _:
                 continue
-        if not name.isupper() or name.startswith("__") or bound[name] != 1:
-            continue
-        value = _value(node)
-        # Replacing an expression over several lines could delete comments.
-        if value is None or node.lineno != node.end_lineno or node.end_col_offset is None:
-            continue
-        begin = starts[node.lineno - 1]
-        line = source[begin : starts[node.lineno]].encode()[: node.end_col_offset]  # ast counts UTF-8 bytes
-        text = line[node.col_offset :].decode()
-        found.append(Constant(name, value, text, begin + len(line[: node.col_offset].decode())))
-    return tuple(found)
+        if not name.startswith("__") and bound[name] == 1 and (one := constant(name, node, source, starts)):
+            found.append(one)
+    return found
+
+
+def line_starts(source: str) -> list[int]:
+    """The offset of each line's first character, and of the end."""
+    return [0, *(end.end() for end in _LINE_END.finditer(source)), len(source)]
+
+
+def constant(name: str, node: ast.expr, source: str, starts: list[int]) -> Constant | None:
+    """The literal as a constant of this name; None if it is no literal, or on several lines."""
+    value = _value(node)
+    # Replacing an expression over several lines could delete comments.
+    if value is None or node.lineno != node.end_lineno or node.end_col_offset is None:
+        return None
+    begin = starts[node.lineno - 1]
+    line = source[begin : starts[node.lineno]].encode()[: node.end_col_offset]  # ast counts UTF-8 bytes
+    text = line[node.col_offset :].decode()
+    return Constant(name, value, text, begin + len(line[: node.col_offset].decode()))
 
 
 def edit(source: str, values: Mapping[str, Value]) -> str:
@@ -98,21 +117,52 @@ def edit(source: str, values: Mapping[str, Value]) -> str:
         ValueError: A value is infinite or NaN; Python has no literal for these.
         SyntaxError: Python cannot parse the source.
     """
-    found = {constant.name: constant for constant in find(source)}
-    for constant in sorted((found[name] for name in values), key=lambda one: one.start, reverse=True):
-        source = source[: constant.start] + written(values[constant.name], constant.text) + source[constant.end :]
+    found = {one.name: one for one in find(source)}
+    return replaced(source, [(found[name], value) for name, value in values.items()])
+
+
+def replaced(
+    source: str, changes: Iterable[tuple[Constant, Value]], finished: Callable[[str], str] | None = None
+) -> str:
+    """The source with new values in the places of these constants; every other character stays.
+
+    Args:
+        finished: What another language than Python makes of the text of a value.
+    """
+    for one, value in sorted(changes, key=lambda change: change[0].start, reverse=True):
+        text = written(value, one.text)
+        source = source[: one.start] + (finished(text) if finished else text) + source[one.end :]
     return source
 
 
 def written(value: Value, like: str = "") -> str:
-    """The number as text in the style of `like`: with underscores, or as a power such as `2**18`."""
+    """The value as text in the style of `like`: with underscores, as a power such as `2**18`, in the same quotes."""
+    if isinstance(value, str):
+        return _quoted(value, like)
     if isinstance(value, bool):
-        return str(value)
+        return str(value).lower() if like in ("true", "false") else str(value)
     if not math.isfinite(value):
         raise ValueError(f"there is no literal for {value}")
     if isinstance(value, int) and value > 0 and value.bit_count() == 1 and (power := _POWER_OF_TWO.fullmatch(like)):
         return f"{power[1]}{value.bit_length() - 1}"
     return format(value, "_" if "_" in like else "")
+
+
+def number_of(text: str) -> float | int | None:
+    """The number that a Python source would have for this text; None if it is none."""
+    try:
+        value = _value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return None if isinstance(value, bool | str) else value
+
+
+def _quoted(text: str, like: str) -> str:
+    """The text in the quotes of `like`; as it is if `like` has none."""
+    quote = like[:1] if like[:1] in ("'", '"') else ""
+    if not like or (quote and (quote in text or "\\" in text or not text.isprintable())):
+        return json.dumps(text)  # Python, YAML and TOML read it alike
+    return f"{quote}{text}{quote}"
 
 
 def _bindings(tree: ast.Module) -> Counter[str]:
@@ -132,7 +182,7 @@ def _bindings(tree: ast.Module) -> Counter[str]:
 
 def _value(node: ast.expr) -> Value | None:
     """The value of a literal or of plain arithmetic, or None."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool | str):
         return node.value
     try:
         number = _number(node)

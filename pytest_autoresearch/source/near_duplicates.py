@@ -67,7 +67,7 @@ def told(record: Experiment) -> str:
 
 
 def _near(one: Value, other: Value) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
+    if isinstance(one, bool | str) or isinstance(other, bool | str):
         return one == other
     return math.isclose(one, other, rel_tol=NEAR)
 

@@ -100,7 +100,10 @@ def detail(experiment: Experiment, artifact: Artifact, decimals: int, share: int
         "base": experiment.base,
         "runs": [_run(run) for run in experiment.runs[:_RUNS]],
         "repairs": [[line(one.stage), plain(str(one.crash))[: text // 4]] for one in experiment.repairs[:20]],
-        "constants": {cut(name, 80): _finite(value) for name, value in list(experiment.constants.items())[:40]},
+        "constants": {
+            cut(name, 80): cut(value, 80) if isinstance(value, str) else _finite(value)
+            for name, value in list(experiment.constants.items())[:40]
+        },
         "stages": {name: round(seconds, 2) for name, seconds in stages(experiment).items() if seconds >= 0.005},
         "usage": {
             "requests": usage.requests,
