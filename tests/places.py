@@ -31,6 +31,12 @@ def git(folder: Path, *command: str, stdin: str = "", **environment: str) -> str
     return done.stdout.strip()
 
 
+def apart(ratchet: Ratchet) -> Ratchet:
+    """The ratchet of a session that works, for the other sessions, in a checkout of its own."""
+    ratchet.presence = Presence(ratchet.home, ratchet.root / f"checkout-{next(_CHECKOUTS)}")
+    return ratchet
+
+
 def attempt(number: int = 1, **fields: Any) -> Experiment:
     """An experiment that has run and is not yet judged."""
     given: dict[str, Any] = {
@@ -67,8 +73,7 @@ class Place:
 
     def ratchet(self, tag: str = "t") -> Ratchet:
         """A session's ratchet, taking part in the campaign; each session as if in a checkout of its own."""
-        ratchet = Ratchet(self.path)
-        ratchet.presence = Presence(ratchet.home, self.path / f"checkout-{next(_CHECKOUTS)}")
+        ratchet = apart(Ratchet(self.path))
         ratchet.choose(tag)
         ratchet.open()
         return ratchet

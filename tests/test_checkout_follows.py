@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from places import Place, attempt, git, judged
+from places import Place, apart, attempt, git, judged
 
 from pytest_autoresearch.campaign.checkout import Checkout, Followed
 from pytest_autoresearch.campaign.editable import EditableFiles
@@ -53,7 +53,7 @@ class Here:
         return git(self.path, *command)
 
     def ratchet(self) -> Ratchet:
-        ratchet = Ratchet(self.root)
+        ratchet = apart(Ratchet(self.root))
         ratchet.choose("t", may_be_here=True)
         ratchet.open()
         return ratchet
