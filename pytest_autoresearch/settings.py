@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pytest_autoresearch.core import mixture
 from pytest_autoresearch.core.option_values import choice, count, lanes, number, resources, switch, words
 
 if TYPE_CHECKING:
@@ -40,7 +39,9 @@ _METRIC, _METRIC_BYTES = re.compile(r"[^\W\d][\w./@%+-]*"), 100  # what runners.
 
 def _proposer(given: str) -> str:
     """A proposer's name; `commits:` and `command:` are followed by a value, `mix:` by names and shares."""
-    if given.startswith(mixture.PREFIX):
+    if given.startswith("mix:"):
+        from pytest_autoresearch.core import mixture
+
         for part in mixture.parts(given):
             if _proposer(part.proposer) in _ALONE:
                 raise argparse.ArgumentTypeError(f"{given}: {part.proposer} works only alone: leave it out of the mix")
