@@ -128,6 +128,8 @@ OPTIONS = (
            None, number("the metric's unit", least=-math.inf)),
     Option("lanes", "N", "experiments at a time, each on a GPU of its own, or auto: one for every idle GPU; on a CPU "
            "they share the cores (1)", 1, lanes),
+    Option("gpus", "N", "the GPUs of a lane, for training that uses several at a time; without a GPU, how many "
+           "processes share the cores of a lane (1)", 1, count(1, "1 or more")),
     Option("ahead", "N", "how many experiments a model or an agent proposes while all lanes train (0)",
            0, count(0, "0 for none")),
     Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
@@ -207,6 +209,7 @@ class Settings:
     junit_names: str
     exit: str
     lanes: Lanes
+    gpus: int
     ahead: int
     check: bool
     command: tuple[str, ...]
@@ -301,6 +304,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         junit_names=given["junit-names"],
         exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
         lanes=given["lanes"],
+        gpus=given["gpus"],
         ahead=given["ahead"],
         check=given["check"],
         command=ini("autoresearch_command", words, "python train.py"),

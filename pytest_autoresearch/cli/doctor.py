@@ -12,7 +12,7 @@ from pytest_autoresearch.cli import doctor_checks, output
 from pytest_autoresearch.cli.doctor_checks import Check
 from pytest_autoresearch.cli.repository import Repository, enter, here
 from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.hardware.gpu import visible
+from pytest_autoresearch.hardware.gpu import variables, visible
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.runners.environment import passed
@@ -63,7 +63,7 @@ def command(given: argparse.Namespace) -> int:
     around = _surroundings(given, bool(git_version))
     seen = visible(os.environ)
     card = next(iter(seen.gpus), None)
-    said = doctor_checks.ask_torch(card.environment if card else {})
+    said = doctor_checks.ask_torch(variables(seen.gpus[:1]))
     disk, free_mb = doctor_checks.disk(Path.cwd())
     settings = around.repository.settings if around.repository else None
     found = [around.check, *([around.harness] if around.harness else [])]

@@ -6,11 +6,11 @@ Sessions and the commands that measure outside of a session use the same equipme
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_autoresearch.core.experiment import BASELINE
-from pytest_autoresearch.hardware.gpu import Gpu, visible
+from pytest_autoresearch.hardware.gpu import Gpu, variables, visible
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure import lanes, rows_secret
 from pytest_autoresearch.measure.harness import Harness, describe
@@ -47,14 +47,16 @@ class Equipment:
     variables: Mapping[str, str]
 
     @property
-    def gpu(self) -> Gpu | None:
-        """The first lane's GPU; None if the harness uses no GPU."""
-        return self.taken.lanes[0].gpu
+    def driver(self) -> str:
+        """The version of the GPUs' driver; empty if the harness uses no GPU."""
+        return next((gpu.driver for gpu in self.taken.lanes[0].gpus), "")
 
     def runner(self) -> LanesRunner:
         """A new runner for all lanes."""
         launches = {self.command: self.launch}
-        return LanesRunner([(lane, LocalRunner(lane.gpu, self.sandbox.backend, launches)) for lane in self.taken.lanes])
+        return LanesRunner(
+            [(lane, LocalRunner(lane.gpus, self.sandbox.backend, launches)) for lane in self.taken.lanes]
+        )
 
 
 def equip(settings: Settings, ratchet: Ratchet, *, begins: bool = False) -> Equipment:
@@ -83,14 +85,13 @@ def _equipment(
     harness = replace(harness, module_folders=folders)
     if harness.draws_rows:
         harness = replace(harness, secret=_secret(ratchet, begins))
-    gpu = taken.lanes[0].gpu
     view = View(
         folder=settings.root,
         environment=training,
         readable=(*settings.readable_paths, *launch.readable),
         links=launch.links,
         covered=harness.hidden,
-        devices=gpu_devices(gpu.uuid) if gpu else (),
+        devices=gpu_devices(taken.lanes[0].gpus),
     )
     hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
     hidden += [rows_secret.folder()] if harness.secret and rows_secret.folder().exists() else []
@@ -111,26 +112,25 @@ def _secret(ratchet: Ratchet, begins: bool) -> str:
 def _harness(settings: Settings, launch: Launch) -> tuple[Harness, Taken]:
     """The harness's description, and the lanes for runs; their GPUs are leased."""
     gpus = visible(os.environ).gpus
-    harness = _described(settings, launch, gpus[0] if gpus else None)
+    harness = _described(settings, launch, gpus[: settings.gpus])
     if not gpus or harness.device == "cpu":
-        taken = lanes.on_cpu(settings.lanes)
+        taken = lanes.on_cpu(settings.lanes, settings.gpus)
         return replace(harness, environment={**harness.environment, **taken.threads}), taken
-    taken = lanes.on_gpus(settings.lanes, gpus)
-    gpu = taken.lanes[0].gpu
-    assert gpu is not None
-    if gpu != gpus[0]:
+    taken = lanes.on_gpus(settings.lanes, gpus, settings.gpus)
+    lane = taken.lanes[0]
+    if lane.gpus != gpus[: settings.gpus]:
         try:
-            harness = _described(settings, launch, gpu)
+            harness = _described(settings, launch, lane.gpus)
         except BaseException:
             taken.release()
             raise
-    # The harness knows the kind of GPU; NVML adds the device, unless runs go to any of several, and the driver.
-    device = gpu.key if settings.lanes == 1 else f"{gpu.name}, any"
-    named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
+    # The harness knows the kind of GPU; NVML adds the devices, unless runs go to any of several, and the driver.
+    device = lane.hardware if settings.lanes == 1 else f"{lane.model}, any"
+    named = [] if harness.hardware_key in device else [harness.hardware_key]
     key = ", ".join([*named, device])
-    return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), taken
+    return replace(harness, hardware_key=key, environment={**harness.environment, **lane.environment}), taken
 
 
-def _described(settings: Settings, launch: Launch, gpu: Gpu | None) -> Harness:
-    harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
+def _described(settings: Settings, launch: Launch, gpus: Sequence[Gpu]) -> Harness:
+    harness = describe(settings.describe, settings.root, variables(gpus))
     return replace(harness, hidden=everywhere(harness.hidden, launch.readable))

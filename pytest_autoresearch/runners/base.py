@@ -23,6 +23,7 @@ class Job:
         lane: The lane to run on.
         limits: Limits of time and memory.
         metric_name: The metric to read.
+        ranks: How many processes train together, each of which may print the metric.
         score: The trusted scorer's command, or None if training reports the metric itself.
         scorer_prints: The names of the scorer's numbers, which training cannot print.
         score_folder: The scorer's working directory: the user's own checkout.
@@ -60,6 +61,7 @@ class Job:
     cache: Path | None = None
     keep_cache: Path | None = None
     scorer_prints: frozenset[str] = frozenset()
+    ranks: int = 1
 
 
 class Runner(Protocol):

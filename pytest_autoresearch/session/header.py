@@ -69,7 +69,7 @@ def _lanes(campaign: Campaign) -> list[str]:
     left = [f"  note:     {said}, so it is no lane" for said in campaign.not_taken]
     if len(lanes) == 1:
         return left
-    if lanes[0].gpu is not None:
+    if lanes[0].gpus:
         return [f"  lanes:    {', '.join(f'{number} on {lane}' for number, lane in enumerate(lanes))}", *left]
     if not lanes[0].cores:
         return left
