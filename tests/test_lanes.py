@@ -15,9 +15,12 @@ import pytest
 from fake_nvml import FakeNvml
 from repo import CONFIG, Repo
 
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.hardware import leases
 from pytest_autoresearch.hardware.lanes import Lane, shares, usable_cores
 from pytest_autoresearch.hardware.leases import Holder, Lease, lease
+from pytest_autoresearch.measure import lanes as measure_lanes
+from pytest_autoresearch.measure.lanes import on_cpu
 
 SEEN = "do:print('sees', os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(0.5); raise SystemExit({})"
 HOLD = """do:print('sees', os.environ['CUDA_VISIBLE_DEVICES'])
@@ -39,6 +42,7 @@ open(os.environ["AUTORESEARCH_OUT"] + "/model.pt", "w").close()
 HOLDER = """
 import sys, time
 from pathlib import Path
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.hardware import leases
 leases.FOLDER = Path(sys.argv[1])
 held = leases.lease(sys.argv[2])
@@ -271,3 +275,16 @@ def test_more_lanes_than_cores_are_refused(repo: Repo) -> None:
     result = repo.run("--max", "1", "--autoresearch-lanes", "9999")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: --autoresearch-lanes 9999: this machine has * cores for lanes and no GPU: *"])
+
+
+def test_ranks_on_a_cpu_share_the_cores_of_their_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(measure_lanes, "usable_cores", lambda: tuple(range(9)))
+    four, two, one = on_cpu(4), on_cpu(2, wide=2), on_cpu("auto", wide=4)
+    assert [lane.cores for lane in four.lanes] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert [lane.cores for lane in two.lanes] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [taken.threads["OMP_NUM_THREADS"] for taken in (four, two, one)] == ["2", "2", "2"]
+    with pytest.raises(
+        UserError, match=r"^--autoresearch-lanes 3 with --autoresearch-gpus 4: this machine has 9 cores"
+    ):
+        on_cpu(3, wide=4)
