@@ -268,7 +268,7 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
         self._asking = Lock(clock)  # type: ignore[assignment]
 
     def lane(self: FreeLanes, number: int) -> int:
-        with clock.waiting(lambda: self._is_turn(number)):
+        with clock.waiting(lambda: self._closed or bool(self._free)):
             return take_lane(self, number)
 
     def begun(self: Campaign, number: int, place: int) -> InFlight:
