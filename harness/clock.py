@@ -20,6 +20,9 @@ def begin() -> Rows:
     Build, compile and warm up before this call: the budget starts with it. In a session it asks the parent process to
     start its clock and waits until the clock runs. By hand it returns at once.
 
+    With several ranks, call it in each one that reads rows, after a barrier: the clock starts with the first call, and
+    every rank gets all rows. Let each take its own, such as `rows[rank::ranks]`.
+
     Raises:
         HarnessError: It was called before, the parent has ended, or there are no data.
     """
@@ -28,8 +31,7 @@ def begin() -> Rows:
         raise HarnessError("harness.begin() was called twice; call it once and keep the rows that it returns.")
     _begun = True
     profile = profiles.profile()
-    number = os.environ.get("AUTORESEARCH_CLOCK_FD")
-    descriptor = _start_of_parent_clock(number) if number else None
+    descriptor = _start_of_parent_clock()
     if descriptor is None:
         return cache.find(profile).open_training_rows()
     try:
@@ -104,19 +106,18 @@ def _largest_divisor(rows: int, most: int) -> int:
     return next((part for part in range(min(rows, most), 1, -1) if rows % part == 0), 1)
 
 
-def _start_of_parent_clock(number: str) -> int | None:
+def _start_of_parent_clock() -> int | None:
     """Ask the parent to start its clock; returns the descriptor of the rows if the parent sends one."""
-    try:
-        parent = socket.socket(fileno=int(number))
-    except (ValueError, OSError):
-        raise HarnessError(
-            f"AUTORESEARCH_CLOCK_FD={number!r} is not an open socket; unset it to run training by hand."
-        ) from None
+    path, number = os.environ.get("AUTORESEARCH_CLOCK"), os.environ.get("AUTORESEARCH_CLOCK_FD")
+    if not path and not number:
+        return None
+    # A launcher such as torchrun hands no descriptor on to its ranks, so they ask by a path: to connect is to ask.
+    parent, question = (_connected(path), b"") if path else (_inherited(number or ""), b"begin\n")
     with parent:
-        parent.setblocking(True)
         answer, descriptors = b"", list[int]()
         try:
-            parent.sendall(b"begin\n")
+            if question:
+                parent.sendall(question)
             while not answer.endswith(b"\n"):
                 received, passed, _, _ = socket.recv_fds(parent, 64, 4)
                 if not received:
@@ -128,3 +129,26 @@ def _start_of_parent_clock(number: str) -> int | None:
     if answer != b"go\n":
         raise HarnessError("the session that started this training ended before it started the clock.")
     return descriptors[0] if descriptors else None
+
+
+def _connected(path: str) -> socket.socket:
+    parent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        parent.connect(path)
+    except OSError as error:
+        parent.close()
+        raise HarnessError(
+            f"AUTORESEARCH_CLOCK={path!r} does not answer ({error}); unset it to run training by hand."
+        ) from None
+    return parent
+
+
+def _inherited(number: str) -> socket.socket:
+    try:
+        parent = socket.socket(fileno=int(number))
+    except (ValueError, OSError):
+        raise HarnessError(
+            f"AUTORESEARCH_CLOCK_FD={number!r} is not an open socket; unset it to run training by hand."
+        ) from None
+    parent.setblocking(True)
+    return parent

@@ -150,6 +150,8 @@ OPTIONS = (
            "or without GPUs all CPUs of the smallest node)", (), resources),
     Option("ray-retries", "N", "how often a run starts again whose node was lost (3)",
            3, count(0, "0 for never")),
+    Option("gpus", "N", "the GPUs of a lane, for training that uses several at a time; without a GPU, how many "
+           "processes share the cores of a lane (1)", 1, count(1, "1 or more")),
     Option("ahead", "N", "how many experiments a model or an agent proposes while all lanes train (1)",
            1, count(0, "0 for none")),
     Option("sandbox", "POLICY", "auto: the best sandbox of this machine; require: no session without a complete "
@@ -239,6 +241,7 @@ class Settings:
     ray_address: str
     ray_slot: tuple[tuple[str, float], ...]
     ray_retries: int
+    gpus: int
     ahead: int
     check: bool
     command: tuple[str, ...]
@@ -338,6 +341,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         ray_address=given["ray-address"],
         ray_slot=given["ray-slot"],
         ray_retries=given["ray-retries"],
+        gpus=given["gpus"],
         ahead=given["ahead"],
         check=given["check"],
         command=ini("autoresearch_command", words, "python train.py"),

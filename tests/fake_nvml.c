@@ -19,7 +19,7 @@ typedef struct { char list[12]; unsigned pid; long long mib; } process;  /* mib 
 typedef struct {
     char name[96], uuid[96];
     unsigned long long total, reserved, used, reasons;  /* MiB */
-    int parent, lost, count;
+    int parent, gpu_instance, compute_instance, lost, count;
     process processes[PROCESSES];
 } device;
 typedef struct { char driver[80]; int count, error; device devices[DEVICES]; } state;
@@ -73,7 +73,7 @@ static void take_line(state *s, const char *line, const char *function) {
     if (!strcmp(word, "name")) snprintf(d->name, sizeof d->name, "%.95s", rest);
     else if (!strcmp(word, "uuid")) snprintf(d->uuid, sizeof d->uuid, "%.95s", rest);
     else if (!strcmp(word, "lost")) d->lost = 1;
-    else if (!strcmp(word, "parent")) d->parent = atoi(rest);
+    else if (!strcmp(word, "parent")) sscanf(rest, "%d %d %d", &d->parent, &d->gpu_instance, &d->compute_instance);
     else if (!strcmp(word, "reasons")) d->reasons = strtoull(rest, NULL, 0);
     else if (!strcmp(word, "memory")) sscanf(rest, "%llu %llu %llu", &d->total, &d->reserved, &d->used);
     else take_process(d, word, rest);
@@ -199,6 +199,18 @@ int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle h, handle *out) {
     if (d->parent < 0) return INVALID_ARGUMENT;
     *out = handle_of(d->parent);
     return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceId(handle h, unsigned *out) {
+    DEVICE("nvmlDeviceGetGpuInstanceId", h);
+    *out = d->gpu_instance;
+    return d->parent < 0 ? NOT_SUPPORTED : SUCCESS;
+}
+
+int nvmlDeviceGetComputeInstanceId(handle h, unsigned *out) {
+    DEVICE("nvmlDeviceGetComputeInstanceId", h);
+    *out = d->compute_instance;
+    return d->parent < 0 ? NOT_SUPPORTED : SUCCESS;
 }
 
 int nvmlDeviceGetName(handle h, char *out, unsigned length) {

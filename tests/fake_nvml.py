@@ -10,7 +10,7 @@ What it answers stands in a text file, one fact a line, a later line before an e
     0 compute 4712 5000 foreign   listed though no such process lives here; others vanish with their process
     0 reasons 0x4                 what holds the clocks down, as NVML's bits
     0 lost                        it has fallen off the bus
-    1 parent 0                    device 1 is a MIG instance of device 0
+    1 parent 0 3 1                device 1 is a MIG instance of device 0: GPU instance 3, compute instance 1
     fail nvmlDeviceGetName 15     what a function of the library answers; `*` is every function
     hang nvmlDeviceGetName        a function that does not return while the line is there
 

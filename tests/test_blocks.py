@@ -180,3 +180,18 @@ def test_the_components_of_variance_are_found_again(share: float) -> None:
         blocks.append(found.block**2)
     assert statistics.fmean(residuals) == pytest.approx(1 - share, rel=0.15, abs=0.05)
     assert statistics.fmean(blocks) == pytest.approx(share, rel=0.15, abs=0.06)
+
+
+def test_a_campaign_of_thousands_of_experiments_is_compared() -> None:
+    """Dense equations of so many blocks take hours."""
+    draw = random.Random(1)
+    runs = [Observation("head", Block(seed), draw.gauss(0, 0.4)) for seed in range(5)]
+    for number in range(3000):
+        for seed in (5 + 2 * number, 6 + 2 * number):
+            shared = draw.gauss(0, 0.4)
+            runs.append(Observation(number, Block(seed), 1.0 + shared + draw.gauss(0, 0.1)))
+            runs.append(Observation("head", Block(seed), shared + draw.gauss(0, 0.1)))
+    blocks = Blocks(runs)
+    assert blocks.components.residual == pytest.approx(0.1, rel=0.05)
+    assert blocks.components.block == pytest.approx(0.4, rel=0.05)
+    assert blocks.contrast(7, "head").difference == pytest.approx(1.0, abs=0.4)

@@ -13,7 +13,7 @@ import pytest
 from fake_nvml import H200, UUID, FakeNvml
 
 from pytest_autoresearch.hardware import gpu_watch
-from pytest_autoresearch.hardware.gpu import Gpu, visible
+from pytest_autoresearch.hardware.gpu import Gpu, variables, visible
 from pytest_autoresearch.hardware.gpu_watch import GpuWatch
 
 THREE = (
@@ -69,7 +69,7 @@ def test_a_gpu_is_known_by_name_and_uuid_and_is_given_by_its_uuid(nvml: FakeNvml
     gpu = only()
     assert gpu == Gpu("NVIDIA H200", UUID, "580.159.04", 143771.0)
     assert gpu.key == "NVIDIA H200, GPU-1a2b3c4d"
-    assert gpu.environment == {"CUDA_VISIBLE_DEVICES": UUID, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert variables([gpu]) == {"CUDA_VISIBLE_DEVICES": UUID, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(nvml: FakeNvml, wanted: s
 def test_a_gpu_in_mig_mode_is_used_by_its_instances(nvml: FakeNvml, wanted: str | None, ids: list[str]) -> None:
     nvml.set(*MIG)
     found = visible({} if wanted is None else {"CUDA_VISIBLE_DEVICES": wanted}).gpus
-    assert [gpu.environment["CUDA_VISIBLE_DEVICES"] for gpu in found] == ids
+    assert [variables([gpu])["CUDA_VISIBLE_DEVICES"] for gpu in found] == ids
     assert found[-1].key.startswith("NVIDIA H200 MIG ")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.corpus import VALIDATION_FOLDERS
+from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.sandboxes import machine, shown, system
 from pytest_autoresearch.sandboxes.base import Allowance
 from pytest_autoresearch.sandboxes.cgroup import Group
@@ -156,7 +158,7 @@ def test_a_gpu_has_its_own_device_file_and_a_mig_instance_all(tmp_path: Path) ->
         "nvidia-modeset",
         "nvidia0",
         "nvidia1",
-        "nvidia-caps/nvidia-cap1",
+        *(f"nvidia-caps/nvidia-cap{number}" for number in (1, 2, 12, 13, 21, 22)),
     )
     for name in names:
         (devices / name).touch()
@@ -166,10 +168,29 @@ def test_a_gpu_has_its_own_device_file_and_a_mig_instance_all(tmp_path: Path) ->
         (card / "information").write_text(
             f"Model: \t\t NVIDIA H200\nGPU UUID: \t GPU-{minor}\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n"
         )
-    shared = {devices / name for name in ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")}
-    assert set(machine.gpu_devices("GPU-1", tmp_path)) == {*shared, devices / "nvidia1"}
-    everything = {*shared, devices / "nvidia0", devices / "nvidia1", devices / "nvidia-caps/nvidia-cap1"}
-    assert set(machine.gpu_devices("MIG-1", tmp_path)) == everything
+    for instance, (whole, part) in {3: (12, 13), 5: (21, 22)}.items():
+        folder = tmp_path / f"proc/driver/nvidia/capabilities/gpu1/mig/gi{instance}"
+        (folder / "ci0").mkdir(parents=True)
+        (folder / "access").write_text(f"DeviceFileMinor: {whole}\nDeviceFileMode: 444\nDeviceFileModify: 1\n")
+        (folder / "ci0" / "access").write_text(f"DeviceFileMinor: {part}\nDeviceFileMode: 444\n")
+    shared = {"nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"}
+
+    def seen(*gpus: Gpu) -> set[str]:
+        return {str(path.relative_to(devices)) for path in machine.gpu_devices(gpus, tmp_path)}
+
+    first, second = (Gpu("NVIDIA H200", f"GPU-{number}", "580", 1000.0) for number in (0, 1))
+    assert seen() == set()
+    assert seen(second) == {*shared, "nvidia1"}
+    assert seen(first, second) == {*shared, "nvidia0", "nvidia1"}
+    part_of = replace(second, uuid="MIG-1", card="GPU-1", instances=(3, 0))
+    assert seen(part_of) == {*shared, "nvidia1", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"}
+    everything = {*names} - {"nvidia-modeset"}
+    for unknown in (
+        replace(part_of, instances=None),
+        replace(part_of, instances=(4, 0)),
+        replace(second, uuid="GPU-9"),
+    ):
+        assert seen(first, unknown) == everything
 
 
 # Control groups

@@ -13,7 +13,7 @@ from pytest_autoresearch.cli import doctor_checks, output
 from pytest_autoresearch.cli.doctor_checks import Check
 from pytest_autoresearch.cli.repository import Repository, enter, here
 from pytest_autoresearch.core.errors import UserError
-from pytest_autoresearch.hardware.gpu import visible
+from pytest_autoresearch.hardware.gpu import variables, visible
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.runners.environment import passed
@@ -64,7 +64,7 @@ def command(given: argparse.Namespace) -> int:
     seen = visible(os.environ)
     card = next(iter(seen.gpus), None)
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(doctor_checks.ask_torch, card.environment if card else {})
+        asked = beside.submit(doctor_checks.ask_torch, variables(seen.gpus[:1]))
         around = _surroundings(given, bool(git_version))
         found = [around.check, *([around.harness] if around.harness else [])]
         ready = bool(git_version) and around.repository is not None and not any(check.failed for check in found)

@@ -30,7 +30,7 @@ _LATER = (  # missing in records of earlier versions
     "simpler", "comparable", "lines_added", "lines_removed", "notes", "made_on",
 )  # fmt: skip
 _IF_GIVEN = ("made_on",)
-_LATER_OF_RUNS = ("block", "scored", "startup_cpu_seconds", "began_at", "node")
+_LATER_OF_RUNS = ("block", "scored", "startup_cpu_seconds", "began_at", "node", "total_memory_mb")
 _LATER_CONDITIONS = ("rows", "command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}

@@ -135,14 +135,16 @@ class Run:
         began_at: When its process was started, in seconds since the epoch; None in records of earlier versions.
         score_seconds: Duration of the scoring, in seconds.
         total_seconds: Seconds from the start of the process to the metric.
-        peak_memory_mb: Peak memory measured from outside, in MiB; the memory limit applies to it.
+        peak_memory_mb: Peak memory measured from outside, in MiB; the memory limit applies to it. With several GPUs,
+            that of the fullest one.
         memory_from: How `peak_memory_mb` was measured: `resident`, or device memory `by process` or by `device growth`.
+        total_memory_mb: Peak of the sum over the GPUs, in MiB; None with one GPU or none.
         resident_mb: Peak resident memory of the process tree, in MiB.
         allocator_mb: The allocator's peak as training printed it (`peak_vram_mb`), in MiB, or None.
         lane: The lane that ran it.
-        device: The GPU's UUID, else empty.
+        device: The UUIDs of the GPUs, separated by commas; else empty.
         node: The node of the cluster that ran it; empty for the session's own machine.
-        others: Other processes on the GPU during training; those that only draw are marked. None if unknown.
+        others: Other processes on the GPUs during training; those that only draw are marked. None if unknown.
         throttling: Reasons for throttling during training, each with its share of the looks, 0 to 1; None if unknown.
         variables: Environment variables beyond the campaign's, for a retry after running out of memory.
         score_transport: How the model's answers reached the scorer, as the scorer reports it; empty if not reported.
@@ -184,6 +186,7 @@ class Run:
     startup_cpu_seconds: float | None = None
     began_at: float | None = None
     node: str = ""
+    total_memory_mb: float | None = None
 
     @property
     def ended_with_model(self) -> bool:

@@ -7,7 +7,7 @@ there is no GPU, and `Visible.why` says why.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,26 +25,36 @@ class Gpu:
         uuid: `GPU-…` or `MIG-…`.
         driver: The driver's version.
         memory_mb: Its total memory, in MiB; None if the driver does not report it, because the CPU shares the memory.
+        card: The UUID of the GPU that a MIG instance is part of; else empty.
+        instances: The numbers of a MIG instance's GPU instance and compute instance; None if unknown.
     """
 
     name: str
     uuid: str
     driver: str
     memory_mb: float | None
+    card: str = ""
+    instances: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
         """Results are compared only if their keys are equal: `NVIDIA H200, GPU-1a2b3c4d`."""
-        short = re.sub(r"(-[0-9a-f]{8})[0-9a-f-]*", r"\1", self.uuid)
-        return f"{self.name}, {short}"
+        return f"{self.name}, {self.short}"
 
     @property
-    def environment(self) -> dict[str, str]:
-        """Variables that make this the only GPU that a process sees.
+    def short(self) -> str:
+        """The beginning of its UUID: `GPU-1a2b3c4d`."""
+        return re.sub(r"(-[0-9a-f]{8})[0-9a-f-]*", r"\1", self.uuid)
 
-        They name its UUID, because CUDA numbers GPUs by speed and NVML by bus position.
-        """
-        return {"CUDA_VISIBLE_DEVICES": self.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+def variables(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """Variables that make these the only GPUs that a process sees; none if there are none.
+
+    They name UUIDs, because CUDA numbers GPUs by speed and NVML by bus position.
+    """
+    if not gpus:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +130,16 @@ def _gpu(handle: Any) -> Gpu | None:
         return None
     memory = nvml.ask("nvmlDeviceGetMemoryInfo", handle)
     driver = nvml.ask("nvmlSystemGetDriverVersion") or "unknown"
-    return Gpu(name, uuid, driver, None if memory is None else memory.total / MIB)
+    whole = Gpu(name, uuid, driver, None if memory is None else memory.total / MIB)
+    card = nvml.ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
+    if card is None:
+        return whole
+    instances = nvml.ask("nvmlDeviceGetGpuInstanceId", handle), nvml.ask("nvmlDeviceGetComputeInstanceId", handle)
+    return replace(
+        whole,
+        card=nvml.ask("nvmlDeviceGetUUID", card) or "unknown",
+        instances=None if None in instances else instances,
+    )
 
 
 def _named(word: str, cards: list[_Card]) -> Gpu | None:

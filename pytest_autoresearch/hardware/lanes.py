@@ -1,4 +1,4 @@
-"""A lane: what one run has of the machine, a GPU or a share of the cores."""
+"""A lane: what one run has of the machine, one or several GPUs or a share of the cores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pytest_autoresearch.hardware.gpu import Gpu
+from pytest_autoresearch.hardware.gpu import Gpu, variables
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -17,17 +17,28 @@ class Lane:
     """What one run has of the machine.
 
     Attributes:
-        gpu: The only GPU that the run sees; None for a run on the CPU.
+        gpus: The only GPUs that the run sees; none for a run on the CPU.
         cores: The only cores that the run may use; empty for all.
     """
 
-    gpu: Gpu | None = None
+    gpus: tuple[Gpu, ...] = ()
     cores: tuple[int, ...] = ()
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Variables that make the run see its GPU alone."""
-        return self.gpu.environment if self.gpu else {}
+        """Variables that make the run see its GPUs alone."""
+        return variables(self.gpus)
+
+    @property
+    def hardware(self) -> str:
+        """The GPUs, such as `NVIDIA H200, GPU-1a2b3c4d` or `2 x NVIDIA H200, GPU-1a2b3c4d and GPU-5e6f7a8b`."""
+        return f"{self.model}, {self}"
+
+    @property
+    def model(self) -> str:
+        """The model and the number of the GPUs, such as `NVIDIA H200` or `2 x NVIDIA H200`."""
+        times = f"{len(self.gpus)} x " if len(self.gpus) > 1 else ""
+        return times + self.gpus[0].name
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
@@ -43,8 +54,8 @@ class Lane:
             os.sched_setaffinity(0, before)
 
     def __str__(self) -> str:
-        if self.gpu is not None:
-            return self.gpu.key.rpartition(", ")[2]
+        if self.gpus:
+            return " and ".join(gpu.short for gpu in self.gpus)
         return ", ".join(map(str, self.cores))
 
 

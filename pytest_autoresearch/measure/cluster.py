@@ -66,7 +66,7 @@ def equip_cluster(settings: Settings, ratchet: Ratchet, secret: Callable[[], str
     start = pack(ratchet.git, ratchet.start)
     cluster = Cluster(settings.ray_address)
     try:
-        slot = dict(settings.ray_slot) or _usual_slot(cluster.nodes())
+        slot = dict(settings.ray_slot) or _usual_slot(cluster.nodes(), settings.gpus)
         able = [one for one in cluster.nodes() if one.slots(slot)]
         words = ",".join(f"{name}={amount:g}" for name, amount in slot.items())
         if not able:
@@ -189,10 +189,10 @@ def freight_of(settings: Settings, ratchet: Ratchet) -> bytes:
     return made.getvalue()
 
 
-def _usual_slot(nodes: Sequence[Node]) -> dict[str, float]:
-    """A GPU; where there is none, all CPUs of the smallest node, because a run uses all that it finds."""
+def _usual_slot(nodes: Sequence[Node], gpus: int) -> dict[str, float]:
+    """The GPUs of a lane; where there is none, all CPUs of the smallest node, because a run uses all that it finds."""
     if any(one.resources.get("GPU", 0) >= 1 for one in nodes):
-        return {"GPU": 1}
+        return {"GPU": gpus}
     return {"CPU": min((cpus for one in nodes if (cpus := one.resources.get("CPU", 0)) >= 1), default=1)}
 
 

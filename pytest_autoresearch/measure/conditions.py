@@ -55,7 +55,7 @@ def setting_of(settings: Settings, ratchet: Ratchet, equipment: Equipment) -> Se
         readable={name: fingerprint(path) for name in settings.readable if (path := _at(settings, name)).exists()},
         python=platform.python_version(),
         packages=_digest(sorted(packages(sys.path))),
-        driver=equipment.gpu.driver if equipment.gpu else "",
+        driver=equipment.driver,
     )
 
 

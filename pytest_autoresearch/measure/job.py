@@ -39,7 +39,7 @@ def make_job(
     asked = named(os.environ, settings.environment)
     return Job(
         command=settings.command, folder=tree.folder, out=tree.out, log=log, seed=seed, lane=lane, limits=limits,
-        metric_name=settings.metric, score=harness.score, score_folder=settings.root,
+        metric_name=settings.metric, ranks=settings.gpus, score=harness.score, score_folder=settings.root,
         scorer_prints=harness.scorer_prints, score_waits=harness.score_waits,
         environment={**asked, **harness.environment, **variables}, rows=harness.training_rows,
         score_environment={**(score_environment or {}), **secret},

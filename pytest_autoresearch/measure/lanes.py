@@ -15,7 +15,7 @@ from pytest_autoresearch.hardware.leases import Holder, Lease
 from pytest_autoresearch.runners.ray import Cluster
 from pytest_autoresearch.settings import AUTO, Lanes
 
-_OPTION = "--autoresearch-lanes"
+_OPTION, _WIDE = "--autoresearch-lanes", "--autoresearch-gpus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,14 @@ class Taken:
         lanes: In the order of their numbers.
         left: The GPUs or nodes that were not taken, each with the reason.
         words: Where the lanes are, in words, if they are not on this machine; else empty.
+        wide: How many processes train together in a lane: one for each of its GPUs.
     """
 
     lanes: tuple[Lane, ...]
     left: tuple[str, ...] = ()
     _leases: tuple[Lease | Cluster, ...] = ()
     words: str = ""
+    wide: int = 1
 
     def release(self) -> None:
         """Let other sessions have the devices."""
@@ -43,64 +45,93 @@ class Taken:
         """The variable that limits the threads of a run to its lane's cores; none if a lane has all cores."""
         if not self.lanes[0].cores:
             return {}
-        given, cores = os.environ.get(THREADS, ""), len(self.lanes[0].cores)
+        given, cores = os.environ.get(THREADS, ""), max(1, len(self.lanes[0].cores) // self.wide)
         return {THREADS: str(min(int(given), cores) if given.isdecimal() and int(given) else cores)}
 
 
-def on_cpu(asked: Lanes) -> Taken:
+def on_cpu(asked: Lanes, wide: int = 1) -> Taken:
     """Lanes that share the cores of this machine.
+
+    Args:
+        wide: How many processes train together in a lane; each has one core or more.
 
     Raises:
         UserError: There are fewer cores.
     """
-    if asked in (1, AUTO):
+    cores, lanes = usable_cores(), 1 if asked == AUTO else asked
+    if lanes == wide == 1:
         return Taken((Lane(),))
-    cores = usable_cores()
-    if asked > len(cores):
-        raise UserError(f"{_OPTION} {asked}: this machine has {len(cores)} cores for lanes and no GPU: ask for fewer")
-    return Taken(tuple(shares(cores, asked)))
+    if lanes * wide > len(cores):
+        said = _named(asked, wide)
+        raise UserError(f"{said}: this machine has {len(cores)} cores for lanes and no GPU: ask for fewer")
+    return Taken(tuple(shares(cores, lanes)), wide=wide)
 
 
-def on_gpus(asked: Lanes, gpus: Sequence[Gpu]) -> Taken:
-    """Lanes with one GPU each, leased for this process.
+def on_gpus(asked: Lanes, gpus: Sequence[Gpu], wide: int = 1) -> Taken:
+    """Lanes with equally many GPUs each, leased for this process: those of a lane together, or none of them.
 
-    A single lane gets the first GPU, as every program does. Several lanes get the first idle ones, `auto` all of them.
+    A single lane gets the first GPUs, as every program does. Several lanes get the first idle ones, `auto` all of them.
+
+    Args:
+        wide: The GPUs of a lane.
 
     Raises:
         UserError: There are fewer idle GPUs, or they are of several kinds.
     """
-    if asked != AUTO and asked > len(gpus):
-        raise UserError(f"{_OPTION} {asked}: only {_count(len(gpus))} visible here: ask for fewer lanes")
+    lanes = 1 if asked == AUTO else asked
+    if wide > 1 and any(gpu.card for gpu in gpus):
+        raise UserError(f"{_named(asked, wide)}: a process can use one MIG instance, so leave {_WIDE} out")
+    if lanes * wide > len(gpus):
+        fewer = "ask for fewer lanes" if wide == 1 else f"{lanes * wide} are needed, so ask for fewer"
+        raise UserError(f"{_named(asked, wide)}: only {_count(len(gpus))} visible here: {fewer}")
     if asked == 1:
-        gpus = gpus[:1]
+        gpus = gpus[:wide]
     taken: list[tuple[Gpu, Lease]] = []
     left: list[str] = []
     for gpu in gpus:
-        if asked != AUTO and len(taken) == asked:
+        if asked != AUTO and len(taken) == asked * wide:
             break
         lease = _lease(gpu, alone=asked != 1)
         if isinstance(lease, Lease):
             taken.append((gpu, lease))
         else:
             left.append(f"{gpu.key} is used by {lease}")
-    found = Taken(tuple(Lane(gpu) for gpu, _ in taken), tuple(left), tuple(lease for _, lease in taken))
-    if why := _unfit(asked, [gpu for gpu, _ in taken], left):
-        found.release()
+    lanes = len(taken) // wide
+    why = _unfit(asked, wide, [gpu for gpu, _ in taken], left)
+    for gpu, lease in taken if why else taken[lanes * wide :]:
+        lease.release()
+        left.append(f"{gpu.key} is left over from lanes of {wide}")
+    if why:
         raise UserError(why)
-    return found
+    places = [taken[lane * wide : (lane + 1) * wide] for lane in range(lanes)]
+    return Taken(
+        tuple(Lane(tuple(gpu for gpu, _ in place)) for place in places),
+        tuple(left),
+        tuple(lease for place in places for _, lease in place),
+        wide=wide,
+    )
 
 
-def _unfit(asked: Lanes, taken: Sequence[Gpu], left: Iterable[str]) -> str:
+def _unfit(asked: Lanes, wide: int, taken: Sequence[Gpu], left: Iterable[str]) -> str:
     """Why these GPUs cannot be the lanes; empty if they can."""
-    said = "; ".join(left)
-    if asked == 1 and not taken:
-        return f"{said}: wait for its end, or choose another GPU with CUDA_VISIBLE_DEVICES"
-    if not taken or (asked != AUTO and len(taken) < asked):
-        fewer = f", or type {_OPTION} {len(taken) if len(taken) > 1 else AUTO}" if taken else ""
-        return f"{_OPTION} {asked}: {said}: wait for its end{fewer}"
+    said, lanes = "; ".join(left), len(taken) // wide
+    if asked == 1 and not lanes:
+        which = "another GPU" if wide == 1 else "other GPUs"
+        return f"{said}: wait for its end, or choose {which} with CUDA_VISIBLE_DEVICES"
+    if not lanes or (asked != AUTO and lanes < asked):
+        fewer = f", or type {_OPTION} {lanes if lanes > 1 else AUTO}" if lanes else ""
+        return f"{_named(asked, wide)}: {said}: wait for its end{fewer}"
     if len(kinds := sorted({gpu.name for gpu in taken})) > 1:
-        return f"{_OPTION} {asked}: {' and '.join(kinds)} cannot be compared: choose one kind with CUDA_VISIBLE_DEVICES"
+        kind = " and ".join(kinds)
+        return f"{_named(asked, wide)}: {kind} cannot be compared: choose one kind with CUDA_VISIBLE_DEVICES"
     return ""
+
+
+def _named(asked: Lanes, wide: int) -> str:
+    """The options that ask for these lanes."""
+    if wide == 1:
+        return f"{_OPTION} {asked}"
+    return f"{_WIDE} {wide}" if asked == 1 else f"{_OPTION} {asked} with {_WIDE} {wide}"
 
 
 def _lease(gpu: Gpu, *, alone: bool) -> Lease | Holder | str:

@@ -126,8 +126,8 @@ def conduct(
         station = _station(site, start, freight)
         if site.expected is not None and (why := differences(site.expected, station.setting)):
             return Unfit(node, why)
-        gpu = station.equipment.gpu
-        taken = lanes.on_gpus(1, [gpu]) if gpu else None
+        gpus = station.equipment.taken.lanes[0].gpus
+        taken = lanes.on_gpus(1, gpus, len(gpus)) if gpus else None
     except UserError as error:
         return Unfit(node, str(error))
     try:

@@ -7,12 +7,12 @@ the same equipment. Knows no campaign and no proposer.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_autoresearch.core.experiment import BASELINE
 from pytest_autoresearch.core.setting import Setting
-from pytest_autoresearch.hardware.gpu import Gpu, visible
+from pytest_autoresearch.hardware.gpu import Gpu, variables, visible
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.measure import lanes, rows_secret
 from pytest_autoresearch.measure.harness import Harness, describe
@@ -52,9 +52,9 @@ class Equipment:
     elsewhere: Elsewhere | None = None
 
     @property
-    def gpu(self) -> Gpu | None:
-        """The first lane's GPU; None if the harness uses no GPU."""
-        return self.taken.lanes[0].gpu
+    def driver(self) -> str:
+        """The version of the GPUs' driver; empty if the harness uses no GPU."""
+        return next((gpu.driver for gpu in self.taken.lanes[0].gpus), "")
 
     @property
     def agents(self) -> Backend:
@@ -66,7 +66,7 @@ class Equipment:
         if self.elsewhere:
             return self.elsewhere.place
         launches = {self.command: self.launch}
-        lanes = [(lane, LocalRunner(lane.gpu, self.sandbox.backend, launches)) for lane in self.taken.lanes]
+        lanes = [(lane, LocalRunner(lane.gpus, self.sandbox.backend, launches)) for lane in self.taken.lanes]
         return Here(settings, self.harness, ratchet, LanesRunner(lanes))
 
 
@@ -128,14 +128,13 @@ def _equipment(
     harness = replace(harness, module_folders=folders)
     if harness.draws_rows:
         harness = replace(harness, secret=secret())
-    gpu = taken.lanes[0].gpu
     view = View(
         folder=settings.root,
         environment=training,
         readable=(*settings.readable_paths, *launch.readable),
         links=launch.links,
         covered=harness.hidden,
-        devices=gpu_devices(gpu.uuid) if gpu else (),
+        devices=gpu_devices(taken.lanes[0].gpus),
     )
     hidden = [ratchet.home.parent, *harness.hidden, *([harness.training_rows.parent] if harness.training_rows else [])]
     hidden += [rows_secret.folder()] if harness.secret and rows_secret.folder().exists() else []
@@ -156,26 +155,25 @@ def secret_of(ratchet: Ratchet, begins: bool) -> str:
 def _harness(settings: Settings, launch: Launch, of_several: bool) -> tuple[Harness, Taken]:
     """The harness's description, and the lanes for runs; their GPUs are leased."""
     gpus = visible(os.environ).gpus
-    harness = _described(settings, launch, gpus[0] if gpus else None)
+    harness = _described(settings, launch, gpus[: settings.gpus])
     if not gpus or harness.device == "cpu":
-        taken = lanes.on_cpu(settings.lanes)
+        taken = lanes.on_cpu(settings.lanes, settings.gpus)
         return replace(harness, environment={**harness.environment, **taken.threads}), taken
-    taken = lanes.on_gpus(settings.lanes, gpus)
-    gpu = taken.lanes[0].gpu
-    assert gpu is not None
-    if gpu != gpus[0]:
+    taken = lanes.on_gpus(settings.lanes, gpus, settings.gpus)
+    lane = taken.lanes[0]
+    if lane.gpus != gpus[: settings.gpus]:
         try:
-            harness = _described(settings, launch, gpu)
+            harness = _described(settings, launch, lane.gpus)
         except BaseException:
             taken.release()
             raise
-    # The harness knows the kind of GPU; NVML adds the device, unless runs go to any of several, and the driver.
-    device = f"{gpu.name}, any" if of_several else gpu.key
-    named = [] if harness.hardware_key in gpu.key else [harness.hardware_key]
+    # The harness knows the kind of GPU; NVML adds the devices, unless runs go to any of several, and the driver.
+    device = f"{lane.model}, any" if of_several else lane.hardware
+    named = [] if harness.hardware_key in device else [harness.hardware_key]
     key = ", ".join([*named, device])
-    return replace(harness, hardware_key=key, environment={**harness.environment, **gpu.environment}), taken
+    return replace(harness, hardware_key=key, environment={**harness.environment, **lane.environment}), taken
 
 
-def _described(settings: Settings, launch: Launch, gpu: Gpu | None) -> Harness:
-    harness = describe(settings.describe, settings.root, gpu.environment if gpu else {})
+def _described(settings: Settings, launch: Launch, gpus: Sequence[Gpu]) -> Harness:
+    harness = describe(settings.describe, settings.root, variables(gpus))
     return replace(harness, hidden=everywhere(harness.hidden, launch.readable))

@@ -23,6 +23,7 @@ class Job:
         lane: The lane to run on.
         limits: Limits of time and memory.
         metric_name: The metric to read.
+        ranks: How many processes train together, each of which may print the metric.
         score: The trusted scorer's command, or None if training reports the metric itself.
         score_waits: Whether the scorer may be started early, and waits for its turn.
         scorer_prints: The names of the scorer's numbers, which training cannot print.
@@ -62,6 +63,7 @@ class Job:
     keep_cache: Path | None = None
     scorer_prints: frozenset[str] = frozenset()
     score_waits: bool = False
+    ranks: int = 1
 
 
 class Runner(Protocol):

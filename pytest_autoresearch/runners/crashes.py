@@ -26,12 +26,16 @@ _CLASSES = {
 _EXCEPTION = re.compile(r"(?:\w+\.)*(\w+)(?::.*)?")
 _OUT_OF_MEMORY = re.compile(r"CUDA out of memory|DefaultCPUAllocator: can't allocate memory|std::bad_alloc")
 _REJECTED = re.compile(r"(?:\w+: )?rejected: (.+)")  # some scorers print their program's name first
+# torchrun marks the lines of a rank's traceback, and reports the rank that failed first, with a traceback of its own.
+_OF_RANK = re.compile(r"\[rank(\d+)\]: ?(.*)")
+_RANK_FAILED = re.compile(r".* torch/distributed/elastic/\S+ failed \(exitcode: (-?\d+)\)")
 _NOT_FINITE = re.compile(r"\bnan\b|\binf\b|infinit|not finite|non-finite", re.IGNORECASE)
 
 
 def exit_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
     """The crash of a process that ended by itself with `exit_status`: not 0, negative for a signal."""
-    said = [line for line in lines if line.strip()]
+    said, rank_status = _of_failed_rank([line for line in lines if line.strip()])
+    exit_status = exit_status if rank_status is None else rank_status
     last = said[-1].strip() if said else ""
     raised, found_at = _exception(said)
     if exit_status == 1 and last == "FAIL":
@@ -58,6 +62,17 @@ def score_crash(exit_status: int | None, lines: Iterable[str]) -> Crash:
         return Crash(CrashClass.REJECTED, rejected[1])
     is_nan = failed.kind is CrashClass.NAN or _NOT_FINITE.search(sentence)
     return Crash(CrashClass.NAN if is_nan else CrashClass.NO_METRIC, sentence)
+
+
+def _of_failed_rank(lines: list[str]) -> tuple[list[str], int | None]:
+    """The lines without torchrun's own, and the exit status of the rank that failed first; else all lines, and None."""
+    failed = ((index, found) for index, line in enumerate(lines) if (found := _RANK_FAILED.match(line)))
+    index, found = next(failed, (0, None))
+    if found is None:
+        return lines, None
+    of_ranks = [marked for line in lines[:index] if (marked := _OF_RANK.fullmatch(line))]
+    first = [marked[2] for marked in of_ranks if marked[1] == of_ranks[0][1]]
+    return first or lines[:index], int(found[1])
 
 
 def _exception(lines: list[str]) -> tuple[str, int]:

@@ -34,6 +34,7 @@ OWN = (
     "AUTORESEARCH_SEED",
     "AUTORESEARCH_BUDGET",
     "AUTORESEARCH_OUT",
+    "AUTORESEARCH_CLOCK",
     "AUTORESEARCH_CLOCK_FD",
     "AUTORESEARCH_CANDIDATE",
     "AUTORESEARCH_SERVER_PREFIX",
@@ -100,9 +101,15 @@ def environment(ours: Mapping[str, str], job: Job) -> dict[str, str]:
     }
 
 
-def training_environment(ours: Mapping[str, str], job: Job, clock: int) -> dict[str, str]:
-    """Variables for the training command; `clock` is the file descriptor that `harness.begin()` writes to."""
-    return candidate_environment(environment(ours, job), job) | {"AUTORESEARCH_CLOCK_FD": str(clock)}
+def training_environment(ours: Mapping[str, str], job: Job, clock: int, door: Path) -> dict[str, str]:
+    """Variables for the training command.
+
+    Args:
+        clock: The file descriptor by which the first process may ask for its rows.
+        door: The path of the socket by which `harness.begin()` asks, in any process.
+    """
+    asks = {"AUTORESEARCH_CLOCK": str(door), "AUTORESEARCH_CLOCK_FD": str(clock)}
+    return candidate_environment(environment(ours, job), job) | asks
 
 
 def candidate_environment(variables: Mapping[str, str], job: Job) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One runner for several lanes: each run goes to its lane's device."""
+"""One runner for several lanes: each run goes to its lane's devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LanesRunner:
     """See `Runner`.
 
     Args:
-        lanes: Each lane and the runner that uses its device.
+        lanes: Each lane and the runner that uses its devices.
     """
 
     def __init__(self, lanes: Sequence[tuple[Lane, Runner]]) -> None:

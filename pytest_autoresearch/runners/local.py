@@ -25,7 +25,7 @@ from pytest_autoresearch.runners.environment import (
     training_environment,
 )
 from pytest_autoresearch.runners.launch import PYTHON, Launch
-from pytest_autoresearch.runners.memory import Memory, OnDevice, Resident
+from pytest_autoresearch.runners.memory import Memory, OnDevices, Resident
 from pytest_autoresearch.runners.outcome import ProcessOutput, reported_run, scored_run, with_score
 from pytest_autoresearch.runners.process import ProcessTree
 from pytest_autoresearch.runners.process_trees import ProcessTrees
@@ -48,7 +48,7 @@ class LocalRunner:
     """Trains on this machine; any number of lane threads may call `run` at once.
 
     Args:
-        gpu: The GPU that training uses; None for training on the CPU.
+        gpus: The GPUs that training uses together; none for training on the CPU.
         sandbox: The sandbox that training is started in.
         launches: How training commands are started; others as they are, with this interpreter for `python`.
         process_limit: A run with more processes than this at one time is ended.
@@ -56,13 +56,13 @@ class LocalRunner:
 
     def __init__(
         self,
-        gpu: Gpu | None = None,
+        gpus: Sequence[Gpu] = (),
         sandbox: Backend | None = None,
         launches: Mapping[tuple[str, ...], Launch] | None = None,
         *,
         process_limit: int = PROCESS_LIMIT,
     ) -> None:
-        self._gpu = gpu
+        self._gpus = gpus
         self._sandbox = sandbox or Unconfined()
         self._launches = launches or {}
         self._process_limit = process_limit
@@ -76,7 +76,7 @@ class LocalRunner:
             Stopped: `close` was called before there was a result.
             SandboxError: The sandbox did not start the run.
         """
-        output = ProcessOutput(job.metric_name)
+        output = ProcessOutput(job.metric_name, job.ranks)
         view = self._server_view(job)
         with Scoring(job, view, self._sandbox, self._trees, self._process_limit) as scoring:
             try:
@@ -112,9 +112,9 @@ class LocalRunner:
         ):
             limit_mb, inside = job.limits.memory_limit_mb, bool(prepared.argv_prefix)
             memory = (
-                Resident(limit_mb, sandboxed=inside, counted=prepared.memory_bytes)
-                if self._gpu is None
-                else OnDevice(self._gpu, limit_mb, sandboxed=inside)
+                OnDevices(self._gpus, limit_mb, sandboxed=inside)
+                if self._gpus
+                else Resident(limit_mb, sandboxed=inside, counted=prepared.memory_bytes)
             )
             disk = [Written(job.out, OUT_LIMIT_MB)]
             if job.cache:
@@ -125,7 +125,7 @@ class LocalRunner:
                 tree = self._start(launch.command, job.folder, prepared, (clock.child_fd,))
             except OSError as error:
                 return Run(job.seed, None, lane=job.lane, crash=_not_started(launch.command, error))
-            progress = _TrainingProgress(job, clock, output, on_gpu=self._gpu is not None)
+            progress = _TrainingProgress(job, clock, output, on_gpu=bool(self._gpus))
             ended = self._train(job, tree, (memory, disk), progress, on_progress)
             if not prepared.entered and ended.crash is None:
                 raise SandboxError(f"the sandbox did not start the run: {output.text.tail() or 'no output'}")
@@ -182,21 +182,27 @@ class LocalRunner:
         started = replace(job, environment={**launch.environment, **job.environment})
         return View(
             folder=job.folder,
-            environment=training_environment(os.environ, started, clock.child_fd)
+            environment=training_environment(os.environ, started, clock.child_fd, clock.door)
             | (compile_cache.variables(job.cache) if job.cache else {}),
             # git's link in the tree stays as it is, because the user's git would follow another.
-            readable=(job.folder, *((job.tree / ".git",) if job.tree else ()), *job.readable, *launch.readable),
+            readable=(
+                job.folder,
+                clock.door.parent,
+                *((job.tree / ".git",) if job.tree else ()),
+                *job.readable,
+                *launch.readable,
+            ),
             links=launch.links,
             covered=job.covered,
             writable=(job.out, *((job.cache,) if job.cache else ()), *((job.tree, job.folder) if job.tree else ())),
             allowance=self._allowance(job.limits),
-            devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
+            devices=gpu_devices(self._gpus),
         )
 
     def _allowance(self, limits: Limits) -> Allowance:
         """Training's allowance. On a CPU the memory limit also covers its files in /tmp and /dev/shm."""
         limit_mb, usual = limits.memory_limit_mb, Allowance()
-        if self._gpu or limit_mb == math.inf:
+        if self._gpus or limit_mb == math.inf:
             return usual
         # The kernel kills at the group's limit without a message, so our own check should come first.
         return Allowance(
@@ -218,7 +224,7 @@ class LocalRunner:
             allowance=replace(
                 self._allowance(job.limits), cpu_seconds=job.limits.deadline_seconds * (os.cpu_count() or 1)
             ),
-            devices=gpu_devices(self._gpu.uuid) if self._gpu else (),
+            devices=gpu_devices(self._gpus),
         )
 
     def _start(

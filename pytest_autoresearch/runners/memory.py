@@ -1,10 +1,10 @@
-"""Measures the memory of a process tree from outside: in RAM and on its GPU."""
+"""Measures the memory of a process tree from outside: in RAM and on its GPUs."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,14 +31,16 @@ class MemoryUse:
         peak_mb: The peak of the memory that is limited, in MiB.
         measured: How `peak_mb` was measured: `resident`, or on the device `by process` or `by device growth`.
         resident_mb: The peak of resident memory, in MiB.
-        device: The GPU's UUID, else empty.
-        others: Other processes seen on the GPU; None if unknown.
-        throttling: What lowered the GPU's clock, with the share of samples that showed it; None if unknown.
+        total_mb: The peak of the sum over several GPUs, in MiB; None with one GPU or none.
+        device: The UUIDs of the GPUs, separated by commas; else empty.
+        others: Other processes seen on the GPUs; None if unknown.
+        throttling: What lowered a GPU's clock, with the share of samples that showed it; None if unknown.
     """
 
     peak_mb: float = 0.0
     measured: str = "resident"
     resident_mb: float = 0.0
+    total_mb: float | None = None
     device: str = ""
     others: tuple[str, ...] | None = None
     throttling: Mapping[str, float] | None = None
@@ -108,33 +110,58 @@ class Resident:
         return MemoryUse(peak_mb=self._peak / MIB, resident_mb=self._peak / MIB)
 
 
-class OnDevice:
-    """Memory of a tree on its GPU. The limit applies to the GPU; RAM is only limited to the machine's share.
+class OnDevices:
+    """Memory of a tree on its GPUs. The limit applies to each of them; RAM is only limited to the machine's share.
 
     Create it before the tree is started.
     """
 
-    def __init__(self, gpu: Gpu, limit_mb: float, *, sandboxed: bool = False) -> None:
-        self._gpu = gpu
+    def __init__(self, gpus: Sequence[Gpu], limit_mb: float, *, sandboxed: bool = False) -> None:
+        self._gpus = gpus
         self._limit_mb = limit_mb
-        self._held_mb = 0.0
-        self._watch = GpuWatch(gpu)
+        self._most_mb = self._total_mb = 0.0  # on one GPU now, and on all of them at any time
+        self._watches = [GpuWatch(gpu) for gpu in gpus]
         self._resident = Resident(float("inf"), sandboxed=sandboxed)
 
     def look(self, processes: Collection[Process]) -> float:
-        resident_mb = self._resident.look(processes)
-        self._held_mb = self._watch.look([process.pid for process in processes])
-        return self._held_mb or resident_mb
+        resident_mb, pids = self._resident.look(processes), [process.pid for process in processes]
+        held_mb = [watch.look(pids) for watch in self._watches]
+        self._most_mb = max(held_mb)
+        self._total_mb = max(self._total_mb, sum(held_mb))
+        return self._most_mb or resident_mb
 
     def over(self) -> str:
-        if self._held_mb > self._limit_mb:
-            return _over("device memory", self._held_mb, self._limit_mb)
+        if self._most_mb > self._limit_mb:
+            where = "device memory" if len(self._gpus) == 1 else "memory on one of its GPUs"
+            return _over(where, self._most_mb, self._limit_mb)
         return self._resident.over()
 
     def usage(self) -> MemoryUse:
-        seen, resident_mb = self._watch.seen(), self._resident.usage().resident_mb
-        peak_mb, measured = (seen.peak_mb, str(seen.how)) if seen.peak_mb else (resident_mb, "resident")
-        return MemoryUse(peak_mb, measured, resident_mb, self._gpu.uuid, seen.others, seen.throttling)
+        seen, resident_mb = [watch.seen() for watch in self._watches], self._resident.usage().resident_mb
+        most = max(seen, key=lambda one: one.peak_mb)
+        peak_mb, measured = (most.peak_mb, str(most.how)) if most.peak_mb else (resident_mb, "resident")
+        return MemoryUse(
+            peak_mb,
+            measured,
+            resident_mb,
+            self._total_mb if len(self._gpus) > 1 and most.peak_mb else None,
+            ",".join(gpu.uuid for gpu in self._gpus),
+            _together(one.others for one in seen),
+            _worst(one.throttling for one in seen),
+        )
+
+
+def _together(named: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """The processes on any of the GPUs; None if they are known of none."""
+    known = [names for names in named if names is not None]
+    return tuple(sorted({name for names in known for name in names})) if known else None
+
+
+def _worst(shares: Iterable[Mapping[str, float] | None]) -> dict[str, float] | None:
+    """Each reason for throttling with its largest share; None if they are known of no GPU."""
+    known = [given for given in shares if given is not None]
+    worst = {name: max(given.get(name, 0.0) for given in known) for given in known for name in given}
+    return worst if known else None
 
 
 def _over(what: str, held_mb: float, limit_mb: float) -> str:

@@ -22,12 +22,12 @@ from pytest_autoresearch.runners.watch import Clock, Ended
 
 
 class ProcessOutput:
-    """The output of one process, as text and as numbers."""
+    """The output of one process, or of several ranks, as text and as numbers."""
 
-    def __init__(self, metric_name: str) -> None:
+    def __init__(self, metric_name: str, ranks: int = 1) -> None:
         self.metric_name = metric_name
         self.text = Output()
-        self.summary = Summary(metric_name)
+        self.summary = Summary(metric_name, ranks=ranks)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of output."""
@@ -132,6 +132,7 @@ def _run(
         peak_memory_mb=ended.usage.peak_mb,
         memory_from=ended.usage.measured,
         resident_mb=ended.usage.resident_mb,
+        total_memory_mb=ended.usage.total_mb,
         device=ended.usage.device,
         others=ended.usage.others,
         throttling=ended.usage.throttling,

@@ -61,10 +61,13 @@ class Summary:
     `window_bytes` of the output, every line is read. Between them, only `---` lines and lines with the metric are read,
     so the metric is the same as if every line had been read.
 
+    Several ranks print into one output, each its own line `---`. Then the metric counts before that line, too.
+
     Args:
         metric_name: The metric.
         full_bytes: Size of the beginning, in bytes.
         window_bytes: Size of the end, in bytes.
+        ranks: How many processes print.
 
     Attributes:
         step: The last training step that was printed, or None. If much is printed at once, only the last lines are
@@ -72,7 +75,10 @@ class Summary:
         loss: The last loss that was printed, or None.
     """
 
-    def __init__(self, metric_name: str, full_bytes: int = FULL_BYTES, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(
+        self, metric_name: str, full_bytes: int = FULL_BYTES, window_bytes: int = WINDOW_BYTES, ranks: int = 1
+    ) -> None:
+        self._ranks = ranks
         self.step: int | None = None
         self.loss: float | None = None
         self._losses: deque[float] = deque(maxlen=KEPT_LOSSES)
@@ -152,7 +158,8 @@ class Summary:
             return Crash(CrashClass.NO_METRIC, f"no line `{name}: NUMBER` or `METRIC {name}=NUMBER` was printed{said}")
         if not all(_same(value, values[0]) for value in values):
             said = f"{name} was printed more than once, with different values"
-            return Crash(CrashClass.NO_METRIC, f"{said}; print it once, after a line `---`")
+            where = "after a line `---`" if self._ranks == 1 else f"from rank 0 alone, as {self._ranks} ranks may print"
+            return Crash(CrashClass.NO_METRIC, f"{said}; print it once, {where}")
         if not math.isfinite(values[0]):
             return Crash(CrashClass.NAN, f"{name} is {values[0]}")
         return values[0]
@@ -182,7 +189,7 @@ class Summary:
         """Take every number from the unread lines; `start` is the line end before the first, `end` follows the last."""
         for rule, *fields in (found.groups() for found in _ANY.finditer(self._unread, start, end)):
             if rule:
-                self._block.clear()
+                self._begin_block()
             elif fields[0]:
                 self._put(self._lines, fields[0], fields[1])
             else:
@@ -192,13 +199,20 @@ class Summary:
         """Take only the metric from the unread lines up to `end`; `---` comes first, because it clears the block."""
         start = 0
         if self._unread.rfind(_RULE, 0, end) >= 0 and (rule := self._last_rule(end)):
-            start = rule.end()
-            self._block.clear()
+            start = rule.end() if self._ranks == 1 else 0
+            self._begin_block()
         if self._unread.rfind(self._needle, 0, end) < 0:
             return
         self._put_all(self._block, self._metric_named.findall(self._unread, start, end))
         if self._unread.rfind(b"METRIC", 0, end) >= 0:
             self._put_all(self._lines, self._metric_line.findall(self._unread, 0, end))
+
+    def _begin_block(self) -> None:
+        """A line `---`: what came before does not count, except the metric of another rank."""
+        kept = self._block.get(self._metric_name) if self._ranks > 1 else None
+        self._block.clear()
+        if kept:
+            self._block[self._metric_name] = kept
 
     def _last_rule(self, end: int) -> re.Match[bytes] | None:
         """The last line `---`. The end is searched first, which is often enough."""

@@ -12,11 +12,13 @@ import math
 import os
 import selectors
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +36,8 @@ POLL_SECONDS = 0.02  # between two checks for the leader's exit, on platforms wi
 READ_BYTES = 256 * 1024  # still in a core's cache when it is searched
 LINE_BYTES = 64 * 1024  # a longer line is handed on before its end
 LAST_READS = 16
+_GO = b"go\n"
+_RANKS = 128  # that may ask at one moment
 # Reasons to kill without TERM: the process must not use more memory, or train on after its budget.
 AT_ONCE = (
     *(CrashClass.OVER_MEMORY, CrashClass.OVER_PROCESSES, CrashClass.OVER_DISK, CrashClass.OVER_BUDGET),
@@ -42,13 +46,18 @@ AT_ONCE = (
 
 
 class Clock:
-    """The parent's end of `harness.begin()`: answering the first `begin` starts the budget.
+    """The parent's end of `harness.begin()`: answering the first request starts the budget.
+
+    A process asks by a socket that it inherits, once. The ranks that a launcher starts do not inherit it: each of them
+    connects to a socket in the file system, `door`, and the connection is the request. All are given the rows.
 
     Args:
-        rows: A descriptor of the training rows, which this object closes. It is sent with the answer and not before.
-        before: Called with this clock when the process asks: the last moment before it has data. It may take seconds.
+        rows: A descriptor of the training rows, which this object closes. It is sent with each answer and not before.
+        before: Called with this clock when a process asks first: the last moment before it has data. It may take
+            seconds.
 
     Attributes:
+        door: The path of the socket, in a folder of its own.
         begun: When the clock started, in seconds from the start of the process; None before.
         held: How long the process waited for its answer, in seconds.
         begun_ns: The same moment on the wall clock, in nanoseconds since the epoch, to compare with file times.
@@ -67,6 +76,13 @@ class Clock:
         self._asked = b""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._ours.setblocking(False)
+        # Not in TMPDIR: the path of a socket has at most 100 characters or so.
+        self._folder = tempfile.TemporaryDirectory(prefix="autoresearch-clock-", dir="/tmp", ignore_cleanup_errors=True)
+        self.door = Path(self._folder.name, "clock")
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.setblocking(False)
+        self._listening.bind(str(self.door))
+        self._listening.listen(_RANKS)
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +90,9 @@ class Clock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ours.close()
-        self._theirs.close()
+        for end in (self._ours, self._theirs, self._listening):
+            end.close()
+        self._folder.cleanup()
         for rows in self._rows:
             os.close(rows)
 
@@ -89,8 +106,10 @@ class Clock:
         """Seconds since the start of the process."""
         return time.monotonic() - self._started
 
-    def fileno(self) -> int:
-        return self._ours.fileno()
+    @property
+    def requests(self) -> tuple[tuple[socket.socket, Callable[[], bool]], ...]:
+        """Each socket on which a request may come, and what answers it: false when no more can come there."""
+        return (self._ours, self.answer), (self._listening, self._answer_rank)
 
     def handed_over(self, started: float) -> None:
         """Call this after the process has inherited its end; `started` is its start on the monotonic clock."""
@@ -120,19 +139,31 @@ class Clock:
             asked = self._ours.recv(64)
             self._asked += asked
             if b"begin\n" in self._asked:
-                since = self.seconds
-                with suppress(OSError):  # an error on our side must not stop the run
-                    self._before(self)
-                self.held = self.seconds - since
-                # Before the answer is sent, so that every step is within the budget.
-                self.begun, self.begun_ns = self.seconds, time.time_ns()
-                socket.send_fds(self._ours, [b"go\n"], self._rows)
+                self._begin()
+                socket.send_fds(self._ours, [_GO], self._rows)
                 return False
         except BlockingIOError:
             return True
         except OSError:
             return False
         return bool(asked) and len(self._asked) < 64
+
+    def _answer_rank(self) -> bool:
+        with suppress(OSError):  # the process may have ended
+            connection, _ = self._listening.accept()
+            with connection:
+                self._begin()
+                socket.send_fds(connection, [_GO], self._rows)
+        return True
+
+    def _begin(self) -> None:
+        """Start the clock, before the answer is sent, so that every step is within the budget."""
+        if self.begun is None:
+            since = self.seconds
+            with suppress(OSError):  # an error on our side must not stop the run
+                self._before(self)
+            self.held = self.seconds - since
+            self.begun, self.begun_ns = self.seconds, time.time_ns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +368,8 @@ class _Events:
             selector.register(stream.descriptor, selectors.EVENT_READ, stream.read_on)
         if tree.exit_fd is not None:
             selector.register(tree.exit_fd, selectors.EVENT_READ, tree.handle_exit_fd)
-        if clock:
-            selector.register(clock, selectors.EVENT_READ, clock.answer)
+        for end, answer in clock.requests if clock else ():
+            selector.register(end, selectors.EVENT_READ, answer)
 
     def wait(self, seconds: float) -> None:
         """Wait at most this long, and handle what arrives."""

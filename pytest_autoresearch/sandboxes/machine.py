@@ -9,10 +9,11 @@ import os
 import shutil
 import site
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.sandboxes import system
 
 ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # links into /usr on current systems
@@ -134,28 +135,52 @@ def kernel_settings(root: Path = Path("/")) -> tuple[Path, ...]:
     return tuple(path for path in found if path.is_dir() or path.stat().st_mode & 0o222)
 
 
-def gpu_devices(uuid: str, root: Path = Path("/")) -> tuple[Path, ...]:
-    """The device files that CUDA opens for one GPU.
+def gpu_devices(gpus: Sequence[Gpu], root: Path = Path("/")) -> tuple[Path, ...]:
+    """The device files that CUDA opens for these GPUs; none if there are none.
 
-    If the driver does not say which files belong to this GPU, those of every GPU and MIG instance.
+    If the driver does not say which files belong to one of them, those of every GPU and MIG instance.
 
     Args:
-        uuid: `GPU-…` or `MIG-…`.
+        gpus: GPUs or MIG instances.
         root: The root of the file system.
     """
+    if not gpus:
+        return ()
+    own = [_own_devices(gpu, root) for gpu in gpus]
+    cards = [name for names in own for name in names] if all(own) else ["nvidia[0-9]*", "nvidia-caps/*"]
     shared = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"]
-    cards = [f"nvidia{minor}" for minor in _minors(uuid, root)]
-    if not cards:
-        cards = ["nvidia[0-9]*", "nvidia-caps/*"]
-    return tuple(path for name in (*shared, *cards) for path in sorted((root / "dev").glob(name)))
+    return tuple(path for name in dict.fromkeys((*shared, *cards)) for path in sorted((root / "dev").glob(name)))
 
 
-def _minors(uuid: str, root: Path) -> Iterator[int]:
+def _own_devices(gpu: Gpu, root: Path) -> tuple[str, ...]:
+    """The names in /dev that belong to one GPU alone; empty if the driver does not say."""
+    minor = _minor(gpu.card or gpu.uuid, root)
+    if minor is None or not gpu.card:
+        return () if minor is None else (f"nvidia{minor}",)
+    if gpu.instances is None:
+        return ()
+    of_gpu = f"proc/driver/nvidia/capabilities/gpu{minor}/mig/gi{gpu.instances[0]}"
+    files = [root / of_gpu / "access", root / of_gpu / f"ci{gpu.instances[1]}" / "access"]
+    caps = [number for file in files if (number := _facts(file).get("DeviceFileMinor", "")).isdecimal()]
+    return (f"nvidia{minor}", *(f"nvidia-caps/nvidia-cap{cap}" for cap in caps)) if len(caps) == len(files) else ()
+
+
+def _minor(uuid: str, root: Path) -> int | None:
+    """The number in the name of a GPU's device file."""
     for file in (root / "proc/driver/nvidia/gpus").glob("*/information"):
-        lines = (line.partition(":") for line in file.read_text(errors="replace").splitlines())
-        said = {name.strip(): value.strip() for name, _, value in lines}
-        if said.get("GPU UUID") == uuid and said.get("Device Minor", "").isdecimal():
-            yield int(said["Device Minor"])
+        facts = _facts(file)
+        if facts.get("GPU UUID") == uuid and facts.get("Device Minor", "").isdecimal():
+            return int(facts["Device Minor"])
+    return None
+
+
+def _facts(file: Path) -> dict[str, str]:
+    """The lines `NAME: VALUE` of a file of the driver; none if it does not exist."""
+    try:
+        text = file.read_text(errors="replace")
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def _tools(environment: Mapping[str, str]) -> Iterator[Path]:

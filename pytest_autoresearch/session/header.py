@@ -71,7 +71,7 @@ def _lanes(campaign: Campaign) -> list[str]:
         return [f"  lanes:    {campaign.where}", *left]
     if len(lanes) == 1:
         return left
-    if lanes[0].gpu is not None:
+    if lanes[0].gpus:
         return [f"  lanes:    {', '.join(f'{number} on {lane}' for number, lane in enumerate(lanes))}", *left]
     if not lanes[0].cores:
         return left
