@@ -123,6 +123,9 @@ def test_configuration_files_are_searched_without_lists_and_lines_that_only_look
     assert read(YAML, "c.yml").present == {"opt.lr": 3e-4, "opt.on": True, "opt.name": "adam"}
     assert read(TOML, "c.toml").present == {"a.b.rate": 1e-3}
     assert not read("- a\n- [", "c.yaml").present
+    odd = space.read({"c.yaml": b"a: \xff1\n"}, {}, ())
+    assert not odd.present
+    assert not odd.unreadable
 
 
 def test_an_option_that_the_training_command_sets_is_left_alone() -> None:

@@ -35,11 +35,10 @@ def find(path: str, text: str) -> tuple[tuple[Constant, ...], tuple[str, ...]]:
         found = constants.assigned(tree, text) + arguments.find(tree, text, starts)
         stated = dict(_python_comments(text)) if _COMMENT.search(text) else {}
     else:
-        found, lines = config_values.find(path, text), text.splitlines()
-        stated = {}
+        found, stated = config_values.find(path, text), {}
         for one in found:
             line = bisect_right(starts, one.start)
-            if said := _COMMENT.search(lines[line - 1][one.end - starts[line - 1] :]):
+            if said := _COMMENT.search(text[one.end : starts[line]].rstrip("\r\n")):
                 stated[line] = said[1].strip()
     found = [replace(one, stated=stated.pop(bisect_right(starts, one.start), one.stated)) for one in found]
     chosen = sorted((one for one in found if one.stated or _is_open(path, one)), key=lambda one: one.start)

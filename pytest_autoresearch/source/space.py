@@ -90,6 +90,8 @@ def read(files: Mapping[str, bytes], table: Mapping[str, Range], command: Sequen
             texts[path] = _decoded(path, files[path])
             here, lost = hyperparameters.find(path, texts[path][1])
         except (SyntaxError, UnicodeDecodeError) as error:
+            if not path.endswith(".py"):
+                continue
             at = f" on line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             unreadable[path] = f"{error.msg}{at}" if isinstance(error, SyntaxError) else str(error)
             continue
