@@ -50,6 +50,7 @@ from pytest_autoresearch.core.run import Progress, Run
 from pytest_autoresearch.hardware.lanes import Lane
 from pytest_autoresearch.measure import lanes as measure_lanes
 from pytest_autoresearch.measure.lanes import Taken
+from pytest_autoresearch.measure.place import Here
 from pytest_autoresearch.measure.setup import Equipment
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.choice import Choice
@@ -256,7 +257,11 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
     patch.setattr(time, "monotonic", clock.now)
     patch.setattr(time, "time", lambda: _time() + clock.jumped)
     patch.setattr(measure_lanes, "on_cpu", lambda *asked: Taken((Lane(),) * lanes))
-    patch.setattr(Equipment, "runner", lambda self: SimulatedTraining(clock, measured))
+    patch.setattr(
+        Equipment,
+        "place",
+        lambda self, settings, ratchet: Here(settings, self.harness, ratchet, SimulatedTraining(clock, measured)),
+    )
     choice = Choice("simulated", lambda around: SimulatedProposer(clock, thinks))
     patch.setattr(begin, "choose", lambda *given: choice)
     take_lane, make_main_thread, done = FreeLanes.take, MainThread.__init__, MainThread.done
