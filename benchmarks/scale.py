@@ -238,18 +238,16 @@ class Inbox(queue.SimpleQueue[Any]):
             self._since, self._computed = _now(), time.thread_time()
 
 
-class Lock:
-    """A lock whose waiting threads do not hold the clock."""
+class Condition(threading.Condition):
+    """A condition whose waiting threads do not hold the clock."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock, self._lock = clock, threading.Lock()
+        super().__init__()
+        self._clock = clock
 
-    def __enter__(self) -> None:
-        with self._clock.waiting(lambda: not self._lock.locked()):
-            self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        with self._clock.waiting(predicate):
+            return super().wait_for(predicate, timeout)
 
 
 def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch: pytest.MonkeyPatch) -> None:
@@ -270,10 +268,10 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
 
     def work_queue(self: WorkQueue, make: Callable[[], Any]) -> None:
         make_queue(self, make)
-        self._asking = Lock(clock)  # type: ignore[assignment]
+        self._asking = Condition(clock)
 
     def lane(self: FreeLanes, number: int) -> int:
-        with clock.waiting(lambda: self._closed or bool(self._free)):
+        with clock.waiting(lambda: self._closed or bool(self._free and number == min(self._waiting, default=number))):
             return take_lane(self, number)
 
     def begun(self: Campaign, number: int, place: int) -> InFlight:
