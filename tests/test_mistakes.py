@@ -102,7 +102,7 @@ ARGUMENTS = {
     "--autoresearch-proposer commits:nowhere..": "--autoresearch-proposer commits:nowhere..: there is no commit "
     "nowhere here: see `git branch --all` for what there is, or fetch it first",
     "--autoresearch-proposer claude": "argument --autoresearch-proposer: claude: choose auto, anthropic, "
-    "command:COMMAND, queue, commits:A..B, checkout or search",
+    "command:COMMAND, queue, commits:A..B, checkout, search, search:cmaes or mix:NAME=SHARE,NAME=SHARE",
     "--autoresearch-cost 0": "argument --autoresearch-cost: 0: give a number of US dollars, more than 0",
     "--autoresearch-cost 5": "--autoresearch-cost limits the cost of the Anthropic API or of an agent, but the "
     "proposer is search: leave it out, or type --autoresearch-proposer anthropic",
@@ -221,7 +221,7 @@ SETTINGS = {
     "autoreserch_max = 5": "pytest.ini: there is no ini key autoreserch_max: did you mean autoresearch_max?",
     "autoresearch_colour = 5": "pytest.ini: there is no ini key autoresearch_colour: `pytest --help` lists all",
     "autoresearch_proposer = claude": "autoresearch_proposer = claude: choose auto, anthropic, command:COMMAND, "
-    "queue, commits:A..B, checkout or search",
+    "queue, commits:A..B, checkout, search, search:cmaes or mix:NAME=SHARE,NAME=SHARE",
     "autoresearch_editable = model.py": "there is no model.py: write and commit one, or name the file that "
     "experiments may change in the ini key autoresearch_editable",
     "autoresearch_editable = train.py conftest.py": "autoresearch_editable names conftest.py, but the verdict "

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from ray_nodes import ENVIRONMENT, kill_node, shared_cluster
 from repo import CONFIG, Repo
-from test_scorer_files import DESCRIBE, SCORER, TRAIN, told
+from test_scorer_files import DESCRIBED, SCORER, TRAIN, told
 
 from pytest_autoresearch.core.loss_curve import CHECKPOINTS
 from pytest_autoresearch.core.run import CrashClass, Limits
@@ -110,13 +110,9 @@ def test_the_scorer_runs_on_the_node_and_gets_the_losses_of_other_nodes(repo: Re
     scorer = SCORER.replace('".git/told"', f'"{repo.path}/.git/told"')
     scorer += "for name in names:\n    if name.endswith('T_NATS') or name.endswith('E_NATS'):\n"
     scorer += "        print('read', name, open(os.environ[name]).read())\n"
-    repo.write("train.py", TRAIN)
-    repo.write("score.py", scorer)
-    (repo.path / ".git" / "validation").write_text("rows")
-    repo.write("describe.py", DESCRIBE.replace("DATA", str(repo.path / ".git" / "validation")))
-    described = "autoresearch_describe = python -S describe.py\nautoresearch_frozen = score.py describe.py\n"
-    repo.write("pytest.ini", CONFIG + described)
-    repo.commit("A scorer")
+    data = repo.path / ".git" / "validation"
+    data.write_text("rows")
+    repo.scored_by(scorer, TRAIN, data_files=[str(data)], **DESCRIBED)
     repo.plan("0.9", "0.8")
     repo.spawn("--max", "2", "--autoresearch-lanes", "1", *cluster)
     assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}

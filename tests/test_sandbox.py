@@ -273,23 +273,6 @@ def test_a_place_inside_a_covered_one_is_seen_alone(
     assert [line.rpartition(": ")[2] for line in lines[1:]] == ["Read-only file system"] * 2
 
 
-def test_of_a_copied_file_every_start_has_its_own_and_nothing_beside_it(bubblewrap: Bubblewrap, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "model.pt").write_text("model\n")
-    (out / "beside").write_text("beside")
-    (out / "link").symlink_to("model.pt")
-    script = f"cd {out}; ls -A; cat model.pt; stat -c %i model.pt; echo x >model.pt; touch y"
-    for readable in ((), (tmp_path,)):
-        with bubblewrap.prepare(view(copied=(out / "model.pt",), readable=readable)) as prepared:
-            lines = [start(prepared, "sh", "-c", script).stdout.splitlines() for _ in range(2)]
-        assert [said[:2] for said in lines] == [["model.pt", "model"]] * 2
-        assert str((out / "model.pt").stat().st_ino) not in lines[0][2]
-    assert (out / "model.pt").read_text() == "model\n"
-    for missing in (out / "link", out / "none"):
-        assert "model" not in shell(bubblewrap, view(copied=(missing,)), f"cat {missing} 2>/dev/null; echo started")
-
-
 def test_the_kernel_s_counters_are_not_visible(bubblewrap: Bubblewrap) -> None:
     script = "for i in 1 2 3 4 5 6 7 8; do /bin/true; done; cat /proc/stat /proc/vmstat /proc/sys/fs/dentry-state"
     first, second = (shell(bubblewrap, view(), script) for _ in range(2))

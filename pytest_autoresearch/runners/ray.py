@@ -25,6 +25,7 @@ _CONNECT_SECONDS = 5.0
 _POLL_SECONDS = 0.25
 _POST_SECONDS = 0.5
 _END_SECONDS = 3.0
+_HEAD = "node:__internal_head__"  # a resource that Ray gives to the head node alone
 _CLIENT = "ray://"
 
 Post = Callable[[Any], None]
@@ -63,7 +64,9 @@ class Cluster:
         need("ray", "ray", "--autoresearch-runner ray")
         _knock(address)
         self._ray = _connect(address)
-        self._mailbox = self._ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox).remote()
+        # On the head node, without which there is no cluster: what was posted outlives every other node.
+        on_head = self._ray.remote(num_cpus=0, max_restarts=-1, resources={_HEAD: 0.001})
+        self._mailbox = on_head(_Mailbox).remote()
         self._task = self._ray.remote(max_retries=0, max_calls=0)(_task)
         self._lock = threading.Lock()
         self._running: dict[int, Any] = {}
@@ -114,7 +117,7 @@ class Cluster:
                 if (posted := self._look(number)) is not None:
                     node, said = posted
                     heard(said)
-            return self._result(task, node)
+            return self._result(task, number, node)
         except Stopped:
             self._ray.wait([task], timeout=_END_SECONDS)  # nothing of it is left then
             raise
@@ -146,7 +149,14 @@ class Cluster:
         except (self._ray.exceptions.RayError, TimeoutError):  # the mailbox starts again elsewhere
             return None
 
-    def _result(self, task: Any, node: str) -> Any:
+    def _node(self, number: int) -> str:
+        """The node that the task posted from; empty if it posted nothing."""
+        try:
+            return str(self._ray.get(self._mailbox.node.remote(number), timeout=_END_SECONDS))
+        except (self._ray.exceptions.RayError, TimeoutError):
+            return ""
+
+    def _result(self, task: Any, number: int, node: str) -> Any:
         errors = self._ray.exceptions
         try:
             return self._ray.get(task)
@@ -157,7 +167,7 @@ class Cluster:
                 raise Stopped("the session is ending") from None
             raise error.cause from None
         except errors.RayError as error:
-            raise NodeLost(node, one_line(str(error).partition(". ")[0])) from None
+            raise NodeLost(node or self._node(number), one_line(str(error).partition(". ")[0])) from None
 
 
 class _Mailbox:
@@ -165,9 +175,14 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._posted: dict[int, tuple[str, Any]] = {}
+        self._nodes: dict[int, str] = {}
 
     def post(self, number: int, node: str, value: Any) -> None:
         self._posted[number] = node, value
+        self._nodes[number] = node
+
+    def node(self, number: int) -> str:
+        return self._nodes.get(number, "")
 
     def take(self, number: int) -> tuple[str, Any] | None:
         return self._posted.pop(number, None)
