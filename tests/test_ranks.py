@@ -61,6 +61,7 @@ print(f"{rank} of {ranks} has seen rows with {sorted({one % 2 for one in seen})}
 if rank == 0:
     torch.save(mine, os.environ["AUTORESEARCH_OUT"] + "/model.tmp")
     os.rename(os.environ["AUTORESEARCH_OUT"] + "/model.tmp", os.environ["AUTORESEARCH_OUT"] + "/model.pt")
+dist.barrier()  # a rank that ends earlier takes the connections of the others with it
 dist.destroy_process_group()
 """
 SCORER = """
