@@ -29,8 +29,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import Progress, Run
 from pytest_autoresearch.hardware.lanes import Lane
 from pytest_autoresearch.measure import lanes as measure_lanes
+from pytest_autoresearch.measure import runs as measure_runs
 from pytest_autoresearch.measure.lanes import Taken
 from pytest_autoresearch.measure.place import Here
 from pytest_autoresearch.measure.setup import Equipment
@@ -260,10 +262,11 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
         "place",
         lambda self, settings, ratchet: Here(settings, self.harness, ratchet, SimulatedTraining(clock, measured)),
     )
+    in_threads = measure_runs.in_threads
     choice = Choice("simulated", lambda around: SimulatedProposer(clock, thinks))
     patch.setattr(begin, "choose", lambda *given: choice)
     take_lane, make_main_thread, done = FreeLanes.take, MainThread.__init__, MainThread.done
-    begin_number, make_queue, record = Campaign.take, WorkQueue.__init__, Campaign.record
+    launch, make_queue, record = Loop._launch, WorkQueue.__init__, Campaign.record
     show, checkpoint = Loop._show, Views.checkpoint
 
     def work_queue(self: WorkQueue, make: Callable[[], Any]) -> None:
@@ -274,9 +277,9 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
         with clock.waiting(lambda: self._closed or bool(self._free and number == min(self._waiting, default=number))):
             return take_lane(self, number)
 
-    def begun(self: Campaign, number: int, place: int) -> InFlight:
+    def begun(self: Loop, slot: Any, flight: InFlight) -> None:
         clock.begin()
-        return begin_number(self, number, place)
+        launch(self, slot, flight)
 
     def ended(self: MainThread, slot: Any) -> None:
         done(self, slot)
@@ -285,6 +288,27 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
     def inbox(self: MainThread) -> None:
         make_main_thread(self)
         self._inbox = Inbox(clock, measured)  # type: ignore[assignment]
+
+    def side_by_side(works: Sequence[Callable[[], None]]) -> None:
+        first, *others = works
+        ended_all = [threading.Event() for _ in others]
+
+        def counted(work: Callable[[], None], over: threading.Event) -> None:
+            try:
+                work()
+            finally:
+                over.set()
+                clock.end()
+
+        def lead() -> None:
+            first()
+            with clock.waiting(lambda: all(over.is_set() for over in ended_all)):
+                for over in ended_all:
+                    over.wait()
+
+        for _ in others:
+            clock.begin()
+        in_threads([lead, *(partial(counted, work, over) for work, over in zip(others, ended_all, strict=True))])
 
     def look(self: Loop) -> None:
         began, computed = _now(), time.thread_time()
@@ -304,8 +328,9 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
             measured.memory.append(psutil.Process().memory_info().rss / 2**20)
         return record(self, *given)
 
+    patch.setattr(measure_runs, "in_threads", side_by_side)
     for where, name, put in (
-        (WorkQueue, "__init__", work_queue), (FreeLanes, "take", lane), (Campaign, "take", begun),
+        (WorkQueue, "__init__", work_queue), (FreeLanes, "take", lane), (Loop, "_launch", begun),
         (MainThread, "__init__", inbox), (MainThread, "done", ended), (Campaign, "record", recorded),
         (Loop, "_show", look), (Views, "checkpoint", views),
     ):  # fmt: skip

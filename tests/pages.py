@@ -33,7 +33,17 @@ ELSEWHERE = {
     "export ANTHROPIC_API_KEY=...": "a key; test_anthropic_sessions.py has a server that wants none",
     "pytest --autoresearch --max 100 --autoresearch-cost 20": "a key; test_anthropic_sessions.py",
     "nohup pytest --autoresearch --max 0 --autoresearch-hours 8 --autoresearch-cost 20 > night.log 2>&1 &": "a key",
+    "pytest --autoresearch --max 100 --autoresearch-proposer mix:anthropic=0.7,search=0.3 --autoresearch-cost 20": (
+        "a key; test_proposer_mix.py"
+    ),
     "nvidia-smi": "a GPU",
+    "pip install 'pytest-autoresearch[ray]'": "the package index; CI installs it from the checkout",
+    "pytest --autoresearch --autoresearch-runner ray --autoresearch-ray-address auto --autoresearch-lanes auto": (
+        "a cluster; test_ray.py"
+    ),
+    "ray start --head --port=6379": "a cluster; test_ray.py has one of its own",
+    "ray start --address=HEAD:6379": "a cluster; test_ray.py has one of its own",
+    "sbatch examples/ray/slurm.sbatch": "Slurm",
     "cd left && CUDA_VISIBLE_DEVICES=0 pytest --autoresearch": "two GPUs; docs/scale.md has the same for one",
     "cd right && CUDA_VISIBLE_DEVICES=1 pytest --autoresearch": "two GPUs; docs/scale.md has the same for one",
 }

@@ -196,9 +196,9 @@ def document(number: int) -> str:
 def files() -> dict[str, str]:
     """Of the repository that is attacked: the harness as it is here, but that it waits less long for a model."""
     found = {f"harness/{path.name}": path.read_text("utf-8") for path in (CHECKOUT / "harness").glob("*.py")}
-    spare, scorer = "LEAST_SPARE_SECONDS, SPARE_SHARE = 5.0", found["harness/scorer.py"]
-    assert spare in scorer
-    found["harness/scorer.py"] = scorer.replace(spare, "LEAST_SPARE_SECONDS, SPARE_SHARE = 3.0")
+    spare, options = "LEAST_SPARE_SECONDS, SPARE_SHARE = 5.0", found["harness/scorer_options.py"]
+    assert spare in options
+    found["harness/scorer_options.py"] = options.replace(spare, "LEAST_SPARE_SECONDS, SPARE_SHARE = 3.0")
     config = CONFIG + (
         "autoresearch_describe = python -m harness.describe\nautoresearch_frozen = harness\n"
         "autoresearch_editable = train.py\nautoresearch_budget = 2\n"
