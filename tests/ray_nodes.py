@@ -58,9 +58,9 @@ def shared_cluster(folder: Path) -> Iterator[str]:
 def kill_node(pid: int) -> None:
     """Kill the node on which a process runs, as a machine dies: everything at once."""
     raylet = next(one for one in psutil.Process(pid).parents() if one.name() == "raylet")
-    for one in raylet.children():
-        one.kill()
-    raylet.kill()
+    for one in (*raylet.children(), raylet):
+        with suppress(psutil.NoSuchProcess):  # some children end by themselves
+            one.kill()
 
 
 def _serve(owner: int, file: Path) -> None:
