@@ -2,13 +2,13 @@
 
     python benchmarks/additivity.py benchmarks/additivity.json
     python benchmarks/additivity.py benchmarks/additivity.json --run --steps 150
-    python benchmarks/additivity.py benchmarks/additivity-h200.json --run --budget 40 --only design
+    python benchmarks/additivity.py benchmarks/additivity-h200.json --run --set h200 --budget 40 --only design
 
 A batch (see docs/verdict.md) runs several changes together and estimates each one's effect by least squares. That
-assumes that effects add up. Here are eleven changes of `train.py`: seven constants and four changes of code. On one
-seed, 12 runs have about half of the changes each (a Plackett-Burman design). On another seed, 12 runs have the others
-(the fold-over). Both seeds also have the unchanged program and each change alone. Four more seeds have six combinations
-that the design did not run, chosen by its estimates or at random.
+assumes that effects add up. Here are eleven changes of `train.py`, one of the two sets of `changes.py`. On one seed, 12
+runs have about half of the changes each (a Plackett-Burman design). On another seed, 12 runs have the others (the
+fold-over). Both seeds also have the unchanged program and each change alone. Four more seeds have six combinations that
+the design did not run, chosen by its estimates or at random.
 
 `--run` makes the runs that the file lacks, one at a time, and writes the file after each. With `--steps`, training has
 a fixed number of steps, so that other work on the machine changes nothing; with `--budget`, seconds. `--only` names the
@@ -26,23 +26,11 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from curves import edited, trained_as
+from changes import SETS, program
+from curves import trained_as
 from pydoe import pbdesign
 
-CHANGES: dict[str, tuple[str, str]] = {
-    "matrix rate 0.06": ("MATRIX_LR = 0.04 ", "MATRIX_LR = 0.06 "),
-    "embedding rate 0.6": ("EMBEDDING_LR = 1.0 ", "EMBEDDING_LR = 0.6 "),
-    "unembedding rate 0.005": ("UNEMBEDDING_LR = 0.0073 ", "UNEMBEDDING_LR = 0.005 "),
-    "warmdown 0.5": ("WARMDOWN_FRACTION = 0.7 ", "WARMDOWN_FRACTION = 0.5 "),
-    "initial matrices 1.0": ("INIT_SCALE = 0.68 ", "INIT_SCALE = 1.0 "),
-    "MLP ratio 3": ("MLP_RATIO = 4.0 ", "MLP_RATIO = 3.0 "),
-    "rotary base 10,000": ("ROPE_BASE = 200_000.0 ", "ROPE_BASE = 10_000.0 "),
-    "GELU": ("F.relu(project(norm(x), self.up)).square()", "F.gelu(project(norm(x), self.up))"),
-    "queries times 1.2": ("rotate(norm(query), *angles)", "rotate(1.2 * norm(query), *angles)"),
-    "decay of all weights": ("decay * weights * (change * weights > 0)", "decay * weights"),
-    "half a value embedding": ("value + self.value_embedding(tokens)", "value + 0.5 * self.value_embedding(tokens)"),
-}
-NAMES = tuple(CHANGES)
+COUNT = 11  # changes of a set
 SEEDS = {"design": 100, "fold": 101}
 NEW_SEEDS = (102, 103, 104, 105)
 PARTS = ("design", "fold", "alone", "combinations")
@@ -73,23 +61,9 @@ class Effects:
         return float(np.dot(self.effects, setting))
 
 
-def program(setting: Setting, steps: int | None) -> str:
-    """`train.py` with these changes.
-
-    Raises:
-        SystemExit: A change does not fit `train.py` any more.
-    """
-    source = edited("baseline", steps)
-    for has, (name, (old, new)) in zip(setting, CHANGES.items(), strict=True):
-        if source.count(old) != 1:
-            sys.exit(f"train.py has no single {old!r} any more: change {name!r} in this benchmark with it")
-        source = source.replace(old, new) if has else source
-    return source
-
-
 def design() -> list[Setting]:
     """A Plackett-Burman design of 12 runs for 11 changes."""
-    return [tuple(int(level > 0) for level in row) for row in pbdesign(len(NAMES))]
+    return [tuple(int(level > 0) for level in row) for row in pbdesign(COUNT)]
 
 
 def fold_over() -> list[Setting]:
@@ -99,7 +73,7 @@ def fold_over() -> list[Setting]:
 
 def singles() -> list[Setting]:
     """The unchanged program, then each change alone."""
-    return [tuple(0 for _ in NAMES)] + [tuple(int(at == own) for at in range(len(NAMES))) for own in range(len(NAMES))]
+    return [tuple(0 for _ in range(COUNT))] + [tuple(int(at == own) for at in range(COUNT)) for own in range(COUNT)]
 
 
 def combinations(runs: Sequence[Run]) -> dict[str, Setting]:
@@ -110,14 +84,14 @@ def combinations(runs: Sequence[Run]) -> dict[str, Setting]:
 
     def having(chosen: Iterable[int]) -> Setting:
         taken = {int(at) for at in chosen}
-        return tuple(int(at in taken) for at in range(len(NAMES)))
+        return tuple(int(at in taken) for at in range(COUNT))
 
     random = np.random.default_rng(0)
     return {
         "all that look helpful": having(order[: max(helpful, 1)]),
         "the best three": having(order[:3]),
         "the worst three": having(order[-3:]),
-        **{f"random {number}": having(random.permutation(len(NAMES))[:4]) for number in (1, 2, 3)},
+        **{f"random {number}": having(random.permutation(COUNT)[:4]) for number in (1, 2, 3)},
     }
 
 
@@ -132,8 +106,8 @@ def fit(runs: Sequence[Run]) -> Effects:
     left = metric - matrix @ parts
     residual = float(np.sqrt(left @ left / freedom)) if freedom else 0.0
     errors = residual * np.sqrt(np.diag(np.linalg.pinv(matrix.T @ matrix)))
-    count = len(NAMES)
-    return Effects(parts[:count], errors[:count], dict(zip(seeds, parts[count:], strict=True)), residual, freedom)
+    found = dict(zip(seeds, parts[COUNT:], strict=True))
+    return Effects(parts[:COUNT], errors[:COUNT], found, residual, freedom)
 
 
 def designed(runs: Sequence[Run]) -> list[Run]:
@@ -158,33 +132,33 @@ def wanted(part: str, runs: Sequence[Run]) -> list[tuple[int, Setting]]:
     return [(SEEDS[part], setting) for setting in (design() if part == "design" else fold_over())]
 
 
-def measure(path: Path, parts: Sequence[str], steps: int | None, budget: float | None) -> None:
+def measure(path: Path, parts: Sequence[str], chosen: str, steps: int | None, budget: float | None) -> None:
     """Make the runs that are missing."""
-    here = {"steps": steps, "budget_seconds": budget}
+    here = {"set": chosen, "steps": steps, "budget_seconds": budget}
     stored = json.loads(path.read_text("utf-8")) if path.exists() else {**here, "runs": []}
     if {name: stored[name] for name in here} != here:
-        sys.exit(f"{path} has runs of other lengths: name a new file")
+        sys.exit(f"{path} has runs of another set or length: name a new file")
     runs = stored["runs"]
     told = {"AUTORESEARCH_BUDGET": str(budget)} if budget else {}
     for part in parts:
         for seed, setting in wanted(part, runs):
             if any(one["seed"] == seed and tuple(one["changes"]) == setting for one in runs):
                 continue
-            numbers, _ = trained_as(program(setting, steps), seed, told)
+            numbers, _ = trained_as(program(chosen, setting, steps), seed, told)
             runs.append({"seed": seed, "changes": setting, "val_bpb": numbers["val_bpb"]})
             lines = ",\n  ".join(json.dumps(one) for one in runs)
             path.write_text(f"{json.dumps(stored | {'runs': []})[:-2]}\n  {lines}\n ]}}\n", "utf-8")
             print(f"{part}, seed {seed}, {''.join(map(str, setting))}: {numbers['val_bpb']:.6f}", flush=True)
 
 
-def report(runs: Sequence[Run]) -> str:
+def report(runs: Sequence[Run], names: Iterable[str]) -> str:
     """The tables."""
     together, single = fit(designed(runs)), fit(alone(runs))
     lines = ["| change | in the design | ± | alone | ± | apart, in standard errors |", "|---|---|---|---|---|---|"]
     # Both ways have the residual of the changes alone, which nothing but noise is left in.
     scale = single.residual / together.residual if together.residual else 1.0
     for name, one, e, other, f in zip(
-        NAMES, together.effects, together.errors * scale, single.effects, single.errors, strict=True
+        names, together.effects, together.errors * scale, single.effects, single.errors, strict=True
     ):
         lines.append(
             f"| {name} | {one:+.4f} | {e:.4f} | {other:+.4f} | {f:.4f} | {(one - other) / np.hypot(e, f):+.1f} |"
@@ -236,12 +210,14 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--run", action="store_true")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--set", choices=SETS, default="cpu", help="the changes (cpu)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--budget", type=float)
     given = parser.parse_args()
     if given.run:
-        measure(given.file, given.only, given.steps, given.budget)
-    print(report(json.loads(given.file.read_text("utf-8"))["runs"]))
+        measure(given.file, given.only, given.set, given.steps, given.budget)
+    stored = json.loads(given.file.read_text("utf-8"))
+    print(report(stored["runs"], SETS[stored["set"]]))
 
 
 if __name__ == "__main__":
