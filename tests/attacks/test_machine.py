@@ -444,6 +444,7 @@ def campaign(folder: Path, attacks: Sequence[Blow], around: Around, **files: str
 # A campaign is one test, since one worker has to run all of it.
 
 
+@pytest.mark.timeout(360)  # a campaign of many attacks: 40 s on two idle cores
 @pytest.mark.parametrize("attacks", [NUMBER, MACHINE], ids=["on the number", "on the machine"])
 def test_every_attack_ends_as_it_must_and_costs_the_next_experiment_nothing(
     tmp_path: Path, attacks: list[Blow]
