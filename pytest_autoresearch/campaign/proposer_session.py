@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.campaign.digest import looked_at
@@ -46,6 +47,20 @@ class ExperimentSession:
     def memory(self, kept: Any) -> None:
         self._flight.memory = kept
 
+    @property
+    def stock(self) -> str:
+        try:
+            return self._artifacts.stock.read_text("utf-8")
+        except (OSError, UnicodeError):
+            return ""
+
+    @stock.setter
+    def stock(self, text: str) -> None:
+        if text:
+            _write(self._artifacts.stock, text)
+        else:
+            self._artifacts.stock.unlink(missing_ok=True)
+
     def spent(self, usage: Usage) -> None:
         self._flight.usage += usage
         self._spend(usage)
@@ -57,9 +72,7 @@ class ExperimentSession:
         """Keep the notes in a file, for people and for the next session; the record has the same words."""
         self._flight.notes = _cut(text)
         self._artifacts.make()
-        part = self._artifacts.notes.with_suffix(".part")
-        part.write_text(self._flight.notes + "\n", "utf-8")
-        part.replace(self._artifacts.notes)
+        _write(self._artifacts.notes, self._flight.notes + "\n")
 
     def keep(self, name: str, text: str) -> None:
         (self._artifacts.make_experiment(self._flight.number) / name).write_text(text, "utf-8", "replace")
@@ -88,6 +101,13 @@ class ExperimentSession:
         except OSError:
             return ""
         return log.partition(_SCORING)[0].decode("utf-8", "replace")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the whole file, or leave it as it was."""
+    part = path.with_suffix(".part")
+    part.write_text(text, "utf-8")
+    part.replace(path)
 
 
 def _cut(notes: str) -> str:
