@@ -260,32 +260,56 @@ def wait_until(what: Callable[[], bool]) -> None:
 
 # ------------------------------------------------------------------------------------------------------ in a session
 
-# By these numbers, the rule asks for two confirmations. Each of them goes on until the other one runs, too.
+# By these numbers, the rule asks for two confirmations if the first gains 0.002, and for one if it gains 0.03. Each of
+# them goes on until the other one runs, too; then the second one does `second`.
 TOGETHER = """
 import os, time
 
 ACTION = "1.0"
 seed = os.environ["AUTORESEARCH_SEED"]
 known = {{"42": 1.00, "43": 1.01, "44": 0.99, "45": 1.02, "46": 0.98}}
-gains = {{"43": 0.02, "44": 0.002, "45": 0.03}} if ACTION != "1.0" else {{}}
+gains = {{"43": 0.02, "44": {first}, "45": 0.03}} if ACTION != "1.0" else {{}}
 open(os.path.join({folder!r}, ACTION + "-" + seed), "w").close()
 others = {{"44": "45", "45": "44"}}
 while gains and seed in others and not os.path.exists(os.path.join({folder!r}, ACTION + "-" + others[seed])):
     time.sleep(0.02)
+if gains and seed == "45":
+    {second}
 print("val_bpb:", known[seed] - gains.get(seed, 0))
 """
 
 
-def test_confirmations_run_side_by_side_on_free_lanes(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def four_lanes(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, str], list[str]]:
+    """Makes the program above, and gives the options of a session with four lanes."""
     monkeypatch.setattr(measure_lanes, "usable_cores", lambda: (0,) * 4)
     folder = repo.path / ".git" / "began"
     folder.mkdir()
-    repo.write("train.py", TOGETHER.format(folder=str(folder)))
-    repo.commit("Noise")
-    repo.plan(0.9)
-    output = repo.run("--autoresearch-confirm", "standard", "--autoresearch-lanes", "4", "--max", "1").stdout.str()
+
+    def made(first: float, second: str) -> list[str]:
+        repo.write("train.py", TOGETHER.format(folder=str(folder), first=first, second=second))
+        repo.commit("Noise")
+        repo.plan(0.9)
+        return ["--autoresearch-confirm", "standard", "--autoresearch-lanes", "4", "--max", "1"]
+
+    return made
+
+
+def test_a_run_that_the_verdict_does_not_need_is_ended_with_it(
+    repo: Repo, four_lanes: Callable[[float, str], list[str]]
+) -> None:
+    repo.run(*four_lanes(0.03, "time.sleep(1000)"))
+    kept = repo.records()[1]
+    assert [(run.role, run.seed) for run in kept.runs] == [("screen", 43), ("confirm", 44)]
+    assert (repo.path / ".git" / "began" / "0.9-45").exists()
+    assert (repo.statuses(), repo.training()) == ({0: "keep", 1: "keep"}, [])
+    repo.check_ledger()
+
+
+def test_confirmations_run_side_by_side_on_free_lanes(
+    repo: Repo, four_lanes: Callable[[float, str], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = repo.run(*four_lanes(0.002, "pass")).stdout.str()
     baseline, kept = repo.records()
     assert len({run.lane for run in baseline.runs}) == 4
     assert [(run.role, run.seed) for run in kept.runs] == [("screen", 43), ("confirm", 44), ("confirm", 45)], output
