@@ -96,10 +96,15 @@ def candidate(
 
     while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         seed = seeds.next() if action.seed is None else action.seed
-        next_ones = later(replace(action, seed=seed))
         if action.step is Step.RUN_INCUMBENT:
-            made = run(Wanted(head.commit, seed, Role.INCUMBENT, seen), next_ones)
-            last = made[-1]
+            wanted = Wanted(head.commit, seed, Role.INCUMBENT, seen)
+        else:
+            wanted = Wanted(experiment.commit, seed, _role(evidence), *_bars(evidence, action.seed))
+        evidence = replace(evidence)  # without what was computed from all runs: it would be in memory during the run
+        action = replace(action, evidence=evidence)
+        made = run(wanted, later(replace(action, seed=seed)))
+        last = made[-1]
+        if action.step is Step.RUN_INCUMBENT:
             if last.crash is not None and last.crash.kind is CrashClass.REJECTED:
                 return replace(experiment, runs=runs + made, decision=Decision(evidence.best))
             if last.metric is not None and math.isfinite(last.metric):
@@ -108,14 +113,9 @@ def candidate(
                 failed += 1
                 evidence = replace(evidence, due=False, alone=failed >= _MOST_FAILED)
         else:
-            role = _role(evidence)
-            below, bar = _bars(evidence, action.seed)
-            made = run(Wanted(experiment.commit, seed, role, below, bar), next_ones)
-            last = made[-1]
             if last.stopped:
-                decision = Decision(
-                    evidence.best, math.inf, Reason.HOPELESS, _stopped(action, role, last), rule=rule.name
-                )
+                said = _stopped(action, wanted.role, last)
+                decision = Decision(evidence.best, math.inf, Reason.HOPELESS, said, rule=rule.name)
                 return replace(experiment, runs=runs + made, decision=decision)
             if last.metric is None:
                 return replace(experiment, runs=runs + made, decision=Decision(evidence.best))
