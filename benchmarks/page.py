@@ -18,7 +18,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU
 from pytest_autoresearch.keeprule.rule import STANDARD
 from pytest_autoresearch.measure import confirm
+from pytest_autoresearch.measure.confirm import Wanted
 from pytest_autoresearch.reports.page import About, Artifact, page
 from pytest_autoresearch.reports.page.curves import curve
 from pytest_autoresearch.reports.progress import draw
@@ -165,10 +166,11 @@ def one(
     )  # fmt: skip
     logs: dict[str, str] = {}
 
-    def run(
-        commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
-    ) -> tuple[Run, ...]:
-        seed = chance.randrange(2**31) if seed is None else seed
+    def draw() -> int:
+        return chance.randrange(2**31)
+
+    def run(wanted: Wanted, next_ones: Iterable[Wanted] = ()) -> tuple[Run, ...]:
+        commit, seed, role = wanted.commit, wanted.seed, wanted.role
         metric = round(truth[commit] + chance.gauss(0, SD), 6)
         steps = chance.randrange(935, 950)
         if role is not Role.INCUMBENT and (role in (Role.BASELINE, Role.SCREEN) or number < 200):
@@ -185,7 +187,7 @@ def one(
         truth[commit] = 0.9979
         experiment = confirm.baseline(
             like, STANDARD, VAL_BPB_ON_A_GPU,
-            lambda count: tuple(made for _ in range(count) for made in run(commit, None, Role.BASELINE)),
+            lambda count: tuple(made for _ in range(count) for made in run(Wanted(commit, draw(), Role.BASELINE))),
         )  # fmt: skip
         patch = ""
         usage = Usage()
@@ -207,7 +209,7 @@ def one(
             experiment = replace(like, runs=(failed,), decision=Decision(head.metric))
         else:
             known = records if len(records) < 200 else [records[0], *records[-60:], head]
-            experiment = confirm.candidate(like, head, known, STANDARD, VAL_BPB_ON_A_GPU, run)
+            experiment = confirm.candidate(like, head, known, STANDARD, VAL_BPB_ON_A_GPU, run, draw)
     seconds = math.fsum(each.total_seconds for each in experiment.runs)
     timings = {"run": seconds, **({"propose": chance.uniform(15, 60)} if number else {})}
     experiment = replace(experiment, timings=timings, usage=usage)

@@ -29,9 +29,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import Progress, Run
 from pytest_autoresearch.hardware.lanes import Lane
+from pytest_autoresearch.measure import beside
 from pytest_autoresearch.measure import lanes as measure_lanes
-from pytest_autoresearch.measure import runs as measure_runs
 from pytest_autoresearch.measure.lanes import Taken
 from pytest_autoresearch.measure.place import Here
 from pytest_autoresearch.measure.setup import Equipment
@@ -252,6 +252,22 @@ class Condition(threading.Condition):
             return super().wait_for(predicate, timeout)
 
 
+class Awaited(Future[Any]):
+    """A result for which a thread waits without holding the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        with self._clock.waiting(self.done):
+            return super().exception(timeout)
+
+    def result(self, timeout: float | None = None) -> Any:
+        self.exception()
+        return super().result(timeout)
+
+
 def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch: pytest.MonkeyPatch) -> None:
     """Put the simulated parts in place, and follow every wait of the session."""
     patch.setattr(time, "monotonic", clock.now)
@@ -262,7 +278,6 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
         "place",
         lambda self, settings, ratchet: Here(settings, self.harness, ratchet, SimulatedTraining(clock, measured)),
     )
-    in_threads = measure_runs.in_threads
     choice = Choice("simulated", lambda around: SimulatedProposer(clock, thinks))
     patch.setattr(begin, "choose", lambda *given: choice)
     take_lane, make_main_thread, done = FreeLanes.take, MainThread.__init__, MainThread.done
@@ -289,26 +304,19 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
         make_main_thread(self)
         self._inbox = Inbox(clock, measured)  # type: ignore[assignment]
 
-    def side_by_side(works: Sequence[Callable[[], None]]) -> None:
-        first, *others = works
-        ended_all = [threading.Event() for _ in others]
+    def in_thread(work: Callable[[], Any]) -> Awaited:
+        made = Awaited(clock)
 
-        def counted(work: Callable[[], None], over: threading.Event) -> None:
+        def call() -> None:
             try:
-                work()
-            finally:
-                over.set()
-                clock.end()
+                made.set_result(work())
+            except BaseException as error:
+                made.set_exception(error)
+            clock.end()
 
-        def lead() -> None:
-            first()
-            with clock.waiting(lambda: all(over.is_set() for over in ended_all)):
-                for over in ended_all:
-                    over.wait()
-
-        for _ in others:
-            clock.begin()
-        in_threads([lead, *(partial(counted, work, over) for work, over in zip(others, ended_all, strict=True))])
+        clock.begin()
+        threading.Thread(target=call, daemon=True).start()
+        return made
 
     def look(self: Loop) -> None:
         began, computed = _now(), time.thread_time()
@@ -328,7 +336,7 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
             measured.memory.append(psutil.Process().memory_info().rss / 2**20)
         return record(self, *given)
 
-    patch.setattr(measure_runs, "in_threads", side_by_side)
+    patch.setattr(beside, "in_thread", in_thread)
     for where, name, put in (
         (WorkQueue, "__init__", work_queue), (FreeLanes, "take", lane), (Loop, "_launch", begun),
         (MainThread, "__init__", inbox), (MainThread, "done", ended), (Campaign, "record", recorded),

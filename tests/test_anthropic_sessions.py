@@ -10,8 +10,12 @@ from collections.abc import Iterator
 import pytest
 from messages_server import KEY, Server, serving
 from repo import Repo
+from test_look_ahead import waiting
 
+from pytest_autoresearch.core.artifacts import campaign
 from pytest_autoresearch.core.experiment import Usage
+from pytest_autoresearch.core.history import untried
+from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.proposers.prices import prices_of
 
 pytestmark = pytest.mark.flow
@@ -152,6 +156,70 @@ def test_two_lanes_and_look_ahead_ask_for_two_ideas_at_a_time(repo: Repo, api: S
     asked = str(api.messages[1].body["messages"])
     assert "Running, without a result yet" in asked
     assert asked.index("0001: more A") < asked.index("0002: more B")
+    repo.check_ledger()
+
+
+HELD = """
+import os, time
+A = 0.0
+
+
+
+B = 0.0
+
+
+
+C = 0.0
+
+
+
+D = 0.0
+log = {log!r}
+print(f"trains {{A}} {{B}} {{C}} {{D}}", file=open(log, "a"), flush=True)
+while (A or B or C or D) and os.path.exists(log + ".hold"):
+    time.sleep(0.02)
+print("step 1 loss: 2.5")
+print(f"---\\nval_bpb: {{1.0 - A - B - C - D}}")
+"""
+
+
+@pytest.mark.kill
+@pytest.mark.lanes
+@pytest.mark.timeout(300)
+def test_a_kill_with_two_lanes_loses_nothing_that_was_paid_for_and_tries_nothing_twice(repo: Repo, api: Server) -> None:
+    log = repo.path / ".git" / "when"
+    hold = repo.path / ".git" / "when.hold"
+    hold.touch()
+    repo.write("train.py", HELD.format(log=str(log)))
+    repo.commit("A program with four constants")
+    ideas = [
+        {"edits": [{"path": "train.py", "old": f"{name} = 0.0", "new": f"{name} = 0.1"}], "description": f"more {name}"}
+        for name in "ABCD"
+    ]
+    api.play([{"propose": ideas[:2]}, {"propose": ideas[2:]}])
+    given = (*PROPOSER, "--autoresearch-ahead", "1", "--autoresearch-lanes", "2", "--max", "4")
+    process = repo.start(*given)
+    try:
+        # The first two ideas train, the third waits for a lane, and the fourth for an experiment.
+        repo.wait_for(lambda: log.exists() and log.read_text().count("trains") == 3, 120)
+        repo.wait_for(lambda: waiting(repo, 3), 120)
+    finally:
+        repo.end(process, signal.SIGKILL)
+    repo.wait_for(lambda: not repo.training(), 120)
+    assert repo.statuses() == {0: "keep"}
+    assert len(api.messages) == 2
+    hold.unlink()
+    status, output = run(repo, *given[len(PROPOSER) :])
+    assert status == 0, output
+    assert repo.statuses() == dict.fromkeys(range(5), "keep"), output
+    assert [record.proposal.description for record in repo.records()[1:]] == [f"more {name}" for name in "ABCD"]
+    assert len(api.messages) == used(repo).requests == 2
+    best = min(repo.records(), key=lambda record: record.metric)
+    assert (best.commit, best.metric) == (repo.head(), pytest.approx(0.6))
+    ratchet = Ratchet(repo.path)
+    ratchet.tag = "t"
+    assert untried(repo.records(), ratchet.waiting()) == []
+    assert not campaign(repo.path / "experiments", "t").stock.exists()
     repo.check_ledger()
 
 

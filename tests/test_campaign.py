@@ -409,3 +409,20 @@ def test_campaigns_of_two_metrics_share_the_file_name_in_turn(repo: Repo) -> Non
     repo.run("--max", "0", "-k", "none")
     assert len(repo.rows()) == 2
     assert not list(repo.path.glob("results-*.tsv"))
+
+
+def test_logs_of_judged_experiments_do_not_stay_in_memory(repo: Repo) -> None:
+    repo.hooks("""
+        def pytest_autoresearch_record(campaign, experiment):
+            with open(campaign.settings.root / ".git/told", "a") as file:
+                kept = [bool(run.log) for record in campaign.records for run in record.runs]
+                print(bool(experiment.last_run.log), *kept, file=file)
+    """)
+    repo.plan(0.9, "crash")
+    repo.run("--max", "2", "--autoresearch-lanes", "1")
+    said = (repo.path / ".git/told").read_text().splitlines()
+    assert said == [
+        "True False",
+        "True False False",
+        "True False False True",
+    ]  # as in the record: that of a crash stays

@@ -101,6 +101,21 @@ def test_runs_on_a_gpu_have_both_measures_of_memory_and_say_who_ended_them(
     )
 
 
+def test_a_run_that_the_verdict_did_not_need_is_shown_with_its_lane_and_counts_for_nothing(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night(repo)
+    ratchet = Ratchet(repo.path)
+    ratchet.tag = "t"
+    like = repo.records()[3]
+    extra = replace(like.runs[0], role=Role.EXTRA, metric=77.0, lane=2)
+    ratchet.record(replace(like, number=7, runs=(*like.runs, extra)))
+    text = said(capsys, "show", "7", "--tag", "t")
+    assert f"{like.metric:.6f} from 1 run\n" in text
+    assert [line.split()[:3] for line in text.splitlines() if line.startswith("2 ")] == [["2", "extra", "2"]]
+    assert "2: made beside another run; the verdict did not need it, so it counts for later experiments only" in text
+
+
 def test_the_live_line_says_which_memory_it_shows() -> None:
     training = Progress("training", 3, 2.5, 1.0, 9.0, 29696.0, on_gpu=True)
     assert progress_text(training).endswith("9 s left · 29.0 GB on the GPU")

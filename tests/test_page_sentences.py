@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -13,37 +14,30 @@ from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.keeprule.noise import NO_PRIOR, VAL_BPB_ON_A_GPU
 from pytest_autoresearch.keeprule.rule import OFF, STANDARD, Rule
 from pytest_autoresearch.measure import confirm
+from pytest_autoresearch.measure.confirm import RunOnce, Wanted
 from pytest_autoresearch.reports.page.sentence import number, sentence
 from pytest_autoresearch.reports.points import decimals, limits, noise_of, points
 
 LIKE = Experiment(0, "t", "a", "a", "t", Proposal("baseline"))
 
 
-def run(*metrics: float) -> object:
+def run(*metrics: float) -> RunOnce:
     """A runner that gives these metrics in turn."""
-    left, fresh = list(metrics), iter(range(42, 99))
+    left = list(metrics)
 
-    def once(
-        commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
-    ) -> tuple[Run, ...]:  # fmt: skip
-        return (
-            Run(
-                next(fresh) if seed is None else seed,
-                left.pop(0),
-                role=role,
-                commit="" if role is not Role.INCUMBENT else commit,
-            ),
-        )
+    def once(wanted: Wanted, next_ones: Iterable[Wanted] = ()) -> tuple[Run, ...]:
+        commit = wanted.commit if wanted.role is Role.INCUMBENT else ""
+        return (Run(wanted.seed, left.pop(0), role=wanted.role, commit=commit),)
 
     return once
 
 
 def baseline(*metrics: float, **more: object) -> Experiment:
     like = replace(LIKE, **more)  # type: ignore[arg-type]
-    once = run(*metrics)
+    once, seeds = run(*metrics), iter(range(42, 99))
 
     def several(count: int) -> tuple[Run, ...]:
-        return sum((once(like.commit, None, Role.BASELINE) for _ in range(count)), ())
+        return sum((once(Wanted(like.commit, next(seeds), Role.BASELINE), ()) for _ in range(count)), ())
 
     made = confirm.baseline(like, STANDARD, VAL_BPB_ON_A_GPU, several)
     return made.judged(verdict.kept(made), 1.0)
@@ -53,7 +47,7 @@ def tried(first: Experiment, *metrics: float, rule: Rule = STANDARD, assertion: 
     """A candidate with these metrics beside the baseline, judged by the rule."""
     like = replace(first, number=1, commit="b", base="a", runs=(), verdict=None)
     prior = VAL_BPB_ON_A_GPU if rule.looks else NO_PRIOR
-    made = confirm.candidate(like, first, [first], rule, prior, run(*metrics))  # type: ignore[arg-type]
+    made = confirm.candidate(like, first, [first], rule, prior, run(*metrics), lambda: 99)
     won = made.gain > made.margin and not assertion
     return made.judged(verdict.kept(made) if won else verdict.discarded(made, assertion), 2.0)
 

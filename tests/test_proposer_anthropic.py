@@ -44,6 +44,7 @@ class RecordingSession:
     log: str = "it was tried"
     kept: dict[str, str] = field(default_factory=dict)
     memory: Any = None
+    stock: str = ""
 
     def spent(self, usage: Usage) -> None:
         self.used.append(usage)
@@ -938,6 +939,22 @@ def test_an_idea_that_no_longer_fits_is_dropped(bench: Bench) -> None:
     assert proposal is not None
     assert proposal.description == "wider"
     assert "DEPTH = 5" in bench.text
+    assert len(bench.asked) == 2
+
+
+def test_ideas_that_are_left_are_the_first_of_the_next_session(bench: Bench) -> None:
+    whole = {"files": [{"path": "train.py", "text": "WIDTH = 1\nDEPTH = 1\n"}], "edits": [], "description": "whole"}
+    bench.proposer([{"propose": [WIDER, DEEPER, whole]}]).propose(bench.context(1, lanes=3))
+    described = []
+    for number in (2, 3):
+        bench.reset()
+        proposal = bench.proposer([{"propose": WIDER}]).propose(bench.context(number))
+        described.append(proposal and proposal.description)
+    assert (described, bench.text) == (["deeper", "whole"], "WIDTH = 1\nDEPTH = 1\n")
+    assert (len(bench.asked), bench.session.stock) == (1, "")
+    bench.reset()
+    bench.session.stock = "[{}]"  # of another version
+    assert bench.proposer([{"propose": WIDER}]).propose(bench.context(4)) is not None
     assert len(bench.asked) == 2
 
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -157,6 +158,49 @@ def test_a_session_that_ends_leaves_nothing_on_the_nodes(
     assert process.returncode == (2 if number is signal.SIGINT else -number), output
     repo.wait_for(lambda: gone(training), 60)
     assert repo.statuses() == {0: "keep"}
+
+
+GIVES_UP = """
+import sys, time
+from pathlib import Path
+from pytest_autoresearch.runners.ray import Cluster
+
+class GivenUp(Exception): ...
+
+mark = Path(sys.argv[2])
+
+def work(post, node):
+    mark.write_text("runs")
+    try:
+        while True:
+            time.sleep(0.05)
+    finally:
+        mark.write_text("ended")
+
+def heard(said):
+    print("heard", said)
+    if mark.exists():
+        raise GivenUp
+
+cluster = Cluster(sys.argv[1])
+try:
+    cluster.call(work, slot={"GPU": 1}, heard=heard, first="nothing yet")
+except GivenUp:
+    while mark.read_text() != "ended":
+        time.sleep(0.1)
+    print("given up")
+finally:
+    cluster.release()
+"""
+
+
+@on_cluster
+def test_a_run_that_is_given_up_ends_on_its_node(cluster: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", GIVES_UP, cluster[-1], str(tmp_path / "mark")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "heard nothing yet\n" in done.stdout
+    assert "given up\n" in done.stdout
 
 
 def test_nobody_answers(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

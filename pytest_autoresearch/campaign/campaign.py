@@ -211,6 +211,14 @@ class Campaign:
         """The experiment's run is here now."""
         self.flights.take(number, 0).progress = progress  # an audit's experiments are first seen here
 
+    def note_beside(self, number: int, lane: int, progress: Progress | None) -> None:
+        """The experiment's run on the borrowed lane is here now; None: the run is over."""
+        beside = self.flights.take(number, 0).beside
+        if progress is None:
+            beside.pop(lane, None)
+        else:
+            beside[lane] = progress
+
     def say(self, text: str) -> None:
         """Keep a sentence for the person who watches."""
         self.news.append(text)

@@ -1,4 +1,8 @@
-"""The lanes that no experiment uses now. Experiments wait for one in the order of their numbers."""
+"""The lanes that no experiment uses now. Experiments wait for one in the order of their numbers.
+
+While nobody waits, an experiment with a lane may borrow others for more runs. It has to give them back when they are
+wanted, so that no experiment waits for the runs of another one that are made early.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ class FreeLanes:
         self._ends = ends
         self._changed = threading.Condition()
         self._free = list(range(lanes))
+        self._borrowed: list[int] = []
         self._waiting: set[int] = set()
         self._closed = False
 
@@ -51,9 +56,26 @@ class FreeLanes:
             self._free.sort()
             return self._free.pop(0)
 
-    def others(self, lane: int) -> list[int]:
-        """Every other lane, for the experiment that is conducted alone."""
-        return [other for other in range(self.lanes) if other != lane]
+    def borrow(self) -> int | None:
+        """Another lane; None if none is free, or an experiment waits for one."""
+        with self._changed:
+            if self._closed or self._waiting or not self._free:
+                return None
+            self._free.sort()
+            self._borrowed.append(self._free.pop())
+            return self._borrowed[-1]
+
+    def is_wanted(self, lane: int) -> bool:
+        """Whether an experiment waits for this borrowed lane: those that were borrowed last go back first."""
+        with self._changed:
+            missing = max(0, len(self._waiting) - len(self._free))
+            return lane in self._borrowed[len(self._borrowed) - missing :]
+
+    @property
+    def borrowed(self) -> tuple[int, ...]:
+        """The lanes that are borrowed now."""
+        with self._changed:
+            return tuple(self._borrowed)
 
     def _is_turn(self, number: int) -> bool:
         return self._closed or (bool(self._free) and number == min(self._waiting))
@@ -61,6 +83,8 @@ class FreeLanes:
     def give(self, lane: int) -> None:
         """The lane is free."""
         with self._changed:
+            if lane in self._borrowed:
+                self._borrowed.remove(lane)
             self._free.append(lane)
             self._changed.notify_all()
 

@@ -25,6 +25,7 @@ class InFlight:
         made_on: The head that it was proposed on, if it was merged into a later one before it ran; else empty.
         thread: The lane's thread while it works on the experiment, else None.
         progress: Where the experiment is.
+        beside: Where its runs on borrowed lanes are, by lane.
         proposal: What is tried; None until there is a proposal.
         candidate: The committed proposal, which has no verdict yet; None before the commit, and while a failed
             candidate is with its proposer.
@@ -42,6 +43,7 @@ class InFlight:
     made_on: str = ""
     thread: threading.Thread | None = None
     progress: Progress = field(default_factory=lambda: Progress("proposing"))
+    beside: dict[int, Progress] = field(default_factory=dict)
     proposal: Proposal | None = None
     candidate: Experiment | None = None
     waiting: str = ""
@@ -55,6 +57,11 @@ class InFlight:
     def description(self) -> str:
         """What is tried, in a line; empty until there is a proposal."""
         return self.proposal.description if self.proposal else ""
+
+    @property
+    def by_lane(self) -> list[tuple[int | None, Progress]]:
+        """Where it is on each lane, its own lane first; that is None while it has none."""
+        return [(self.lane, self.progress), *sorted(self.beside.copy().items())]
 
     def account(self, experiment: Experiment) -> Experiment:
         """The experiment with what its proposal has taken so far."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pytest_autoresearch.campaign import candidate
+from pytest_autoresearch.campaign.borrowed_lanes import BorrowedLanes
 from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.dialogue import Dialogue
 from pytest_autoresearch.campaign.free_lanes import FreeLanes
@@ -44,6 +45,9 @@ class Lifecycle:
         self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher, free: FreeLanes
     ) -> None:  # fmt: skip
         self._free = free
+        # The places of experiments come first: one for each lane, and those for look-ahead.
+        places = free.lanes + common.settings.ahead
+        self._others = BorrowedLanes(free, lambda lane: common.ratchet.worktree(places + lane))
         self._common = common
         self._queue = queue
         self._runs = runs
@@ -149,11 +153,8 @@ class Lifecycle:
     def _measure(self, flight: InFlight, attempt: Experiment, tree: Worktree) -> Experiment:
         """All runs that the keep rule asks for; each one goes through preflight, training and scoring."""
         assert flight.lane is not None
-        # The baseline is conducted alone, so all other places and lanes are free.
-        more = self._free.others(flight.lane) if flight.number == BASELINE else []
-        others = [(self._tree(place), lane) for place, lane in enumerate(more, flight.place + 1)]
         with _timed(flight, "run"):
-            return self._runs.measure(attempt, tree, flight.lane, others)
+            return self._runs.measure(attempt, tree, flight.lane, self._others)
 
     def _on_head(
         self, common: Common, flight: InFlight, dialogue: Dialogue, attempt: Experiment, tree: Worktree
@@ -206,6 +207,7 @@ class Lifecycle:
         for place, tree in list(self._trees.items()):
             if place not in held:
                 tree.release()
+        self._others.release()
 
     # --------------------------------------------------------------------------------------------------- failures
 

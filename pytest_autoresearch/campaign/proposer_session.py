@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.campaign.digest import looked_at
@@ -20,7 +21,7 @@ class ExperimentSession:
 
     Args:
         flight: The experiment that the proposer works on.
-        records: Every judged experiment.
+        records: Every judged experiment, by number.
         diff: Gives the change of an experiment, as a patch.
         artifacts: The campaign's files.
         spend: Told what is used.
@@ -28,11 +29,11 @@ class ExperimentSession:
     """
 
     def __init__(
-        self, flight: InFlight, records: Iterable[Experiment], diff: Callable[[Experiment], str], artifacts: Artifacts,
+        self, flight: InFlight, records: Sequence[Experiment], diff: Callable[[Experiment], str], artifacts: Artifacts,
         spend: Callable[[Usage], None], say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._flight = flight
-        self._records = {record.number: record for record in records}
+        self._records = records
         self._diff = diff
         self._artifacts = artifacts
         self._spend = spend
@@ -46,6 +47,20 @@ class ExperimentSession:
     def memory(self, kept: Any) -> None:
         self._flight.memory = kept
 
+    @property
+    def stock(self) -> str:
+        try:
+            return self._artifacts.stock.read_text("utf-8")
+        except (OSError, UnicodeError):
+            return ""
+
+    @stock.setter
+    def stock(self, text: str) -> None:
+        if text:
+            _write(self._artifacts.stock, text)
+        else:
+            self._artifacts.stock.unlink(missing_ok=True)
+
     def spent(self, usage: Usage) -> None:
         self._flight.usage += usage
         self._spend(usage)
@@ -57,9 +72,7 @@ class ExperimentSession:
         """Keep the notes in a file, for people and for the next session; the record has the same words."""
         self._flight.notes = _cut(text)
         self._artifacts.make()
-        part = self._artifacts.notes.with_suffix(".part")
-        part.write_text(self._flight.notes + "\n", "utf-8")
-        part.replace(self._artifacts.notes)
+        _write(self._artifacts.notes, self._flight.notes + "\n")
 
     def keep(self, name: str, text: str) -> None:
         (self._artifacts.make_experiment(self._flight.number) / name).write_text(text, "utf-8", "replace")
@@ -70,13 +83,12 @@ class ExperimentSession:
         try:
             return _cut(self._artifacts.notes.read_text("utf-8", "replace"))
         except OSError:
-            texts = (self._records[number].notes for number in sorted(self._records, reverse=True))
-            return _cut(next((notes for notes in texts if notes), ""))
+            return _cut(next((record.notes for record in reversed(self._records) if record.notes), ""))
 
     def look(self, number: int) -> str:
-        record = self._records.get(number)
+        record = next((record for record in self._records if record.number == number), None)
         if record is None:
-            have = f"there are 0000 to {max(self._records):04d}" if self._records else "there are none yet"
+            have = f"there are 0000 to {self._records[-1].number:04d}" if self._records else "there are none yet"
             return f"there is no experiment {number:04d}: {have}"
         return looked_at(record, self._diff(record), self._log(number))
 
@@ -88,6 +100,13 @@ class ExperimentSession:
         except OSError:
             return ""
         return log.partition(_SCORING)[0].decode("utf-8", "replace")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the whole file, or leave it as it was."""
+    part = path.with_suffix(".part")
+    part.write_text(text, "utf-8")
+    part.replace(path)
 
 
 def _cut(notes: str) -> str:

@@ -13,25 +13,28 @@ from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.rows import finite
 from pytest_autoresearch.core.experiment import Experiment, Verdict
-from pytest_autoresearch.core.run import Run
+from pytest_autoresearch.core.run import Role, Run
 from pytest_autoresearch.reports.summary import limits_line, plural, reason_words, usage_line
 
 _NAMES = len("best before")
 _WIDTH = 84  # of a text beside its name, so that a line has at most 100 columns
 
 
-def sections(experiment: Experiment, known: dict[str, int], artifacts: str) -> Iterable[tuple[str, str]]:
+def sections(
+    experiment: Experiment, known: dict[str, int], artifacts: str, *, several_lanes: bool
+) -> Iterable[tuple[str, str]]:  # fmt: skip
     """Non-empty blocks of text, each with its heading, which may be empty.
 
     Args:
         experiment: With or without a verdict.
         known: The numbers of the experiments by commit.
         artifacts: The folder of its files, or a note that they are gone.
+        several_lanes: Whether the campaign's runs were on several lanes.
     """
     about = (
         ("", _proposal(experiment)),
         ("", _verdict(experiment)),
-        ("runs", _runs(experiment, known)),
+        ("runs", _runs(experiment, known, several_lanes)),
         ("repairs", _repairs(experiment)),
         ("", _cost(experiment)),
         ("", _surroundings(experiment)),
@@ -100,7 +103,7 @@ def _probability(experiment: Experiment) -> str | None:
     return f"{experiment.decision.probability:.3f} that it is better than the best before"
 
 
-def _runs(experiment: Experiment, known: dict[str, int]) -> str:
+def _runs(experiment: Experiment, known: dict[str, int], several_lanes: bool) -> str:
     """A line for each training process, and notes on them below; a note that several share has all their numbers."""
     rows: list[tuple[str, ...]] = []
     notes: dict[str, list[str]] = {}
@@ -110,6 +113,7 @@ def _runs(experiment: Experiment, known: dict[str, int]) -> str:
             (
                 str(n),
                 f"{run.role} {_of(run, known)}".rstrip(),
+                *([str(run.lane)] if several_lanes else []),
                 str(run.seed),
                 run.crash.reason if run.crash else "-" if run.metric is None else f"{run.metric:.6f}",
                 f"{run.training_seconds:.1f}",
@@ -124,7 +128,17 @@ def _runs(experiment: Experiment, known: dict[str, int]) -> str:
             notes.setdefault(note, []).append(str(n))
     if not rows:
         return ""
-    names = ["run", "role", "seed", experiment.metric_name[:14], "train s", "start s", "score s", "all s"]
+    names = [
+        "run",
+        "role",
+        *(["lane"] if several_lanes else []),
+        "seed",
+        experiment.metric_name[:14],
+        "train s",
+        "start s",
+        "score s",
+        "all s",
+    ]
     names += ["driver", "allocator"] if by_two else ["memory"]
     columns = [Column(name, right=name not in ("run", "role")) for name in names]
     return "\n".join(
@@ -152,6 +166,8 @@ def _notes(run: Run) -> list[str]:
         )
     if run.hopeless:
         notes.append(f"{'stopped early' if run.stopped else 'control run, not stopped'}: {run.hopeless}")
+    if run.role is Role.EXTRA:
+        notes.append("made beside another run; the verdict did not need it, so it counts for later experiments only")
     if run.inconclusive:
         notes.append(f"inconclusive, not counted: {run.inconclusive}")
     if run.reported is not None and run.metric is not None and abs(run.reported - run.metric) > 5e-7:

@@ -87,6 +87,8 @@ class _Watching:
 
     def note(self, number: int, progress: Progress) -> None: ...
 
+    def note_beside(self, number: int, lane: int, progress: Progress | None) -> None: ...
+
     def say(self, text: str) -> None:
         self.news.append(text)
 

@@ -211,7 +211,8 @@ def moment_of(text: str, now: float) -> float:
 
 
 def _table(rows: Sequence[Row], listing: _Listing) -> str:
-    """The table for people, without empty columns."""
+    """The table for people, without empty columns; with lanes if there are several."""
+    several = len({lane for row in listing.rows for lane in row.lanes.split(", ") if lane}) > 1
     about = [
         (Column("no.", right=True), [row.name for row in rows]),
         (Column("verdict"), [row.status for row in rows]),
@@ -222,6 +223,7 @@ def _table(rows: Sequence[Row], listing: _Listing) -> str:
             [f"{row.probability:.2f}" if row.probability is not None else "" for row in rows],
         ),
         (Column("runs", right=True), [str(row.runs) if row.runs and row.runs > 1 else "" for row in rows]),
+        *([(Column("lane", right=True), [row.lanes for row in rows])] if several else []),
         (Column("memory", right=True), [output.memory(row.memory_mb) if row.memory_mb else "" for row in rows]),
         (Column("time", right=True), [output.duration(row.seconds) if row.seconds else "" for row in rows]),
         *((Column(name), [str(row.document.get(name, "")) for row in rows]) for name in listing.extra),

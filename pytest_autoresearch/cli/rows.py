@@ -34,6 +34,7 @@ class Row:
         runs: Number of training runs; None if unknown.
         seconds: Its duration; None if unknown.
         memory_mb: In MiB; None if unknown.
+        lanes: The lanes of its runs, such as `0` or `0, 2`; empty if unknown.
         probability: That it is better than the best before it; None if not computed.
         document: All fields for programs, by name; numbers as numbers, missing values as None.
     """
@@ -50,6 +51,7 @@ class Row:
     runs: int | None = None
     seconds: float | None = None
     memory_mb: float | None = None
+    lanes: str = ""
     probability: float | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,6 +83,7 @@ def row_of(experiment: Experiment) -> Row:
         runs=len(experiment.runs),
         seconds=experiment.seconds,
         memory_mb=experiment.peak_memory_mb or None,
+        lanes=document["lanes"],
         probability=experiment.decision.probability,
         document=document,
     )
@@ -102,6 +105,7 @@ def document_of(experiment: Experiment) -> dict[str, Any]:
         "margin": finite(experiment.margin),
         "probability": experiment.decision.probability,
         "runs": len(experiment.runs),
+        "lanes": ", ".join(map(str, sorted({run.lane for run in experiment.runs}))),
         "seconds": round(experiment.seconds, 3),
         "training_seconds": round(experiment.training_seconds, 3),
         "memory_mb": round(experiment.peak_memory_mb, 1),

@@ -112,7 +112,8 @@ def _print(repository: Repository, records: Sequence[Experiment], experiment: Ex
     known = {record.commit: record.number for record in records if record.commit != record.base or not record.number}
     folder = repository.settings.artifacts(experiment)
     where = (os.path.relpath(folder) if near else str(folder)) if folder.is_dir() else "not on this machine"
-    for heading, text in sections(experiment, known, where):
+    several = len({run.lane for record in records for run in record.runs}) > 1
+    for heading, text in sections(experiment, known, where, several_lanes=several):
         print(f"\n{output.colour(heading, 'bold')}" if heading else "")
         print(text)
 

@@ -38,6 +38,11 @@ class Artifacts:
         return self.folder / "notes.md"
 
     @property
+    def stock(self) -> Path:
+        """What a proposer keeps for later experiments."""
+        return self.folder / "stock.json"
+
+    @property
     def live(self) -> Path:
         """The progress of a running session; see `session.live`."""
         return self.folder / "progress.json"

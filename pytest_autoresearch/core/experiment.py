@@ -280,8 +280,8 @@ class Experiment:
 
     @property
     def own_runs(self) -> tuple[Run, ...]:
-        """The runs of its own commit that count, which are those that are not inconclusive."""
-        return tuple(run for run in self.runs if not run.commit and not run.inconclusive)
+        """The runs of its own commit that count for its verdict: not inconclusive, and asked for by the keep rule."""
+        return tuple(run for run in self.runs if not run.commit and not run.inconclusive and run.role is not Role.EXTRA)
 
     @property
     def runs_of_own_commit(self) -> tuple[Run, ...]:

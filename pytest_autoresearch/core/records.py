@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from cattrs import Converter
@@ -46,6 +47,11 @@ def encode(experiment: Experiment) -> str:
     # An earlier version's record is written again as it was.
     known = {name: flat[name] for name in _FIELDS if name not in _IF_GIVEN or flat[name]}
     return json.dumps(known, indent=1, allow_nan=False)
+
+
+def as_recorded(experiment: Experiment) -> Experiment:
+    """The experiment with what its record keeps of its logs: the end of that of a crash."""
+    return replace(experiment, runs=tuple(replace(run, log=_recorded_log(run)) for run in experiment.runs))
 
 
 def decode(text: str) -> Experiment:
@@ -102,9 +108,13 @@ def _only(value: Any, kind: type[T]) -> T:
     return value
 
 
+def _recorded_log(run: Run) -> str:
+    return run.log[-_LOG_CHARACTERS:] if run.crash else ""
+
+
 def _run_to_json(run: Run) -> dict[str, Any]:
     """Without later fields that are empty, so that an earlier version's record is written again as it was."""
-    found = _run_as_it_is(run) | {"log": run.log[-_LOG_CHARACTERS:] if run.crash else ""}
+    found = _run_as_it_is(run) | {"log": _recorded_log(run)}
     return {name: value for name, value in found.items() if name not in _LATER_OF_RUNS or value not in ("", None)}
 
 

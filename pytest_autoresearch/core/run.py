@@ -105,6 +105,7 @@ class Role(StrEnum):
     SCREEN = "screen"  # a candidate's first run
     CONFIRM = "confirm"
     INCUMBENT = "incumbent"  # the branch head, run again while a candidate is undecided
+    EXTRA = "extra"  # of a candidate, begun beside another run, by which the verdict then came without this one
     AUDIT = "audit"
 
 

@@ -7,8 +7,8 @@ Knows nothing of how a run is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pytest_autoresearch.core.experiment import Direction, Reason
@@ -114,6 +114,31 @@ def next_action(evidence: Evidence) -> Action:
     if looks >= _looks(evidence) or not _beats(evidence, _futility(evidence, looks, error, degrees)):
         return Action(Step.DROP, evidence, Reason.WITHIN_NOISE, margin)
     return _next_run(evidence)
+
+
+def following(action: Action, fresh: Iterator[int]) -> Iterator[Action]:
+    """The runs that the rule will ask for after this one if it goes on, in order.
+
+    They end with the first confirmation that an earlier result can make unnecessary. Nothing follows a first run,
+    because most candidates are dropped after it.
+
+    Args:
+        action: A run, with its seed.
+        fresh: Seeds that the campaign has not used.
+    """
+    confirmations = 0
+    while action.seed is not None:
+        if action.step is Step.RUN_INCUMBENT:
+            evidence = action.evidence.plus_incumbent(action.seed, 0.0)  # no seed depends on a metric
+        else:
+            evidence = action.evidence.plus(action.seed, 0.0)
+            confirmations += 1
+            if confirmations == 2 or not 0 < evidence.looks < _looks(evidence):
+                return
+        action = _next_run(evidence)
+        if action.seed is None:
+            action = replace(action, seed=next(fresh))
+        yield action
 
 
 def needed(evidence: Evidence, seed: int) -> float:

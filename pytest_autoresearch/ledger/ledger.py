@@ -12,6 +12,7 @@ from pytest_autoresearch.core import conditions
 from pytest_autoresearch.core.errors import BaseMoved, NumberTaken, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.history import chain
+from pytest_autoresearch.core.records import as_recorded
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.results_tsv import ResultsFile
@@ -124,11 +125,12 @@ class Ledger:
                     raise  # the branch was deleted or moved by something else
                 experiment = vetoed
         kept = experiment.verdict is not None and experiment.verdict.status is Status.KEEP
+        held = as_recorded(experiment)  # the logs of a whole night do not stay in memory
         if kept or experiment.refutes:
-            self._hold(sorted((*self.records, experiment), key=lambda record: record.number))
+            self._hold(sorted((*self.records, held), key=lambda record: record.number))
         else:
-            insort(self.records, experiment, key=lambda record: record.number)
-            self._tried.setdefault(experiment.program or experiment.tree, []).append(experiment)
+            insort(self.records, held, key=lambda record: record.number)
+            self._tried.setdefault(held.program or held.tree, []).append(held)
         try:
             if experiment.number == BASELINE or not self._results.path.exists():
                 self._rebuild()

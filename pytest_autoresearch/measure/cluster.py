@@ -126,7 +126,6 @@ class ClusterPlace:
         errand = replace(spec, compiled=compiled)
         read = [self._send(path) for path in spec.scorer_reads.values()]
         while True:
-            note(_WAITING)
             try:
                 made = self._call(bundle, errand, read, note)
             except NodeLost as lost:
@@ -156,7 +155,7 @@ class ClusterPlace:
         shared = self._shared
         made: Made | Unfit = self._cluster.call(
             node.conduct, shared.site, shared.start, shared.freight, bundle, spec, tuple(spec.scorer_reads), *read,
-            slot=self._slot, heard=note, without=frozenset(self.unfit),
+            slot=self._slot, heard=note, first=_WAITING, without=frozenset(self.unfit),
         )  # fmt: skip
         return made
 

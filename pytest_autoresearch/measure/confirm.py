@@ -1,20 +1,22 @@
 """Makes the runs of one experiment that the keep rule asks for, of the candidate and of the incumbent.
 
-Knows the rule and the records; a callback (`RunOnce`) makes the runs.
+Knows the rule and the records; a callback (`RunOnce`) makes the runs. Another one is told which runs may come next, so
+that they can be made at the same time: the decisions are the same, because results count in the order of the rule.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pytest_autoresearch.core.experiment import BASELINE, Decision, Direction, Experiment, Reason
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import CrashClass, Role, Run
 from pytest_autoresearch.keeprule import replicates
-from pytest_autoresearch.keeprule.decision import Action, Step, needed, next_action
+from pytest_autoresearch.keeprule.decision import Action, Step, following, needed, next_action
 from pytest_autoresearch.keeprule.evidence import Evidence
 from pytest_autoresearch.keeprule.noise import Prior
 from pytest_autoresearch.keeprule.rule import Rule
@@ -22,20 +24,34 @@ from pytest_autoresearch.keeprule.rule import Rule
 _MOST_FAILED = 2  # crashed incumbent runs for one candidate, after which the incumbent is not run again
 
 
-class RunOnce(Protocol):
-    """Runs a commit. Returns one or more runs; the last one counts.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that the rule asks for, or will ask for.
 
-    Args:
+    Attributes:
         commit: The commit to run.
-        seed: The seed; None for one that the campaign has not used.
+        seed: The seed.
         role: The purpose of the run.
         below: The scorer probes a model whose metric is better than this; None: it does not probe.
         bar: The racing threshold; None if the run is not raced.
     """
 
-    def __call__(
-        self, commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
-    ) -> tuple[Run, ...]: ...
+    commit: str
+    seed: int
+    role: Role
+    below: float | None = None
+    bar: float | None = None
+
+
+class RunOnce(Protocol):
+    """Makes a run. Returns one or more runs; the last one counts.
+
+    Args:
+        wanted: The run.
+        next_ones: The runs that the rule will ask for after it if it goes on, in order. Read lazily: it takes time.
+    """
+
+    def __call__(self, wanted: Wanted, next_ones: Iterable[Wanted]) -> tuple[Run, ...]: ...
 
 
 def baseline(
@@ -54,11 +70,12 @@ def baseline(
 
 def candidate(
     experiment: Experiment, head: Experiment, records: Iterable[Experiment], rule: Rule, prior: Prior, run: RunOnce,
-    simplify: bool = False, time: str = "",
+    draw: Callable[[], int], simplify: bool = False, time: str = "",
 ) -> Experiment:  # fmt: skip
     """The experiment with its runs and the rule's decision.
 
     Args:
+        draw: Gives a seed that the campaign has not used.
         simplify: Whether a simpler program is kept if it is no worse.
         time: Names the present; see `Run.block`.
     """
@@ -66,10 +83,28 @@ def candidate(
     evidence = _evidence(experiment, head, known, rule, prior, simplify, time)
     runs = experiment.runs  # of the commit that it had before it was merged into a later head
     failed = 0
+    seeds = _Seeds(draw)
+    seen = _seen(head, known)
+
+    def later(action: Action) -> Iterator[Wanted]:
+        for one in following(action, seeds.later()):
+            assert one.seed is not None
+            if one.step is Step.RUN_INCUMBENT:
+                yield Wanted(head.commit, one.seed, Role.INCUMBENT, seen)
+            else:  # how good it has to be is not known yet, so it is probed in any case, and not raced
+                yield Wanted(experiment.commit, one.seed, _role(one.evidence), experiment.direction.worst)
+
     while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
+        seed = seeds.next() if action.seed is None else action.seed
         if action.step is Step.RUN_INCUMBENT:
-            made = run(head.commit, action.seed, Role.INCUMBENT, _seen(head, known))
-            last = made[-1]
+            wanted = Wanted(head.commit, seed, Role.INCUMBENT, seen)
+        else:
+            wanted = Wanted(experiment.commit, seed, _role(evidence), *_bars(evidence, action.seed))
+        evidence = replace(evidence)  # without what was computed from all runs: it would be in memory during the run
+        action = replace(action, evidence=evidence)
+        made = run(wanted, later(replace(action, seed=seed)))
+        last = made[-1]
+        if action.step is Step.RUN_INCUMBENT:
             if last.crash is not None and last.crash.kind is CrashClass.REJECTED:
                 return replace(experiment, runs=runs + made, decision=Decision(evidence.best))
             if last.metric is not None and math.isfinite(last.metric):
@@ -78,14 +113,9 @@ def candidate(
                 failed += 1
                 evidence = replace(evidence, due=False, alone=failed >= _MOST_FAILED)
         else:
-            role = Role.CONFIRM if evidence.runs else Role.SCREEN
-            below, bar = _bars(evidence, action.seed)
-            made = run(experiment.commit, action.seed, role, below, bar)
-            last = made[-1]
             if last.stopped:
-                decision = Decision(
-                    evidence.best, math.inf, Reason.HOPELESS, _stopped(action, role, last), rule=rule.name
-                )
+                said = _stopped(action, wanted.role, last)
+                decision = Decision(evidence.best, math.inf, Reason.HOPELESS, said, rule=rule.name)
                 return replace(experiment, runs=runs + made, decision=decision)
             if last.metric is None:
                 return replace(experiment, runs=runs + made, decision=Decision(evidence.best))
@@ -96,6 +126,33 @@ def candidate(
         p = action.p if math.isfinite(action.p) else None
         decision = replace(decision, decided=action.reason, evidence=action.sentence, probability=p)
     return replace(experiment, runs=runs, decision=decision)
+
+
+class _Seeds:
+    """New seeds, in the order in which the rule asks for them; each is drawn once."""
+
+    def __init__(self, draw: Callable[[], int]) -> None:
+        self._draw = draw
+        self._drawn: list[int] = []
+        self._used = 0
+
+    def next(self) -> int:
+        """The next one, which is used now."""
+        seed = next(self.later())
+        self._used += 1
+        return seed
+
+    def later(self) -> Iterator[int]:
+        """The next ones."""
+        for place in itertools.count(self._used):
+            if place == len(self._drawn):
+                self._drawn.append(self._draw())
+            yield self._drawn[place]
+
+
+def _role(evidence: Evidence) -> Role:
+    """Of the candidate's next run."""
+    return Role.CONFIRM if evidence.runs else Role.SCREEN
 
 
 def _evidence(

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -22,8 +21,9 @@ from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure import confirm
+from pytest_autoresearch.measure.beside import Beside, Borrowed, FreePlaces, NoPlaces
+from pytest_autoresearch.measure.confirm import Wanted
 from pytest_autoresearch.measure.harness import Harness
-from pytest_autoresearch.measure.lane_threads import in_threads
 from pytest_autoresearch.measure.place import Place, RunSpec
 from pytest_autoresearch.measure.scorer_files import ScorerFiles, ScorerInput
 from pytest_autoresearch.measure.validity import disturbed, honestly_out_of_memory, unsteady
@@ -46,6 +46,10 @@ class Watcher(Protocol):
         """The progress of the experiment's run."""
         ...
 
+    def note_beside(self, number: int, lane: int, progress: Progress | None) -> None:
+        """The progress of the experiment's run on a lane that is not its own; None after its end."""
+        ...
+
     def say(self, text: str) -> None:
         """Show a sentence to the user."""
         ...
@@ -57,13 +61,14 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """One run to be made for an experiment; see `confirm.RunOnce`.
+    """One run to be made for an experiment; see `confirm.Wanted`.
 
     Attributes:
         before: The earlier runs of its commit for this experiment.
         log: The log's name.
         racer: Races the run; None if the run is not raced.
         excused: Why runs of its experiment were `unsteady`, which a program can cause itself; one list per experiment.
+        borrowed: Whether the run may go on, if its lane is only borrowed; else None.
     """
 
     experiment: Experiment
@@ -76,6 +81,7 @@ class _Order:
     log: str
     racer: Racer | None
     excused: list[str]
+    borrowed: Borrowed | None = None
 
 
 class RunMaker:
@@ -97,12 +103,12 @@ class RunMaker:
         self._time = replicates.time_of(ledger.records, time.time()) or secrets.token_hex(4)
 
     def measure(
-        self, experiment: Experiment, tree: Worktree, lane: int, others: Sequence[tuple[Worktree, int]] = ()
+        self, experiment: Experiment, tree: Worktree, lane: int, places: FreePlaces | None = None
     ) -> Experiment:
         """The experiment with all the runs that the keep rule asks for.
 
         Args:
-            others: More worktrees and lanes that are free; runs of a baseline are spread over them.
+            places: Other lanes that may be free: runs that do not depend on each other are made side by side there.
 
         Raises:
             Stopped: The session is ending, or too many runs in a row were inconclusive.
@@ -111,38 +117,54 @@ class RunMaker:
         head = self._ledger.kept_at(experiment.base)  # not a later one: a lane may have moved the branch since
         raced = self._settings.racing == "on" and rule.looks and experiment.comparable
         racer = racer_of(self._ledger.records) if raced else None
+        logs: dict[Wanted, str] = {}
         counts: dict[Role, int] = {}
         made = list(experiment.runs)
         merged = len({run.commit for run in made if run.role is Role.SCREEN})
         excused: list[str] = []
 
-        def order_of(
-            commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
-        ) -> _Order:
-            counts[role] = count = counts.get(role, 0) + 1
-            log = "train" if role is Role.SCREEN or (role, count) == (Role.BASELINE, 1) else f"{role}-{count}"
-            log = f"merged-{merged}-{log}" if merged else log
-            before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
-            seed = new_seed() if seed is None else seed
-            return _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
+        def order_of(wanted: Wanted) -> _Order:
+            role, key = wanted.role, _key(wanted)
+            if key not in logs:
+                counts[role] = count = counts.get(role, 0) + 1
+                log = "train" if role is Role.SCREEN or (role, count) == (Role.BASELINE, 1) else f"{role}-{count}"
+                logs[key] = f"merged-{merged}-{log}" if merged else log
+            before = tuple(one for one in made if (one.commit or experiment.commit) == wanted.commit)
+            return _Order(
+                experiment, wanted.commit, wanted.seed, role, wanted.below, wanted.bar, before, logs[key], racer,
+                excused,
+            )  # fmt: skip
 
-        def run(
-            commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
-        ) -> tuple[Run, ...]:
-            runs = self._with_retry(order_of(commit, seed, role, below, bar), tree, lane)
+        def run(wanted: Wanted, next_ones: Iterable[Wanted] = ()) -> tuple[Run, ...]:
+            own = None if beside.has(_key(wanted)) else order_of(wanted)
+            for one in next_ones:
+                if not beside.has(_key(one)) and not beside.begin(_key(one), partial(order_of, one)):
+                    break
+            if own is None:
+                self._watcher.note(experiment.number, Progress("waiting for a run on another lane"))
+            runs = beside.result(_key(wanted))
+            runs = runs or self._with_retry(own or order_of(wanted), tree, lane)
             made.extend(runs)
             return runs
 
         def run_baseline(count: int) -> tuple[Run, ...]:
-            orders = [order_of(experiment.commit, None, Role.BASELINE) for _ in range(count)]
-            made.extend(runs := self._side_by_side(orders, [(tree, lane), *others]))
-            return tuple(runs)
+            asked = [Wanted(experiment.commit, new_seed(), Role.BASELINE) for _ in range(count)]
+            runs: tuple[Run, ...] = ()
+            for at, wanted in enumerate(asked):
+                runs += run(wanted, asked[at + 1 :])
+                if runs[-1].metric is None:
+                    break
+            return runs
 
-        if experiment.number == BASELINE or head is None:
-            return confirm.baseline(experiment, rule, prior, run_baseline)
-        return confirm.candidate(
-            experiment, head, self._ledger.records, rule, prior, run, self._settings.simplify, self._time
-        )
+        with Beside[_Order](places or NoPlaces(), self._borrowing) as beside:
+            if experiment.number == BASELINE or head is None:
+                done = confirm.baseline(experiment, rule, prior, run_baseline)
+            else:
+                done = confirm.candidate(
+                    experiment, head, self._ledger.records, rule, prior, run, new_seed, self._settings.simplify,
+                    self._time,
+                )  # fmt: skip
+        return replace(done, runs=(*done.runs, *map(_unasked, beside.left)))
 
     def audit(
         self, experiment: Experiment, seed: int, below: float | None, before: tuple[Run, ...], tree: Worktree
@@ -164,23 +186,11 @@ class RunMaker:
         )
         return self._with_retry(order, tree, 0)
 
-    def _side_by_side(self, orders: Sequence[_Order], places: Sequence[tuple[Worktree, int]]) -> list[Run]:
-        """The runs of all orders, in their order; after a crash, no more begin."""
-        waiting = deque(enumerate(orders))
-        done: dict[int, tuple[Run, ...]] = {}
-
-        def work(tree: Worktree, lane: int) -> None:
-            while True:
-                try:
-                    at, order = waiting.popleft()
-                except IndexError:
-                    return
-                done[at] = self._with_retry(order, tree, lane)
-                if done[at][-1].metric is None:
-                    waiting.clear()
-
-        in_threads([partial(work, *place) for place in places[: len(orders)]])
-        return [run for at in sorted(done) for run in done[at]]
+    def _borrowing(self, order: _Order, tree: Worktree, lane: int, borrowed: Borrowed) -> tuple[Run, ...]:
+        try:
+            return self._with_retry(replace(order, borrowed=borrowed), tree, lane)
+        finally:
+            self._watcher.note_beside(order.experiment.number, lane, None)
 
     def _with_retry(self, order: _Order, tree: Worktree, lane: int) -> tuple[Run, ...]:
         """One run that counts, and a retry with less memory if it ran out and the harness has variables for that.
@@ -253,7 +263,12 @@ class RunMaker:
         log = self._artifacts.log(experiment.number, order.log)
 
         def note(now: Progress) -> None:
-            self._watcher.note(experiment.number, replace(now, run=which))
+            now = replace(now, run=which)
+            if order.borrowed is None:
+                self._watcher.note(experiment.number, now)
+            else:
+                order.borrowed.check()
+                self._watcher.note_beside(experiment.number, lane, now)
 
         began = round(time.time(), 3)
         run = self._place.run(self._spec(order, lane, variables), tree, log, note, self._watcher.say)
@@ -283,3 +298,17 @@ class RunMaker:
             given = self._files.for_audit(order.commit, known, below)
             return replace(given, variables={**given.variables, **self._harness.audit_environment})
         return self._files.input(order.commit, known, head, below)
+
+
+def _key(wanted: Wanted) -> Wanted:
+    """The name of a run: how good it has to be is known only when the rule asks for it."""
+    return replace(wanted, below=None, bar=None)
+
+
+def _unasked(run: Run) -> Run:
+    """A run that the rule did not ask for in the end: evidence for later, which does not count for this verdict.
+
+    A run of the incumbent is evidence as any other. A model that the scorer has found out is not kept.
+    """
+    rejected = run.crash is not None and run.crash.kind is CrashClass.REJECTED
+    return run if rejected or run.role is Role.INCUMBENT else replace(run, role=Role.EXTRA)

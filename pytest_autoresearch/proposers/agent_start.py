@@ -63,6 +63,7 @@ class Rehearsal:
     before: dict[str, bytes]
     real: ProposerSession
     memory: Any = None
+    stock: str = ""
     came: Came | None = None
     used: list[Usage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

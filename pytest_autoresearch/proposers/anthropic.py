@@ -55,7 +55,7 @@ from pytest_autoresearch.proposers.messages import (
     unknown_model,
 )
 from pytest_autoresearch.proposers.prices import Prices
-from pytest_autoresearch.proposers.replies import Idea, carry_out, proposal_of
+from pytest_autoresearch.proposers.replies import Idea, carry_out, ideas_of, proposal_of, written
 from pytest_autoresearch.proposers.spending import Purse
 from pytest_autoresearch.proposers.tools import EDIT_GONE, EDIT_STANDS, REPLY
 
@@ -194,7 +194,7 @@ class AnthropicProposer:
         purse = Purse(model, prices, cap_usd, long_cache)
         self._service = Service(model, purse, patience_seconds, request_seconds, pause, check)
         self._fruitless: set[int] = set()
-        self._ideas: list[Idea] = []
+        self._ideas: list[Idea] | None = None  # until the first question: an earlier session may have left some
 
     def propose(self, context: Context) -> Proposal | None:
         """Ask for a proposal. Never returns None; raises as `Proposer.propose` does."""
@@ -208,8 +208,11 @@ class AnthropicProposer:
 
     def _next_idea(self, context: Context) -> Proposal | None:
         """The first proposal of an earlier reply whose edits are still possible; None if there is none."""
+        if self._ideas is None:
+            self._ideas = ideas_of(context.session.stock)
         while self._ideas:
             idea = self._ideas.pop(0)
+            context.session.stock = written(self._ideas)
             with contextlib.suppress(EditError):  # what was kept since is in its way
                 write_texts(context.folder, idea.texts(context))
                 context.session.keep("conversation.md", f"This idea is in the conversation of {idea.number:04d}.\n")
@@ -282,7 +285,9 @@ class AnthropicProposer:
             if outcome.meant is not None:
                 self._fruitless.clear()
             if outcome.made:
-                self._ideas += outcome.others
+                if outcome.others:
+                    self._ideas = [*(self._ideas or ()), *outcome.others]
+                    context.session.stock = written(self._ideas)
                 write_texts(context.folder, talk.texts)
                 return meant
             if outcome.given_up:

@@ -43,9 +43,11 @@ class ProposerSession(Protocol):
     Attributes:
         memory: What the proposer keeps until it repairs the proposal, such as a conversation. None at first; gone with
             the experiment.
+        stock: What the proposer keeps for later experiments, in this session and the next ones; empty at first.
     """
 
     memory: Any
+    stock: str
 
     def spent(self, usage: Usage) -> None:
         """Report usage at once, so that it is counted however the session ends."""
@@ -76,6 +78,7 @@ class NoSession:
 
     def __init__(self) -> None:
         self.memory: Any = None
+        self.stock = ""
 
     def spent(self, usage: Usage) -> None: ...
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_autoresearch.core.experiment import Proposal
+from pytest_autoresearch.core.records import from_json, to_json
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.conversation import Block, Conversation
 from pytest_autoresearch.proposers.edits import EditError, read_text, rewritten
@@ -43,6 +45,19 @@ class Idea:
         return rewritten(
             self.asked.edits, self.asked.files, context.editable, lambda path: read_text(context.folder, path)
         )
+
+
+def written(ideas: Sequence[Idea]) -> str:
+    """The ideas as text; empty without ideas."""
+    return json.dumps(to_json(ideas)) if ideas else ""
+
+
+def ideas_of(text: str) -> list[Idea]:
+    """The ideas of a text that `written` made; none if it is another text."""
+    try:
+        return from_json(json.loads(text), list[Idea])
+    except ValueError:
+        return []
 
 
 @dataclass(slots=True)

@@ -88,14 +88,16 @@ class Cluster:
 
     def call(
         self, work: Callable[..., Any], *given: object, slot: Mapping[str, float], heard: Callable[[Any], None],
-        on: str = "", without: Collection[str] = (),
+        first: Any = None, on: str = "", without: Collection[str] = (),
     ) -> Any:  # fmt: skip
         """Call a function of this package on a node with a free slot, once there is one.
 
         Args:
             work: Called with a function that posts a value, the node, and `given`.
             slot: What it takes of the node.
-            heard: Called on this thread with the value that was posted last.
+            heard: Called again and again on this thread with the value that was posted last. What it raises ends the
+                call.
+            first: The value before anything was posted.
             on: The node; empty for any.
             without: Nodes that it may not go to.
 
@@ -110,13 +112,17 @@ class Cluster:
             number = self._count
             task = self._task.options(**_options(slot, on, without)).remote(work, self._mailbox, number, *given)
             self._running[number] = task
-        node = ""
+        node, said = "", first
         try:
             while not self._ray.wait([task], timeout=_POLL_SECONDS)[0]:
                 self._check_open()
-                if (posted := self._look(number)) is not None:
-                    node, said = posted
+                node, said = self._look(number) or (node, said)
+                try:
                     heard(said)
+                except BaseException:
+                    self._ray.cancel(task)
+                    self._ray.wait([task], timeout=_END_SECONDS)
+                    raise
             return self._result(task, number, node)
         except Stopped:
             self._ray.wait([task], timeout=_END_SECONDS)  # nothing of it is left then

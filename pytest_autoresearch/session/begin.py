@@ -20,6 +20,7 @@ from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.proposers.choice import Choice, choose
 from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.orphans import sweep
+from pytest_autoresearch.session.arenas import use_one_arena
 from pytest_autoresearch.session.checks import check_files
 from pytest_autoresearch.session.ending import Ending
 from pytest_autoresearch.session.github import GitHub
@@ -92,6 +93,7 @@ def _join(
     stated = settings.budget_seconds is not None or settings.describe is not None
     if stated and (said := too_short(config, limits_of(settings, equipment.harness).budget_seconds)):
         raise UserError(said)
+    use_one_arena()  # before there are threads
     campaign = Campaign(settings, ratchet, records, equipment, hooks, proposer)
     if settings.check:
         campaign.check()

@@ -9,9 +9,11 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Generator, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -81,17 +83,36 @@ class Junit:
     def _tidy(self) -> None:
         """Drop cases without a name: an interrupt leaves them, and JUnit readers fail on them."""
         assert self._xml is not None
-        named = [case for case in self._xml.node_reporters_ordered if case.to_xml().get("name")]
-        self._xml.node_reporters_ordered[:] = named
-        for case in named:
+        cases = self._xml.node_reporters_ordered
+        cases[:] = [case for case in cases if isinstance(_made(case), _Packed) or case.to_xml().get("name")]
+        for case in cases:
+            if _made(case) is None or isinstance(_made(case), _Packed):  # not complete yet, or done before
+                continue
             element = case.to_xml()
             for given in element.iter("property"):  # only the deciding case has the property
-                verdict = self._verdicts.get(given.get("value", "")) if given.get("name") == "experiment" else None
-                if verdict and not element.get("name", "").endswith(verdict):
+                verdict = self._verdicts.pop(given.get("value", ""), "") if given.get("name") == "experiment" else ""
+                if verdict:
                     element.set("name", f"{element.get('name')} {verdict}")
             if not self._properties:  # the xunit2 schema does not allow them
                 for properties in element.findall("properties"):
                     element.remove(properties)
+            case.to_xml = _Packed(element)
+
+
+class _Packed:
+    """A complete test case, in a tenth of the memory: pytest keeps all of them until the end of the session."""
+
+    def __init__(self, element: ElementTree.Element) -> None:
+        self._text = zlib.compress(ElementTree.tostring(element))
+
+    def __call__(self) -> ElementTree.Element:
+        return ElementTree.fromstring(zlib.decompress(self._text))
+
+
+def _made(case: Any) -> Callable[[], ElementTree.Element] | None:
+    """What gives the element of a complete test case; None before it is complete."""
+    made: Callable[[], ElementTree.Element] | None = vars(case).get("to_xml")
+    return made
 
 
 def _verdict(experiment: Experiment) -> str:

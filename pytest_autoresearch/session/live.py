@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +52,11 @@ class Live:
             left: How many experiments are still to begin; None for no limit.
         """
         with contextlib.suppress(Exception):  # a view must not end the session
-            under_way = {flight.number: flight for flight in self._campaign.flights}
-            self._listen({number: flight.progress for number, flight in under_way.items()})
+            under_way = [(flight, lane, now) for flight in self._campaign.flights for lane, now in flight.by_lane]
+            self._listen([(flight.number, now) for flight, _, now in under_way])
             if time.monotonic() - self._written >= _EVERY_SECONDS and self._file.parent.is_dir():
                 self._written = time.monotonic()
-                self._write(self._document(under_way.values(), left))
+                self._write(self._document(under_way, left))
 
     def close(self) -> None:
         """Remove the file at the end of the session."""
@@ -64,11 +64,11 @@ class Live:
             with contextlib.suppress(OSError):
                 self._file.unlink(missing_ok=True)
 
-    def _listen(self, under_way: Mapping[int, Progress]) -> None:
+    def _listen(self, under_way: Sequence[tuple[int, Progress]]) -> None:
         """Extend the curves of active runs and forget those of ended ones."""
-        runs = {(number, now.run) for number, now in under_way.items()}
+        runs = {(number, now.run) for number, now in under_way}
         self._curves = {run: points for run, points in self._curves.items() if run in runs}
-        for number, now in under_way.items():
+        for number, now in under_way:
             points = self._curves.setdefault((number, now.run), [])
             if now.phase == "proposing":
                 points.clear()
@@ -83,7 +83,9 @@ class Live:
             if len(points) > _MOST_POINTS:
                 del points[1:-1:2]
 
-    def _document(self, flights: Iterable[InFlight], left: int | None) -> dict[str, Any]:
+    def _document(
+        self, under_way: Iterable[tuple[InFlight, int | None, Progress]], left: int | None
+    ) -> dict[str, Any]:  # fmt: skip
         campaign = self._campaign
         return {
             "tag": campaign.ratchet.tag,
@@ -99,7 +101,7 @@ class Live:
             "running": [
                 {
                     "number": flight.number,
-                    "lane": flight.lane,
+                    "lane": lane,
                     "description": flight.description,
                     "phase": now.phase,
                     "run": now.run,
@@ -111,8 +113,7 @@ class Live:
                     "on_gpu": now.on_gpu,
                     "curve": self._curves.get((flight.number, now.run), []),
                 }
-                for flight in flights
-                for now in [flight.progress]
+                for flight, lane, now in under_way
             ],
         }
 

@@ -149,8 +149,9 @@ class Terminal:
             return
         several = len(self._campaign.lanes) > 1
         under_way = [
-            summary.progress_line(one.number, shortened(one.description), one.progress, one.lane if several else None)
+            summary.progress_line(one.number, shortened(one.description), progress, lane if several else None)
             for one in flights
+            for lane, progress in one.by_lane
         ]
         text = " | ".join(under_way)
         if self._reporter.isatty:

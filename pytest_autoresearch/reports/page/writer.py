@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import UserError
@@ -56,7 +58,7 @@ class PageWriter:
         self._where = artifacts
         self._look = look
         self._notice = notice
-        self._artifacts: dict[int, Artifact] = {}
+        self._artifacts = _Kept()
         self._packs = Packs()
         self._began = time.monotonic()
         self._spent, self._last = 0.0, _FIRST_SECONDS
@@ -92,7 +94,7 @@ class PageWriter:
             if any(record.verdict is not None for record in records):
                 new = [record for record in records if record.number not in self._artifacts]
                 for record, artifact in gather(new, self._git, self._where, reading):
-                    self._artifacts[record.number] = artifact
+                    self._artifacts.keep(record.number, artifact)
                 left_out = sum(record.number not in self._artifacts for record in records)
                 about = About(running, time.time(), audit, left_out)
                 write(self._folder / PAGE, page(records, self._artifacts, about, self._packs))
@@ -108,6 +110,29 @@ class PageWriter:
             if not self._failed:
                 self._notice(str(error) if isinstance(error, UserError) else f"{name} was not written: {error!r}")
             self._failed = True
+
+
+class _Kept(Mapping[int, Artifact]):
+    """The artifacts of a session, compressed: those of a whole night stay in memory."""
+
+    def __init__(self) -> None:
+        self._packed: dict[int, bytes] = {}
+
+    def keep(self, number: int, artifact: Artifact) -> None:
+        self._packed[number] = zlib.compress(pickle.dumps(artifact))
+
+    def __getitem__(self, number: int) -> Artifact:
+        artifact: Artifact = pickle.loads(zlib.decompress(self._packed[number]))
+        return artifact
+
+    def __contains__(self, number: object) -> bool:  # without reading it
+        return number in self._packed
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
 def write(path: Path, text: str) -> None:

@@ -103,7 +103,7 @@ function dots(place, detail) {
   const runs = (detail.runs ?? []).filter((run) => run.metric !== undefined && !run.inconclusive);
   const best = rows.incumbent[place];
   if (!runs.length || (runs.length < 2 && best === null)) return [];
-  const own = runs.filter((run) => !run.commit), other = runs.filter((run) => run.role === 'incumbent');
+  const own = runs.filter((run) => !run.commit && run.role !== 'extra'), other = runs.filter((run) => run.role === 'incumbent');
   const values = [...runs.map((run) => run.metric), ...(best === null ? [] : [best])];
   const low = Math.min(...values), high = Math.max(...values), room = (high - low) * 0.08 || 1;
   const across = (value) => 12 + 76 * (value - low + room) / (high - low + 2 * room);

@@ -1,6 +1,6 @@
 // What each lane did when: a row of runs for each, in the colour of the experiment's verdict.
 
-const ROLE_WORDS = { baseline: 'baseline run', screen: 'first run', confirm: 'confirmation', incumbent: 'the best, run again' };
+const ROLE_WORDS = { baseline: 'baseline run', screen: 'first run', confirm: 'confirmation', incumbent: 'the best, run again', extra: 'a run that the verdict did not need' };
 const lanes = { bands: [] };
 
 function lanesCard() {
