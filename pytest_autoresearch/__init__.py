@@ -1,7 +1,7 @@
 """A night of machine-learning research as a pytest session.
 
-The names in `__all__` are the public API, for use in a conftest.py. They are imported on first use, because pytest
-imports this package in every session.
+The names in `__all__` are the public API: for a conftest.py, and `load_campaign` for a notebook. They are imported on
+first use, because pytest imports this package in every session.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_autoresearch.cli.tables import load_campaign
     from pytest_autoresearch.core.errors import Refused
     from pytest_autoresearch.core.experiment import Experiment, Proposal, Status, Verdict
     from pytest_autoresearch.proposers.base import Context
 
-__all__ = ["Context", "Experiment", "Proposal", "Refused", "Status", "Verdict"]
+__all__ = ["Context", "Experiment", "Proposal", "Refused", "Status", "Verdict", "load_campaign"]
 
 _MODULES = {
     "Context": "proposers.base",
@@ -23,6 +24,7 @@ _MODULES = {
     "Refused": "core.errors",
     "Status": "core.experiment",
     "Verdict": "core.experiment",
+    "load_campaign": "cli.tables",
 }
 
 

@@ -40,18 +40,8 @@ class Repository:
         Raises:
             UserError: There is no such campaign, or none at all.
         """
-        known = self.ratchet.campaigns()
-        chosen = current(self.ratchet, tag or self.settings.tag)
-        if chosen not in known:
-            elsewhere = not_pulled(self.ratchet.git, known, chosen)
-            said = f"there is no campaign{f' {chosen!r}' if chosen else ''} in this repository"
-            if elsewhere:
-                raise UserError(f"{said}, but {elsewhere}")
-            if not chosen:
-                raise UserError(f"{said} yet: type `pytest --autoresearch` to begin one")
-            raise UserError(f"{said}; it has {', '.join(sorted(known)) or 'none'}")
-        self.ratchet.tag = chosen
-        return chosen
+        self.ratchet.tag = chosen(self.ratchet, tag or self.settings.tag)
+        return self.ratchet.tag
 
     def records(self, tag: str | None = None) -> list[Experiment]:
         """Every record of the chosen campaign, by number.
@@ -60,6 +50,25 @@ class Repository:
             UserError: There is no such campaign, or a record was not written by a session.
         """
         return self.ratchet.records(self.choose(tag))
+
+
+def chosen(ratchet: Ratchet, named: str | None) -> str:
+    """The tag of the named campaign, else of the `current` one.
+
+    Raises:
+        UserError: There is no such campaign, or none at all.
+    """
+    known = ratchet.campaigns()
+    found = current(ratchet, named)
+    if found not in known:
+        elsewhere = not_pulled(ratchet.git, known, found)
+        said = f"there is no campaign{f' {found!r}' if found else ''} in this repository"
+        if elsewhere:
+            raise UserError(f"{said}, but {elsewhere}")
+        if not found:
+            raise UserError(f"{said} yet: type `pytest --autoresearch` to begin one")
+        raise UserError(f"{said}; it has {', '.join(sorted(known)) or 'none'}")
+    return found
 
 
 def enter(given: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """`autoresearch results`: list the experiments of a campaign, or of any log such as a `results.tsv`.
 
-With filters; as a table for people, or as tsv, csv or JSON for programs.
+With filters; as a table for people, or as tsv, csv, JSON or Parquet for programs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pytest_autoresearch.cli import output, upstream
 from pytest_autoresearch.cli.output import Column
 from pytest_autoresearch.cli.repository import enter, here, tag_argument
 from pytest_autoresearch.cli.rows import Row, first_and_best, row_of
+from pytest_autoresearch.cli.tables import parquet
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Direction, Status
 from pytest_autoresearch.core.text import shortened
@@ -27,7 +28,7 @@ from pytest_autoresearch.reports.summary import plural
 
 _SAID = 200  # characters of a description in the table
 
-FORMATS = ("table", "tsv", "csv", "json")
+FORMATS = ("table", "tsv", "csv", "json", "parquet")
 _COLOURS = {Status.KEEP: "green", Status.CRASH: "red"}
 _DONE = {Status.KEEP: "kept", Status.DISCARD: "discarded", Status.CRASH: "crashed"}
 _WORDS, _WORD = 6, 20  # how many other words of verdicts are counted by name, and how much of each is shown
@@ -42,6 +43,7 @@ _EPILOG = """examples:
   autoresearch results --grep warmup          experiments about warmup
   autoresearch results --since 8h             since last night; also 22:30, or 2026-11-26
   autoresearch results --format csv > all.csv
+  autoresearch results --format parquet > all.parquet
   autoresearch results ~/night/results.tsv    a file from upstream or from any fork
 
 In the table, `change` is the difference to the best before, and `p` the probability that the
@@ -53,7 +55,7 @@ wrong column is taken for the metric, name the right one with --metric. Whether 
 better is told by the file, by the metric's name, or by the verdicts; --direction settles it. Without
 a campaign in this repository, its results.tsv is shown.
 
-tsv, csv and json have more columns than results.tsv: number, reason, best, gain, margin,
+tsv, csv, json and parquet have more columns than results.tsv: number, reason, best, gain, margin,
 probability, runs, seconds, cost_usd, proposer, the full commit and others. In csv, a text that a
 spreadsheet would read as a formula starts with '.
 
@@ -111,6 +113,10 @@ def command(given: argparse.Namespace) -> int:
     shape = "json" if given.json else given.format
     if shape == "json":
         output.dump([row.document for row in rows])
+    elif shape == "parquet":
+        if sys.stdout.isatty():
+            raise UserError("Parquet is no text: type `autoresearch results --format parquet > all.parquet`")
+        sys.stdout.buffer.write(parquet([row.document for row in rows]))
     elif shape == "table":
         print(_table(rows, listing))
         print(output.colour(_account(rows, listing), "dim"))
