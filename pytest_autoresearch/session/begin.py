@@ -22,6 +22,7 @@ from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.orphans import sweep
 from pytest_autoresearch.session.checks import check_files
 from pytest_autoresearch.session.ending import Ending
+from pytest_autoresearch.session.footer import Footer
 from pytest_autoresearch.session.github import GitHub
 from pytest_autoresearch.session.header import goes_by_margin, header
 from pytest_autoresearch.session.judge import Judge
@@ -157,7 +158,9 @@ def _register(
     judge = Judge(campaign, outcome, settings.discard, announce)
     loop = Loop(config, campaign, slots, main, judge, outcome, views)
     github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, artifacts.folder, terminal.output)
-    for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit"), (github, "github")):
+    footer = Footer(config, outcome)
+    plugins = {"loop": loop, "terminal": terminal, "footer": footer, "junit": junit, "github": github}
+    for known_as, plugin in plugins.items():
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
     config.pluginmanager.register(Ending(loop, campaign, outcome, views.page), "autoresearch-ending")
 
