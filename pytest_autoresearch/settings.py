@@ -158,8 +158,8 @@ OPTIONS = (
            "sandbox; off: none (auto)", "auto", choices=("auto", "require", "off")),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail to keep dashboards green (fail)",
            "fail", choices=("fail", "xfail")),
-    Option("junit-names", "HOW", "the name of a JUnit test case: plain, or verdict: followed by verdict and metric "
-           "(plain)", "plain", choices=("plain", "verdict")),
+    Option("junit-names", "HOW", "the name of a JUnit test case: plain, or verdict: followed by verdict, metric "
+           "and description (plain)", "plain", choices=("plain", "verdict")),
     Option("exit", "POLICY", "exit status 0 if the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
     Option("json", "", "also print one line of JSON for each experiment (off)", False, switch),
