@@ -16,6 +16,7 @@ from pytest_autoresearch.campaign.common import Common, Hooks
 from pytest_autoresearch.campaign.free_lanes import FreeLanes
 from pytest_autoresearch.campaign.in_flight import Flights, InFlight
 from pytest_autoresearch.campaign.lifecycle import Lifecycle
+from pytest_autoresearch.campaign.pace import Pace
 from pytest_autoresearch.campaign.session_clock import SessionClock
 from pytest_autoresearch.campaign.view import CampaignView
 from pytest_autoresearch.campaign.work_queue import WorkQueue
@@ -60,6 +61,7 @@ class Campaign:
         flights: The experiments under way.
         why_over: Why no more experiments start; empty if only the number of slots limits them.
         failed: Whether the session stopped because the proposer or the machine failed.
+        pace: How far the session is.
         news: Messages for the person who watches, oldest first. The terminal removes what it has shown.
     """
 
@@ -90,6 +92,9 @@ class Campaign:
         self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._place, self._files, self)
         self._free = FreeLanes(len(self.lanes), self._no_more_runs)
         self._queue = WorkQueue(lambda: choice.make(Surroundings(self._agents, self._clock, self.budget)))
+        self.pace = Pace(
+            settings, harness, self.ledger, self.flights, len(self.lanes), self._clock, lambda: self._queue.usage
+        )
         self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
         self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self, self._free)
 

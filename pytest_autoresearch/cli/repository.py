@@ -15,6 +15,7 @@ from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.remotes import not_pulled
+from pytest_autoresearch.session import live
 from pytest_autoresearch.settings import Settings, read
 
 
@@ -43,6 +44,8 @@ class Repository:
         known = self.ratchet.campaigns()
         chosen = current(self.ratchet, tag or self.settings.tag)
         if chosen not in known:
+            if under_way := live.baseline_under_way(self.settings.experiments_folder, chosen):
+                raise UserError(under_way)
             elsewhere = not_pulled(self.ratchet.git, known, chosen)
             said = f"there is no campaign{f' {chosen!r}' if chosen else ''} in this repository"
             if elsewhere:

@@ -63,6 +63,7 @@ class _Order:
         before: The earlier runs of its commit for this experiment.
         log: The log's name.
         racer: Races the run; None if the run is not raced.
+        runs: How many runs its experiment has, if that is known; else None.
         excused: Why runs of its experiment were `unsteady`, which a program can cause itself; one list per experiment.
     """
 
@@ -75,6 +76,7 @@ class _Order:
     before: tuple[Run, ...]
     log: str
     racer: Racer | None
+    runs: int | None
     excused: list[str]
 
 
@@ -115,6 +117,7 @@ class RunMaker:
         made = list(experiment.runs)
         merged = len({run.commit for run in made if run.role is Role.SCREEN})
         excused: list[str] = []
+        planned = (prior.baseline_runs if rule.looks else 1) if experiment.number == BASELINE else None
 
         def order_of(
             commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
@@ -124,7 +127,7 @@ class RunMaker:
             log = f"merged-{merged}-{log}" if merged else log
             before = tuple(one for one in made if (one.commit or experiment.commit) == commit)
             seed = new_seed() if seed is None else seed
-            return _Order(experiment, commit, seed, role, below, bar, before, log, racer, excused)
+            return _Order(experiment, commit, seed, role, below, bar, before, log, racer, planned, excused)
 
         def run(
             commit: str, seed: int | None, role: Role, below: float | None = None, bar: float | None = None
@@ -160,7 +163,7 @@ class RunMaker:
             Stopped: See `measure`.
         """
         order = _Order(
-            experiment, experiment.commit, seed, Role.AUDIT, below, None, before, f"{Role.AUDIT}-{seed}", None, []
+            experiment, experiment.commit, seed, Role.AUDIT, below, None, before, f"{Role.AUDIT}-{seed}", None, None, []
         )
         return self._with_retry(order, tree, 0)
 
@@ -253,7 +256,7 @@ class RunMaker:
         log = self._artifacts.log(experiment.number, order.log)
 
         def note(now: Progress) -> None:
-            self._watcher.note(experiment.number, replace(now, run=which))
+            self._watcher.note(experiment.number, replace(now, run=which, runs=order.runs))
 
         began = round(time.time(), 3)
         run = self._place.run(self._spec(order, lane, variables), tree, log, note, self._watcher.say)

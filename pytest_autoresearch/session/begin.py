@@ -150,7 +150,11 @@ def _register(
     terminal = Terminal(config, campaign, first_lines, notes, outcome)
     junit = Junit(config, settings.junit_names)
     artifacts = settings.campaign_artifacts(ratchet.tag)
-    views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign))
+
+    def where() -> str:
+        return loop.where.sentence
+
+    views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign, where))
 
     def announce(judged: Experiment) -> None:
         terminal.announce(judged, follow(judged) if follow else None)
@@ -165,12 +169,12 @@ def _register(
     config.pluginmanager.register(Ending(loop, campaign, outcome, views.page), "autoresearch-ending")
 
 
-def _pages(settings: Settings, ratchet: Ratchet, campaign: Campaign) -> PageWriter:
+def _pages(settings: Settings, ratchet: Ratchet, campaign: Campaign, where: Callable[[], str]) -> PageWriter:
     def look() -> tuple[list[Experiment], str]:
         audited = campaign.audited()
         return campaign.ledger.records, audit.sentence(audited) if audited else ""
 
-    return PageWriter(settings.root, ratchet.git, settings.artifacts, look, campaign.ledger.notices.append)
+    return PageWriter(settings.root, ratchet.git, settings.artifacts, look, campaign.ledger.notices.append, where)
 
 
 def _today() -> str:

@@ -24,6 +24,7 @@ from pytest_autoresearch.reports.line import json_line, verdict_line
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign.campaign import Campaign
     from pytest_autoresearch.campaign.checkout import Followed
+    from pytest_autoresearch.reports.position import Position
     from pytest_autoresearch.session.outcome import Outcome
 
 _LAST_LINES = 3  # of long output, in a terse session
@@ -140,8 +141,8 @@ class Terminal:
                 self.clear()
                 self._reporter.write_line(f" ...   {text}")
 
-    def show(self) -> None:
-        """Show the progress of running experiments: redrawn on a terminal, every 30 s in a log."""
+    def show(self, where: Position) -> None:
+        """Show the progress of session and running experiments: redrawn on a terminal, every 30 s in a log."""
         self._hear()
         shown = self._lines or (self._terse and self._reporter is not None and self._reporter.isatty)
         flights = list(self._campaign.flights)
@@ -152,13 +153,13 @@ class Terminal:
             summary.progress_line(one.number, shortened(one.description), one.progress, one.lane if several else None)
             for one in flights
         ]
-        text = " | ".join(under_way)
         if self._reporter.isatty:
+            text = " | ".join([*([] if self._terse else [str(where)]), *under_way])
             self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)
             self._drawn = True
         elif time.monotonic() - self._said_at > _HEARTBEAT_SECONDS:
             self._said_at = time.monotonic()
-            self._reporter.write_line(f" ...   {text}")
+            self._reporter.write_line(f" ...   {' | '.join([where.sentence, *under_way])}")
 
     def clear(self) -> None:
         """Erase the live line."""

@@ -130,8 +130,8 @@ function footer() {
   const { setting } = campaign;
   const parts = [`Branch ${setting.branch}`, `sandbox: ${setting.sandbox}`];
   parts.push(...campaign.changes);
-  if (campaign.written_at) parts.push(`written ${when(campaign.written_at)}${campaign.running ? '; the session is running: reload for updates' : ''}`);
+  if (campaign.written_at) parts.push(`written ${when(campaign.written_at)}${campaign.running ? `; the session is running${campaign.position ? ` (${campaign.position})` : ''}: reload for updates` : ''}`);
   if (campaign.left_out) parts.push(`the logs and diffs of ${plural(campaign.left_out, 'experiment')} were not read: autoresearch report ${campaign.tag} reads all`);
   byId('footer').replaceChildren(el('p', {}, parts.join(' \u00b7 ')), el('p', {}, 'One file, no network. Charts by uPlot 1.6.32 (MIT, Leon Sorokin).'));
-  if (campaign.running) document.querySelector('.brand').append(el('span.live', {}, 'running'));
+  if (campaign.running) document.querySelector('.brand').append(el('span.live', { title: campaign.position }, 'running', campaign.position ? el('span.where', {}, `: ${campaign.position}`) : null));
 }
