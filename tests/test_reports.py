@@ -126,7 +126,9 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
             "*= autoresearch t =*",
             "3 experiments in this session: 1 kept, 1 discarded, 1 crashed; 3 in the campaign",
             "val_bpb 1.000000 -> 0.900000 (-0.100000): 1 kept, each measured once*",
-            "see the best: *git show autoresearch/t",
+            "all keeps: git log --oneline *..autoresearch/t",
+            "next:",
+            "  autoresearch show 3 --diff*the largest gain, with its change",
         ]
     )
     assert "Traceback" not in result.stdout.str()

@@ -182,9 +182,8 @@ def summary_lines(
     if gains:
         lines.append("largest gains:")
         lines += [f"  {r.number:04d}  {r.metric - r.best:+.6f}  {r.proposal.short}" for r in gains]
-    lines.append(f"see the best:     git show {branch}")
     if len(line) > 1:
-        lines.append(f"see all keeps:    git log --oneline {first.commit[:7]}..{branch}")
+        lines.append(f"all keeps: git log --oneline {first.commit[:7]}..{branch}")
     return lines
 
 

@@ -16,8 +16,9 @@ import pytest
 from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.text import one_line, shortened
+from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.measure.advice import advice
-from pytest_autoresearch.reports import summary
+from pytest_autoresearch.reports import next_steps, summary
 from pytest_autoresearch.reports.harmless import HarmlessOutput
 from pytest_autoresearch.reports.line import json_line, verdict_line
 
@@ -48,6 +49,7 @@ class Terminal:
         self, config: pytest.Config, campaign: Campaign, header: list[str], notes: list[str], outcome: Outcome
     ) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._config = config
         self._reporter: pytest.TerminalReporter | None = reporter
         self._header = [*header, *(f"  note:     {note}" for note in notes)]
         self._notes = notes
@@ -193,6 +195,21 @@ class Terminal:
             out.write_line(f"ended: {campaign.why_over}")
         for notice in campaign.ledger.notices:
             out.write_line(f"note: {notice}", yellow=True)
+        if outcome.broken is None:
+            for line in self._next_steps():
+                out.write_line(line)
+
+    def _next_steps(self) -> list[str]:
+        campaign, config = self._campaign, self._config
+        again = [] if campaign.over() else next_steps.more_of([str(word) for word in config.invocation_params.args])
+        found = current(campaign.ratchet, config.getini("autoresearch_tag") or None)
+        return next_steps.next_steps(
+            campaign.ledger.records,
+            again,
+            named="" if found == campaign.ratchet.tag else campaign.ratchet.tag,
+            audited=campaign.audited() is not None,
+            follows=campaign.settings.proposer == "checkout",
+        )
 
     def _advise(self, out: pytest.TerminalReporter) -> None:
         """Print what to type if the baseline crashed for a usual reason."""
