@@ -21,6 +21,7 @@ from pytest_autoresearch.proposers.choice import Choice, choose
 from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.orphans import sweep
 from pytest_autoresearch.session.checks import check_files
+from pytest_autoresearch.session.dry_run import DryRun
 from pytest_autoresearch.session.ending import Ending
 from pytest_autoresearch.session.footer import Footer
 from pytest_autoresearch.session.github import GitHub
@@ -77,7 +78,7 @@ def _begin(config: pytest.Config) -> None:
     proposer = choose(settings, hooks.proposes, checkout.edit, lambda: ratchet.texts(settings.editable.__contains__))
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
-    equipment = equip(settings, ratchet, begins=not settings.check)
+    equipment = equip(settings, ratchet, begins=not (settings.check or settings.dry_run))
     try:
         _join(config, settings, ratchet, records, equipment, main, hooks, proposer, checkout, notes)
     except BaseException:
@@ -100,6 +101,15 @@ def _join(
         slots = _unclaimed(settings, records)
         config.pluginmanager.register(slots, "autoresearch-slots")
         config.pluginmanager.register(Checking(config, slots), "autoresearch-checking")
+        return
+    if settings.dry_run:
+        campaign.check()
+        equipment.taken.release()
+        slots = _unclaimed(settings, records)
+        first_lines = [*header(config, campaign, proposer.said), *(f"  note:     {note}" for note in notes)]
+        config.pluginmanager.register(slots, "autoresearch-slots")
+        dry_run = DryRun(config, campaign, slots, first_lines, hooks.proposes)
+        config.pluginmanager.register(dry_run, "autoresearch-dry-run")
         return
     campaign.open()
     from_checkout = settings.proposer == "checkout"
