@@ -6,7 +6,7 @@ function headline() {
   const { head, setting, metric: name } = campaign;
   byId('tag').textContent = campaign.tag;
   byId('kicker').textContent = [`${name}, ${minimize ? 'lower' : 'higher'} is better`, setting.hardware,
-    setting.budget ? `${duration(setting.budget)} per run` : ''].filter(Boolean).join(' \u00b7 ');
+    setting.budget ? `${duration(setting.budget)} per run` : '', campaign.position].filter(Boolean).join(' \u00b7 ');
   const title = byId('headline');
   if (head.last === null) title.replaceChildren('No baseline yet');
   else if (head.kept === 0) title.replaceChildren(el('span.big', {}, metric(head.last)), ' ', el('span.sub', {}, `${name}: the baseline${head.tried ? ' still stands' : ''}`));
@@ -130,8 +130,8 @@ function footer() {
   const { setting } = campaign;
   const parts = [`Branch ${setting.branch}`, `sandbox: ${setting.sandbox}`];
   parts.push(...campaign.changes);
-  if (campaign.written_at) parts.push(`written ${when(campaign.written_at)}${campaign.running ? `; the session is running${campaign.position ? ` (${campaign.position})` : ''}: reload for updates` : ''}`);
+  if (campaign.written_at) parts.push(`written ${when(campaign.written_at)}${campaign.running ? '; the session is running: reload for updates' : ''}`);
   if (campaign.left_out) parts.push(`the logs and diffs of ${plural(campaign.left_out, 'experiment')} were not read: autoresearch report ${campaign.tag} reads all`);
   byId('footer').replaceChildren(el('p', {}, parts.join(' \u00b7 ')), el('p', {}, 'One file, no network. Charts by uPlot 1.6.32 (MIT, Leon Sorokin).'));
-  if (campaign.running) document.querySelector('.brand').append(el('span.live', { title: campaign.position }, 'running', campaign.position ? el('span.where', {}, `: ${campaign.position}`) : null));
+  if (campaign.running) document.querySelector('.brand').append(el('span.live', {}, 'running'));
 }
