@@ -158,11 +158,13 @@ OPTIONS = (
            "sandbox; off: none (auto)", "auto", choices=("auto", "require", "off")),
     Option("discard", "HOW", "how pytest reports a discard: fail, or xfail to keep dashboards green (fail)",
            "fail", choices=("fail", "xfail")),
-    Option("junit-names", "HOW", "the name of a JUnit test case: plain, or verdict: followed by verdict and metric "
-           "(plain)", "plain", choices=("plain", "verdict")),
+    Option("junit-names", "HOW", "the name of a JUnit test case: plain, or verdict: followed by verdict, metric "
+           "and description (plain)", "plain", choices=("plain", "verdict")),
     Option("exit", "POLICY", "exit status 0 if the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
     Option("json", "", "also print one line of JSON for each experiment (off)", False, switch),
+    Option("dry-run", "", "show the settings, the sandbox, what would be proposed first and what it may cost; run and "
+           "record nothing (off)", False, switch),
     Option("check", "", "check all that a session needs, and stop; for doctor (off)", False, switch, hidden=True),
 )  # fmt: skip
 FLAGS = frozenset(("--autoresearch", *(option.flag for option in OPTIONS)))
@@ -244,6 +246,7 @@ class Settings:
     gpus: int
     ahead: int
     check: bool
+    dry_run: bool
     command: tuple[str, ...]
     describe: tuple[str, ...] | None
     metric: str
@@ -344,6 +347,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         gpus=given["gpus"],
         ahead=given["ahead"],
         check=given["check"],
+        dry_run=given["dry-run"],
         command=ini("autoresearch_command", words, "python train.py"),
         describe=ini("autoresearch_describe", words) or None,
         metric=ini("autoresearch_metric", _metric, "val_bpb"),

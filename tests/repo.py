@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
 from textwrap import dedent
 
@@ -236,6 +237,13 @@ class Repo:
         assert len(cases) == len(found)
         assert all(cases)
         return cases
+
+    def reports(self) -> Counter[str]:
+        """How many test cases of the JUnit file have which result: `passed`, `failure`, `error` or `skipped`."""
+        return Counter(
+            next((one.tag for one in case if one.tag in ("failure", "error", "skipped")), "passed")
+            for case in self.cases().values()
+        )
 
     def case(self, number: int) -> ElementTree.Element:
         """The test case of one experiment."""

@@ -47,12 +47,15 @@ def test_a_stranger_sees_a_campaign_and_what_to_type_next(tmp_path: Path) -> Non
     assert typed(folder, "git status --porcelain").stdout == "", "what a session writes is ignored"
     after = done.stdout.partition("Next:\n")[2].splitlines()
     assert after[0] == "cd 'my demo'"
-    commands = [line.partition("  ")[0] for line in after[1:]]
-    assert len(commands) == 5
-    for line in commands[:3]:
+    assert [line.partition("  ")[0] for line in after[1:]] == ["autoresearch results", "autoresearch init"]
+    steps = done.stdout.partition("\nnext:\n")[2].splitlines()
+    commands = [line.strip().partition("  ")[0] for line in steps[:2]]
+    assert steps[2].strip().startswith("autoresearch audit  ")
+    for line in (after[1].partition("  ")[0], *commands):
         said = typed(folder, line)
         assert said.returncode == 0, said.stderr
-    assert "-ORDER_2 = False" in typed(folder, commands[1]).stdout
+    assert "\n+" in typed(folder, commands[0]).stdout
+    assert typed(folder, "git branch --show-current").stdout.startswith("best/")
 
 
 def test_a_folder_with_files_is_left_alone(

@@ -60,7 +60,8 @@ def test_one_look_has_the_step_the_curve_and_the_last_verdicts(repo: Repo, capsy
     assert command(repo, "--once") == 0
     said = capsys.readouterr().out
     assert said.startswith("campaign t, running for ")
-    assert "1 experiment so far, " in said
+    assert re.search(r"^this session: experiment 2 of 3, (under a minute|about \d+ min) left$", said, re.MULTILINE)
+    assert "1 experiment in the campaign; best: " in said
     assert "best: val_bpb 0.900000 (0001 action 1: 0.9)" in said
     assert "0002 training · step " in said
     assert re.search(r"^     █\S+▁  loss \S+ -> \S+$", said, re.MULTILINE)
@@ -99,6 +100,7 @@ def test_json_has_the_same_for_programs(repo: Repo, capsys: pytest.CaptureFixtur
     look = json.loads(capsys.readouterr().out)
     assert look["tag"] == "t"
     assert look["experiments"] == 1
+    assert (look["position"]["begun"], look["left"]) == (2, 1)
     assert look["best"]["metric"] == 0.9
     running = next(one for one in look["running"] if one["number"] == 2)
     assert running["phase"] == "training"
@@ -127,6 +129,30 @@ def test_a_session_that_was_killed_is_not_taken_for_one_that_runs(
     assert file(repo).exists()
     assert command(repo, "--once") == 1
     assert capsys.readouterr().out.startswith("no session is running here: type `pytest --autoresearch` to begin one.")
+
+
+COMMANDS = (["results"], ["show", "1"], ["report"], ["best"], ["results", "--tag", "t"])
+
+
+def test_while_the_baseline_runs_commands_say_so(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.write("train.py", (repo.path / "train.py").read_text().replace('ACTION = "1.0"', 'ACTION = "hang"'))
+    repo.commit("A slow program")
+    process = repo.start("--max", "2", "--autoresearch-confirm", "standard", "--autoresearch-lanes", "1")
+    try:
+        repo.wait_for(lambda: (live.session(Artifacts(file(repo).parent)) or {"running": []})["running"])
+        assert command(repo, "--once") == 0
+        watched = capsys.readouterr().out
+        said = [(main(["-C", str(repo.path), *one]), capsys.readouterr().err) for one in COMMANDS]
+        other = main(["-C", str(repo.path), "results", "--tag", "other"]), capsys.readouterr().err
+    finally:
+        repo.end(process, signal.SIGINT)
+    assert "this session: 2 experiments to begin\n" in watched
+    assert re.search(r"^0000 \w+ · baseline 1 of 5", watched, re.MULTILINE)
+    for status, text in said:
+        assert status == 2
+        assert f"its baseline is running in process {process.pid} (baseline 1 of 5); `autoresearch watch`" in text
+    assert other[0] == 2
+    assert "there is no campaign 'other'" in other[1]
 
 
 def test_without_a_session_one_sentence_says_so(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +185,7 @@ def test_what_waits_in_the_queue_is_shown_and_hostile_text_is_made_plain(
         repo.end(process, signal.SIGINT)
     assert "waiting: try 2 [31m; try 3 [31m\n" in said
     assert "\x1b" not in said
-    assert "2 more to begin in this session" in said
+    assert "this session: experiment 1 of 3" in said
 
 
 def test_a_file_that_cannot_be_written_does_not_stop_the_session(repo: Repo) -> None:

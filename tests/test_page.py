@@ -397,7 +397,8 @@ def test_without_a_campaign_the_command_says_what_to_type(
 
 
 def test_about_says_that_the_session_goes_on() -> None:
-    document = known(page(*campaign(1), About(running=True, written_at=5.0, left_out=3)))
+    document = known(page(*campaign(1), About(running=True, position="1 of 2", written_at=5.0, left_out=3)))
+    assert document["position"] == "1 of 2"
     assert (document["running"], document["written_at"], document["left_out"]) == (True, 5.0, 3)
 
 

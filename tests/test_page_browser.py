@@ -58,10 +58,11 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
     contexts = []
 
     def opened(
-        records: list[Experiment], artifacts: dict[int, Artifact], address: str = "", **how: object
+        records: list[Experiment], artifacts: dict[int, Artifact], address: str = "", position: str = "", **how: object
     ) -> Page:  # fmt: skip
         path = tmp_path / "report.html"
-        path.write_text(page(records, artifacts, About(written_at=records[-1].finished_at)), "utf-8")
+        about = About(bool(position), position, written_at=records[-1].finished_at)
+        path.write_text(page(records, artifacts, about), "utf-8")
         settings: dict[str, object] = {"viewport": {"width": 1280, "height": 900}, **how}
         context = browser.new_context(**settings)  # type: ignore[arg-type]
         contexts.append(context)
@@ -103,6 +104,15 @@ def test_the_page_opens_without_an_error_and_answers_first(show: Show, night: Ni
     assert tab.locator(".chart canvas").count() == 2
     assert tab.locator("#chain li").count() == min(kept + 1, 13)
     assert numbers(tab)[:3] == ["0060", "0059", "0058"]
+
+
+def test_while_the_session_runs_the_page_says_where_it_is(show: Show, night: Night) -> None:
+    where = "experiment 60 of 100, about 6 h 20 min left, $4.10 so far"
+    tab = show(*night, position=where)
+    assert tab.inner_text("#kicker").endswith(where)
+    assert tab.inner_text(".live") == "running"
+    assert "reload for updates" in tab.inner_text("#footer")
+    assert "left" not in show(*night).inner_text("#kicker")
 
 
 def test_the_table_is_searched_filtered_and_sorted(show: Show, night: Night) -> None:

@@ -23,10 +23,10 @@ def test_junit_says_the_verdict_first_and_carries_the_numbers(repo: Repo) -> Non
     repo.plan(1.5, "crash", 0.9)
     repo.run("--max", "3")
     discard = message(repo, 1, "failure")
-    assert discard.startswith("discard: val_bpb 1.500000, best 1.000000 (+0.500000)\n")
+    assert discard.startswith("action 1: 1.5: discard: val_bpb 1.500000, best 1.000000 (+0.500000)\n")
     assert "assert 1.5 < (1.0 - 0.0)" in discard
     assert len(discard) <= 500
-    assert message(repo, 2, "error").startswith('failed on setup with "crash: exit 1: RuntimeError: the tensor is sad')
+    assert message(repo, 2, "error").startswith("action 2: crash: crash: exit 1: RuntimeError: the tensor is sad")
     properties = {str(p.get("name")): p.get("value") for p in repo.case(3).iter("property")}
     assert properties["status"] == "keep"
     assert properties["total_seconds"] == f"{repo.records()[3].seconds:.1f}"
@@ -126,7 +126,9 @@ def test_a_plain_log_has_one_line_an_experiment_and_a_summary(repo: Repo) -> Non
             "*= autoresearch t =*",
             "3 experiments in this session: 1 kept, 1 discarded, 1 crashed; 3 in the campaign",
             "val_bpb 1.000000 -> 0.900000 (-0.100000): 1 kept, each measured once*",
-            "see the best: *git show autoresearch/t",
+            "all keeps: git log --oneline *..autoresearch/t",
+            "next:",
+            "  autoresearch show 3 --diff*the largest gain, with its change",
         ]
     )
     assert "Traceback" not in result.stdout.str()
@@ -154,7 +156,7 @@ def test_verbosity_is_pytests_own(repo: Repo, flag: str, pattern: str) -> None:
 def test_a_short_summary_is_there_for_those_who_ask(repo: Repo) -> None:
     repo.plan(1.5)
     result = repo.run("--max", "1", "-rf")
-    result.stdout.fnmatch_lines(["FAILED *0001] - discard: val_bpb 1.500000*"])
+    result.stdout.fnmatch_lines(["FAILED *0001] - action 1: 1.5: discard: val_bpb 1.500000*"])
 
 
 def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
@@ -173,7 +175,7 @@ def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
     os.close(master)
     assert process.wait(30) == 0
     text = seen.decode()
-    live = re.findall(r"\r(0001 [^\r\n]*)", text)
+    live = re.findall(r"\r(1 of \d[^\r\n]*\| 0001 [^\r\n]*)", text)
     assert any("step 7" in line and "loss 4.2500" in line and " MB" in line and "action 1" in line for line in live)
     assert all(len(line) < 160 for line in live)
     assert "\r\x1b[32m 0001  keep" in text  # from the left margin
@@ -182,7 +184,7 @@ def test_a_terminal_shows_the_running_experiment(repo: Repo) -> None:
 def test_a_log_shows_that_a_long_run_lives(repo: Repo) -> None:
     repo.hooks("import pytest_autoresearch.session.terminal as t; t._HEARTBEAT_SECONDS = 0.5")
     repo.plan("slow:1.5:0.9")
-    repo.spawn("--max", "1").stdout.fnmatch_lines([" ...   *0001 *action 1*"])
+    repo.spawn("--max", "1").stdout.fnmatch_lines([" ...   experiment 1 of 1, * left | 0001 *action 1*"])
 
 
 @pytest.mark.parametrize(

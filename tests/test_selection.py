@@ -141,16 +141,36 @@ def early(repo: Repo, given: str, *arguments: str) -> list[str]:
         file.write(f"addopts = {given}\n")
     repo.commit()
     repo.plan(1.5, 1.6, 1.7)
-    return [line.split("note:")[1].strip() for line in repo.run("--max", "3", *arguments).outlines if "addopts" in line]
+    return notes(repo, "--max", "3", *arguments)
+
+
+def notes(repo: Repo, *arguments: str) -> list[str]:
+    """The notes of a session's header about its early end."""
+    lines = repo.run(*arguments).outlines
+    return [line.split("note:")[1].strip() for line in lines if "note:" in line and "ends the session" in line]
 
 
 def test_a_limit_of_failures_in_the_configuration_is_said(repo: Repo) -> None:
     assert early(repo, "-x") == [
-        "addopts in pytest.ini has -x, which ends the session after one discard: type `--maxfail=0` as well to go on"
+        "addopts in pytest.ini has -x, which ends the session at the first discard or crash: type `--maxfail=0` as "
+        "well to go on"
     ]
     assert repo.statuses() == {0: "keep", 1: "discard"}
     repo.run("--max", "2", "--maxfail=0")
     assert len(repo.statuses()) == 4
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("-x", "-x ends the session at the first discard or crash: leave it out to go on"),
+        ("--maxfail=1", "-x ends the session at the first discard or crash: leave it out to go on"),
+        ("--maxfail=2", "--maxfail=2 ends the session after 2 discards or crashes: leave it out to go on"),
+    ],
+)
+def test_a_limit_of_failures_that_is_typed_is_said(repo: Repo, typed: str, said: str) -> None:
+    repo.plan(1.5, 1.6, 1.7)
+    assert notes(repo, "--max", "3", typed) == [said]
 
 
 def test_a_limit_of_failures_that_ends_nothing_is_not_mentioned(repo: Repo) -> None:
@@ -164,5 +184,5 @@ def test_reruns_in_the_configuration_have_no_experiment_judged_again(repo: Repo)
     repo.rule("import pytest\n@pytest.mark.flaky(reruns=2)\ndef test_it(experiment): assert experiment.gain > 0\n")
     repo.plan(1.5)
     result = repo.pytester.runpytest_inprocess(*repo.arguments("--max", "1"))
-    result.assert_outcomes(passed=1, failed=1)
+    assert repo.reports() == {"passed": 1, "failure": 1}
     assert "rerun" not in result.parseoutcomes()

@@ -16,6 +16,8 @@ from pytest_autoresearch.campaign.common import Common, Hooks
 from pytest_autoresearch.campaign.free_lanes import FreeLanes
 from pytest_autoresearch.campaign.in_flight import Flights, InFlight
 from pytest_autoresearch.campaign.lifecycle import Lifecycle
+from pytest_autoresearch.campaign.pace import Pace
+from pytest_autoresearch.campaign.preview import Preview, preview
 from pytest_autoresearch.campaign.session_clock import SessionClock
 from pytest_autoresearch.campaign.view import CampaignView
 from pytest_autoresearch.campaign.work_queue import WorkQueue
@@ -42,6 +44,7 @@ from pytest_autoresearch.measure.limits import limits_of
 from pytest_autoresearch.measure.runs import RunMaker
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.measure.setup import Equipment
+from pytest_autoresearch.proposers.base import Proposer
 from pytest_autoresearch.proposers.choice import Choice, Surroundings
 from pytest_autoresearch.runners.agent import AgentRunner
 from pytest_autoresearch.settings import Settings
@@ -60,6 +63,7 @@ class Campaign:
         flights: The experiments under way.
         why_over: Why no more experiments start; empty if only the number of slots limits them.
         failed: Whether the session stopped because the proposer or the machine failed.
+        pace: How far the session is.
         news: Messages for the person who watches, oldest first. The terminal removes what it has shown.
     """
 
@@ -89,7 +93,11 @@ class Campaign:
         self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
         self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._place, self._files, self)
         self._free = FreeLanes(len(self.lanes), self._no_more_runs)
-        self._queue = WorkQueue(lambda: choice.make(Surroundings(self._agents, self._clock, self.budget)))
+        self._choice = choice
+        self._queue = WorkQueue(self._make_proposer)
+        self.pace = Pace(
+            settings, harness, self.ledger, self.flights, len(self.lanes), self._clock, lambda: self._queue.usage
+        )
         self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
         self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self, self._free)
 
@@ -101,6 +109,20 @@ class Campaign:
         """
         self.ledger.check_comparable()
         self.ratchet.check_head()
+
+    def _make_proposer(self) -> Proposer:
+        return self._choice.make(Surroundings(self._agents, self._clock, self.budget))
+
+    def preview(self) -> Preview:
+        """What the first experiment after the baseline and what is owed would try."""
+        common = replace(self._common, like=replace(self._common.like, limits=self.limits(None)))
+        number = max((record.number for record in self.ledger.records), default=BASELINE) + 1
+        page = (self.settings.root / "program.md").read_text("utf-8", "replace")
+        return preview(common, self._make_proposer(), number, page, len(self.lanes))
+
+    def owed(self) -> list[str]:
+        """The descriptions of the candidates that an earlier session committed and did not judge."""
+        return [one.proposal.short for one in untried(self.ledger.records, self.ratchet.waiting())]
 
     def open(self) -> None:
         """Recover what a killed session left, and queue its candidates without a verdict."""

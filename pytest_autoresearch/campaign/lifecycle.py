@@ -6,7 +6,6 @@ Runs on a lane's thread. Knows nothing of test items, verdicts or reports.
 from __future__ import annotations
 
 import hashlib
-import shlex
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -24,11 +23,10 @@ from pytest_autoresearch.core.errors import GitError, ProposerError, Refused, Sp
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal
 from pytest_autoresearch.core.failure import Failure, Stage
 from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Role
-from pytest_autoresearch.keeprule.replicates import resolution
 from pytest_autoresearch.ledger.git import PATCH
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.runs import RunMaker, Watcher
-from pytest_autoresearch.proposers.base import Context, Terms
+from pytest_autoresearch.proposers.base import Context
 
 # These crashes go back to nobody: a proposer that is told how a faked metric was found learns how to hide it.
 # Nor is a lost node a fault that could be repaired.
@@ -264,25 +262,7 @@ class Lifecycle:
         self, common: Common, flight: InFlight, tree: Worktree, program: str, session: ExperimentSession
     ) -> Context:
         """What a proposer is shown now."""
-        settings, harness, ledger = common.settings, common.harness, common.ledger
-        terms = Terms(
-            settings.metric, settings.direction, common.like.limits, shlex.join(settings.command),
-            harness.hardware_key or harness.device, harness.interface, harness.score is not None, self._free.lanes,
-        )  # fmt: skip
-        return Context(
-            number=flight.number,
-            folder=tree.folder,
-            editable=settings.editable,
-            program=program,
-            records=tuple(ledger.records),
-            running=tuple((other.number, other.proposal) for other in common.flights if other.proposal),
-            root=settings.root,
-            experiments=settings.experiments_folder,
-            terms=terms,
-            notes=session.known_notes,
-            session=session,
-            resolution=resolution(ledger.baseline, harness.prior(settings.metric)),
-        )
+        return common.context(flight.number, tree.folder, program, session, self._free.lanes, session.known_notes)
 
     def _program(self) -> str:
         """The researcher's page as it is now, or as it was before if it cannot be read at this moment."""

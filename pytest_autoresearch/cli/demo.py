@@ -119,10 +119,7 @@ def command(given: argparse.Namespace) -> int:
             output.pairs(
                 [
                     (f"cd {where}", ""),
-                    ("autoresearch results", "every experiment"),
-                    ("autoresearch show 4 --diff", "one of them, with its change"),
-                    ("autoresearch best", "the best program, and how to get it"),
-                    ("autoresearch audit", "measure the first and the last program again"),
+                    ("autoresearch results", "every experiment; then what the session says"),
                     ("autoresearch init", "the same for a repository of yours, typed there"),
                 ]
             )

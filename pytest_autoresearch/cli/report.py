@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 
 from pytest_autoresearch.cli import output
-from pytest_autoresearch.cli.repository import here, tag_argument
+from pytest_autoresearch.cli.repository import Repository, here, tag_argument
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import BASELINE
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.keeprule import audit
-from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.reports.page import About, gather, page
 from pytest_autoresearch.reports.page.writer import PAGE, PICTURE, check, write
 from pytest_autoresearch.reports.progress import MISSING, available, draw
 from pytest_autoresearch.reports.summary import plural
+from pytest_autoresearch.session import live
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def command(given: argparse.Namespace) -> int:
             check(path)  # before any work
     found = {one.number: artifact for one, artifact in gather(records, ratchet.git, repository.settings.artifacts)}
     audited = audit.of(ratchet.audits(), chain(records))
-    about = About(_is_running(ratchet), time.time(), audit.sentence(audited) if audited else "")
+    about = About(*_running(repository), time.time(), audit.sentence(audited) if audited else "")
     try:
         if target.name == PAGE:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +78,11 @@ def _target(text: str) -> Path:
     return Path(text, PAGE) if text.endswith("/") else Path(text)
 
 
-def _is_running(ratchet: Ratchet) -> bool:
-    """Whether a session of the campaign is running, so that the page is not final."""
+def _running(repository: Repository) -> tuple[bool, str]:
+    """Whether a session of the campaign is running, so that the page is not final; where it is, if it says so."""
     try:
-        with ratchet.alone():
-            return False
+        with repository.ratchet.alone():
+            return False, ""
     except UserError:
-        return True
+        session = live.session(repository.settings.campaign_artifacts(repository.ratchet.tag))
+        return True, session["position"]["text"] if session else ""

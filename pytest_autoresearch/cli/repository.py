@@ -15,6 +15,7 @@ from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.remotes import not_pulled
+from pytest_autoresearch.session import live
 from pytest_autoresearch.settings import Settings, read
 
 
@@ -40,7 +41,11 @@ class Repository:
         Raises:
             UserError: There is no such campaign, or none at all.
         """
-        self.ratchet.tag = chosen(self.ratchet, tag or self.settings.tag)
+        wanted = current(self.ratchet, tag or self.settings.tag)
+        known = self.ratchet.campaigns()
+        if wanted not in known and (under_way := live.baseline_under_way(self.settings.experiments_folder, wanted)):
+            raise UserError(under_way)
+        self.ratchet.tag = chosen(self.ratchet, wanted)
         return self.ratchet.tag
 
     def records(self, tag: str | None = None) -> list[Experiment]:

@@ -28,7 +28,7 @@ from pytest_autoresearch.session import live
 _LOOK_SECONDS = 1.0
 _LOG_SECONDS = 30.0  # between two frames without a terminal
 _LAST = 5
-_SHOWN = ("tag", "pid", "began", "written", "proposer", "left", "lanes", "running")  # of the progress file
+_SHOWN = ("tag", "pid", "began", "written", "proposer", "left", "position", "lanes", "running")  # of the progress file
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.-:=+*#"  # for terminals without block characters
 _WIDE = 60
@@ -158,14 +158,14 @@ def lines(frame: Frame) -> list[str]:
     session, records = frame.session, frame.records
     best = _best(records)
     tried = sum(record.number != BASELINE for record in records)
-    left = "until stopped" if session["left"] is None else f"{session['left']} more to begin in this session"
     shown = [
         output.colour(
             _fit(f"campaign {session['tag']}, running for {output.duration(time.time() - session['began'])}"), "bold"
         ),
-        _fit(f"{summary.plural(tried, 'experiment')} so far, {left}; best: {summary.best_line([*records])}")
+        _fit(f"this session: {session['position']['text']}"),
+        _fit(f"{summary.plural(tried, 'experiment')} in the campaign; best: {summary.best_line([*records])}")
         if best
-        else _fit("no baseline yet"),
+        else _fit("no baseline yet: its runs show how much the metric varies by itself"),
         "",
     ]
     for one in session["running"]:
@@ -193,6 +193,7 @@ def _running(one: dict[str, Any], *, several: bool) -> list[str]:
         one["memory_mb"],
         one["run"],
         on_gpu=bool(one.get("on_gpu")),
+        runs=one.get("runs"),
     )
     shown = [_fit(summary.progress_line(one["number"], one["description"], now, one["lane"] if several else None))]
     losses = [float(loss) for _, loss in one["curve"]]

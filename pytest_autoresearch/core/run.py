@@ -213,6 +213,7 @@ class Progress:
         memory_mb: Memory of the process tree now, in MiB.
         on_gpu: Whether that is memory of the GPU.
         run: The log name of the run; empty for the experiment's first run.
+        runs: How many runs the experiment has, if that is known from the start; else None.
         losses: The training loss so far, at the checkpoints of `loss_curve`.
     """
 
@@ -225,3 +226,4 @@ class Progress:
     run: str = ""
     losses: tuple[float | None, ...] = ()
     on_gpu: bool = False
+    runs: int | None = None

@@ -67,6 +67,7 @@ class _Order:
         before: The earlier runs of its commit for this experiment.
         log: The log's name.
         racer: Races the run; None if the run is not raced.
+        runs: How many runs its experiment has, if that is known; else None.
         excused: Why runs of its experiment were `unsteady`, which a program can cause itself; one list per experiment.
         borrowed: Whether the run may go on, if its lane is only borrowed; else None.
     """
@@ -80,6 +81,7 @@ class _Order:
     before: tuple[Run, ...]
     log: str
     racer: Racer | None
+    runs: int | None
     excused: list[str]
     borrowed: Borrowed | None = None
 
@@ -122,6 +124,7 @@ class RunMaker:
         made = list(experiment.runs)
         merged = len({run.commit for run in made if run.role is Role.SCREEN})
         excused: list[str] = []
+        planned = (prior.baseline_runs if rule.looks else 1) if experiment.number == BASELINE else None
 
         def order_of(wanted: Wanted) -> _Order:
             role, key = wanted.role, _key(wanted)
@@ -132,7 +135,7 @@ class RunMaker:
             before = tuple(one for one in made if (one.commit or experiment.commit) == wanted.commit)
             return _Order(
                 experiment, wanted.commit, wanted.seed, role, wanted.below, wanted.bar, before, logs[key], racer,
-                excused,
+                planned, excused,
             )  # fmt: skip
 
         def run(wanted: Wanted, next_ones: Iterable[Wanted] = ()) -> tuple[Run, ...]:
@@ -182,7 +185,7 @@ class RunMaker:
             Stopped: See `measure`.
         """
         order = _Order(
-            experiment, experiment.commit, seed, Role.AUDIT, below, None, before, f"{Role.AUDIT}-{seed}", None, []
+            experiment, experiment.commit, seed, Role.AUDIT, below, None, before, f"{Role.AUDIT}-{seed}", None, None, []
         )
         return self._with_retry(order, tree, 0)
 
@@ -263,7 +266,7 @@ class RunMaker:
         log = self._artifacts.log(experiment.number, order.log)
 
         def note(now: Progress) -> None:
-            now = replace(now, run=which)
+            now = replace(now, run=which, runs=order.runs)
             if order.borrowed is None:
                 self._watcher.note(experiment.number, now)
             else:

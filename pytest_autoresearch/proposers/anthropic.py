@@ -39,7 +39,7 @@ from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import prompt
-from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.proposers.base import Asked, Context
 from pytest_autoresearch.proposers.conversation import Conversation
 from pytest_autoresearch.proposers.deadline import TooLate, in_time
 from pytest_autoresearch.proposers.edits import EditError, write_texts
@@ -56,7 +56,7 @@ from pytest_autoresearch.proposers.messages import (
 )
 from pytest_autoresearch.proposers.prices import Prices
 from pytest_autoresearch.proposers.replies import Idea, carry_out, ideas_of, proposal_of, written
-from pytest_autoresearch.proposers.spending import Purse
+from pytest_autoresearch.proposers.spending import BYTES_A_TOKEN, MOST_TOKENS, Purse
 from pytest_autoresearch.proposers.tools import EDIT_GONE, EDIT_STANDS, REPLY
 
 DEFAULT_MODEL = "claude-fable-5-2"
@@ -190,11 +190,20 @@ class AnthropicProposer:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._repairs = repairs
+        self._prices = prices
         self._long_cache = long_cache
         purse = Purse(model, prices, cap_usd, long_cache)
         self._service = Service(model, purse, patience_seconds, request_seconds, pause, check)
         self._fruitless: set[int] = set()
         self._ideas: list[Idea] | None = None  # until the first question: an earlier session may have left some
+
+    def asked(self, context: Context) -> Asked:
+        """The prompt of the first request, and what that may cost with the longest reply."""
+        text = prompt.build(context, REPLY).text()
+        if self._prices is None:
+            return Asked(text)
+        tokens = len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN
+        return Asked(text, self._prices.most_usd(tokens, MOST_TOKENS, self._long_cache))
 
     def propose(self, context: Context) -> Proposal | None:
         """Ask for a proposal. Never returns None; raises as `Proposer.propose` does."""

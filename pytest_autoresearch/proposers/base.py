@@ -171,3 +171,25 @@ class Rehearsing(Protocol):
     def rehearse(self, context: Context) -> None:
         """Edit the files in `context.folder` and remember the edit; raises as `Proposer.propose` does."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a proposer that costs something is asked for the first proposal.
+
+    Attributes:
+        text: All that it is shown.
+        most_usd: The highest cost of one request, in US dollars; None if prices are unknown.
+    """
+
+    text: str
+    most_usd: float | None = None
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A proposer that costs money, or the time of an agent."""
+
+    def asked(self, context: Context) -> Asked:
+        """What it would be asked; nothing is sent."""
+        ...

@@ -32,7 +32,7 @@ from pytest_autoresearch.core.run import CrashClass
 from pytest_autoresearch.proposers import agent_answer, agents, prompt
 from pytest_autoresearch.proposers.agent_answer import FILE as ANSWER
 from pytest_autoresearch.proposers.agent_start import Came, Memory, Rehearsal
-from pytest_autoresearch.proposers.base import Context
+from pytest_autoresearch.proposers.base import Asked, Context
 from pytest_autoresearch.proposers.workspace import Workspace
 
 _REPLY = f"""\
@@ -119,6 +119,10 @@ class CommandProposer:
         session = Rehearsal(tree.texts(), context.session, Memory())
         session.came = self._first(replace(context, session=session), tree)
         self._rehearsed = session
+
+    def asked(self, context: Context) -> Asked:
+        """The prompt. What the agent costs is its own affair."""
+        return Asked(_words(context))
 
     def propose(self, context: Context) -> Proposal | None:
         """Let the agent edit the tree.

@@ -18,6 +18,7 @@ COLUMNS = "  no.  verdict  {metric:>12}      change    memory  seconds  descript
 NOTHING = Usage()
 _PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # the numbers show these reasons
 _LARGEST = 5
+_MANY = 20  # experiments after which it is no longer usual that nothing was kept
 _REASONS = {"regression": "not better", "not-improved": "not better", "within-noise": "within noise"}
 _RUNS = {"incumbent": "re-running the best", "confirm": "confirming"}  # by the log's name: `confirm-1`
 
@@ -71,7 +72,8 @@ def progress_line(number: int, description: str, now: Progress, lane: int | None
 
 def progress_text(now: Progress) -> str:
     """The progress of one run: `training · confirming (1) · step 90 · loss 4.9165 · 10 s left · 395 MB`."""
-    parts = [now.phase, *([_run_text(now.run)] if now.run else [])]
+    run = run_words(now.run, now.runs)
+    parts = [now.phase, *([run] if run else [])]
     if now.step is not None:
         parts.append(f"step {now.step}")
     if now.loss is not None:
@@ -90,12 +92,21 @@ def reason_words(reason: str) -> str:
     return _REASONS.get(reason, reason)
 
 
-def _run_text(name: str) -> str:
-    """A run by its log's name, in words: `confirm-1` as `confirming (1)`."""
+def run_words(name: str, runs: int | None) -> str:
+    """A run by its log's name, in words: `confirm-1` as `confirming (1)`; empty for the first or only run.
+
+    Args:
+        runs: How many runs the experiment has, if that is known from the start: `baseline-2` is then `baseline 2 of 5`.
+    """
+    if runs is not None:
+        again = "repeated" if "-again-" in name else ""
+        turn = re.match(r"baseline-(\d+)", name)
+        which = [f"baseline {turn[1] if turn else 1} of {runs}"] if runs > 1 else []
+        return ", ".join([*which, *([again] if again else [])])
     if merged := re.fullmatch(r"merged-\d+-(.+)", name):
-        return "on the new head" if merged[1] == "train" else f"{_run_text(merged[1])}, on the new head"
-    role, _, turn = name.rpartition("-")
-    return f"{_RUNS.get(role, role)} ({turn})" if role and turn.isdecimal() else name
+        return "on the new head" if merged[1] == "train" else f"{run_words(merged[1], None)}, on the new head"
+    role, _, turn_of = name.rpartition("-")
+    return f"{_RUNS.get(role, role)} ({turn_of})" if role and turn_of.isdecimal() else name
 
 
 def limits_line(limits: Limits) -> str:
@@ -159,6 +170,8 @@ def summary_lines(
     first = line[0]
     if len(line) == 1:
         lines.append(f"nothing kept yet; the baseline has {first.metric_name} {first.metric:.6f}")
+        if said := _what_to_expect(tried):
+            lines.append(said)
     else:
         now = replicates.levels(records)[-1]
         lines.append(
@@ -169,10 +182,16 @@ def summary_lines(
     if gains:
         lines.append("largest gains:")
         lines += [f"  {r.number:04d}  {r.metric - r.best:+.6f}  {r.proposal.short}" for r in gains]
-    lines.append(f"see the best:     git show {branch}")
     if len(line) > 1:
-        lines.append(f"see all keeps:    git log --oneline {first.commit[:7]}..{branch}")
+        lines.append(f"all keeps: git log --oneline {first.commit[:7]}..{branch}")
     return lines
+
+
+def _what_to_expect(tried: int) -> str:
+    """What a short campaign without a keep means; empty after many experiments."""
+    if not 0 < tried < _MANY:
+        return ""
+    return f"that is usual after {plural(tried, 'experiment')}, because most changes do not help"
 
 
 def _runs_line(records: list[Experiment]) -> str:

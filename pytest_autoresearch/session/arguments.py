@@ -28,6 +28,7 @@ def prepare(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> No
     known = config.known_args_namespace
     other_plugins.check_options(config, parser)
     looking = known.collectonly or known.setuponly or known.setupplan or known.autoresearch_check
+    looking = looking or known.autoresearch_dry_run
     if getattr(known, "xmlpath", "") is None and not looking:  # --collect-only must not replace the last session's file
         args.append(f"--junitxml={config.rootpath / 'results.xml'}")
     if (known.autoresearch_proposer or config.getini("autoresearch_proposer")) == "checkout" and not looking:

@@ -22,7 +22,9 @@ from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.orphans import sweep
 from pytest_autoresearch.session.arenas import use_one_arena
 from pytest_autoresearch.session.checks import check_files
+from pytest_autoresearch.session.dry_run import DryRun
 from pytest_autoresearch.session.ending import Ending
+from pytest_autoresearch.session.footer import Footer
 from pytest_autoresearch.session.github import GitHub
 from pytest_autoresearch.session.header import goes_by_margin, header
 from pytest_autoresearch.session.judge import Judge
@@ -77,7 +79,7 @@ def _begin(config: pytest.Config) -> None:
     proposer = choose(settings, hooks.proposes, checkout.edit, lambda: ratchet.texts(settings.editable.__contains__))
     if settings.racing == "auto":
         settings = replace(settings, racing="on" if goes_by_margin(config, settings) else "off")
-    equipment = equip(settings, ratchet, begins=not settings.check)
+    equipment = equip(settings, ratchet, begins=not (settings.check or settings.dry_run))
     try:
         _join(config, settings, ratchet, records, equipment, main, hooks, proposer, checkout, notes)
     except BaseException:
@@ -101,6 +103,15 @@ def _join(
         slots = _unclaimed(settings, records)
         config.pluginmanager.register(slots, "autoresearch-slots")
         config.pluginmanager.register(Checking(config, slots), "autoresearch-checking")
+        return
+    if settings.dry_run:
+        campaign.check()
+        equipment.taken.release()
+        slots = _unclaimed(settings, records)
+        first_lines = [*header(config, campaign, proposer.said), *(f"  note:     {note}" for note in notes)]
+        config.pluginmanager.register(slots, "autoresearch-slots")
+        dry_run = DryRun(config, campaign, slots, first_lines, hooks.proposes)
+        config.pluginmanager.register(dry_run, "autoresearch-dry-run")
         return
     campaign.open()
     from_checkout = settings.proposer == "checkout"
@@ -151,7 +162,11 @@ def _register(
     terminal = Terminal(config, campaign, first_lines, notes, outcome)
     junit = Junit(config, settings.junit_names)
     artifacts = settings.campaign_artifacts(ratchet.tag)
-    views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign))
+
+    def where() -> str:
+        return loop.where.sentence
+
+    views = Views(terminal, Live(campaign, artifacts), junit, _pages(settings, ratchet, campaign, where))
 
     def announce(judged: Experiment) -> None:
         terminal.announce(judged, follow(judged) if follow else None)
@@ -159,17 +174,19 @@ def _register(
     judge = Judge(campaign, outcome, settings.discard, announce)
     loop = Loop(config, campaign, slots, main, judge, outcome, views)
     github = GitHub(settings.root, ratchet.tag, lambda: campaign.ledger.records, artifacts.folder, terminal.output)
-    for plugin, known_as in ((loop, "loop"), (terminal, "terminal"), (junit, "junit"), (github, "github")):
+    footer = Footer(config, outcome)
+    plugins = {"loop": loop, "terminal": terminal, "footer": footer, "junit": junit, "github": github}
+    for known_as, plugin in plugins.items():
         config.pluginmanager.register(plugin, f"autoresearch-{known_as}")
     config.pluginmanager.register(Ending(loop, campaign, outcome, views.page), "autoresearch-ending")
 
 
-def _pages(settings: Settings, ratchet: Ratchet, campaign: Campaign) -> PageWriter:
+def _pages(settings: Settings, ratchet: Ratchet, campaign: Campaign, where: Callable[[], str]) -> PageWriter:
     def look() -> tuple[list[Experiment], str]:
         audited = campaign.audited()
         return campaign.ledger.records, audit.sentence(audited) if audited else ""
 
-    return PageWriter(settings.root, ratchet.git, settings.artifacts, look, campaign.ledger.notices.append)
+    return PageWriter(settings.root, ratchet.git, settings.artifacts, look, campaign.ledger.notices.append, where)
 
 
 def _today() -> str:

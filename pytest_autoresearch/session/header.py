@@ -13,6 +13,7 @@ from pytest_autoresearch.keeprule.noise import DETERMINISTIC
 from pytest_autoresearch.keeprule.replicates import is_exact
 from pytest_autoresearch.measure.conditions import package_changes
 from pytest_autoresearch.reports import summary
+from pytest_autoresearch.reports.position import rough
 from pytest_autoresearch.session.other_plugins import first_failure
 from pytest_autoresearch.session.slots import BUNDLED
 from pytest_autoresearch.session.timeouts import timeout_of, too_short
@@ -38,6 +39,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         + (f", profile {harness.profile}" if harness.profile else ""),
         *_lanes(campaign),
         f"  limits:   {limit}; {summary.limits_line(campaign.limits(timeout_of(config)))}",
+        *_time(campaign),
         f"  metric:   {settings.metric}, {settings.direction}, "
         + ("scored by the harness" if harness.score else "as the training command reports it")
         + (f"; {DETERMINISTIC}" if first is not None and is_exact(first) else ""),
@@ -52,6 +54,18 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         *_notes(config, campaign),
         *_changes(campaign),
     ]
+
+
+def _time(campaign: Campaign) -> list[str]:
+    """What runs first, and how long the session takes; nothing where neither is known."""
+    pace, settings = campaign.pace, campaign.settings
+    seconds = pace.now(0, settings.max or None).seconds_left
+    whole = "" if seconds is None else rough(seconds)
+    if campaign.ledger.baseline is None and pace.baseline_runs > 1:
+        whole = f"{pace.baseline_runs} runs of the baseline first, to measure the noise" + (
+            whole and f"; {whole} in all"
+        )
+    return [f"  time:     {whole}"] if whole else []
 
 
 def _data(left_out: int | None) -> list[str]:

@@ -14,13 +14,14 @@ import pytest
 from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.core.errors import AutoresearchError, UserError
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status, Usage, Verdict
-from pytest_autoresearch.core.text import one_line
+from pytest_autoresearch.core.text import one_line, shortened
 from pytest_autoresearch.keeprule import verdict
 from pytest_autoresearch.session.outcome import Outcome
 from pytest_autoresearch.session.slots import SLOT, Slot
 
 SCORER = "scorer:"  # before the names of the scorer's numbers: no name that is printed has a colon
 _MESSAGE_CHARACTERS = 500  # pytest cuts JUnit's message near here
+_TRIED_CHARACTERS = 80  # of the description before a verdict
 
 
 class Judge:
@@ -94,7 +95,7 @@ class Judge:
             if ruling is not None:
                 self._record(item, slot, experiment, ruling, report)
         elif slot.verdict is not None and report.failed:
-            self._agree(report, slot.verdict)
+            self._agree(report, experiment, slot.verdict)
         self._dress(item, slot, report)
 
     def _rule(
@@ -148,11 +149,12 @@ class Judge:
             self.recording = False
         slot.experiment, slot.verdict = judged, judged.verdict
         if judged.verdict is not None:
-            self._outcome.kept += judged.number != BASELINE and judged.verdict.status is Status.KEEP
-            self._agree(report, judged.verdict)
+            self._outcome.verdicts[judged.number] = judged.verdict.status
+            self._outcome.judged.update(one.nodeid for one in slot.items)
+            self._agree(report, judged, judged.verdict)
         self._announce(judged)
 
-    def _agree(self, report: pytest.TestReport, ruling: Verdict) -> None:
+    def _agree(self, report: pytest.TestReport, experiment: Experiment, ruling: Verdict) -> None:
         """Where git's verdict is not the report's, the report gives way; so do later failures of the same slot."""
         if ruling.status is Status.CRASH:
             return
@@ -163,7 +165,7 @@ class Judge:
             report.outcome, report.longrepr = "failed", str(ruling)
         if ruling.status is Status.DISCARD and report.failed and self._discard == "xfail":
             report.outcome = "skipped"
-            report.wasxfail = str(ruling)
+            report.wasxfail = _first_line(experiment, ruling)
 
     def _dress(self, item: pytest.Item, slot: Slot, report: pytest.TestReport) -> None:
         """Duration to the slot's first report, numbers to the deciding one, the verdict to every failure."""
@@ -179,7 +181,12 @@ class Judge:
             item.user_properties += properties(experiment)
         report.user_properties[:] = item.user_properties
         if report.failed:
-            _head(report, self._outcome.reason if self._outcome.broken is report else str(slot.verdict or "undecided"))
+            if self._outcome.broken is report:
+                _head(report, self._outcome.reason)
+            elif slot.verdict is None:
+                _head(report, "undecided")
+            else:
+                _head(report, _first_line(experiment, slot.verdict), replacing=str(slot.verdict))
 
     def _break(self, item: pytest.Item, report: pytest.TestReport, reason: str, infrastructure: bool) -> None:
         if self._outcome.broken is None:
@@ -254,11 +261,20 @@ def _what_failed(text: str) -> str:
     return one_line(" ".join([first, *where]))
 
 
-def _head(report: pytest.TestReport, said: str) -> None:
-    """Put the verdict where JUnit's message and the short summary look first."""
-    text = _message(report).removeprefix("Failed: ")
+def _first_line(experiment: Experiment, ruling: Verdict) -> str:
+    """What was tried, and what became of it: `LR 0.1 -> 0.2: discard: val_bpb 2.44, best 2.43 (+0.01)`."""
+    return f"{shortened(experiment.proposal.description, _TRIED_CHARACTERS)}: {ruling}"
+
+
+def _head(report: pytest.TestReport, said: str, replacing: str = "") -> None:
+    """Put a line where JUnit's message and the short summary look first.
+
+    Args:
+        replacing: What the message may already begin with, and need not say twice.
+    """
+    text = _message(report).removeprefix("Failed: ").removeprefix(replacing).lstrip("\n")
     if not text.startswith(said):
-        text = f"{said}\n{text}"
+        text = f"{said}\n{text}".rstrip("\n")
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
         crash.message = text[:_MESSAGE_CHARACTERS]

@@ -18,8 +18,11 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_autoresearch.core.experiment import Experiment
+from pytest_autoresearch.core.text import shortened
 
 _SHARE = 1 / 100  # of the session's time that early writing may take
+_TRIED_CHARACTERS = 60  # of the description in a name
+_SETUP = 'failed on setup with "'  # what pytest puts before the message of an error
 
 
 class Junit:
@@ -27,7 +30,7 @@ class Junit:
 
     Args:
         config: The session's.
-        names: `verdict` to add verdict and metric to the names of test cases, else `plain`.
+        names: `verdict` to add verdict, metric and description to the names of test cases, else `plain`.
     """
 
     def __init__(self, config: pytest.Config, names: str = "plain") -> None:
@@ -81,7 +84,10 @@ class Junit:
                 part.replace(real)
 
     def _tidy(self) -> None:
-        """Drop cases without a name: an interrupt leaves them, and JUnit readers fail on them."""
+        """Drop cases without a name: an interrupt leaves them, and JUnit readers fail on them.
+
+        Let every reader see what was tried first, whether it shows names, messages or texts.
+        """
         assert self._xml is not None
         cases = self._xml.node_reporters_ordered
         cases[:] = [case for case in cases if isinstance(_made(case), _Packed) or case.to_xml().get("name")]
@@ -93,6 +99,8 @@ class Junit:
                 verdict = self._verdicts.pop(given.get("value", ""), "") if given.get("name") == "experiment" else ""
                 if verdict:
                     element.set("name", f"{element.get('name')} {verdict}")
+                if given.get("name") == "experiment":
+                    _first_lines(element)
             if not self._properties:  # the xunit2 schema does not allow them
                 for properties in element.findall("properties"):
                     element.remove(properties)
@@ -115,12 +123,28 @@ def _made(case: Any) -> Callable[[], ElementTree.Element] | None:
     return made
 
 
+def _first_lines(case: Any) -> None:
+    """Begin message and text of a discard or crash with what was tried; some readers show only one of them."""
+    for kind in ("failure", "error"):
+        for element in case.findall(kind):
+            message = element.get("message", "")
+            if message.startswith(_SETUP):
+                message = message.removeprefix(_SETUP).removesuffix('"')
+                element.set("message", message)
+            first = message.partition("\n")[0]
+            said, _, rest = (element.text or "").partition("\n")
+            if said != first:
+                element.text = f"{first}\n{rest if first.endswith(said) else element.text}"
+
+
 def _verdict(experiment: Experiment) -> str:
-    """Verdict and metric in few characters; the reason in place of a missing metric."""
+    """Verdict, metric and description in few characters; the reason in place of a missing metric."""
     if experiment.verdict is None:
         return ""
     measured = experiment.crash is None and math.isfinite(experiment.metric)
-    return f"{experiment.verdict.status} {f'{experiment.metric:.6g}' if measured else experiment.verdict.reason}"
+    number = f"{experiment.metric:.6g}" if measured else experiment.verdict.reason
+    tried = shortened(experiment.proposal.description, _TRIED_CHARACTERS)
+    return f"{experiment.verdict.status} {number}: {tried}"
 
 
 def _log_xml(config: pytest.Config) -> Any:

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pytest_autoresearch.core.artifacts import Artifacts, campaigns
+from pytest_autoresearch.core.experiment import BASELINE
 from pytest_autoresearch.core.run import Progress
+from pytest_autoresearch.reports.summary import run_words
 
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign.campaign import Campaign
     from pytest_autoresearch.campaign.in_flight import InFlight
+    from pytest_autoresearch.reports.position import Position
 
 _EVERY_SECONDS = 0.5
 _STALE_SECONDS = 15.0  # after which a session on another machine counts as ended
@@ -45,18 +48,14 @@ class Live:
         self._written = -math.inf
         self._wrote = False
 
-    def show(self, left: int | None) -> None:
-        """Write the session's progress.
-
-        Args:
-            left: How many experiments are still to begin; None for no limit.
-        """
+    def show(self, where: Position) -> None:
+        """Write the session's progress."""
         with contextlib.suppress(Exception):  # a view must not end the session
             under_way = [(flight, lane, now) for flight in self._campaign.flights for lane, now in flight.by_lane]
             self._listen([(flight.number, now) for flight, _, now in under_way])
             if time.monotonic() - self._written >= _EVERY_SECONDS and self._file.parent.is_dir():
                 self._written = time.monotonic()
-                self._write(self._document(under_way, left))
+                self._write(self._document(under_way, where))
 
     def close(self) -> None:
         """Remove the file at the end of the session."""
@@ -84,7 +83,7 @@ class Live:
                 del points[1:-1:2]
 
     def _document(
-        self, under_way: Iterable[tuple[InFlight, int | None, Progress]], left: int | None
+        self, under_way: Iterable[tuple[InFlight, int | None, Progress]], where: Position
     ) -> dict[str, Any]:  # fmt: skip
         campaign = self._campaign
         return {
@@ -96,7 +95,13 @@ class Live:
             "written": time.time(),
             "proposer": campaign.settings.proposer,
             "recorded": len(campaign.ledger.records),
-            "left": left,
+            "left": where.waiting,
+            "position": {
+                "text": where.sentence,
+                "begun": where.begun,
+                "seconds_left": where.seconds_left,
+                "cost_usd": where.cost_usd,
+            },
             "lanes": [str(lane) for lane in campaign.lanes],
             "running": [
                 {
@@ -105,6 +110,7 @@ class Live:
                     "description": flight.description,
                     "phase": now.phase,
                     "run": now.run,
+                    "runs": now.runs,
                     "step": now.step,
                     "loss": now.loss if now.loss is not None and math.isfinite(now.loss) else None,
                     "seconds": now.seconds,
@@ -142,6 +148,24 @@ def sessions(experiments: Path) -> list[dict[str, Any]]:
     """
     found = map(session, campaigns(experiments))
     return sorted((one for one in found if one is not None), key=lambda one: -float(one["began"]))
+
+
+def baseline_under_way(experiments: Path, tag: str) -> str:
+    """The sentence about a running session that has recorded nothing yet; empty if there is none.
+
+    Args:
+        experiments: The folder of acceptance rules.
+        tag: Of the campaign; empty for any.
+    """
+    for one in sessions(experiments):
+        if not one["recorded"] and tag in ("", one["tag"]):
+            words = [run_words(now["run"], now["runs"]) for now in one["running"] if now["number"] == BASELINE]
+            which = f" ({words[0]})" if words and words[0] else ""
+            return (
+                f"the campaign {one['tag']} has no result yet: its baseline is running in process {one['pid']}{which}; "
+                "`autoresearch watch` follows it"
+            )
+    return ""
 
 
 def _is_alive(document: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Verdict
+from pytest_autoresearch.reports.position import Position
 from pytest_autoresearch.session.judge import Judge
 from pytest_autoresearch.session.main_thread import RAISED, MainThread
 from pytest_autoresearch.session.measured import Measured
@@ -136,7 +137,13 @@ class Loop:
 
     def _show(self) -> None:
         """Say where the session is, here and to whoever watches it."""
-        self._views.show(None if self._slots.unlimited else len(self._waiting))
+        self._views.show(self.where)
+
+    @property
+    def where(self) -> Position:
+        """Where the session is."""
+        judged = len(self._outcome.verdicts.keys() - {BASELINE})
+        return self._campaign.pace.now(judged, None if self._slots.unlimited else len(self._waiting))
 
     def _start(self, session: pytest.Session) -> None:
         """Begin as many slots as there are lanes, and those that are proposed ahead; the baseline alone."""

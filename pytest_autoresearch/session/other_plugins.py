@@ -102,14 +102,15 @@ def _remedy(source: str, undo: str) -> str:
 
 
 def first_failure(config: pytest.Config) -> str:
-    """The sentence about a limit of failures that the configuration sets; empty if there is none."""
+    """The sentence about a limit of failures, typed or from the configuration; empty if there is none."""
     source, most = config.stash.get(_SOURCES, {}).get("maxfail", ""), config.getoption("maxfail", 0)
-    if not source:
+    if not most:
         return ""
-    return (
-        f"{source} has {'-x' if most == 1 else f'--maxfail={most}'}, which ends the session after "
-        f"{'one discard' if most == 1 else f'{most} discards'}: type `--maxfail=0` as well to go on"
-    )
+    flag = "-x" if most == 1 else f"--maxfail={most}"
+    ends = "ends the session " + ("at the first discard or crash" if most == 1 else f"after {most} discards or crashes")
+    if source:
+        return f"{source} has {flag}, which {ends}: type `--maxfail=0` as well to go on"
+    return f"{flag} {ends}: leave it out to go on"
 
 
 def nothing_left(config: pytest.Config, first: int, last: int) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
+from pytest_autoresearch.core.experiment import BASELINE, Status
 from pytest_autoresearch.core.run import Run
 
 
@@ -21,7 +22,8 @@ class Outcome:
         crashed_baseline: The last run of the baseline, if it stops because that has no metric.
         infrastructure: Whether it stops because git or a proposer failed.
         teardown_errors: How many fixtures failed after their verdict.
-        kept: How many experiments were kept, the baseline not counted.
+        verdicts: What was recorded, by number.
+        judged: The ids of the items whose experiment has a recorded verdict.
         signal: The first signal that came.
     """
 
@@ -30,5 +32,11 @@ class Outcome:
     crashed_baseline: Run | None = None
     infrastructure: bool = False
     teardown_errors: int = 0
-    kept: int = 0
+    verdicts: dict[int, Status] = field(default_factory=dict)
+    judged: set[str] = field(default_factory=set)
     signal: signal.Signals | None = None
+
+    @property
+    def kept(self) -> int:
+        """How many experiments were kept, the baseline not counted."""
+        return sum(status is Status.KEEP for number, status in self.verdicts.items() if number != BASELINE)

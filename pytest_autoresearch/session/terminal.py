@@ -16,14 +16,16 @@ import pytest
 from pytest_autoresearch.core.artifacts import logs
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Status
 from pytest_autoresearch.core.text import one_line, shortened
+from pytest_autoresearch.ledger.current import current
 from pytest_autoresearch.measure.advice import advice
-from pytest_autoresearch.reports import summary
+from pytest_autoresearch.reports import next_steps, summary
 from pytest_autoresearch.reports.harmless import HarmlessOutput
 from pytest_autoresearch.reports.line import json_line, verdict_line
 
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign.campaign import Campaign
     from pytest_autoresearch.campaign.checkout import Followed
+    from pytest_autoresearch.reports.position import Position
     from pytest_autoresearch.session.outcome import Outcome
 
 _LAST_LINES = 3  # of long output, in a terse session
@@ -47,6 +49,7 @@ class Terminal:
         self, config: pytest.Config, campaign: Campaign, header: list[str], notes: list[str], outcome: Outcome
     ) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._config = config
         self._reporter: pytest.TerminalReporter | None = reporter
         self._header = [*header, *(f"  note:     {note}" for note in notes)]
         self._notes = notes
@@ -140,8 +143,8 @@ class Terminal:
                 self.clear()
                 self._reporter.write_line(f" ...   {text}")
 
-    def show(self) -> None:
-        """Show the progress of running experiments: redrawn on a terminal, every 30 s in a log."""
+    def show(self, where: Position) -> None:
+        """Show the progress of session and running experiments: redrawn on a terminal, every 30 s in a log."""
         self._hear()
         shown = self._lines or (self._terse and self._reporter is not None and self._reporter.isatty)
         flights = list(self._campaign.flights)
@@ -153,13 +156,13 @@ class Terminal:
             for one in flights
             for lane, progress in one.by_lane
         ]
-        text = " | ".join(under_way)
         if self._reporter.isatty:
+            text = " | ".join([*([] if self._terse else [str(where)]), *under_way])
             self._reporter.rewrite(text[: self._reporter.config.get_terminal_writer().fullwidth - 1], erase=True)
             self._drawn = True
         elif time.monotonic() - self._said_at > _HEARTBEAT_SECONDS:
             self._said_at = time.monotonic()
-            self._reporter.write_line(f" ...   {text}")
+            self._reporter.write_line(f" ...   {' | '.join([where.sentence, *under_way])}")
 
     def clear(self) -> None:
         """Erase the live line."""
@@ -193,6 +196,21 @@ class Terminal:
             out.write_line(f"ended: {campaign.why_over}")
         for notice in campaign.ledger.notices:
             out.write_line(f"note: {notice}", yellow=True)
+        if outcome.broken is None:
+            for line in self._next_steps():
+                out.write_line(line)
+
+    def _next_steps(self) -> list[str]:
+        campaign, config = self._campaign, self._config
+        again = [] if campaign.over() else next_steps.more_of([str(word) for word in config.invocation_params.args])
+        found = current(campaign.ratchet, config.getini("autoresearch_tag") or None)
+        return next_steps.next_steps(
+            campaign.ledger.records,
+            again,
+            named="" if found == campaign.ratchet.tag else campaign.ratchet.tag,
+            audited=campaign.audited() is not None,
+            follows=campaign.settings.proposer == "checkout",
+        )
 
     def _advise(self, out: pytest.TerminalReporter) -> None:
         """Print what to type if the baseline crashed for a usual reason."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_autoresearch.reports.page import PageWriter
+from pytest_autoresearch.reports.position import Position
 from pytest_autoresearch.session.junit import Junit
 from pytest_autoresearch.session.live import Live
 from pytest_autoresearch.session.terminal import Terminal
@@ -19,14 +20,10 @@ class Views:
     junit: Junit
     page: PageWriter
 
-    def show(self, left: int | None) -> None:
-        """Show where the session is.
-
-        Args:
-            left: How many experiments it has still to start; None for no end.
-        """
-        self.terminal.show()
-        self.live.show(left)
+    def show(self, where: Position) -> None:
+        """Show where the session is."""
+        self.terminal.show(where)
+        self.live.show(where)
 
     def checkpoint(self) -> None:
         """Write the reports as they are now, if that takes only their share of the time."""

@@ -37,12 +37,14 @@ class About:
 
     Attributes:
         running: Whether the session that writes the page is still running.
+        position: Where that session is, in a sentence; empty if that is unknown.
         written_at: When the page is written, in seconds since the epoch.
         audit: The result of an audit, in a sentence; empty if there was none.
         left_out: How many experiments' logs and diffs were not read, to save the session's time.
     """
 
     running: bool = False
+    position: str = ""
     written_at: float = 0.0
     audit: str = ""
     left_out: int = 0
@@ -65,6 +67,7 @@ def contents(records: Sequence[Experiment], about: About) -> dict[str, Any]:
         "direction": str(first.direction),
         "decimals": decimals(records, noise),
         "running": about.running,
+        "position": about.position,
         "written_at": about.written_at,
         "left_out": about.left_out,
         "began_at": min(record.finished_at - record.seconds for record in records),

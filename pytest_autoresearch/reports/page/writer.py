@@ -43,6 +43,7 @@ class PageWriter:
         artifacts: Gives the log folder of an experiment.
         look: Gives the current records, and the audit's sentence or an empty one.
         notice: Takes a sentence that the session shows at its end.
+        where: Says where the session is, in a sentence; asked while it runs.
 
     Attributes:
         written: The page's path once it is written.
@@ -51,6 +52,7 @@ class PageWriter:
     def __init__(
         self, folder: Path, git: Git, artifacts: Callable[[Experiment], Path],
         look: Callable[[], tuple[Sequence[Experiment], str]], notice: Callable[[str], None],
+        where: Callable[[], str] = str,
     ) -> None:  # fmt: skip
         self.written: Path | None = None
         self._folder = folder
@@ -59,6 +61,7 @@ class PageWriter:
         self._look = look
         self._notice = notice
         self._artifacts = _Kept()
+        self._where_it_is = where
         self._packs = Packs()
         self._began = time.monotonic()
         self._spent, self._last = 0.0, _FIRST_SECONDS
@@ -96,7 +99,7 @@ class PageWriter:
                 for record, artifact in gather(new, self._git, self._where, reading):
                     self._artifacts.keep(record.number, artifact)
                 left_out = sum(record.number not in self._artifacts for record in records)
-                about = About(running, time.time(), audit, left_out)
+                about = About(running, self._where_it_is() if running else "", time.time(), audit, left_out)
                 write(self._folder / PAGE, page(records, self._artifacts, about, self._packs))
                 self.written = self._folder / PAGE
         self._last = time.monotonic() - began

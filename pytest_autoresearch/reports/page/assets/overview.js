@@ -6,7 +6,7 @@ function headline() {
   const { head, setting, metric: name } = campaign;
   byId('tag').textContent = campaign.tag;
   byId('kicker').textContent = [`${name}, ${minimize ? 'lower' : 'higher'} is better`, setting.hardware,
-    setting.budget ? `${duration(setting.budget)} per run` : ''].filter(Boolean).join(' \u00b7 ');
+    setting.budget ? `${duration(setting.budget)} per run` : '', campaign.position].filter(Boolean).join(' \u00b7 ');
   const title = byId('headline');
   if (head.last === null) title.replaceChildren('No baseline yet');
   else if (head.kept === 0) title.replaceChildren(el('span.big', {}, metric(head.last)), ' ', el('span.sub', {}, `${name}: the baseline${head.tried ? ' still stands' : ''}`));
