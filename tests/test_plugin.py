@@ -263,10 +263,12 @@ def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
         import pytest_autoresearch
         assert not [name for name in sys.modules if name.startswith("pytest_autoresearch.")]
         assert set(pytest_autoresearch.__all__) <= set(dir(pytest_autoresearch))
-        from pytest_autoresearch import *
+        from pytest_autoresearch import Context, Experiment, Proposal, Refused, Status, Verdict
         assert issubclass(Refused, Exception)
         assert Verdict(Status.KEEP, "", "") and Proposal("") and Context and Experiment
         assert not {"git", "psutil", "pytest"} & set(sys.modules)
+        from pytest_autoresearch import *
+        assert callable(load_campaign) and "pandas" not in sys.modules
         try:
             pytest_autoresearch.Campaign
         except AttributeError as error:
