@@ -1,10 +1,17 @@
-"""Several runs at the same time, each on a thread of its own. Knows nothing of runs."""
+"""Several runs at the same time, each on a thread of its own, and runs that can be stopped. Knows nothing of runs."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+from pytest_autoresearch.core.errors import Stopped
+
+_Result = TypeVar("_Result")
+_TICK_SECONDS = 0.2
+_GOODBYE_SECONDS = 4.0
 
 
 def in_threads(works: Sequence[Callable[[], None]]) -> None:
@@ -26,6 +33,39 @@ def in_threads(works: Sequence[Callable[[], None]]) -> None:
             future.exception()
     for future in futures:
         future.result()
+
+
+def interruptible(
+    make: Callable[[], _Result], stopped: Callable[[], bool], close: Callable[[], None],
+    why: str = "the measurement was interrupted",
+) -> _Result:  # fmt: skip
+    """Call `make` on a thread of its own, while this thread checks several times a second whether to stop.
+
+    Args:
+        close: Ends what `make` does.
+
+    Raises:
+        Stopped: `stopped` returned True.
+    """
+    made: Future[_Result] = Future()
+
+    def work() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            made.set_exception(error)
+
+    # Not an executor: the interpreter would wait at its exit for the executor's thread, even if that hangs.
+    threading.Thread(target=work, daemon=True, name="measurement").start()
+    try:
+        while not wait([made], _TICK_SECONDS).done:
+            if stopped():
+                raise Stopped(why)
+    except BaseException:
+        close()
+        wait([made], _GOODBYE_SECONDS)
+        raise
+    return made.result()
 
 
 def _call(work: Callable[[], None], future: Future[None]) -> None:
