@@ -58,6 +58,32 @@ def pytest_autoresearch_propose(context, failure):
 """
 
 
+LEAVES = """
+import os, random, socket
+
+ACTION = "1.0"
+clock = socket.socket(fileno=int(os.environ["AUTORESEARCH_CLOCK_FD"]))
+clock.setblocking(True)
+clock.sendall(b"begin\\n")
+clock.recv(16)
+noise = random.Random(int(os.environ["AUTORESEARCH_SEED"])).uniform(-1, 1) * 0.01
+part = os.environ["AUTORESEARCH_OUT"] + "/model.part"
+with open(part, "w") as file:
+    file.write(str(float(ACTION) + noise))
+os.replace(part, os.environ["AUTORESEARCH_OUT"] + "/model.pt")
+"""
+SCORER = """
+import os, pathlib
+
+told = sorted(name for name in os.environ if "NATS" in name or "FRESH" in name)
+if nats := os.environ.get("AUTORESEARCH_NATS"):
+    pathlib.Path(nats).touch()
+pathlib.Path(".git/said").open("a").write(f"{os.environ.get('AUTORESEARCH_ROWS', 'verdict')} {told}\\n")
+print("probe_threshold: 0.1")
+print("val_bpb:", pathlib.Path(os.environ["AUTORESEARCH_OUT"], "model.pt").read_text())
+"""
+
+
 @pytest.fixture
 def night(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A campaign in which 0001 helps, 0002 no longer does, 0003 took its place, and 0004 was discarded."""
@@ -286,6 +312,31 @@ def test_a_branch_of_the_users_own_is_not_moved(night: Repo) -> None:
     status, _, err = finalized(night, "--runs", "2")
     assert (status, count(night)) == (2, runs)
     assert "type `git branch -m autoresearch/t-final my-t-final` first" in err
+
+
+def test_programs_are_scored_and_probed_on_rows_that_no_verdict_used(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "available", lambda: False)
+    repo.scored_by(SCORER, LEAVES, device="cpu", audit_environment={"AUTORESEARCH_ROWS": "audit"})
+    repo.write("pytest.ini", (repo.path / "pytest.ini").read_text() + "autoresearch_sandbox = off\n")
+    repo.commit("No sandbox")
+    repo.plan(0.9, 0.8)
+    repo.run("--max", "2")
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep"}
+    said = repo.path / ".git" / "said"
+    before = len(said.read_text().splitlines())
+    status, out, err = finalized(repo, "--runs", "2", "--json")
+    assert status == 0, err
+    lines = [line.split(" ", 1) for line in said.read_text().splitlines()[before:]]
+    assert [rows for rows, _ in lines] == ["audit"] * 6
+    first, other = "['AUTORESEARCH_FRESH', 'AUTORESEARCH_NATS']", "['AUTORESEARCH_BASELINE_NATS']"
+    assert [told for _, told in lines] == [first, other, other, other, other, first]
+    found = json.loads(out)
+    assert found["whole"]["gain"] == pytest.approx(0.2, abs=0.01)
+    bound, last = found["effects"]
+    assert (bound["standing"], last["standing"]) == ("cannot be left out", "helps")
+    repo.check_ledger()
 
 
 def test_what_cannot_be_finalized_is_told_before_anything_runs(repo: Repo) -> None:

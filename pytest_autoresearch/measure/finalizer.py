@@ -11,6 +11,7 @@ from dataclasses import replace
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.keeprule.ablation import Effect, Findings, Transfer, gain
+from pytest_autoresearch.keeprule.audit import Difference
 from pytest_autoresearch.ledger.stack import Needed, Stack, Step
 from pytest_autoresearch.measure.remeasure import Condition, Measured, Program, Remeasurement
 from pytest_autoresearch.measure.variants import Variant
@@ -45,8 +46,8 @@ class Finalizer:
         self._here = Condition("", line[-1].limits)
         last = line[-1]
         self._programs: dict[str, Program] = {}  # by tree: two that are the same are one
-        self._add(STACK, stack.without(())[-1].tree, last)
-        self._add(FIRST, line[0].tree, line[0])
+        self._add(FIRST, line[0].tree, line[0], line[0].commit)  # before the others: their probes compare with it
+        self._add(STACK, stack.without(())[-1].tree, last, last.commit)
         for variant in variants:
             conditions = [variant.condition(self._here, stack, tree, editable) for tree in self._programs]
             if any(one != conditions[0] for one in conditions):
@@ -84,20 +85,19 @@ class Finalizer:
             said = self._bound.get(number, "is no keep of this campaign")
             raise UserError(f"--drop {number}: {number:04d} cannot be dropped: {said}")
         measured = self._measure()
-        direction, metrics = self._line[-1].direction, measured.metrics
         effects = tuple(self._effect(keep, measured) for keep in self._line[1:])
         first = self._name(self._line[0].tree)
-        found = Findings(self._line[-1].tag, self._line, self._runs, gain(metrics, STACK, first, direction), effects)
+        found = Findings(self._line[-1].tag, self._line, self._runs, self._gain(measured, STACK, first), effects)
         dropped = frozenset(drop) if drop else self._idle(found) if drop is not None else frozenset()
         if dropped:
             try:
                 name = self._name(self._without(dropped))
             except Needed as needed:
                 raise UserError(f"--drop: {needed}, so these keeps cannot be dropped together: drop fewer") from None
-            metrics = self._measure().metrics
+            measured = self._measure()
             found = replace(
-                found, dropped=tuple(sorted(dropped)), whole=gain(metrics, name, first, direction),
-                final=gain(metrics, name, STACK, direction),
+                found, dropped=tuple(sorted(dropped)), whole=self._gain(measured, name, first),
+                final=self._gain(measured, name, STACK),
             )  # fmt: skip
         steps = self._stack.without(dropped)
         final = steps[-1].tree if steps else self._line[0].tree
@@ -110,7 +110,8 @@ class Finalizer:
         programs = []
         for name, (tree, like) in sides.items():
             changed = variant.tree(self._stack, tree, self._editable)
-            programs.append(Program(name, changed, self._stack.commit(changed), like))
+            known = self._programs.get(changed)
+            programs.append(Program(name, changed, known.commit if known else self._stack.commit(changed), like))
         measured = self._measuring.measure(programs, self._runs, condition)
         found = gain(measured.metrics, FINAL, FIRST, self._line[-1].direction)
         crashes = (f"the {name} program crashes: {crash}" for name in sides if (crash := measured.crash(name)))
@@ -130,7 +131,7 @@ class Finalizer:
                 name = self._name(self._without(together))
             except Needed:
                 continue
-            kept = gain(self._measure().metrics, name, STACK, found.direction)
+            kept = self._gain(self._measure(), name, STACK)
             if kept is not None and kept.gain >= 0:
                 dropped = together
         return dropped
@@ -141,9 +142,22 @@ class Finalizer:
         name = self._name(self._lacking[keep.number])
         if name == STACK:
             return Effect(keep, None, "nothing of it is left in the program")
-        now = gain(measured.metrics, STACK, name, keep.direction)
+        now = self._gain(measured, STACK, name)
         why = "" if now else f"the program without it crashes: {measured.crash(name) or measured.crash(STACK)}"
         return Effect(keep, now, why)
+
+    def _gain(self, measured: Measured, program: str, over: str) -> Difference | None:
+        """The gain of one program over another.
+
+        The programs with most of the keeps tell together how noisy a run is. The first one may differ more from seed to
+        seed, so it says nothing about them.
+        """
+        metrics, first = measured.metrics, self._name(self._line[0].tree)
+        if first in (program, over):
+            metrics = {name: metrics[name] for name in (program, over)}
+        else:
+            metrics.pop(first, None)
+        return gain(metrics, program, over, self._line[-1].direction)
 
     def _without(self, numbers: Collection[int]) -> str:
         """The tree of the program without these keeps, which will be measured."""
@@ -153,9 +167,9 @@ class Finalizer:
         self._add(name, tree, self._line[-1])
         return tree
 
-    def _add(self, name: str, tree: str, like: Experiment) -> None:
+    def _add(self, name: str, tree: str, like: Experiment, commit: str = "") -> None:
         if tree not in self._programs:
-            self._programs[tree] = Program(name, tree, self._stack.commit(tree), like)
+            self._programs[tree] = Program(name, tree, commit or self._stack.commit(tree), like)
 
     def _name(self, tree: str) -> str:
         return self._programs[tree].name
