@@ -131,6 +131,8 @@ OPTIONS = (
            3, count(0, "0 for never")),
     Option("agent-seconds", "SECONDS", "time limit of an agent for one proposal, for command (900)",
            900.0, number("seconds, more than 0")),
+    Option("wait-hours", "HOURS", "how long to wait for a model or an agent that is at a limit or does not answer (6)",
+           6.0, number("hours, more than 0")),
     Option("description", "TEXT", "a prefix for the descriptions of this session's experiments (none)", ""),
     Option("budget", "SECONDS", "training seconds of one run (the profile's, or 300)",
            None, number("seconds, more than 0")),
@@ -228,6 +230,7 @@ class Settings:
     audit: bool
     repairs: int
     agent_seconds: float
+    wait_hours: float
     json: bool
     description: str
     budget_seconds: float | None
@@ -329,6 +332,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         audit=given["audit"],
         repairs=given["repairs"],
         agent_seconds=given["agent-seconds"],
+        wait_hours=given["wait-hours"],
         json=given["json"],
         description=given["description"],
         budget_seconds=given["budget"],

@@ -170,14 +170,50 @@ def test_a_refused_edit_goes_back_and_what_it_leaves_is_given_up(repo: Repo) -> 
     assert repo.reasons()[2] == "syntax"
 
 
-def test_an_agent_that_does_nothing_any_more_is_a_crash_and_after_three_the_end(repo: Repo) -> None:
+def test_an_agent_that_does_nothing_any_more_ends_the_session_and_is_no_crash(repo: Repo) -> None:
     script = "act('0.9') if NUMBER == 1 else print('What now?')"
-    result = repo.run("--max", "9", *proposing(repo, script))
-    reasons = {0: "baseline", 1: "improved", 2: "no-proposal", 3: "no-proposal"}
-    assert repo.reasons() == reasons, result.stdout.str()
-    result.stdout.fnmatch_lines(["*`agent` changed nothing in 3 experiments in a row; last output: What now?*"])
+    result = repo.run("--max", "9", "--autoresearch-wait-hours", "0.0005", *proposing(repo, script))
+    assert repo.reasons() == {0: "baseline", 1: "improved"}, result.stdout.str()
+    result.stdout.fnmatch_lines(
+        ["ended: `agent` changed nothing; last output: What now?; no edit for longer than --autoresearch-wait-hours *"]
+    )
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     repo.check_ledger()
+
+
+LIMITED = """
+    if NUMBER == 2 and not os.path.exists({mark!r}):
+        open({mark!r}, "w").write(str(int(time.time()) + 2))
+    if NUMBER == 2 and time.time() < int(open({mark!r}).read()):
+        print("Claude AI usage limit reached|" + open({mark!r}).read())
+        sys.exit({status})
+    act(f"{{1 - NUMBER / 10}}"); print("step", NUMBER)
+    """
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_limit_is_waited_for_and_leaves_no_trace_in_the_results(repo: Repo, status: int) -> None:
+    script = LIMITED.format(mark=f"{repo.path}-limited", status=status)
+    output = repo.run("--max", "3", *proposing(repo, script)).stdout.str()
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep", 3: "keep"}, output
+    assert "0002: `agent` is at its limit: Claude AI usage limit reached|" in output
+    assert "asking it again at " in output
+    assert repo.records()[2].usage.requests == 2
+    assert repo.records()[2].repairs == ()
+    repo.check_ledger()
+
+
+def test_a_second_agent_goes_on_while_the_first_is_at_its_limit(repo: Repo) -> None:
+    first = agent(repo, "act('0.9') if NUMBER == 1 else print('limit reached, resets in 3 hours')")
+    second = repo.path.parent / f"{repo.path.name}-tools" / "second"
+    second.write_text(f"#!{sys.executable} -S\n{USUAL}\nact(f'{{1 - NUMBER / 10}}')\n")
+    second.chmod(0o755)
+    options = ("--autoresearch-sandbox", "off", "--autoresearch-lanes", "1")
+    proposer = ("--autoresearch-proposer", f"{first} || command:{second}")
+    output = repo.run("--max", "3", *proposer, *options).stdout.str()
+    assert repo.statuses() == {0: "keep", 1: "keep", 2: "keep", 3: "keep"}, output
+    assert [record.proposal.source for record in repo.records()] == ["", "agent", "second", "second"]
+    assert f"tools/agent || {second}" in next(line for line in output.splitlines() if "proposer:" in line)
 
 
 def without_hooks(repo: Repo) -> Repo:
@@ -262,6 +298,18 @@ def test_a_signal_ends_the_wait_for_an_agent(repo: Repo) -> None:
     assert repo.statuses() == {0: "keep"}
 
 
+@pytest.mark.kill
+def test_a_wait_is_shown_and_a_signal_ends_it(repo: Repo) -> None:
+    live = repo.path / "experiments/runs/t/progress.json"
+    script = "act('0.9') if NUMBER == 1 else print('limit reached, resets in 3 hours')"
+    process = repo.start("--max", "2", *proposing(repo, script))
+    repo.wait_for(lambda: live.exists() and '"phase": "waiting until ' in live.read_text())
+    assert "for the agent's limit" in live.read_text()
+    output = repo.end(process, signal.SIGINT)
+    assert process.returncode == 2, output
+    assert repo.statuses() == {0: "keep", 1: "keep"}
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_an_agent_has_its_time_and_its_daemons_have_no_more(repo: Repo, policy: str) -> None:
     script = """
@@ -295,6 +343,8 @@ def test_a_signal_ends_an_agent_and_the_next_session_goes_on(repo: Repo, policy:
         ("command:", "*command: names no program*"),
         ("command:no-such-agent -p", "*there is no program no-such-agent on PATH*"),
         ("command:agent 'half", "*cannot be split into words*check its quotes*"),
+        (f"command:{sys.executable} || true", '*`true` is no second agent: write "command:AGENT || command:AGENT"*'),
+        (f"command:{sys.executable} || command:no-such-agent", "*there is no program no-such-agent on PATH*"),
     ],
 )
 def test_a_command_that_starts_nothing_is_told_before_anything_is_touched(

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -19,6 +20,8 @@ from pytest_autoresearch.core.errors import ProposerError, Refused, Spent, Stopp
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agents
 from pytest_autoresearch.proposers.agent_command import check, shared
+from pytest_autoresearch.proposers.agent_start import AgentCosts
+from pytest_autoresearch.proposers.agent_turns import AgentTurns
 from pytest_autoresearch.proposers.base import Context
 from pytest_autoresearch.proposers.command import CommandProposer
 from pytest_autoresearch.runners.agent import AgentRunner
@@ -28,6 +31,7 @@ from pytest_autoresearch.sandboxes.selftest import try_out
 from pytest_autoresearch.source import guard
 from pytest_autoresearch.source.editable import Editable
 
+START = datetime(2026, 12, 1, 22, 0, tzinfo=UTC)
 EDIT = "open('train.py', 'a').write('RATE = 2\\n')\n"
 
 
@@ -37,6 +41,7 @@ class Heard:
     def __init__(self) -> None:
         self.usage: list[Usage] = []
         self.said: list[str] = []
+        self.waits: list[str] = []
         self.notes: list[str] = []
         self.kept: dict[str, str] = {}
         self.memory: Any = None
@@ -46,6 +51,9 @@ class Heard:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def wait_for(self, what: str) -> None:
+        self.waits.append(what)
 
     def keep(self, name: str, text: str) -> None:
         self.kept[name] = text
@@ -75,16 +83,25 @@ class Lane:
         self.prompts: list[str] = []
         self.came: list[Finished] = []
         self.pauses: list[float] = []
+        self.others: list[Path] = []
         self.recover = ""  # what the agent is after the first pause
         self.proposer = self.made()
 
-    def made(self, **given: Any) -> CommandProposer:
-        usual = {"patience_seconds": 0.0, "seconds": 20.0, "confined": self.runner.confined, **given}
-        return CommandProposer((str(self.agent),), self.run, **usual)
+    def made(self, wait_hours: float = 1.0, **given: Any) -> AgentTurns:
+        """A proposer of the lane's agent; its clock goes on only in pauses."""
+        usual: dict[str, Any] = {
+            "seconds": 20.0, "confined": self.runner.confined, "pause": self.pause, "now": self.now, **given,
+        }  # fmt: skip
+        agents = [CommandProposer((str(path),), self.run, **usual) for path in (self.agent, *self.others)]
+        return AgentTurns(agents, wait_hours, usual["pause"], self.now)
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=sum(self.pauses))
 
     def run(self, job: AgentJob) -> Finished:
         self.prompts.append(job.prompt)
-        self.came.append(self.runner.run(job))
+        ended = self.runner.run(job)
+        self.came.append(replace(ended, why="after 900 s") if "STOPPED" in ended.output else ended)
         return self.came[-1]
 
     def pause(self, seconds: float) -> None:
@@ -315,37 +332,58 @@ def test_an_edit_counts_however_the_agent_ended(lane: Lane) -> None:
     assert lane.session.said[1] == "`agent` was stopped after 0.4 s; its edits until then are the proposal"
 
 
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        ("print('What shall I do?')", "`agent` changed nothing; last output: What shall I do?"),
-        ("open('train.py', 'a').write('')", "`agent` changed nothing; last output: nothing"),
-        ("open('chat.log', 'w').write('x')", "`agent` changed nothing; last output: nothing"),
-        ("time.sleep(60)", "`agent` was stopped after 0.4 s and changed nothing; last output: nothing"),
-    ],
-    ids=["asks", "touches", "logs", "deadline"],
-)
-def test_an_agent_that_changes_nothing_is_a_crash_that_says_what_it_said(lane: Lane, script: str, reason: str) -> None:
-    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause, seconds=0.4 if "sleep" in script else 20.0)
+def test_an_agent_that_uses_all_its_time_without_an_edit_is_a_crash(lane: Lane) -> None:
     lane.works()
-    refused = lane.refused(script)
-    assert (str(refused), refused.crash.reason) == (reason, "no-proposal")
+    refused = lane.refused("print('STOPPED')")
+    assert str(refused) == "`agent` was stopped after 900 s and changed nothing; last output: STOPPED"
+    assert refused.crash.reason == "no-proposal"
     assert lane.repair(EDIT, str(refused)) is None, "it is not started again for the same experiment"
     assert (len(lane.prompts), lane.pauses) == (1, [])
 
 
 def test_three_experiments_in_a_row_without_an_edit_end_the_session(lane: Lane) -> None:
     lane.works()
-    idle = "print('What now?')"
+    idle = "print('STOPPED')"
     for number in (1, 2):
         lane.refused(idle, number)
     lane.propose(EDIT, 3)
     for number in (4, 5):
         lane.refused(idle, number)
     assert lane.useless(idle, 6) == (
-        "`agent` changed nothing in 3 experiments in a row; last output: What now?: run it by hand in a terminal "
+        "`agent` changed nothing in 3 experiments in a row; last output: STOPPED: run it by hand in a terminal "
         "first; then rerun the same command"
     )
+
+
+@pytest.mark.parametrize(
+    ("script", "last"),
+    [
+        ("print('What shall I do?')", "What shall I do?"),
+        ("open('train.py', 'a').write('')", "nothing"),
+        ("open('chat.log', 'w').write('x')", "nothing"),
+    ],
+    ids=["asks", "touches", "logs"],
+)
+def test_an_agent_that_ends_well_without_an_edit_is_started_again_and_nothing_counts(
+    lane: Lane, script: str, last: str
+) -> None:
+    lane.works()
+    lane.recover = EDIT + "print('better')"
+    assert lane.propose(script) is not None
+    assert lane.pauses == [60]
+    assert lane.session.said == [f"`agent` changed nothing; last output: {last}; asking it again at 22:01"]
+    assert lane.session.waits == ["waiting until 22:01 for the agent", ""]
+
+
+def test_an_agent_that_never_edits_again_ends_the_session_when_the_wait_does(lane: Lane) -> None:
+    lane.proposer = lane.made(wait_hours=0.5)
+    lane.works()
+    assert lane.useless("print('What now?')") == (
+        "`agent` changed nothing; last output: What now?; no edit for longer than --autoresearch-wait-hours 0.5: run "
+        "it by hand first; then rerun the same command"
+    )
+    assert lane.pauses == [60, 120, 240, 480, 900]
+    assert len(lane.prompts) == 6
 
 
 def test_an_agent_that_cannot_be_started_ends_the_session_at_once(lane: Lane) -> None:
@@ -354,10 +392,11 @@ def test_an_agent_that_cannot_be_started_ends_the_session_at_once(lane: Lane) ->
 
 
 def test_an_edit_that_strays_shows_that_the_agent_works(lane: Lane) -> None:
-    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause)
+    lane.proposer = lane.made()
     lane.propose("open('harness.py', 'a').write('x'); sys.exit(1)")
     assert len(lane.prompts) == 1
-    assert lane.refused("print('And now?')", 2).crash.reason == "no-proposal"
+    lane.recover = EDIT
+    assert lane.propose("print('And now?')", 2) is not None
 
 
 # An agent that has not worked yet
@@ -401,7 +440,7 @@ def test_an_edit_that_strays_shows_that_the_agent_works(lane: Lane) -> None:
 def test_an_agent_that_never_worked_ends_the_session_within_a_minute_with_its_own_words(
     lane: Lane, script: str, starts: int, said: str
 ) -> None:
-    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause, seconds=2.0)
+    lane.proposer = lane.made(seconds=2.0)
     assert said in lane.useless(script)
     assert len(lane.prompts) == starts
     assert sum(lane.pauses) <= 60
@@ -438,26 +477,24 @@ def test_a_rehearsal_on_other_files_than_those_of_the_head_is_started_again(lane
 OVERLOADED = "print('Hello'); print('API Error: 529 overloaded'); sys.exit(1)"
 
 
-def test_an_agent_that_fails_at_once_is_started_again_after_longer_and_longer_pauses(lane: Lane) -> None:
-    lane.proposer = lane.made(patience_seconds=280.0, pause=lane.pause)
+def test_an_agent_whose_service_is_away_is_started_again_after_longer_and_longer_pauses(lane: Lane) -> None:
+    lane.proposer = lane.made(wait_hours=2.0)
     lane.works()
     said = lane.useless(OVERLOADED)
-    assert lane.pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert len(lane.prompts) == 10
+    assert lane.pauses[:9] == [1, 2, 4, 8, 16, 60, 120, 240, 480]
+    assert lane.pauses[9:-1] == [960, 1800, 1800]
+    assert sum(lane.pauses) == 2 * 3600
     assert set(lane.prompts) == {lane.prompts[0]}
     assert lane.session.said[1] == (
         "`agent` ended with status 1 and changed nothing; last output: API Error: 529 overloaded; starting it again "
         "in 2 s"
     )
-    assert said.startswith(
-        "`agent` ended with status 1 and changed nothing, 10 times in a row; last output: Hello / API"
-    )
+    assert "no edit for longer than --autoresearch-wait-hours 2" in said
     assert list(lane.session.kept)[:3] == ["agent.log", "agent-2.log", "agent-3.log"]
-    assert sum(usage.requests for usage in lane.session.usage) == 10
 
 
 def test_an_agent_that_recovers_has_lost_nothing(lane: Lane) -> None:
-    lane.proposer = lane.made(patience_seconds=10.0, pause=lane.pause)
+    lane.works()
     lane.recover = EDIT + "print('better')"
     for number in (1, 2, 3, 4):
         proposal = lane.propose("os.mkdir('chat'); " + OVERLOADED, number)
@@ -467,20 +504,92 @@ def test_an_agent_that_recovers_has_lost_nothing(lane: Lane) -> None:
     assert lane.pauses == [1, 1, 1, 1], "patience is whole again"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "Claude usage limit reached, resets tomorrow at 9am",
-        "Invalid API key",
-        "Traceback: KeyError: 'x'",
-        "needs a TTY",
-    ],
-)
+@pytest.mark.parametrize("words", ["Invalid API key", "Traceback: KeyError: 'x'", "needs a TTY"])
 def test_a_failure_that_lasts_is_not_waited_for_like_an_overload(lane: Lane, words: str) -> None:
-    lane.proposer = lane.made(patience_seconds=1800.0, pause=lane.pause)
     lane.works()
     assert words in lane.useless(f"print({words!r}); sys.exit(1)")
     assert lane.pauses == [1, 2, 4, 8, 16]
+
+
+# A limit of its account
+
+
+@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("worked", [True, False], ids=["later", "first"])
+def test_a_limit_is_waited_for_until_it_ends_and_counts_as_nothing(lane: Lane, status: int, worked: bool) -> None:
+    lane.proposer = lane.made(wait_hours=6)
+    if worked:
+        lane.works()
+    lane.recover = EDIT + "print('better')"
+    limited = f"print('5-hour limit reached - resets 11pm (UTC)'); sys.exit({status})"
+    proposal = lane.propose(limited)
+    assert proposal is not None
+    assert proposal.description == "better"
+    assert lane.pauses == [3602]
+    assert lane.session.said == [
+        "`agent` is at its limit: 5-hour limit reached - resets 11pm (UTC); asking it again at 23:00"
+    ]
+    assert lane.session.waits == ["waiting until 23:00 for the agent's limit", ""]
+
+
+def test_a_limit_without_a_time_is_asked_about_again_and_again(lane: Lane) -> None:
+    lane.works()
+    assert "no edit for longer than --autoresearch-wait-hours 1" in lane.useless("print('Weekly limit reached')")
+    assert lane.pauses == [60, 120, 240, 480, 960, 1740]
+    assert lane.session.waits[0] == "waiting until 22:01 for the agent's limit"
+
+
+def test_a_limit_that_lasts_longer_than_the_user_would_wait_ends_the_session_at_once(lane: Lane) -> None:
+    lane.works()
+    assert lane.useless("print('limit reached, resets tomorrow at 9am'); sys.exit(1)") == (
+        "`agent` is at its limit: limit reached, resets tomorrow at 9am (until Wed 02 Dec 09:00, longer than "
+        "--autoresearch-wait-hours 1): rerun the same command then"
+    )
+    assert lane.pauses == []
+
+
+def test_a_limit_during_a_repair_is_no_answer(lane: Lane) -> None:
+    lane.propose(EDIT)
+    lane.recover = "assert 'RATE = 2' in open('train.py').read(); open('train.py', 'a').write('X = 3\\n')"
+    assert lane.repair("print('limit reached|1796164200')", "crashed") is not None
+    assert lane.text().endswith("RATE = 2\nX = 3\n")
+    assert lane.pauses == [1802]
+
+
+def test_a_limit_before_the_baseline_does_not_keep_the_baseline_from_being_trained(lane: Lane) -> None:
+    lane.proposer = lane.made(wait_hours=6)
+    lane.script("print('limit reached, resets 11pm'); sys.exit(1)")
+    lane.proposer.rehearse(lane.context())
+    assert (lane.pauses, len(lane.prompts)) == ([], 1)
+    lane.recover = EDIT
+    assert lane.propose("raise SystemExit('it is not asked before eleven')") is not None
+    assert lane.pauses == [3602]
+
+
+def test_a_second_agent_proposes_until_the_limit_of_the_first_ends(lane: Lane) -> None:
+    second = lane.agent.with_name("second")
+    second.write_text(f"#!{sys.executable} -S\n{EDIT}print('from the second')")
+    second.chmod(0o755)
+    lane.others = [second]
+    lane.proposer = lane.made()
+    lane.works()
+    limited = "print('limit reached, resets 10:30pm (UTC)')"
+    for number in (1, 2):
+        proposal = lane.propose(limited, number)
+        assert proposal is not None
+        assert (proposal.description, proposal.source) == ("from the second", "second")
+    assert len(lane.prompts) == 3, "the first is asked once"
+    assert list(lane.session.kept) == ["agent.log", "agent-2.log"]
+    lane.pauses.append(1900.0)
+    proposal = lane.propose(EDIT + "print('from the first')", 3)
+    assert proposal is not None
+    assert proposal.description == "from the first"
+    second.write_text(f"#!{sys.executable} -S\nraise SystemExit('Please log in')")
+    lane.recover = EDIT + "print('first again')"
+    proposal = lane.propose("print('limit reached, resets in 5 minutes')", 4)
+    assert proposal is not None
+    assert proposal.description == "first again"
+    assert any("Please log in" in said and "go on without it" in said for said in lane.session.said)
 
 
 @pytest.mark.parametrize(
@@ -497,17 +606,18 @@ def test_words_that_tell_of_trouble_that_passes(words: str, passes: bool) -> Non
 
 
 def test_a_repair_waits_with_the_edit_that_failed_and_does_not_take_it_for_meant(lane: Lane) -> None:
-    lane.proposer = lane.made(patience_seconds=8.0, pause=lane.pause)
+    lane.proposer = lane.made(wait_hours=0.01)
     lane.propose(EDIT)
     nearly = 'it is nearly what was tried as 0001, "more of it" (discard)'
-    with pytest.raises(ProposerError, match="4 times in a row"):
+    with pytest.raises(ProposerError, match="no edit for longer than --autoresearch-wait-hours"):
         lane.repair(OVERLOADED, nearly, near_duplicate=True)
-    assert lane.pauses == [1, 2, 4]
+    assert lane.pauses == [1, 2, 4, 8, 16, 5]
+    lane.proposer = lane.made()
     lane.recover = "assert 'RATE = 2' in open('train.py').read(); print('I mean it')"
     lane.propose(EDIT)
     assert lane.repair(OVERLOADED, nearly, near_duplicate=True) is not None
     assert lane.changed() == {"train.py": "M"}
-    assert lane.pauses == [1, 2, 4, 1]
+    assert lane.pauses[6:] == [1]
 
 
 def test_a_session_that_ends_does_not_wait_for_an_agent(lane: Lane) -> None:
@@ -518,7 +628,7 @@ def test_a_session_that_ends_does_not_wait_for_an_agent(lane: Lane) -> None:
         threading.Timer(0.05, clock.close).start()
         clock.wait(60.0)
 
-    lane.proposer = lane.made(patience_seconds=1800.0, pause=pause)
+    lane.proposer = lane.made(pause=pause)
     with pytest.raises(Stopped):  # and not what comes after the minute
         lane.propose(OVERLOADED)
     assert lane.pauses == [1]
@@ -553,7 +663,7 @@ def test_the_cost_that_an_agent_reports_is_counted(
 
 
 def test_an_agent_is_not_started_where_another_start_could_exceed_the_limit(lane: Lane) -> None:
-    lane.proposer = lane.made(cap_usd=1.0)
+    lane.proposer = lane.made(costs=AgentCosts(1.0))
     for number, cost in ((1, 0.2), (2, 0.4)):
         lane.propose(EDIT + f"json.dump({{'cost_usd': {cost}}}, open('proposal.json', 'w'))", number)
     lane.propose(EDIT, 3)

@@ -10,6 +10,7 @@ from pytest_autoresearch.campaign.digest import looked_at
 from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.core.artifacts import Artifacts
 from pytest_autoresearch.core.experiment import Experiment, Usage
+from pytest_autoresearch.core.run import Progress
 
 MOST_NOTES_BYTES = 4000
 _MOST_LOG_BYTES = 1024 * 1024
@@ -67,6 +68,9 @@ class ExperimentSession:
 
     def say(self, text: str) -> None:
         self._tell(text)
+
+    def wait_for(self, what: str) -> None:
+        self._flight.progress = Progress(what or "proposing")
 
     def note(self, text: str) -> None:
         """Keep the notes in a file, for people and for the next session; the record has the same words."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "compare": "two campaigns side by side",
     "best": "the best program of a campaign, and how to get it",
     "audit": "measure the first and last program again on rows that no verdict used",
+    "finalize": "what each kept change is worth now, as branches and the text of a pull request",
     "report": "write report.html and progress.png of a campaign",
     "watch": "follow a running session from another terminal",
     "push": "send a campaign to a remote: its branch and its records",

@@ -213,15 +213,15 @@ def sentence(audit: Audit) -> str:
         where = f"{'' if exact else 'on fresh seeds, '}on the validation rows that decided"
     if found is None:
         return f"audited {where}: {audit.metric_name} cannot be compared, {_crashes(audit, 'of its runs')}"
-    moved, counts = _moved(audit, found), " + ".join(str(len(audit.metrics(side))) for side in AuditSide)
+    way, counts = moved(found, audit.direction), " + ".join(str(len(audit.metrics(side))) for side in AuditSide)
     if exact:
         few = min(len(audit.metrics(side)) for side in AuditSide) < RUNS
         shown = f", which takes {RUNS} runs of each" if few and found.gain > 0 else ""
-        return f"audited {where}: {audit.metric_name} {moved} in each of {counts} runs ({DETERMINISTIC})" + (
+        return f"audited {where}: {audit.metric_name} {way} in each of {counts} runs ({DETERMINISTIC})" + (
             "" if found.shown else f": no improvement is shown{shown}"
         )
     return (
-        f"audited {where}: {audit.metric_name} {moved} (95%), {probability(found.p)}, {counts} runs"
+        f"audited {where}: {audit.metric_name} {way} (95%), {probability(found.p)}, {counts} runs"
         + (f" ({_crashes(audit, 'more')})" if audit.crashes else "")
         + ("" if found.shown else ": no improvement is shown")
     )
@@ -236,16 +236,16 @@ def claim(audit: Audit | None) -> str:
         return "the audit has no result: too many runs crashed"
     where = "" if audit.rows is Rows.AUDIT else ", on the validation rows that decided"
     why = DETERMINISTIC if found.exact else probability(found.p)
-    said = f"{_moved(audit, found)} ({why}{where})"
+    said = f"{moved(found, audit.direction)} ({why}{where})"
     return f"audited: {said}" if found.shown else f"the audit shows no gain: {said}"
 
 
-def _moved(audit: Audit, found: Difference) -> str:
+def moved(found: Difference, direction: Direction) -> str:
     """How the metric moved: `lower by 0.0276 ± 0.0002`."""
     value, margin = rounded(abs(found.gain), found.margin)
     if found.exact and not found.gain:
         return "the same"
-    up = (found.gain > 0) == (audit.direction is Direction.MAXIMIZE)
+    up = (found.gain > 0) == (direction is Direction.MAXIMIZE)
     way = f"{'higher' if up else 'lower'} by" if found.gain else "the same,"
     return f"{way} {value}" + ("" if found.exact else f" ± {margin}")
 

@@ -204,14 +204,14 @@ class Ratchet:
         """The full name of the branch of the user's checkout; empty if HEAD is detached."""
         return self.git.ask("symbolic-ref", "--quiet", "HEAD") or ""
 
-    def checked_out(self) -> list[Path]:
-        """The worktrees that have the campaign's branch checked out."""
+    def checked_out(self, branch: str = "") -> list[Path]:
+        """The worktrees that have a branch (default: the campaign's) checked out."""
         folder, found = Path(), []
         for line in self.git("worktree", "list", "--porcelain").splitlines():
             word, _, rest = line.partition(" ")
             if word == "worktree":
                 folder = Path(rest)
-            if word == "branch" and rest == self.branch:
+            if word == "branch" and rest == (branch or self.branch):
                 found.append(folder)
         return found
 

@@ -6,14 +6,12 @@ Blocks the calling thread and checks there whether to stop. Knows nothing of the
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
 from dataclasses import replace
 
 from pytest_autoresearch.core import conditions
-from pytest_autoresearch.core.errors import Stopped, UserError
+from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.core.run import CrashClass, Run
@@ -26,13 +24,13 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.harness import Harness
 from pytest_autoresearch.measure.integrity import Frozen, remove_bytecode
+from pytest_autoresearch.measure.lane_threads import interruptible
 from pytest_autoresearch.measure.place import Place
 from pytest_autoresearch.measure.runs import RunMaker, Watcher
 from pytest_autoresearch.measure.scorer_files import ScorerFiles
 from pytest_autoresearch.settings import Settings
 
-_TICK_SECONDS = 0.2
-_GOODBYE_SECONDS = 4.0
+_INTERRUPTED = "the audit was interrupted, and nothing was recorded"
 
 
 class Auditor:
@@ -72,7 +70,10 @@ class Auditor:
             AutoresearchError: Git or the sandbox failed.
         """
         line = chain(self._ledger.records)
-        self._check(line)
+        tag = self._ratchet.tag
+        if len(line) < 2:
+            raise UserError(f"nothing was kept in {tag}, so there is nothing to audit")
+        check_conditions(self._settings, self._ratchet, self._setting, line[-1])
         last = line[-1]
         first = replace(line[0], limits=last.limits)  # the baseline's own run had another startup limit
         trusted = [self._settings.root / path for path in self._settings.frozen]
@@ -97,25 +98,6 @@ class Auditor:
             )  # fmt: skip
             self._ratchet.record_audit(done)
         return done
-
-    def _check(self, line: list[Experiment]) -> None:
-        """Check that the campaign has a keep, and that this session measures under the same conditions."""
-        tag = self._ratchet.tag
-        if len(line) < 2:
-            raise UserError(f"nothing was kept in {tag}, so there is nothing to audit")
-        last = line[-1]
-        now = (self._settings.metric, self._settings.direction)
-        if now != (last.metric_name, last.direction):
-            raise UserError(
-                f"the campaign {tag} was measured with the metric {last.metric_name}, {last.direction}: "
-                "restore these settings"
-            )
-        for difference in conditions.of_settings(last.setting, self._setting):
-            raise UserError(
-                f"the campaign {tag} was measured with other {difference}: audit it under the same conditions"
-            )
-        if dirty := self._ratchet.dirty(self._settings.frozen) if self._settings.frozen else []:
-            raise UserError(f"{dirty[0]} decides what is measured and has uncommitted changes: restore it first")
 
     def _take_back(self, before: Experiment, last: Experiment, rejected: Run) -> UserError:
         """Record that the last keep was rejected, which moves the branch back to the keep before it."""
@@ -149,7 +131,8 @@ class Auditor:
             experiment = sides[turn.side]
             # The baseline is trusted; every run of the last commit is probed, whatever its metric.
             below = experiment.direction.worst if turn.side is AuditSide.LAST else None
-            runs = self._watched(_maker(self._run_maker, experiment, turn, below, tuple(made), tree), stopped)
+            make = _maker(self._run_maker, experiment, turn, below, tuple(made), tree)
+            runs = interruptible(make, stopped, self._place.close, _INTERRUPTED)
             made += (replace(run, commit=experiment.commit) for run in runs)
             say(f"{number}/{len(plan)} {turn.side}: {_said(made[-1], experiment)}")
             if _rejected(made[-1:], sides[AuditSide.LAST]) is not None:
@@ -160,27 +143,24 @@ class Auditor:
                 break
         return tuple(made)
 
-    def _watched(self, make: Callable[[], tuple[Run, ...]], stopped: Callable[[], bool]) -> tuple[Run, ...]:
-        """Call `make` on a thread of its own, while this thread checks whether to stop."""
-        made: Future[tuple[Run, ...]] = Future()
 
-        def work() -> None:
-            try:
-                made.set_result(make())
-            except BaseException as error:
-                made.set_exception(error)
+def check_conditions(settings: Settings, ratchet: Ratchet, setting: Setting, last: Experiment) -> None:
+    """Check that this process measures under the conditions of the campaign's last keep.
 
-        # Not an executor: the interpreter would wait at its exit for the executor's thread, even if that hangs.
-        threading.Thread(target=work, daemon=True, name="audit").start()
-        try:
-            while not wait([made], _TICK_SECONDS).done:
-                if stopped():
-                    raise Stopped("the audit was interrupted, and nothing was recorded")
-        except BaseException:
-            self._place.close()
-            wait([made], _GOODBYE_SECONDS)
-            raise
-        return made.result()
+    Raises:
+        UserError: It does not; says what to restore.
+    """
+    if (settings.metric, settings.direction) != (last.metric_name, last.direction):
+        raise UserError(
+            f"the campaign {ratchet.tag} was measured with the metric {last.metric_name}, {last.direction}: "
+            "restore these settings"
+        )
+    for difference in conditions.of_settings(last.setting, setting):
+        raise UserError(
+            f"the campaign {ratchet.tag} was measured with other {difference}: audit it under the same conditions"
+        )
+    if dirty := ratchet.dirty(settings.frozen) if settings.frozen else []:
+        raise UserError(f"{dirty[0]} decides what is measured and has uncommitted changes: restore it first")
 
 
 def _rejected(runs: Iterable[Run], last: Experiment) -> Run | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from types import TracebackType
@@ -10,9 +9,9 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from pytest_autoresearch.core.run import Run
 from pytest_autoresearch.ledger.worktree import Worktree
+from pytest_autoresearch.measure.lane_threads import in_thread
 
 Order = TypeVar("Order")
-T = TypeVar("T")
 
 
 class FreePlaces(Protocol):
@@ -143,17 +142,3 @@ class Beside(Generic[Order]):
             return made.result()
         except GivenUp:
             return ()
-
-
-def in_thread(work: Callable[[], T]) -> Future[T]:
-    """Call the function on a thread of its own, which does not keep the process alive."""
-    future: Future[T] = Future()
-
-    def call() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
-    return future

@@ -170,8 +170,9 @@ class RunMaker:
         return replace(done, runs=(*done.runs, *map(_unasked, beside.left)))
 
     def audit(
-        self, experiment: Experiment, seed: int, below: float | None, before: tuple[Run, ...], tree: Worktree
-    ) -> tuple[Run, ...]:
+        self, experiment: Experiment, seed: int, below: float | None, before: tuple[Run, ...], tree: Worktree,
+        lane: int = 0, log: str = "",
+    ) -> tuple[Run, ...]:  # fmt: skip
         """One run of a kept experiment's commit for an audit, which is not raced, after repeats of inconclusive ones.
 
         Args:
@@ -180,14 +181,15 @@ class RunMaker:
             below: See `confirm.RunOnce`.
             before: The commit's runs for this audit so far.
             tree: The worktree to run in.
+            lane: The lane.
+            log: The log's name, if it is not the audit's own.
 
         Raises:
             Stopped: See `measure`.
         """
-        order = _Order(
-            experiment, experiment.commit, seed, Role.AUDIT, below, None, before, f"{Role.AUDIT}-{seed}", None, None, []
-        )
-        return self._with_retry(order, tree, 0)
+        log = log or f"{Role.AUDIT}-{seed}"
+        order = _Order(experiment, experiment.commit, seed, Role.AUDIT, below, None, before, log, None, None, [])
+        return self._with_retry(order, tree, lane)
 
     def _borrowing(self, order: _Order, tree: Worktree, lane: int, borrowed: Borrowed) -> tuple[Run, ...]:
         try:

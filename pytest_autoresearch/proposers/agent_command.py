@@ -9,6 +9,24 @@ from pathlib import Path
 
 from pytest_autoresearch.core.errors import UserError
 
+_PREFIX = "command:"
+
+
+def alternatives(given: str) -> tuple[str, ...]:
+    """The commands of `A || command:B`: the second is asked while the first cannot propose.
+
+    Raises:
+        UserError: What stands behind `||` is no command.
+    """
+    first, *others = (part.strip() for part in given.split("||"))
+    for other in others:
+        if not other.startswith(_PREFIX):
+            raise UserError(
+                f"--autoresearch-proposer command:{given}: `{other}` is no second agent: write "
+                '"command:AGENT || command:AGENT", or put what the shell should do into a script'
+            )
+    return (first, *(other.removeprefix(_PREFIX) for other in others))
+
 
 def check(command: str, root: Path) -> tuple[str, ...]:
     """The words of an agent's command, with the absolute path of its program.

@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pytest_autoresearch.core.agent_job import Finished
+from pytest_autoresearch.core.errors import Spent
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.proposers import agent_answer
 from pytest_autoresearch.proposers.base import ProposerSession
 from pytest_autoresearch.proposers.workspace import Edits
 
 _SOON_SECONDS = 300.0  # a failure within this time may be temporary: agents retry an overloaded service for minutes
+
+
+class Unavailable(Exception):
+    """An agent can do nothing for a while: it is at a limit of its account, or its service is away.
+
+    Attributes:
+        ends: When that ends; None if nobody knows.
+        limited: Whether it is a limit.
+    """
+
+    def __init__(self, said: str, ends: datetime | None = None, *, limited: bool = False) -> None:
+        super().__init__(said)
+        self.ends = ends
+        self.limited = limited
+
+
+class AgentCosts:
+    """The costs of all starts of a session, by the agents' own account.
+
+    Args:
+        cap_usd: The limit; None for no limit.
+    """
+
+    def __init__(self, cap_usd: float | None) -> None:
+        self.spent_usd = 0.0
+        self._cap_usd = cap_usd
+
+    def check(self, next_usd: float) -> None:
+        """Check that the next start may cost so much.
+
+        Raises:
+            Spent: It may not.
+        """
+        spent, cap = self.spent_usd, self._cap_usd
+        if cap is not None and (spent >= cap or spent + next_usd > cap):
+            raise Spent(
+                f"${spent:.2f} of ${cap:.2f} is spent by the agent's own account, and the next start could exceed the "
+                "limit (--autoresearch-cost)"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +81,19 @@ class Came:
         return f"ended with status {self.finished.exit_status}" if self.finished.exit_status else ""
 
     @property
+    def failed(self) -> bool:
+        """Whether it ended by itself, with a failure."""
+        return not self.finished.why and self.finished.exit_status != 0
+
+    @property
     def failed_soon(self) -> bool:
-        """Whether it failed, and so soon that another start may help."""
-        ended = self.finished
-        return not ended.why and ended.exit_status != 0 and ended.seconds <= _SOON_SECONDS
+        """Whether it failed so soon that another start may help."""
+        return self.failed and self.finished.seconds <= _SOON_SECONDS
+
+    @property
+    def ending(self) -> str:
+        """How it ended without an edit."""
+        return f"{self.fault} and changed nothing" if self.fault else "changed nothing"
 
     def last(self, lines: int) -> str:
         """The last lines of its output, on one line."""
@@ -71,6 +121,9 @@ class Rehearsal:
 
     def say(self, text: str) -> None:
         self.real.say(text)
+
+    def wait_for(self, what: str) -> None:
+        self.real.wait_for(what)
 
     def look(self, number: int) -> str:
         return self.real.look(number)

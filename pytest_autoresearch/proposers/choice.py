@@ -173,7 +173,8 @@ def _anthropic(settings: Settings) -> Choice:
         said,
         lambda around: anthropic.AnthropicProposer(
             model, prices, repairs=settings.repairs, cap_usd=settings.cost_usd,
-            long_cache=around.budget_seconds >= _SHORT_SECONDS, pause=around.clock.wait, check=around.clock.check,
+            long_cache=around.budget_seconds >= _SHORT_SECONDS, patience_seconds=3600 * settings.wait_hours,
+            pause=around.clock.wait, check=around.clock.check,
         ),
     )  # fmt: skip
 
@@ -187,21 +188,27 @@ def _smallest_context(settings: Settings) -> Context:
 
 
 def _command(settings: Settings, given: str) -> Choice:
-    from pytest_autoresearch.proposers import agent_command, command
+    from pytest_autoresearch.proposers import agent_command, agent_start, agent_turns, command
 
-    words = agent_command.check(given, settings.root)
+    commands = [agent_command.check(one, settings.root) for one in agent_command.alternatives(given)]
     files = agent_command.shared(settings.agent_files, settings.root)
-    said = f"command, {shlex.join(words)}, {settings.agent_seconds:g} s per proposal"
+    said = f"command, {' || '.join(map(shlex.join, commands))}, {settings.agent_seconds:g} s per proposal"
     if settings.cost_usd is not None:
         said += f", at most ${settings.cost_usd:.2f} by its own account"
-    return Choice(
-        said,
-        lambda around: command.CommandProposer(
-            words, around.agents.run, confined=around.agents.confined, seconds=settings.agent_seconds, shared=files,
-            variables=settings.agent_environment, cap_usd=settings.cost_usd, pause=around.clock.wait,
-            left=around.clock.left, check=around.clock.check,
-        ),
-    )  # fmt: skip
+
+    def make(around: Surroundings) -> Proposer:
+        costs = agent_start.AgentCosts(settings.cost_usd)
+        agents = [
+            command.CommandProposer(
+                words, around.agents.run, confined=around.agents.confined, seconds=settings.agent_seconds,
+                shared=files, variables=settings.agent_environment, costs=costs, pause=around.clock.wait,
+                left=around.clock.left, check=around.clock.check,
+            )
+            for words in commands
+        ]  # fmt: skip
+        return agent_turns.AgentTurns(agents, settings.wait_hours, around.clock.wait)
+
+    return Choice(said, make)
 
 
 def _need_optuna(evolution: bool) -> None:

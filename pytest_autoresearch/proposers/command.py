@@ -6,14 +6,16 @@ of processes and sandboxes. How a start without an edit is handled:
 
     start                                                 action
     ---------------------------------------------------   --------------------------------------------------------
-    the program cannot be started (status 126, 127)       the session ends
-    it fails within five minutes, and its last words      started again after 1, 2, 4 … 60 s, for 30 minutes; then
-    tell of an overload, a rate limit or the network      the session ends
-    it fails within five minutes otherwise                the same, but for one minute
-    any failure before its first edit in this session     the same, but for one minute
-    status 0 before its first edit in this session        started once more; then the session ends
-    status 0, or a failure after more than five minutes   the experiment is a crash, `no-proposal`; after three in a
-                                                          row, the session ends
+    the program cannot be started (status 126, 127)       ProposerError
+    its output tells of a limit of its account            Unavailable until the limit ends: see `agent_turns`
+    it fails, and its last words tell of an overload,     started again after 1, 2, 4 … s, for one minute; then
+    a rate limit or the network                           Unavailable
+    it fails within five minutes otherwise                started again in the same way; then ProposerError
+    any failure before its first edit in this session     the same
+    status 0 before its first edit in this session        started once more; then ProposerError
+    status 0 later                                        Unavailable: it may be a limit that it tells of in other words
+    it uses all its time, or fails after five minutes     the experiment is a crash, `no-proposal`; after three in a
+                                                          row, ProposerError
 """
 
 from __future__ import annotations
@@ -22,16 +24,17 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from pytest_autoresearch.core.agent_job import PROMPT_FILE, AgentJob, Finished
-from pytest_autoresearch.core.errors import ProposerError, Refused, Spent
+from pytest_autoresearch.core.errors import ProposerError, Refused
 from pytest_autoresearch.core.experiment import Proposal, Usage
 from pytest_autoresearch.core.failure import Failure
 from pytest_autoresearch.core.run import CrashClass
-from pytest_autoresearch.proposers import agent_answer, agents, prompt
+from pytest_autoresearch.proposers import agent_answer, agents, prompt, usage_limits
 from pytest_autoresearch.proposers.agent_answer import FILE as ANSWER
-from pytest_autoresearch.proposers.agent_start import Came, Memory, Rehearsal
+from pytest_autoresearch.proposers.agent_start import AgentCosts, Came, Memory, Rehearsal, Unavailable
 from pytest_autoresearch.proposers.base import Asked, Context
 from pytest_autoresearch.proposers.workspace import Workspace
 
@@ -54,8 +57,7 @@ _MOST_FILES_BYTES = 100_000  # of the editable files in a prompt; larger ones th
 _LAST_LINES = 5
 _MOST_IDLE = 3  # experiments in a row without an edit
 _NOT_STARTED = (126, 127)
-_SHORT_PATIENCE = 60.0  # seconds, with an agent that has not worked yet, or whose failure does not look temporary
-_LONGEST_WAIT = 60.0
+_PATIENCE_SECONDS = 60.0  # with an agent that fails
 
 
 class CommandProposer:
@@ -68,11 +70,11 @@ class CommandProposer:
         seconds: Time limit of one start.
         shared: Files and folders of the user that the agent may read and write, as returned by `shared`.
         variables: Further environment variables that it gets, globs allowed.
-        cap_usd: Limit of the costs that the agent reports, of all starts together.
-        patience_seconds: How long an agent is started again whose failures look temporary.
+        costs: Counts what the agent reports; shared by the agents of a session.
         pause: Waits for the given seconds; raises if the session ends meanwhile.
         left: Seconds until the session's end.
         check: Raises if the session ends.
+        now: The time, with its zone.
     """
 
     name = "command"
@@ -87,11 +89,11 @@ class CommandProposer:
         seconds: float,
         shared: Sequence[Path] = (),
         variables: Sequence[str] = (),
-        cap_usd: float | None = None,
-        patience_seconds: float = 1800.0,
+        costs: AgentCosts | None = None,
         pause: Callable[[float], None] = time.sleep,
         left: Callable[[], float] = lambda: math.inf,
         check: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
         self._command = agents.completed(command, confined=confined)
         self._confined = confined
@@ -100,14 +102,14 @@ class CommandProposer:
         self._seconds = seconds
         self._shared = tuple(shared)
         self._variables = (*self._agent.variables, *variables)
-        self._cap_usd = cap_usd
-        self._spent_usd = self._dearest_usd = 0.0
-        self._patience = patience_seconds
+        self._costs = costs or AgentCosts(None)
+        self._dearest_usd = 0.0
         self._pause = pause
         self._left = left
         self._check = check
+        self._now = now
         self._idle = 0
-        self._worked = False
+        self._worked = self._away = False
         self._rehearsed: Rehearsal | None = None
 
     def rehearse(self, context: Context) -> None:
@@ -128,26 +130,27 @@ class CommandProposer:
         """Let the agent edit the tree.
 
         Raises:
+            Unavailable: The agent can do nothing for a while; the tree is as it was.
             Refused: The agent ended without an edit.
             ProposerError: The agent cannot be started, fails again and again, or does nothing.
             Spent: The costs that the agent reports have reached the limit, or the session's time is over.
             Stopped: The session ended meanwhile.
         """
         tree = Workspace(context.folder, context.editable)
-        context.session.memory = Memory()
+        context.session.memory = context.session.memory or Memory()
         came = self._repeat(context, tree) or self._first(context, tree)
         memory: Memory = context.session.memory
         memory.edits, memory.proposed = came.edits, True
         if came.edits is not None:
             self._idle = 0
             return _taken(context, came)
+        said = f"`{came.agent}` {came.ending}; last output: {came.last(_LAST_LINES)}"
+        if not came.fault:
+            raise Unavailable(said)
         self._idle += 1
-        ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
         if self._idle >= _MOST_IDLE:
             raise self._useless(came, f"changed nothing in {self._idle} experiments in a row")
-        raise Refused(
-            f"`{came.agent}` {ending}; last output: {came.last(_LAST_LINES)}", came.proposal, CrashClass.NO_PROPOSAL
-        )
+        raise Refused(said, came.proposal, CrashClass.NO_PROPOSAL)
 
     def _repeat(self, context: Context, tree: Workspace) -> Came | None:
         """Make the rehearsed edit in the tree; None if there is none, or if it was made from other files."""
@@ -166,14 +169,13 @@ class CommandProposer:
             if not came.fault:
                 came = self._send(context, tree, _words(context))
             if came.edits is None:
-                ending = f"{came.fault} and changed nothing" if came.fault else "changed nothing"
-                raise self._useless(came, f"{ending}, and has not changed a file in this session")
+                raise self._useless(came, f"{came.ending}, and has not changed a file in this session")
         return came
 
     def repair(self, context: Context, proposal: Proposal, failure: Failure) -> Proposal | None:
         """Let the agent edit again, with its last edit in the tree; None if it changes nothing.
 
-        An agent that made no edit is not started again for the same experiment.
+        An agent that made no edit is not started again for the same experiment. Raises as `propose` does.
         """
         tree = Workspace(context.folder, context.editable)
         context.session.memory = memory = context.session.memory or Memory()
@@ -199,24 +201,30 @@ class CommandProposer:
             came = self._start(context, tree, text)
             starts += 1
             if came.edits != before:
-                self._worked = True
-            if came.edits != before or not came.failed_soon:
+                self._worked, self._away = True, False
+                return came
+            if limit := usage_limits.read(came.agent, came.finished.output, self._now()):
+                raise Unavailable(f"`{came.agent}` is at its limit: {limit.said}", limit.ends, limited=True)
+            passing = self._worked and came.failed and agents.may_pass(came.last(_LAST_LINES))
+            if not passing and not came.failed_soon:
                 return came
             if came.finished.exit_status in _NOT_STARTED:
                 raise self._useless(came, "could not be started")
-            passing = self._worked and agents.may_pass(came.last(_LAST_LINES))
+            said = f"`{came.agent}` {came.ending}; last output: {came.last(1)}"
             waited += came.finished.seconds + seconds
-            if waited > (self._patience if passing else min(self._patience, _SHORT_PATIENCE)):
-                raise self._useless(came, f"{came.fault} and changed nothing, {starts} times in a row")
-            said = f"`{came.agent}` {came.fault} and changed nothing; last output: {came.last(1)}"
+            if passing and (self._away or waited > _PATIENCE_SECONDS):
+                self._away = True
+                raise Unavailable(said)
+            if waited > _PATIENCE_SECONDS:
+                raise self._useless(came, f"{came.ending}, {starts} times in a row")
             context.session.say(f"{said}; starting it again in {seconds:.0f} s")
             self._pause(seconds)
-            seconds = min(_LONGEST_WAIT, 2 * seconds)
+            seconds *= 2
 
     def _start(self, context: Context, tree: Workspace, text: str) -> Came:
         """Start the agent once."""
         self._check()
-        self._check_cap()
+        self._costs.check(self._dearest_usd)
         scratch = tree.top.with_name(f"{tree.top.name}-agent")
         finished = self._run(
             AgentJob(
@@ -239,22 +247,13 @@ class CommandProposer:
         )  # fmt: skip
         came = Came(self._agent.name, finished, proposal, tree.edits())
         context.session.spent(Usage(self._agent.name, requests=1, cost_usd=answer.cost_usd))
-        self._spent_usd += answer.cost_usd or 0.0
+        self._costs.spent_usd += answer.cost_usd or 0.0
         self._dearest_usd = max(self._dearest_usd, answer.cost_usd or 0.0)
         if came.edits is None:
             self._check()
         if answer.notes:
             context.session.note(answer.notes)
         return came
-
-    def _check_cap(self) -> None:
-        """Check that the next start may cost as much as the dearest so far."""
-        spent, cap = self._spent_usd, self._cap_usd
-        if cap is not None and (spent >= cap or spent + self._dearest_usd > cap):
-            raise Spent(
-                f"${spent:.2f} of ${cap:.2f} is spent by the agent's own account, and the next start could exceed the "
-                "limit (--autoresearch-cost)"
-            )
 
     def _useless(self, came: Came, what: str) -> ProposerError:
         """The error about an agent that another start does not help."""

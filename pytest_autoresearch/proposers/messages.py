@@ -2,7 +2,7 @@
 
     response                                              action
     ---------------------------------------------------   ----------------------------------------------------------
-    408, 409, 429, 5xx, 529; an `error` event in a        wait for `retry-after`, else 1, 2, 4 … 60 s, and try again;
+    408, 409, 429, 5xx, 529; an `error` event in a        wait for `retry-after`, else 1, 2, 4 … 300 s, and try again;
     stream; no connection, a timeout, a stream that       ProposerError if all waiting together exceeds the patience
     ends early or is invalid; a 200 that is no stream of
     events, such as a gateway's login page; no complete
@@ -45,7 +45,8 @@ from pytest_autoresearch.proposers.quoting import line
 from pytest_autoresearch.proposers.spending import BYTES_A_TOKEN, Purse, Tally
 from pytest_autoresearch.proposers.tools import TOOLS
 
-_LONGEST_WAIT = 60.0
+_LONGEST_WAIT = 300.0
+_FIRST_PATIENCE = 1800.0  # with an API that has not answered in this session: its address may be wrong
 _SILENCE = httpx2.Timeout(300.0, connect=10.0)  # the API sends a ping every few seconds
 _COUNT_SECONDS = 20.0  # to count the tokens of a request
 REQUEST_SECONDS = 1800.0  # for a whole reply: the longest one, from a slow model
@@ -144,7 +145,7 @@ class Line:
         self._service = service
         self._connect()
         self._desk = session
-        self._left = service.patience_seconds
+        self._waited = 0.0
         self._failures = 0
 
     def _connect(self) -> None:
@@ -196,15 +197,25 @@ class Line:
             ProposerError: The patience is used up.
         """
         patience = self._service.patience_seconds
+        if not asked and not self._service.answered:
+            patience = min(patience, _FIRST_PATIENCE)
         seconds = asked or min(_LONGEST_WAIT, 2.0**self._failures) * (1 - random() / 4)
-        self._left -= lost + seconds
-        if self._left < 0:
+        self._waited += lost + seconds
+        if self._waited > patience:
             if asked and asked > patience:
-                raise ProposerError(f"the API asks to wait for {asked:,.0f} s ({what}); {_GO_ON} after that")
+                raise ProposerError(
+                    f"the API asks to wait for {asked:,.0f} s, longer than --autoresearch-wait-hours "
+                    f"{patience / 3600:g} ({what}); {_GO_ON} after that"
+                )
             raise ProposerError(f"the API has not answered for {_span(patience)} (last: {what}); {_GO_ON}")
         self._failures += 1
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
         self._desk.say(f"{what}; asking again in {seconds:.0f} s")
-        self._service.pause(seconds)
+        self._desk.wait_for(f"waiting until {until} for the API")
+        try:
+            self._service.pause(seconds)
+        finally:
+            self._desk.wait_for("")
 
     def _affordable(self, request: dict[str, Any]) -> int:
         purse = self._service.purse
