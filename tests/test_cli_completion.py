@@ -34,7 +34,7 @@ CASES = [
     ("autoresearch", "", EVERY),
     ("autoresearch", "comp", ["compare", "completion"]),
     ("autoresearch results", "--", OPTIONS),
-    ("autoresearch results --format", "", ["csv", "json", "table", "tsv"]),
+    ("autoresearch results --format", "", ["csv", "json", "parquet", "table", "tsv"]),
     ("autoresearch results --tag", "", ["t", "u"]),
     ("autoresearch compare", "", ["t", "u"]),
     ("autoresearch results", "tra", ["train.py"]),
