@@ -20,7 +20,7 @@ from pytest_autoresearch.measure.setup import Equipment, equip
 from pytest_autoresearch.proposers.choice import Choice, choose
 from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.orphans import sweep
-from pytest_autoresearch.session.checks import check_files
+from pytest_autoresearch.session.checks import check_files, unusable
 from pytest_autoresearch.session.ending import Ending
 from pytest_autoresearch.session.github import GitHub
 from pytest_autoresearch.session.header import goes_by_margin, header
@@ -53,8 +53,7 @@ def begin(config: pytest.Config) -> None:
     except AutoresearchError as error:
         raise pytest.UsageError(str(error)) from None
     except OSError as error:  # such as a disk that is full from now on
-        what = f"{error.filename}: " if error.filename else ""
-        raise pytest.UsageError(f"{what}{error.strerror or error}") from None
+        raise pytest.UsageError(unusable(error)) from None
 
 
 def _begin(config: pytest.Config) -> None:
