@@ -21,7 +21,7 @@ from pytest_autoresearch.proposers.choice import Choice, choose
 from pytest_autoresearch.reports.page import PageWriter
 from pytest_autoresearch.runners.orphans import sweep
 from pytest_autoresearch.session.arenas import use_one_arena
-from pytest_autoresearch.session.checks import check_files
+from pytest_autoresearch.session.checks import check_files, unusable
 from pytest_autoresearch.session.dry_run import DryRun
 from pytest_autoresearch.session.ending import Ending
 from pytest_autoresearch.session.footer import Footer
@@ -56,8 +56,7 @@ def begin(config: pytest.Config) -> None:
     except AutoresearchError as error:
         raise pytest.UsageError(str(error)) from None
     except OSError as error:  # such as a disk that is full from now on
-        what = f"{error.filename}: " if error.filename else ""
-        raise pytest.UsageError(f"{what}{error.strerror or error}") from None
+        raise pytest.UsageError(unusable(error)) from None
 
 
 def _begin(config: pytest.Config) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shlex
 import shutil
@@ -60,19 +59,33 @@ def check_writable(settings: Settings, ratchet: Ratchet) -> None:
     Raises:
         UserError: A folder is read-only, or its disk is full.
     """
-    reports = settings.experiments_folder
-    folders = (ratchet.home.parent, settings.root, reports if reports.is_dir() else settings.root)
-    for folder in dict.fromkeys(folders):
+    git, reports = ratchet.home.parent, settings.experiments_folder
+    refs = git / "refs" / "autoresearch"
+    inside = (ratchet.home, git / "objects", git / "worktrees", git / "refs", refs, refs / ratchet.tag)
+    runs = settings.campaign_artifacts(ratchet.tag).folder
+    later = (*inside, reports, runs.parent, runs)  # a session makes those that are not there
+    for folder in dict.fromkeys((git, settings.root, *filter(Path.is_dir, later))):
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(bytes(_LEAST_FREE_BYTES))
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space" if full else "make it writable, or clone the repository to another place"
-            raise UserError(
-                f"{folder} cannot be written ({os.strerror(error.errno or 0)}), and a session keeps its records and "
-                f"reports there: {remedy}"
-            ) from None
+            error.filename = str(folder)
+            raise UserError(unusable(error)) from None
+
+
+def unusable(error: OSError) -> str:
+    """A sentence on a file that a session needs and that the system denies."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "make it writable, or clone the repository to another place"
+    else:
+        remedy = "correct this, then type the same command again"
+    what = error.filename or "a file"
+    return (
+        f"{what} cannot be written ({error.strerror or error}), and a session keeps its records and reports there: "
+        f"{remedy}"
+    )
 
 
 def _check_complete(ratchet: Ratchet) -> None:

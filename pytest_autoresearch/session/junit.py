@@ -1,6 +1,6 @@
 """Writes pytest's JUnit file during the session, so that it is valid however the session ends.
 
-This and `reprcrash.message` in the judge are the only uses of undocumented pytest names.
+This module and `reprcrash.message` in the judge are the only uses of undocumented pytest names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from _pytest import junitxml
 
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.text import shortened
@@ -40,6 +41,7 @@ class Junit:
         self._began = time.monotonic()
         self._spent = 0.0
         self._properties = True
+        self._unwritten = ""
         if self._xml is None:
             return
         if not _given(config, "junit_family"):
@@ -62,11 +64,25 @@ class Junit:
         self._spent += time.monotonic() - began
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # inside the terminal's wrapper, which prints the file's name
-    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         if self._xml is None:
             return (yield)
-        with self._aside():
-            return (yield)
+        try:
+            with self._aside():
+                return (yield)
+        except OSError as error:  # the records are in git, and the page is still to be named
+            self._unwritten = f"{self._xml.logfile} was not written ({error.strerror or error})"
+            junitxml.pytest_unconfigure(session.config)  # it would say that the file was generated
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            return None
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._unwritten:
+            terminalreporter.write_line(
+                f"ERROR: {self._unwritten}, but every record is in git: make it writable, and give the next session "
+                "--junitxml again",
+                red=True,
+            )
 
     @contextlib.contextmanager
     def _aside(self) -> Iterator[None]:
