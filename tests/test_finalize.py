@@ -132,6 +132,23 @@ def test_each_keep_is_left_out_once_and_what_is_idle_is_named(night: Repo) -> No
     night.check_ledger()
 
 
+@pytest.mark.lanes
+def test_several_lanes_make_the_runs_side_by_side(night: Repo) -> None:
+    night.write("pytest.ini", (night.path / "pytest.ini").read_text() + "autoresearch_lanes = 2\n")
+    night.commit("Two lanes")
+    night.plan("RATE=1", "BETTER=1")
+    night.lanes = 2
+    night.run("--max", "2", "--autoresearch-tag", "u")
+    runs = count(night)
+    status, out, err = finalized(night, "u", "--json", "--runs", "3")
+    assert status == 0, err
+    assert count(night) - runs == 4 * 3
+    assert json.loads(out)["whole"]["gain"] == pytest.approx(0.8, abs=0.01)
+    lanes = {json.loads(line)["run"]["lane"] for path in (night.path / "experiments/runs/u").glob("finalize-*.jsonl")
+             for line in path.read_text().splitlines() if '"run"' in line}  # fmt: skip
+    assert lanes == {0, 1}
+
+
 def test_the_same_command_makes_no_run_twice(night: Repo) -> None:
     _, first, _ = finalized(night, "--json", "--runs", "2")
     runs = count(night)

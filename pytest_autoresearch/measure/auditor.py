@@ -157,7 +157,7 @@ def check_conditions(settings: Settings, ratchet: Ratchet, setting: Setting, las
         )
     for difference in conditions.of_settings(last.setting, setting):
         raise UserError(
-            f"the campaign {ratchet.tag} was measured with other {difference}: audit it under the same conditions"
+            f"the campaign {ratchet.tag} was measured with other {difference}: measure it under the same conditions"
         )
     if dirty := ratchet.dirty(settings.frozen) if settings.frozen else []:
         raise UserError(f"{dirty[0]} decides what is measured and has uncommitted changes: restore it first")
