@@ -82,7 +82,7 @@ class Campaign:
         self.lanes, self.not_taken = equipment.taken.lanes, equipment.taken.left
         self.where = equipment.taken.words
         self.release = equipment.taken.release
-        self._clock = SessionClock(settings.hours)
+        self._clock = SessionClock(settings.hours, settings.campaign_artifacts(ratchet.tag).stop)
         self._place = equipment.place(settings, ratchet)
         self._agents = AgentRunner(equipment.agents, harness.hidden)
         like = Experiment(
@@ -130,6 +130,7 @@ class Campaign:
         remove_bytecode(trusted)
         self._frozen = Frozen([*trusted, *self.harness.data_files])
         self.ledger.open()
+        self._clock.forget_stop()
         elsewhere = {program for other in self.ratchet.presence.earlier for program in other.programs}
         left = (one for one in self.ratchet.waiting() if one.program not in elsewhere)
         owed = untried(self.ledger.records, left)
@@ -151,6 +152,7 @@ class Campaign:
                 elif flight.waiting:  # it failed, and its proposer was asked once more
                     self.ratchet.drop_waiting(flight.waiting)
         self._lifecycle.release(held)
+        self._clock.forget_stop()
         self.ratchet.close()
 
     def over(self) -> bool:

@@ -38,6 +38,8 @@ COMMANDS = {
     "finalize": "what each kept change is worth now, as branches and the text of a pull request",
     "report": "write report.html and progress.png of a campaign",
     "watch": "follow a running session from another terminal",
+    "stop": "ask a running session to end after its current experiments",
+    "campaigns": "list the campaigns of this repository, or delete one",
     "push": "send a campaign to a remote: its branch and its records",
     "pull": "fetch a campaign from a remote",
     "completion": "print the shell completion script of this command",

@@ -47,6 +47,11 @@ class Artifacts:
         """The progress of a running session; see `session.live`."""
         return self.folder / "progress.json"
 
+    @property
+    def stop(self) -> Path:
+        """Asks the running session to end after the experiments under way; `autoresearch stop` makes it."""
+        return self.folder / "STOP"
+
     def packages(self, digest: str) -> Path:
         """The list of installed packages with this digest."""
         return self.folder / f"packages-{digest}.txt"
