@@ -124,7 +124,7 @@ def test_each_keep_is_left_out_once_and_what_is_idle_is_named(night: Repo) -> No
     helps, idle, took = found["effects"]
     assert (helps["standing"], idle["standing"], took["standing"]) == ("helps", "no longer helps", "helps")
     assert helps["now"]["gain"] == pytest.approx(0.3, abs=0.01)
-    assert helps["now"]["margin"] < 0.01, "seeds are shared, so their noise cancels"
+    assert helps["now"]["margin"] < 0.02, "seeds are shared, so most of their noise cancels"
     assert idle["now"]["gain"] == pytest.approx(0.0, abs=0.01)
     assert took["now"]["gain"] == pytest.approx(0.3, abs=0.01), "without it, the stale one helps again"
     assert found["whole"]["gain"] == pytest.approx(0.8, abs=0.01)
