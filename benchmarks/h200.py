@@ -135,7 +135,8 @@ def session(experiments: int, budget: float) -> Figures:
     with tempfile.TemporaryDirectory() as parent:
         folder = repository(Path(parent) / "copy")
         command = [sys.executable, "-m", "pytest", "-q", "--autoresearch", "--max", str(experiments), *options]
-        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        path = os.pathsep.join([str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        environment = {**os.environ, "PYTHONPATH": path}
         with utilisation() as samples:
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         made = [one for one in Ratchet(folder).records("h200") if one.measured]
