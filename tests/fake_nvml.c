@@ -12,6 +12,7 @@ enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6, I
 enum { DEVICES = 16, PROCESSES = 64, MIB = 1 << 20 };
 
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } process_info;
+typedef struct { unsigned gpu, memory; } utilization;
 typedef struct { unsigned long long total, free, used; } memory_v1;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2;
 
@@ -20,6 +21,7 @@ typedef struct {
     char name[96], uuid[96];
     unsigned long long total, reserved, used, reasons;  /* MiB */
     int parent, gpu_instance, compute_instance, lost, count;
+    unsigned busy;
     process processes[PROCESSES];
 } device;
 typedef struct { char driver[80]; int count, error; device devices[DEVICES]; } state;
@@ -75,6 +77,7 @@ static void take_line(state *s, const char *line, const char *function) {
     else if (!strcmp(word, "lost")) d->lost = 1;
     else if (!strcmp(word, "parent")) sscanf(rest, "%d %d %d", &d->parent, &d->gpu_instance, &d->compute_instance);
     else if (!strcmp(word, "reasons")) d->reasons = strtoull(rest, NULL, 0);
+    else if (!strcmp(word, "busy")) d->busy = strtoul(rest, NULL, 0);
     else if (!strcmp(word, "memory")) sscanf(rest, "%llu %llu %llu", &d->total, &d->reserved, &d->used);
     else take_process(d, word, rest);
 }
@@ -295,4 +298,10 @@ int nvmlDeviceGetCurrentClocksEventReasons(handle h, unsigned long long *out) {
 
 int nvmlDeviceGetCurrentClocksThrottleReasons(handle h, unsigned long long *out) {
     return reasons("nvmlDeviceGetCurrentClocksThrottleReasons", h, out);
+}
+
+int nvmlDeviceGetUtilizationRates(handle h, utilization *out) {
+    DEVICE("nvmlDeviceGetUtilizationRates", h);
+    *out = (utilization){d->busy, 0};
+    return d->parent < 0 ? SUCCESS : NOT_SUPPORTED;
 }

@@ -8,6 +8,7 @@ What it answers stands in a text file, one fact a line, a later line before an e
     0 memory 143771 600 0         MiB: all, the driver's own share, and what nobody in a list holds
     0 compute 4711 5000           a process and its MiB; `-` for no figure. Also `graphics` and `mps`
     0 compute 4712 5000 foreign   listed though no such process lives here; others vanish with their process
+    0 busy 80                     the percentage of the last moments in which a kernel was at work
     0 reasons 0x4                 what holds the clocks down, as NVML's bits
     0 lost                        it has fallen off the bus
     1 parent 0 3 1                device 1 is a MIG instance of device 0: GPU instance 3, compute instance 1

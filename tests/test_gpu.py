@@ -285,6 +285,29 @@ def test_throttling_is_told_by_cause_and_share_of_the_looks(nvml: FakeNvml, pids
     }  # fmt: skip
 
 
+def test_a_busy_gpu_is_counted_but_not_beside_others_and_not_on_an_instance(nvml: FakeNvml, pids: list[int]) -> None:
+    run, stranger = pids[:1], pids[1]
+    nvml.add("0 busy 50", f"0 compute {run[0]} 100")
+    watch = GpuWatch(only())
+    began = time.monotonic()
+    watch.look(run)
+    assert watch.busy_seconds is not None
+    while watch.busy_seconds < 0.2:
+        time.sleep(0.01)
+        watch.look(run)
+    assert time.monotonic() - began >= 0.4
+    nvml.add(f"0 compute {stranger} 100")
+    watch.look(run)
+    before = watch.busy_seconds
+    time.sleep(0.05)
+    watch.look(run)
+    assert watch.busy_seconds == before
+    nvml.set(*MIG, "2 busy 50")
+    instance = GpuWatch(visible({"CUDA_VISIBLE_DEVICES": "MIG-dd555555-0000"}).gpus[0])
+    instance.look(run)
+    assert instance.busy_seconds is None
+
+
 def test_an_older_driver_is_asked_by_older_names(nvml: FakeNvml, pids: list[int]) -> None:
     newer = [f"nvmlDeviceGet{kind}RunningProcesses_v3" for kind in LISTS]
     newer += ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetCurrentClocksEventReasons"]

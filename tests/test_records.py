@@ -80,6 +80,8 @@ RUNS = st.builds(
     crash=st.none() | CRASHES,
     log=TEXTS,
     role=st.sampled_from(Role),
+    startup_cpu_seconds=st.none() | ANY_NUMBER,
+    startup_gpu_seconds=st.none() | ANY_NUMBER,
 )
 PROPOSALS = st.builds(
     Proposal, TEXTS, TEXTS, TEXTS, TEXTS,
@@ -94,7 +96,7 @@ EXPERIMENTS = st.builds(
     tree=HASHES,
     proposal=PROPOSALS,
     runs=st.lists(RUNS, max_size=3).map(tuple),
-    limits=st.builds(Limits, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER),
+    limits=st.builds(Limits, *[ANY_NUMBER] * 6),
     metric_name=NAMES,
     direction=st.sampled_from(Direction),
     decision=st.builds(Decision, st.none() | ANY_NUMBER, ANY_NUMBER, st.none() | st.sampled_from(Reason)),

@@ -8,7 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_nvml import H200, FakeNvml
 from runner_bench import SCORER, Bench, crash
+
+from pytest_autoresearch.hardware.gpu import visible
+from pytest_autoresearch.runners.local import LocalRunner
 
 
 @pytest.fixture
@@ -264,6 +268,19 @@ def test_training_that_computes_too_much_before_it_begins_is_a_timeout(bench: Be
     assert (reason, message.split(" s of ")[1]) == ("timeout", "processor time and had not called harness.begin()")
     assert run.startup_cpu_seconds is not None
     assert run.startup_cpu_seconds >= 0.5  # rounded
+
+
+def test_training_that_keeps_its_gpu_busy_before_it_begins_is_a_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = FakeNvml(tmp_path, *H200, "0 busy 100")
+    gpu.use(monkeypatch)
+    bench = Bench(tmp_path, LocalRunner(visible({}).gpus))
+    waits = "import time; from contract import *\ntime.sleep(600)"
+    run = bench.run(waits, scorer=SCORER, startup_gpu_seconds=0.5, startup_seconds=100.0, deadline_seconds=110.0)
+    assert crash(run) == ("timeout", "training kept its GPUs busy for 0.5 s and had not called harness.begin()")
+    assert run.startup_gpu_seconds is not None
+    assert run.startup_gpu_seconds >= 0.5  # rounded
 
 
 @pytest.mark.parametrize(

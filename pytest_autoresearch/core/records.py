@@ -31,7 +31,10 @@ _LATER = (  # missing in records of earlier versions
     "simpler", "comparable", "lines_added", "lines_removed", "notes", "made_on",
 )  # fmt: skip
 _IF_GIVEN = ("made_on",)
-_LATER_OF_RUNS = ("block", "scored", "startup_cpu_seconds", "began_at", "node", "total_memory_mb")
+_LATER_OF_RUNS = (
+    "block", "scored", "startup_cpu_seconds", "began_at", "node", "total_memory_mb", "startup_gpu_seconds",
+)  # fmt: skip
+_LATER_LIMITS = ("startup_cpu_seconds", "startup_gpu_seconds")
 _LATER_CONDITIONS = ("rows", "command", "environment", "readable", "python", "packages", "driver")
 _REQUIRED = [name for name in _FIELDS if name not in (*_LATER, "metric")]  # `metric` is computed from the runs
 _NO_VERDICT = {"status": None, "reason": None, "message": None, "gain": None}
@@ -121,7 +124,7 @@ def _run_to_json(run: Run) -> dict[str, Any]:
 def _limits_to_json(limits: Limits) -> dict[str, Any]:
     """Without a limit of a later version that is infinite, so that an earlier record is written again as it was."""
     found = _limits_as_they_are(limits)
-    return {name: value for name, value in found.items() if name != "startup_cpu_seconds" or value != "inf"}
+    return {name: value for name, value in found.items() if name not in _LATER_LIMITS or value != "inf"}
 
 
 def _setting_to_json(setting: Setting) -> dict[str, Any]:

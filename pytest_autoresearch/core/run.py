@@ -20,6 +20,8 @@ class Limits:
         memory_limit_mb: Memory of the process tree, in MiB: device memory on a GPU, else resident memory; infinite
             without a limit.
         startup_cpu_seconds: Processor time of all processes before training begins; infinite without a limit.
+        startup_gpu_seconds: How long its GPUs may be busy before training begins, all together; infinite without a
+            limit.
     """
 
     budget_seconds: float
@@ -27,6 +29,7 @@ class Limits:
     deadline_seconds: float
     memory_limit_mb: float = math.inf
     startup_cpu_seconds: float = math.inf
+    startup_gpu_seconds: float = math.inf
 
 
 class CrashClass(StrEnum):
@@ -133,6 +136,7 @@ class Run:
         training_seconds: Seconds inside the budget, by the parent's clock if training is gated by it.
         startup_seconds: Seconds before training began.
         startup_cpu_seconds: Processor time of all processes before training began, in seconds; None if unknown.
+        startup_gpu_seconds: How long its GPUs were busy before training began, all together; None if unknown.
         began_at: When its process was started, in seconds since the epoch; None in records of earlier versions.
         score_seconds: Duration of the scoring, in seconds.
         total_seconds: Seconds from the start of the process to the metric.
@@ -188,6 +192,7 @@ class Run:
     began_at: float | None = None
     node: str = ""
     total_memory_mb: float | None = None
+    startup_gpu_seconds: float | None = None
 
     @property
     def ended_with_model(self) -> bool:

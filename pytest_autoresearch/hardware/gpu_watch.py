@@ -1,4 +1,4 @@
-"""Watches one GPU during one run, through NVML: the run's memory, other processes, and throttling.
+"""Watches one GPU during one run, through NVML: the run's memory, how busy it is, other processes, and throttling.
 
 Knows nothing of CUDA, runners, git or pytest. GPU problems raise no exception: numbers that the driver does not report
 are missing in the result, for example after a GPU has fallen off the bus.
@@ -59,7 +59,12 @@ class Seen:
 
 
 class GpuWatch:
-    """Watches one GPU during one run. Create it before the run starts: memory in use then is not the run's."""
+    """Watches one GPU during one run. Create it before the run starts: memory in use then is not the run's.
+
+    Attributes:
+        busy_seconds: How long the GPU was busy with the run up to now; None if the driver does not report that, as for
+            a MIG instance. Times with other processes on the GPU do not count, because it is unknown whose they are.
+    """
 
     def __init__(self, gpu: Gpu) -> None:
         self._device = _Device(gpu.uuid)
@@ -69,6 +74,8 @@ class GpuWatch:
         self._throttling = _Throttling()
         self._ours: tuple[str, ...] = _LISTS
         self._held_mb = 0.0
+        self.busy_seconds: float | None = None
+        self._looked_at = time.monotonic()
         first = self._caller.call(lambda: self._device.answer(_LISTS, full=True), FIRST_PATIENCE_SECONDS)
         if first is not None:
             self._memory.grown(first.used_mb)
@@ -83,11 +90,16 @@ class GpuWatch:
         Args:
             pids: Every process of the run, by its number in this pid namespace.
         """
-        full = time.monotonic() >= self._full_at
+        now = time.monotonic()
+        full = now >= self._full_at
         lists = _LISTS if full else self._ours
         answer = self._caller.call(lambda: self._device.answer(lists, full), PATIENCE_SECONDS)
         if answer is not None:
             self._held_mb = self._memory.held(answer.processes, pids, answer.used_mb)
+            if answer.busy is not None:
+                since = 0.0 if self._others.now else now - self._looked_at
+                self.busy_seconds = (self.busy_seconds or 0.0) + answer.busy * since
+            self._looked_at = now
             if answer.full:
                 self._full_at = time.monotonic() + FULL_SECONDS
                 self._note(answer, pids)
@@ -185,10 +197,12 @@ class _OtherProcesses:
 
     Attributes:
         before: The processes that were there before the run.
+        now: Whether the last full look saw some.
     """
 
     def __init__(self) -> None:
         self.before: frozenset[int] = frozenset()
+        self.now = False
         self._suspects: set[int] | None = None
         self._names: dict[int, str] = {}
 
@@ -199,6 +213,7 @@ class _OtherProcesses:
         """
         if not numbers_are_ours:  # then `strangers` contains the run itself, under other numbers
             strangers = strangers & self.before
+        self.now = bool(strangers)
         for pid in strangers & (self._suspects or set()):
             name = _name(pid) if numbers_are_ours else f"process {pid} of another pid namespace"
             if name is not None:
@@ -235,12 +250,15 @@ class _Answer:
         lists: MiB by process, for each list that answered; None for a process without a figure.
         used_mb: Memory in use on the device, in MiB, or None.
         reasons: Reasons for throttling; None if not asked or not reported.
+        busy: The share of the last moments, at most a second, in which a kernel was at work, 0 to 1; None if not
+            reported.
     """
 
     full: bool
     lists: Mapping[str, Mapping[int, float | None]] = field(default_factory=dict)
     used_mb: float | None = None
     reasons: tuple[str, ...] | None = None
+    busy: float | None = None
 
     @property
     def processes(self) -> dict[int, float | None] | None:
@@ -267,7 +285,7 @@ class _Device:
         if self._handle is None and not self._open():
             return _Answer(full)
         listed = {kind: processes for kind in lists if (processes := self._listed(kind)) is not None}
-        return _Answer(full, listed, self._used_mb(), self._reasons() if full else None)
+        return _Answer(full, listed, self._used_mb(), self._reasons() if full else None, self._busy())
 
     def _open(self) -> bool:
         handle = nvml.ask("nvmlDeviceGetHandleByUUID", self._uuid)
@@ -294,6 +312,10 @@ class _Device:
                 self._memory_versions = (version,)  # changing the version during a run would look like growth
                 return float(memory.used) / MIB
         return None
+
+    def _busy(self) -> float | None:
+        rates = nvml.ask("nvmlDeviceGetUtilizationRates", self._handle)
+        return None if rates is None else float(rates.gpu) / 100
 
     def _reasons(self) -> tuple[str, ...] | None:
         bits = nvml.ask("nvmlDeviceGetCurrentClocksEventReasons", self._whole)

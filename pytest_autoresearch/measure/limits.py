@@ -11,6 +11,7 @@ from pytest_autoresearch.settings import Settings
 
 LEAST_STARTUP_SECONDS = 30.0
 SPARE_CPU_SECONDS = 30.0  # as much as one core can do in the least startup time
+SPARE_GPU_SECONDS = 10.0  # tuning of kernels that the baseline did not have
 
 
 def limits_of(
@@ -28,14 +29,19 @@ def limits_of(
     startup = max(LEAST_STARTUP_SECONDS, deadline - budget)
     if baseline is not None:
         startup = max(LEAST_STARTUP_SECONDS, 2 * max(run.startup_seconds for run in baseline.own_runs))
-    return Limits(budget, min(startup, deadline), deadline, memory, _startup_cpu(baseline))
+    return Limits(budget, min(startup, deadline), deadline, memory, *_startup_use(baseline))
 
 
-def _startup_cpu(baseline: Experiment | None) -> float:
-    """Processor time before training begins: twice the baseline's, which compiled too, and some more. Else infinite.
+def _startup_use(baseline: Experiment | None) -> tuple[float, float]:
+    """Seconds of processors and of GPUs before training begins: twice the baseline's, and some more. Else infinite.
 
-    A program could train on text that lies around before it has rows, and on all cores at once.
+    A program could train on text that lies around before it has rows, and on all cores and GPUs at once. The baseline
+    compiled too.
     """
     runs = baseline.own_runs if baseline else ()
-    known = [run.startup_cpu_seconds for run in runs if run.startup_cpu_seconds is not None]
-    return 2 * max(known) + SPARE_CPU_SECONDS if known else math.inf
+    cpu = [run.startup_cpu_seconds for run in runs if run.startup_cpu_seconds is not None]
+    gpu = [run.startup_gpu_seconds for run in runs if run.startup_gpu_seconds is not None]
+    return (
+        2 * max(cpu) + SPARE_CPU_SECONDS if cpu else math.inf,
+        2 * max(gpu) + SPARE_GPU_SECONDS if gpu else math.inf,
+    )

@@ -19,6 +19,7 @@ from pytest_autoresearch.core.run import Crash, CrashClass, Limits, Progress, Ru
 from pytest_autoresearch.hardware.gpu import Gpu
 from pytest_autoresearch.runners import compile_cache
 from pytest_autoresearch.runners.base import Job
+from pytest_autoresearch.runners.clock import Clock
 from pytest_autoresearch.runners.environment import (
     candidate_environment,
     scoring_environment,
@@ -32,7 +33,7 @@ from pytest_autoresearch.runners.process_trees import ProcessTrees
 from pytest_autoresearch.runners.scoring import Scoring
 from pytest_autoresearch.runners.supervisor import Process
 from pytest_autoresearch.runners.time_limits import Fence, TimeLimit, training_limit
-from pytest_autoresearch.runners.watch import Bounds, Clock, Ended, watch
+from pytest_autoresearch.runners.watch import Bounds, Ended, watch
 from pytest_autoresearch.sandboxes.base import Allowance, Backend, Prepared, Unconfined, View
 from pytest_autoresearch.sandboxes.disk import Written
 from pytest_autoresearch.sandboxes.machine import gpu_devices
@@ -174,7 +175,10 @@ class LocalRunner:
             disk=lambda pids: next((message for part in disk if (message := part.over(pids))), ""),
             clock=clock,
             feed=progress.feed,
-            startup=lambda processes: clock.spent(processes, job.limits.startup_cpu_seconds),
+            startup=lambda processes: (
+                clock.spent(processes, job.limits.startup_cpu_seconds)
+                or clock.spent_on_gpus(memory.gpu_seconds, job.limits.startup_gpu_seconds)
+            ),
         )
 
     def _view(self, job: Job, launch: Launch, clock: Clock) -> View:

@@ -1,4 +1,4 @@
-"""Measures the memory of a process tree from outside: in RAM and on its GPUs."""
+"""Measures the memory of a process tree from outside, in RAM and on its GPUs, and how long these are busy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,14 @@ class MemoryUse:
 
 
 class Memory(Protocol):
-    """Measures the memory of one tree and checks its limit."""
+    """Measures the memory of one tree and checks its limit.
+
+    Attributes:
+        gpu_seconds: How long the tree's GPUs were busy up to now, all together; None if unknown.
+    """
+
+    @property
+    def gpu_seconds(self) -> float | None: ...
 
     def look(self, processes: Collection[Process]) -> float:
         """Measure the tree's memory now, in MiB. `processes` are all its running processes."""
@@ -88,6 +95,10 @@ class Resident:
         self._sum_then = 0
         self._next = 0.0
 
+    @property
+    def gpu_seconds(self) -> float | None:
+        return None
+
     def look(self, processes: Collection[Process]) -> float:
         held, begun = sum(process.resident_bytes for process in processes), time.monotonic()
         if len(processes) < 2:
@@ -122,6 +133,11 @@ class OnDevices:
         self._most_mb = self._total_mb = 0.0  # on one GPU now, and on all of them at any time
         self._watches = [GpuWatch(gpu) for gpu in gpus]
         self._resident = Resident(float("inf"), sandboxed=sandboxed)
+
+    @property
+    def gpu_seconds(self) -> float | None:
+        known = [watch.busy_seconds for watch in self._watches if watch.busy_seconds is not None]
+        return sum(known) if known else None
 
     def look(self, processes: Collection[Process]) -> float:
         resident_mb, pids = self._resident.look(processes), [process.pid for process in processes]

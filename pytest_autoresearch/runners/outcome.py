@@ -14,11 +14,12 @@ from pathlib import Path
 from pytest_autoresearch.core.run import Crash, CrashClass, Run
 from pytest_autoresearch.runners import lookalike
 from pytest_autoresearch.runners.base import Job
+from pytest_autoresearch.runners.clock import Clock
 from pytest_autoresearch.runners.crashes import exit_crash, score_crash
 from pytest_autoresearch.runners.output import Output
 from pytest_autoresearch.runners.summary import Summary
 from pytest_autoresearch.runners.time_limits import MODEL, grace_seconds, over_budget
-from pytest_autoresearch.runners.watch import Clock, Ended
+from pytest_autoresearch.runners.watch import Ended
 
 
 class ProcessOutput:
@@ -83,7 +84,8 @@ def scored_run(job: Job, clock: Clock, ended: Ended, output: ProcessOutput) -> R
     not_its_own = job.scorer_prints | {job.metric_name}
     numbers = {name: value for name, value in output.summary.numbers().items() if name not in not_its_own}
     run = _run(job, ended, output, numbers, (startup_seconds, training_seconds), crash)
-    return replace(run, startup_cpu_seconds=round(clock.cpu_seconds, 2))
+    gpu_seconds = None if clock.gpu_seconds is None else round(clock.gpu_seconds, 2)
+    return replace(run, startup_cpu_seconds=round(clock.cpu_seconds, 2), startup_gpu_seconds=gpu_seconds)
 
 
 def with_score(run: Run, ended: Ended, output: ProcessOutput) -> Run:
