@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pytest_autoresearch.campaign import candidate
+from pytest_autoresearch.campaign.batches import Batches
 from pytest_autoresearch.campaign.borrowed_lanes import BorrowedLanes
 from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.dialogue import Dialogue
@@ -40,11 +41,13 @@ class Lifecycle:
     """Conducts experiments, each in a worktree of its own."""
 
     def __init__(
-        self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher, free: FreeLanes
+        self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher, free: FreeLanes,
+        batches: Batches,
     ) -> None:  # fmt: skip
         self._free = free
+        self._batches = batches
         # The places of experiments come first: one for each lane, and those for look-ahead.
-        places = free.lanes + common.settings.ahead
+        places = max(free.lanes + common.settings.ahead, batches.size)
         self._others = BorrowedLanes(free, lambda lane: common.ratchet.worktree(places + lane))
         self._common = common
         self._queue = queue
@@ -103,6 +106,15 @@ class Lifecycle:
                         edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
                         attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
                         self._save(flight, attempt)
+                    if self._batches.takes(flight):
+                        proposed = attempt
+                        result = self._batches.measure(
+                            flight, lambda: self._on_head(common, flight, dialogue, proposed, tree), tree
+                        )
+                        if result is not None:
+                            attempt = None
+                            goes_on = self._send_back(result, dialogue, flight)
+                            continue
                     flight.progress = Progress("waiting for a lane")
                     with _timed(flight, "wait"):
                         flight.lane = self._free.take(flight.number)

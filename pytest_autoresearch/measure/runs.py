@@ -191,6 +191,29 @@ class RunMaker:
         order = _Order(experiment, experiment.commit, seed, Role.AUDIT, below, None, before, log, None, None, [])
         return self._with_retry(order, tree, lane)
 
+    def together(
+        self, experiment: Experiment, commit: str, seed: int, role: Role, log: str, tree: Worktree, lane: int
+    ) -> tuple[Run, ...]:
+        """One run of a batch, which is not raced, after repeats of inconclusive ones.
+
+        Args:
+            experiment: The one in whose name it is made.
+            commit: What is run.
+            seed: The seed.
+            role: The purpose.
+            log: The log's name.
+            tree: The worktree to run in.
+            lane: The lane.
+
+        Raises:
+            Stopped: See `measure`.
+        """
+        head = self._ledger.incumbent
+        below = confirm.seen(head, self._ledger.records) if role is Role.INCUMBENT and head is not None else None
+        return self._with_retry(
+            _Order(experiment, commit, seed, role, below, None, (), log, None, None, []), tree, lane
+        )
+
     def _borrowing(self, order: _Order, tree: Worktree, lane: int, borrowed: Borrowed) -> tuple[Run, ...]:
         try:
             return self._with_retry(replace(order, borrowed=borrowed), tree, lane)
