@@ -14,7 +14,7 @@ from pytest_autoresearch.campaign.free_lanes import FreeLanes
 from pytest_autoresearch.campaign.in_flight import Flights, InFlight
 from pytest_autoresearch.core.errors import MergeConflict, Stopped
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Proposal, Reason
-from pytest_autoresearch.core.run import Progress
+from pytest_autoresearch.core.run import Progress, Role
 from pytest_autoresearch.keeprule.blocks import Blocks
 from pytest_autoresearch.keeprule.designs import LEAST
 from pytest_autoresearch.keeprule.effects import Effect
@@ -23,7 +23,8 @@ from pytest_autoresearch.keeprule.replicates import observations
 from pytest_autoresearch.ledger.ledger import Ledger
 from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
-from pytest_autoresearch.measure.batch import Batch
+from pytest_autoresearch.measure.batch import Batch, Work
+from pytest_autoresearch.measure.batch_file import BatchFile
 from pytest_autoresearch.measure.runs import RunMaker, new_seed
 
 _SOURCE = "batch:"  # before the name of the batch whose combination a candidate is
@@ -52,6 +53,8 @@ class Batches:
         self._all_started = False
         self._closed = False
         self._gathered: dict[int, _Gathered] = {}  # the batch of each candidate that has one
+        self._unjudged: set[int] = set()
+        self._file = BatchFile(ratchet.home / "batches" / f"{ratchet.tag}.json")
 
     # ------------------------------------------------------------------------------------------- on the main thread
 
@@ -61,10 +64,17 @@ class Batches:
             self._all_started = True
             self._gather()
 
-    def ended(self) -> None:
+    def ended(self, number: int) -> None:
         """An experiment is over, so others may start."""
         with self._changed:
             self._all_started = False
+            self._unjudged.discard(number)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a batch is under way. No experiment should start before its verdicts, which the next ones know."""
+        with self._changed:
+            return bool(self._unjudged)
 
     def close(self) -> None:
         """Let nobody wait any longer."""
@@ -79,8 +89,7 @@ class Batches:
         known = list(records)
         last = next((one.share.batch for one in reversed(known) if one.share is not None), "")
         members = [one for one in known if one.share is not None and one.share.batch == last]
-        under_way = self._flights.numbers
-        if not members or under_way & _numbers(members[0]):
+        if not members or len(members) < max(one.share.size for one in members if one.share is not None):
             return None
         if any(one.proposal.source == f"{_SOURCE}{last}" for one in known):
             return None
@@ -89,14 +98,13 @@ class Batches:
         if not joins:
             return None
         source = f"{_SOURCE}{last}"
-        if len(joins) == 1:
-            return replace(
-                joins[0], proposal=replace(joins[0].proposal, source=source), runs=(), share=None, verdict=None
-            )
-        said = _described(joins)
-        commit = self._ratchet.combined(joins[0].base, [one.commit for one in joins], said)
-        proposal = Proposal(said, proposer="batch", source=source)
-        return replace(joins[0], commit=commit, proposal=proposal, runs=(), share=None, verdict=None)
+        first, proposal = joins[0], replace(joins[0].proposal, source=source)
+        commit = first.commit
+        if len(joins) > 1:
+            said = _described(joins)
+            commit = self._ratchet.combined(first.base, [one.commit for one in joins], said)
+            proposal = Proposal(said, proposer="batch", source=source)
+        return replace(first, commit=commit, proposal=proposal, runs=(), share=None, verdict=None)
 
     # ---------------------------------------------------------------------------------------- on an experiment's thread
 
@@ -116,7 +124,7 @@ class Batches:
             Refused: What `on_head` raises; the others go on.
             Stopped: The session is ending.
         """
-        while True:
+        while True:  # again, if it conflicts with another proposal of the batch
             flight.progress = Progress("waiting for the batch")
             gathered = self._wait_for_batch(flight.number)
             try:
@@ -128,6 +136,7 @@ class Batches:
                 gathered.answer(flight.number, mine)
                 batch = gathered.made(self._make)
                 if batch is None:
+                    self.ended(flight.number)
                     return None
                 if flight.number in {one.number for one in batch.members}:
                     self._work(flight, batch, tree)
@@ -135,7 +144,7 @@ class Batches:
             finally:
                 with self._changed:
                     self._gathered.pop(flight.number, None)
-            # It conflicts with another proposal: it is in the next batch.
+            self.ended(flight.number)
 
     def _wait_for_batch(self, number: int) -> _Gathered:
         with self._changed:
@@ -154,6 +163,7 @@ class Batches:
         gathered = _Gathered(sorted(waiting)[: self.size])
         self._gathered |= dict.fromkeys(gathered.numbers, gathered)
         self._joined -= set(gathered.numbers)
+        self._unjudged |= set(gathered.numbers)
         self._changed.notify_all()
 
     def _make(self, candidates: Sequence[Experiment]) -> Batch | None:
@@ -163,15 +173,22 @@ class Batches:
         for one in candidates:
             if head is not None and one.base == head.commit and self._merge([*taken, one]):
                 taken.append(one)
-        if head is None or len(taken) < LEAST:
+        if head is None:
             return None
         records = self._ledger.records
-        shares = [one.share for one in records if one.share is not None]
-        return Batch(
-            f"{min(one.number for one in taken):04d}", taken, head, new_seed(),
-            Blocks(observations(records), self._prior).components,
-            [Effect(one.gain, one.error, one.degrees) for one in shares],
-        )  # fmt: skip
+        noise = Blocks(observations(records), self._prior).components
+        saved = self._file.load()
+        if saved is not None and saved.head == head.commit:
+            known = {one.program: one for one in (*records, *taken)}
+            members = [known[program] for program in saved.programs if program in known]
+            if len(members) == len(saved.programs) and any(one in taken for one in members):
+                before = _effects(one for one in records if one not in members)
+                return Batch(members, head, saved.seed, noise, before, saved.made, saved.alone)
+        return Batch(taken, head, new_seed(), noise, _effects(records)) if len(taken) >= LEAST else None
+
+    def _save(self, batch: Batch) -> None:
+        with self._changed:  # in the order of the runs
+            self._file.save(batch.saved)
 
     def _merge(self, candidates: Sequence[Experiment]) -> bool:
         """Whether no two of them change the same line."""
@@ -189,19 +206,23 @@ class Batches:
                 flight.progress = Progress("waiting for a lane")
                 flight.lane = lane = self._free.take(flight.number)
                 try:
-                    members = [batch.members[at] for at in sorted(work.has)]
-                    commit = batch.head.commit
-                    if members:
-                        commit = self._ratchet.combined(commit, [one.commit for one in members], _described(members))
-                    owner = members[0] if len(members) == 1 else mine
-                    alone = members[0].commit if len(members) == 1 else commit
-                    batch.done(work, self._runs.together(owner, alone, batch.seed, work.role, work.log, tree, lane))
+                    self._run(mine, work, batch, tree, lane)
                 finally:
                     flight.lane = None
                     self._free.give(lane)
         except BaseException as error:
             batch.fail(error)
             raise
+
+    def _run(self, mine: Experiment, work: Work, batch: Batch, tree: Worktree, lane: int) -> None:
+        members = [batch.members[at] for at in sorted(work.has)]
+        alone = work.role is Role.SCREEN
+        commit, owner = (members[0].commit, members[0]) if alone else (batch.head.commit, mine)
+        if members and not alone:
+            commit = self._ratchet.combined(commit, [one.commit for one in members], _described(members))
+        runs = self._runs.together(owner, commit, batch.seed, work.role, work.log, tree, lane)
+        batch.done(work, mine.number, runs)
+        self._save(batch)
 
 
 class _Gathered:
@@ -245,9 +266,10 @@ class _Gathered:
             self._changed.notify_all()
 
 
-def _numbers(member: Experiment) -> set[int]:
-    """The numbers of the member's batch."""
-    return {member.number, *(member.share.others if member.share else ())}
+def _effects(records: Iterable[Experiment]) -> list[Effect]:
+    """The effects that earlier batches estimated."""
+    shares = (one.share for one in records if one.share is not None)
+    return [Effect(one.gain, one.error, one.degrees) for one in shares]
 
 
 def _described(members: Sequence[Experiment]) -> str:

@@ -142,11 +142,16 @@ class Campaign:
             self._queue.know(owed)
         else:
             self._queue.owe(owed)
-            self._owe_combination()
+            self._owe_combination({one.proposal.source for one in owed})
 
-    def _owe_combination(self) -> None:
-        """Try the gains of the last batch together, once all of its proposals are recorded."""
-        if (combined := self.batches.combination(self.ledger.records)) is not None:
+    def _owe_combination(self, owed: Container[str] = ()) -> None:
+        """Try the gains of the last batch together, once all of its proposals are recorded.
+
+        Args:
+            owed: The sources of the candidates that are owed already.
+        """
+        combined = self.batches.combination(self.ledger.records)
+        if combined is not None and combined.proposal.source not in owed:
             self._queue.owe([combined])
 
     def close(self, held: Container[int] = ()) -> None:
@@ -213,6 +218,8 @@ class Campaign:
         Only a proposer that takes time and hears of conflicts proposes ahead. Others are asked when a lane is free,
         because then they know more, and a patch may need the one before.
         """
+        if self.batches.is_measured:
+            return 0
         looks_ahead = self._queue.listens and not self._common.hooks.proposes
         return max(len(self.lanes) + (self.settings.ahead if looks_ahead else 0), self.batches.size)
 
@@ -359,7 +366,7 @@ class Campaign:
     def forget(self, number: int) -> InFlight | None:
         """The experiment is no longer under way; its value, if it was."""
         self._lifecycle.forget(number)
-        self.batches.ended()
+        self.batches.ended(number)
         return self.flights.forget(number)
 
     def _compared(self) -> set[str]:

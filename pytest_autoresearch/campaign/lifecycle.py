@@ -10,6 +10,7 @@ import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from pytest_autoresearch.campaign import candidate
 from pytest_autoresearch.campaign.batches import Batches
@@ -107,10 +108,8 @@ class Lifecycle:
                         attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
                         self._save(flight, attempt)
                     if self._batches.takes(flight):
-                        proposed = attempt
-                        result = self._batches.measure(
-                            flight, lambda: self._on_head(common, flight, dialogue, proposed, tree), tree
-                        )
+                        on_head = partial(self._on_head, common, flight, dialogue, attempt, tree)
+                        result = self._batches.measure(flight, on_head, tree)
                         if result is not None:
                             attempt = None
                             goes_on = self._send_back(result, dialogue, flight)
@@ -197,7 +196,7 @@ class Lifecycle:
 
     def _save(self, flight: InFlight, attempt: Experiment) -> None:
         """Let the next session measure the candidate if this process is killed: its proposal took time or money."""
-        if self._queue.listens:
+        if self._queue.listens or self._batches.size:
             self._common.ratchet.leave_waiting(flight.account(attempt), instead_of=flight.waiting)
             flight.waiting = attempt.commit
 

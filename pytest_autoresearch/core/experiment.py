@@ -205,7 +205,7 @@ class Share:
 
     Attributes:
         batch: The batch's name.
-        others: The numbers of its other proposals.
+        size: How many proposals the batch has an effect of.
         runs: How many runs the estimate rests on.
         gain: The estimated improvement over the branch head; positive is better.
         error: Its standard error; infinite if the runs say nothing of it.
@@ -215,7 +215,7 @@ class Share:
     """
 
     batch: str
-    others: tuple[int, ...]
+    size: int
     runs: int
     gain: float
     error: float

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_autoresearch.core.experiment import Decision, Experiment, Reason, Share
@@ -17,6 +17,7 @@ from pytest_autoresearch.keeprule import designs
 from pytest_autoresearch.keeprule.blocks import Components
 from pytest_autoresearch.keeprule.designs import Row
 from pytest_autoresearch.keeprule.effects import Belief, Effect, needed
+from pytest_autoresearch.measure.batch_file import Made, Saved
 
 _RUIN = 10.0  # standard deviations of a run by which every run with a proposal is worse than every run without it
 _SURE = 2  # runs with it and without it, before a proposal is called ruinous
@@ -48,16 +49,14 @@ class Batch:
         seed: The seed of all runs.
         noise: The components of variance of a run.
         before: The effects of earlier batches.
-
-    Attributes:
-        name: The batch's name.
+        made: The runs of the design that a killed session made.
+        alone: Its runs of single members.
     """
 
     def __init__(
-        self, name: str, members: Sequence[Experiment], head: Experiment, seed: int, noise: Components,
-        before: Sequence[Effect],
+        self, members: Sequence[Experiment], head: Experiment, seed: int, noise: Components, before: Sequence[Effect],
+        made: Made | None = None, alone: Mapping[int, tuple[Run, ...]] | None = None,
     ) -> None:  # fmt: skip
-        self.name = name
         self.members = tuple(members)
         self.head = head
         self.seed = seed
@@ -66,9 +65,11 @@ class Batch:
         self._todo = deque(
             Work(has, Role.BATCH if has else Role.INCUMBENT, f"batch-{at}")
             for at, has in enumerate(designs.plan(len(members)))
+            if has not in (made or {})
         )
-        self._made: dict[frozenset[int], tuple[Run, ...]] = {}
-        self._alone: dict[int, tuple[Run, ...]] = {}
+        self._made = {has: runs for has, (_, runs) in (made or {}).items()}
+        self._by = {has: by for has, (by, _) in (made or {}).items()}
+        self._alone: dict[int, tuple[Run, ...]] = dict(alone or {})
         self._running = 0
         self._phase = 0
         self._error: BaseException | None = None
@@ -94,16 +95,25 @@ class Batch:
                 if not self._todo:
                     self._changed.wait()
 
-    def done(self, work: Work, runs: tuple[Run, ...]) -> None:
-        """The run, after its inconclusive ones."""
+    def done(self, work: Work, by: int, runs: tuple[Run, ...]) -> None:
+        """The run, after its inconclusive ones; `by` is the number of the proposal in whose record it is."""
         with self._changed:
             self._running -= 1
             if work.role is Role.SCREEN:
                 self._alone[min(work.has)] = runs
             else:
                 self._made[work.has] = runs
+                self._by[work.has] = next(at for at, one in enumerate(self.members) if one.number == by)
             self._leave(self._ruinous())
             self._changed.notify_all()
+
+    @property
+    def saved(self) -> Saved:
+        """What a next session needs to go on."""
+        with self._changed:
+            programs = tuple(one.program for one in self.members)
+            made = {has: (self._by[has], runs) for has, runs in self._made.items()}
+            return Saved(self.seed, self.head.commit, programs, made, dict(self._alone))
 
     def fail(self, error: BaseException) -> None:
         """No run can be made any more."""
@@ -126,10 +136,8 @@ class Batch:
         while self._phase < 2 and not self._todo:
             self._phase += 1
             if self._phase == 1:
-                sound = frozenset[int]().union(
-                    *(has for has, runs in self._made.items() if runs[-1].metric is not None)
-                )
-                suspects = sorted(frozenset[int]().union(*crashed) - sound)
+                sound = _all_in(has for has, runs in self._made.items() if runs[-1].metric is not None)
+                suspects = sorted(_all_in(crashed) - sound - self._alone.keys())
                 self._todo += [Work(frozenset({at}), Role.SCREEN, "train") for at in suspects]
             else:
                 again = {has - self._out for has in crashed} - self._made.keys() - {frozenset()}
@@ -159,10 +167,8 @@ class Batch:
         """The runs that are still to be made go on without these proposals."""
         if places:
             left = {(fewer := work.has - places): replace(work, has=fewer) for work in self._todo}
-            kept = [
-                work for has, work in left.items() if has not in self._made and (has or work.role is not Role.BATCH)
-            ]
-            self._todo = deque(kept)
+            new = (work for has, work in left.items() if has not in self._made)
+            self._todo = deque(work for work in new if work.has or work.role is Role.INCUMBENT)
 
     # ------------------------------------------------------------------------------------------------ the estimates
 
@@ -178,10 +184,10 @@ class Batch:
         rows = self._rows()
         effects = designs.estimate(rows, len(self.members), self._noise)
         belief = Belief.of((*self._before, *effects))
-        numbers = [one.number for one in self.members]
+        size = len(self.members) - len(self._out)
         runs: dict[int, tuple[Run, ...]] = {}
-        for has, made in self._made.items():  # each run is in one record, that of its first proposal
-            runs[min(has, default=0)] = runs.get(min(has, default=0), ()) + made
+        for has, made in self._made.items():
+            runs[self._by[has]] = runs.get(self._by[has], ()) + made
         found = []
         for at, (member, effect) in enumerate(zip(self.members, effects, strict=True)):
             own = (*runs.get(at, ()), *self._alone.get(at, ()))
@@ -190,7 +196,7 @@ class Batch:
                 continue
             with_it = [made[-1] for has, made in self._made.items() if at in has and made[-1].metric is not None]
             share = Share(
-                self.name, tuple(number for number in numbers if number != member.number), len(rows), effect.gain,
+                f"{self.seed:08x}", size, len(rows), effect.gain,
                 effect.error, effect.degrees, max((run.training_seconds for run in with_it), default=0.0),
                 max((run.peak_memory_mb for run in with_it), default=0.0),
             )  # fmt: skip
@@ -211,3 +217,7 @@ class Batch:
             said = f"its {runs} runs with {len(self.members) - 1} other proposals do not tell its effect from theirs"
         said += ": it joins the batch's combination" if joins else ""
         return Decision(self.head.metric, asked, decided, said, believed.p, "batch")
+
+
+def _all_in(sets: Iterable[frozenset[int]]) -> frozenset[int]:
+    return frozenset[int]().union(*sets)

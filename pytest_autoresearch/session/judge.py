@@ -164,10 +164,8 @@ class Judge:
         elif report.passed:
             report.outcome, report.longrepr = "failed", str(ruling)
         if ruling.reason == Reason.JOINS:  # no test failed, and the branch does not move yet
-            report.outcome, report.longrepr = (
-                "skipped",
-                (report.location[0], report.location[1] or 0, _first_line(experiment, ruling)),
-            )
+            said = _first_line(experiment, ruling)
+            report.outcome, report.longrepr = "skipped", (report.location[0], report.location[1] or 0, said)
         elif ruling.status is Status.DISCARD and report.failed and self._discard == "xfail":
             report.outcome = "skipped"
             report.wasxfail = _first_line(experiment, ruling)
