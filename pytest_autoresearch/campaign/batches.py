@@ -7,6 +7,7 @@ under way. Its gains make one more candidate, the combination, which is measured
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -25,7 +26,8 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 from pytest_autoresearch.ledger.worktree import Worktree
 from pytest_autoresearch.measure.batch import Batch, Work
 from pytest_autoresearch.measure.batch_file import BatchFile
-from pytest_autoresearch.measure.runs import RunMaker, new_seed
+from pytest_autoresearch.measure.confirm import seen
+from pytest_autoresearch.measure.runs import RunMaker
 
 _SOURCE = "batch:"  # before the name of the batch whose combination a candidate is
 
@@ -184,7 +186,7 @@ class Batches:
             if len(members) == len(saved.programs) and any(one in taken for one in members):
                 before = _effects(one for one in records if one not in members)
                 return Batch(members, head, saved.seed, noise, before, saved.made, saved.alone)
-        return Batch(taken, head, new_seed(), noise, _effects(records)) if len(taken) >= LEAST else None
+        return Batch(taken, head, self._runs.new_seed(), noise, _effects(records)) if len(taken) >= LEAST else None
 
     def _save(self, batch: Batch) -> None:
         with self._changed:  # in the order of the runs
@@ -202,14 +204,18 @@ class Batches:
         """Make runs of the batch until all are made."""
         mine = next(one for one in batch.members if one.number == flight.number)
         try:
-            while (work := batch.next()) is not None:
+            while batch.goes_on():
                 flight.progress = Progress("waiting for a lane")
                 flight.lane = lane = self._free.take(flight.number)
                 try:
-                    self._run(mine, work, batch, tree, lane)
+                    began = time.monotonic()
+                    if (work := batch.take()) is not None:
+                        self._run(mine, work, batch, tree, lane)
+                        flight.timings["run"] = flight.timings.get("run", 0.0) + time.monotonic() - began
                 finally:
                     flight.lane = None
                     self._free.give(lane)
+                flight.progress = Progress("waiting for the batch")
         except BaseException as error:
             batch.fail(error)
             raise
@@ -220,7 +226,12 @@ class Batches:
         commit, owner = (members[0].commit, members[0]) if alone else (batch.head.commit, mine)
         if members and not alone:
             commit = self._ratchet.combined(commit, [one.commit for one in members], _described(members))
-        runs = self._runs.together(owner, commit, batch.seed, work.role, work.log, tree, lane)
+        below: float | None = batch.suspicious
+        if alone:
+            below = mine.direction.worst  # a proposal with which every run crashed is looked at in any case
+        elif not members:
+            below = seen(batch.head, self._ledger.records)
+        runs = self._runs.together(owner, commit, batch.seed, work.role, below, work.log, tree, lane)
         batch.done(work, mine.number, runs)
         self._save(batch)
 

@@ -6,6 +6,7 @@ Safe on every thread. Knows nothing of git or of lanes: others make the runs.
 from __future__ import annotations
 
 import math
+import random
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from pytest_autoresearch.keeprule.designs import Row
 from pytest_autoresearch.keeprule.effects import Belief, Effect, needed
 from pytest_autoresearch.measure.batch_file import Made, Saved
 
-_RUIN = 10.0  # standard deviations of a run by which every run with a proposal is worse than every run without it
+_FAR = 10.0  # standard deviations of a run; a proposal whose runs are all so much worse than the others is ruinous
 _SURE = 2  # runs with it and without it, before a proposal is called ruinous
 
 
@@ -62,9 +63,11 @@ class Batch:
         self.seed = seed
         self._noise = noise
         self._before = tuple(before)
+        first, *others = designs.plan(len(members))
+        random.Random(seed).shuffle(others)  # so that the first runs tell something of every proposal
         self._todo = deque(
             Work(has, Role.BATCH if has else Role.INCUMBENT, f"batch-{at}")
-            for at, has in enumerate(designs.plan(len(members)))
+            for at, has in enumerate([first, *others])
             if has not in (made or {})
         )
         self._made = {has: runs for has, (_, runs) in (made or {}).items()}
@@ -76,24 +79,36 @@ class Batch:
         self._changed = threading.Condition()
         self._shares: dict[int, Experiment] = {}
 
-    def next(self) -> Work | None:
-        """The next run; waits while it depends on a run that goes on. None once all runs are made.
+    def goes_on(self) -> bool:
+        """Whether there is a run to be made; waits while that depends on a run that goes on.
 
         Raises:
             BaseException: What `fail` was called with.
         """
         with self._changed:
-            while True:
-                if self._error is not None:
-                    raise self._error
-                if self._todo:
-                    self._running += 1
-                    return self._todo.popleft()
+            while not self._todo and self._error is None:
                 if not self._running and not self._plan_on():
                     self._changed.notify_all()
-                    return None
+                    return False
                 if not self._todo:
                     self._changed.wait()
+            if self._error is not None:
+                raise self._error
+            return True
+
+    def take(self) -> Work | None:
+        """The next run; None if others have taken all that can be made now. Call it with a lane at hand."""
+        with self._changed:
+            if not self._todo:
+                return None
+            self._running += 1
+            return self._todo.popleft()
+
+    @property
+    def suspicious(self) -> float:
+        """A metric that no honest combination should beat: it is ten standard deviations better than the head's."""
+        far = _FAR * self._noise.residual
+        return self.head.metric - self.head.direction.gain(0.0, far)
 
     def done(self, work: Work, by: int, runs: tuple[Run, ...]) -> None:
         """The run, after its inconclusive ones; `by` is the number of the proposal in whose record it is."""
@@ -153,15 +168,15 @@ class Batch:
         return frozenset(at for at, runs in self._alone.items() if runs[-1].metric is None)
 
     def _ruinous(self) -> frozenset[int]:
-        """The proposals whose runs are all far worse than all others."""
-        rows, far = self._rows(), _RUIN * self._noise.residual
+        """The proposal whose runs are all far worse than all others; none while several may be."""
+        rows, far = self._rows(), _FAR * self._noise.residual
         found = set()
         for at in range(len(self.members)):
             worse = [row.gain for row in rows if at in row.has]
             better = [row.gain for row in rows if at not in row.has]
             if min(len(worse), len(better)) >= _SURE and max(worse) < min(better) - far:
                 found.add(at)
-        return frozenset(found)
+        return frozenset(found if len(found) == 1 else ())
 
     def _leave(self, places: frozenset[int]) -> None:
         """The runs that are still to be made go on without these proposals."""

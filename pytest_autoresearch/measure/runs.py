@@ -191,9 +191,14 @@ class RunMaker:
         order = _Order(experiment, experiment.commit, seed, Role.AUDIT, below, None, before, log, None, None, [])
         return self._with_retry(order, tree, lane)
 
+    def new_seed(self) -> int:
+        """See `new_seed`."""
+        return new_seed()
+
     def together(
-        self, experiment: Experiment, commit: str, seed: int, role: Role, log: str, tree: Worktree, lane: int
-    ) -> tuple[Run, ...]:
+        self, experiment: Experiment, commit: str, seed: int, role: Role, below: float | None, log: str, tree: Worktree,
+        lane: int,
+    ) -> tuple[Run, ...]:  # fmt: skip
         """One run of a batch, which is not raced, after repeats of inconclusive ones.
 
         Args:
@@ -201,6 +206,7 @@ class RunMaker:
             commit: What is run.
             seed: The seed.
             role: The purpose.
+            below: See `confirm.Wanted`.
             log: The log's name.
             tree: The worktree to run in.
             lane: The lane.
@@ -208,11 +214,8 @@ class RunMaker:
         Raises:
             Stopped: See `measure`.
         """
-        head = self._ledger.incumbent
-        below = confirm.seen(head, self._ledger.records) if role is Role.INCUMBENT and head is not None else None
-        return self._with_retry(
-            _Order(experiment, commit, seed, role, below, None, (), log, None, None, []), tree, lane
-        )
+        order = _Order(experiment, commit, seed, role, below, None, (), log, None, None, [])
+        return self._with_retry(order, tree, lane)
 
     def _borrowing(self, order: _Order, tree: Worktree, lane: int, borrowed: Borrowed) -> tuple[Run, ...]:
         try:
