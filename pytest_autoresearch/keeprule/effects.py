@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pytest_autoresearch.keeprule import student_t
 
 KEPT_AT = 0.25  # the probability of a gain above which a proposal joins the combination; most of the rest is "nothing"
-CHECKED_AT = 0.6  # the probability that the combination is better above which the branch moves
 _FAR = 8.0  # standard errors; an effect farther off is ruin or triumph, and says little of the others' sizes
 _LEAST = 2.0  # standard errors; the least standard deviation of effects that are not nothing
 _HALVINGS = 50
