@@ -131,7 +131,7 @@ OPTIONS = (
     Option("confirm", "RULE", "the keep rule: off (one run decides), standard, strict, lean, or the largest number of "
            "confirmations (standard)", "standard", _rule),
     Option("batch", "M", "measure up to M proposals together, in a design of M + 1 runs that tells their effects apart "
-           "(4 to 23), or auto: 11; off: one at a time (off)", 0, _batch),
+           "(4 to 23), or auto: 15; off: one at a time (off)", 0, _batch),
     Option("racing", "HOW", "stop a run early if its loss curve shows that it cannot pass the keep rule: on, off, or "
            "auto: on if the acceptance tests use the keep rule's margin (auto)",
            "auto", choices=("auto", "on", "off")),

@@ -56,6 +56,7 @@ class Batches:
         self._closed = False
         self._gathered: dict[int, _Gathered] = {}  # the batch of each candidate that has one
         self._unjudged: set[int] = set()
+        self._given: set[str] = set()  # the batches whose combination is owed or tried
         self._file = BatchFile(ratchet.home / "batches" / f"{ratchet.tag}.json")
 
     # ------------------------------------------------------------------------------------------- on the main thread
@@ -86,22 +87,32 @@ class Batches:
                 gathered.stop(Stopped("the session is ending"))
             self._changed.notify_all()
 
-    def combination(self, records: Iterable[Experiment]) -> Experiment | None:
-        """The candidate with all gains of the last batch that is recorded whole; None if it has none or was tried."""
+    def combinations(self, records: Iterable[Experiment], owed: Iterable[Experiment] = ()) -> list[Experiment]:
+        """The candidates with all gains of a batch, of each batch that is recorded whole; each is given once.
+
+        Args:
+            owed: Candidates that are owed already.
+        """
         known = list(records)
-        last = next((one.share.batch for one in reversed(known) if one.share is not None), "")
-        members = [one for one in known if one.share is not None and one.share.batch == last]
-        if not members or len(members) < max(one.share.size for one in members if one.share is not None):
-            return None
-        if any(one.proposal.source == f"{_SOURCE}{last}" for one in known):
-            return None
-        joins = [one for one in members if one.verdict is not None and one.verdict.reason == Reason.JOINS]
-        joins.sort(key=lambda one: -(one.share.gain if one.share else 0.0))
-        if not joins:
-            return None
-        source = f"{_SOURCE}{last}"
-        first, proposal = joins[0], replace(joins[0].proposal, source=source)
-        commit = first.commit
+        batches: dict[str, list[Experiment]] = {}
+        for one in known:
+            if one.share is not None:
+                batches.setdefault(one.share.batch, []).append(one)
+        self._given |= {one.proposal.source.removeprefix(_SOURCE) for one in (*known, *owed)}
+        found = []
+        for name, members in batches.items():
+            joins = [one for one in members if one.verdict is not None and one.verdict.reason == Reason.JOINS]
+            is_whole = all(one.share is not None and one.share.size <= len(members) for one in members)
+            if is_whole and joins and name not in self._given:
+                self._given.add(name)
+                found.append(self._combined(name, joins))
+        return found
+
+    def _combined(self, name: str, joins: list[Experiment]) -> Experiment:
+        """One candidate of several, on the head that they were measured on."""
+        joins.sort(key=lambda one: -one.gain)
+        first, source = joins[0], f"{_SOURCE}{name}"
+        commit, proposal = first.commit, replace(first.proposal, source=source)
         if len(joins) > 1:
             said = _described(joins)
             commit = self._ratchet.combined(first.base, [one.commit for one in joins], said)
@@ -129,24 +140,29 @@ class Batches:
         while True:  # again, if it conflicts with another proposal of the batch
             flight.progress = Progress("waiting for the batch")
             gathered = self._wait_for_batch(flight.number)
+            is_in = False
             try:
-                try:
-                    mine: Experiment | None = on_head()
-                except BaseException:
-                    gathered.answer(flight.number, None)
-                    raise
-                gathered.answer(flight.number, mine)
-                batch = gathered.made(self._make)
+                batch = self._begun(gathered, flight.number, on_head)
                 if batch is None:
-                    self.ended(flight.number)
                     return None
-                if flight.number in {one.number for one in batch.members}:
+                is_in = flight.number in {one.number for one in batch.members}
+                if is_in:
                     self._work(flight, batch, tree)
                     return batch.result(flight.number)
             finally:
                 with self._changed:
                     self._gathered.pop(flight.number, None)
-            self.ended(flight.number)
+                if not is_in:
+                    self.ended(flight.number)
+
+    def _begun(self, gathered: _Gathered, number: int, on_head: Callable[[], Experiment]) -> Batch | None:
+        """The batch of those that were gathered, once each of them is on the branch head."""
+        candidate = None
+        try:
+            candidate = on_head()
+        finally:  # the others do not wait for one that was refused
+            gathered.answer(number, candidate)
+        return gathered.made(self._make)
 
     def _wait_for_batch(self, number: int) -> _Gathered:
         with self._changed:

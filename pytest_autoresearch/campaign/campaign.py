@@ -142,17 +142,7 @@ class Campaign:
             self._queue.know(owed)
         else:
             self._queue.owe(owed)
-            self._owe_combination({one.proposal.source for one in owed})
-
-    def _owe_combination(self, owed: Container[str] = ()) -> None:
-        """Try the gains of the last batch together, once all of its proposals are recorded.
-
-        Args:
-            owed: The sources of the candidates that are owed already.
-        """
-        combined = self.batches.combination(self.ledger.records)
-        if combined is not None and combined.proposal.source not in owed:
-            self._queue.owe([combined])
+            self._queue.owe(self.batches.combinations(self.ledger.records, owed))
 
     def close(self, held: Container[int] = ()) -> None:
         """Leave the campaign. Candidates without a verdict are noted for the next session.
@@ -356,7 +346,7 @@ class Campaign:
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         flight = self.forget(experiment.number)
         if judged.share is not None:
-            self._owe_combination()
+            self._queue.owe(self.batches.combinations(self.ledger.records))
         if flight is not None and flight.waiting not in ("", judged.commit):
             self.ratchet.drop_waiting(flight.waiting)
         baseline = self.ledger.baseline
