@@ -32,9 +32,11 @@ import numpy as np
 from nights import HERE, Curves, Night, World, spread
 
 from pytest_autoresearch.core.experiment import Direction
-from pytest_autoresearch.keeprule import designs, student_t
+from pytest_autoresearch.keeprule import designs
 from pytest_autoresearch.keeprule import effects as beliefs
-from pytest_autoresearch.keeprule.blocks import Block, Blocks, Components, Observation
+from pytest_autoresearch.keeprule.blocks import Block, Blocks, Observation
+from pytest_autoresearch.keeprule.decision import Step, next_action
+from pytest_autoresearch.keeprule.evidence import Evidence
 from pytest_autoresearch.keeprule.rule import LEAN, OFF, STANDARD
 
 SEED = 20_000
@@ -146,56 +148,64 @@ def one_at_a_time(job: Job, effects: Effects) -> Done:
 
 
 def batches(job: Job, effects: Effects) -> Done:
-    """A night of designed batches: the runs of a design, then one run of the combination that looks best."""
+    """A night of designed batches: the runs of a design, then the keep rule on the combination that looks best."""
     random, world = np.random.default_rng(job.seed), job.policy.world
     levels: dict[int, float] = {}
     known: list[Observation] = []
     found: list[beliefs.Effect] = []
-    head: tuple[int, ...] = ()
+    line: list[tuple[int, ...]] = [()]
     done = Done(job.baseline)
+    cost = tried = 0
+    due = False
 
     def run(program: tuple[int, ...], seed: int) -> float:
+        nonlocal cost
+        cost += 1
         if seed not in levels:
             levels[seed] = SD * math.sqrt(world.share) * random.standard_normal()
         residual = SD * math.sqrt(1 - world.share) * random.standard_normal()
         return job.baseline + effects(program) + levels[seed] + residual
 
-    cost = world.prior.baseline_runs
-    known += [Observation((), Block(seed), run((), seed)) for seed in range(cost)]
+    def run_head(seed: int) -> float:
+        nonlocal due
+        due = False
+        known.append(Observation(line[-1], Block(seed), run(line[-1], seed)))
+        return known[-1].metric
+
+    def is_kept(program: tuple[int, ...]) -> bool:
+        evidence = Evidence(
+            world.rule, Direction.MINIMIZE, tuple(known), line[-1], program, prior=world.prior, number=tried,
+            line=tuple(line), due=due, kept=len(line) - 1, tried=tried,
+        )  # fmt: skip
+        while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
+            seed = len(levels) if action.seed is None else action.seed
+            if action.step is Step.RUN_INCUMBENT:
+                evidence = evidence.plus_incumbent(seed, run_head(seed))
+            else:
+                evidence = evidence.plus(seed, run(program, seed))
+        known.extend(evidence.runs)
+        return action.step is Step.KEEP
+
+    for seed in range(world.prior.baseline_runs):
+        run_head(seed)
     waiting = list(range(1, len(job.own) + 1))
-    seed = 0
     while waiting:
         batch = merged(waiting, job.policy.batch, effects, random)
         waiting = [one for one in waiting if one not in batch]
-        rows = []
+        seed, head, rows = len(levels), line[-1], []
         for has in designs.plan(len(batch)):
             program = (*head, *(batch[at] for at in sorted(has)))
-            before = [one.metric for one in known if one.program == program and one.block.seed == seed]
-            metric = before[0] if before else run(program, seed)
-            cost += not before
-            if not has and not before:
-                known.append(Observation(head, Block(seed), metric))
-            rows.append(designs.Row(has, seed, Direction.MINIMIZE.gain(metric, 0.0)))
-        noise = Blocks(known, world.prior).components
-        estimates = designs.estimate(rows, len(batch), noise)
+            rows.append(designs.Row(has, seed, -(run(program, seed) if has else run_head(seed))))
+        estimates = designs.estimate(rows, len(batch), Blocks(known, world.prior).components)
         found += estimates
-        taken = beliefs.chosen(estimates, beliefs.Belief.of(found))
-        if taken:
-            program = (*head, *(batch[at] for at in taken))
-            metric = run(program, seed)
-            cost += 1
-            against = next(one.metric for one in known if one.program == head and one.block.seed == seed)
-            if better(against - metric, noise) >= beliefs.CHECKED_AT:
-                head = program
-                known.append(Observation(head, Block(seed), metric))
-        seed += 1
-        done.steps.append((cost, job.baseline + effects(head)))
-    return replace(done, kept=head, wrong=effects.wrong(head))
-
-
-def better(gain: float, noise: Components) -> float:
-    """The probability of a gain, by one run of each on one seed."""
-    return student_t.cdf(gain / (noise.residual * math.sqrt(2)), noise.degrees)
+        tried += len(batch)
+        if taken := beliefs.chosen(estimates, beliefs.Belief.of(found)):
+            tried += 1
+            if is_kept(program := (*head, *(batch[at] for at in taken))):
+                line.append(program)
+                due = world.rule.renew
+        done.steps.append((cost, job.baseline + effects(line[-1])))
+    return replace(done, kept=line[-1], wrong=effects.wrong(line[-1]))
 
 
 def merged(waiting: Sequence[int], size: int, effects: Effects, random: np.random.Generator) -> list[int]:
@@ -229,6 +239,8 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=120)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--share", type=float, nargs="+", default=[0.0, 0.75], help="the seed's share of the variance")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=(7, 11, 15, 19, 23), help="proposals of a batch")
     given = parser.parse_args()
     began = time.monotonic()
     with np.load(HERE / "effects.npz") as loaded:
@@ -241,10 +253,14 @@ def main() -> None:
             Policy("greedy, one seed", replace(world, rule=OFF)),
             Policy("standard", world),
             Policy("lean, raced", replace(world, rule=LEAN, curves=curves)),
-            *(Policy(f"batches of {size}", world, size) for size in (7, 11, 15, 19, 23)),
+            *(
+                Policy(f"batches of {size}, {rule.name}", replace(world, rule=rule), size)
+                for size in given.sizes
+                for rule in (STANDARD, LEAN)
+            ),
         )
         nothings = {}
-        for kind in WORLDS:
+        for kind in given.worlds:
             print(f"\n{kind} effects, seed's share of the variance {share}\n")
             print(
                 f"| strategy | true metric at {BUDGET} runs | at the end | runs | keeps | wrong "

@@ -58,6 +58,19 @@ def _rule(given: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _batch(given: str) -> int:
+    """The most proposals of a batch; 0 for none."""
+    from pytest_autoresearch.keeprule.designs import LEAST, MOST, USUAL
+
+    if given in ("off", "0"):
+        return 0
+    if given == "auto":
+        return USUAL
+    if given.isascii() and given.isdecimal() and LEAST <= int(given) <= MOST:
+        return int(given)
+    raise argparse.ArgumentTypeError(f"{given!r} is not a number from {LEAST} to {MOST}, auto or off")
+
+
 class Option(NamedTuple):
     """A command-line option `--autoresearch-NAME`, which is also the ini key `autoresearch_NAME`.
 
@@ -117,6 +130,8 @@ OPTIONS = (
     Option("model", "MODEL", "the model that proposes, for anthropic (claude-fable-5-2)", ""),
     Option("confirm", "RULE", "the keep rule: off (one run decides), standard, strict, lean, or the largest number of "
            "confirmations (standard)", "standard", _rule),
+    Option("batch", "M", "measure up to M proposals together, in a design of M + 1 runs that tells their effects apart "
+           "(4 to 23), or auto: 15; off: one at a time (off)", 0, _batch),
     Option("racing", "HOW", "stop a run early if its loss curve shows that it cannot pass the keep rule: on, off, or "
            "auto: on if the acceptance tests use the keep rule's margin (auto)",
            "auto", choices=("auto", "on", "off")),
@@ -248,6 +263,7 @@ class Settings:
     ray_retries: int
     gpus: int
     ahead: int
+    batch: int
     check: bool
     dry_run: bool
     command: tuple[str, ...]
@@ -350,6 +366,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         ray_retries=given["ray-retries"],
         gpus=given["gpus"],
         ahead=given["ahead"],
+        batch=given["batch"],
         check=given["check"],
         dry_run=given["dry-run"],
         command=ini("autoresearch_command", words, "python train.py"),

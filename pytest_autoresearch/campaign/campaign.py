@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import replace
 
+from pytest_autoresearch.campaign.batches import Batches
 from pytest_autoresearch.campaign.common import Common, Hooks
 from pytest_autoresearch.campaign.free_lanes import FreeLanes
 from pytest_autoresearch.campaign.in_flight import Flights, InFlight
@@ -99,7 +100,10 @@ class Campaign:
             settings, harness, self.ledger, self.flights, len(self.lanes), self._clock, lambda: self._queue.usage
         )
         self._common = Common(settings, ratchet, harness, self.ledger, self.flights, like, hooks)
-        self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self, self._free)
+        self.batches = Batches(
+            settings.batch, ratchet, self.ledger, self.flights, self._runs, self._free, harness.prior(settings.metric)
+        )
+        self._lifecycle = Lifecycle(self._common, self._queue, self._runs, self, self._free, self.batches)
 
     def check(self) -> None:
         """Check that the campaign can continue here, without joining it.
@@ -138,6 +142,7 @@ class Campaign:
             self._queue.know(owed)
         else:
             self._queue.owe(owed)
+            self._queue.owe(self.batches.combinations(self.ledger.records, owed))
 
     def close(self, held: Container[int] = ()) -> None:
         """Leave the campaign. Candidates without a verdict are noted for the next session.
@@ -203,8 +208,10 @@ class Campaign:
         Only a proposer that takes time and hears of conflicts proposes ahead. Others are asked when a lane is free,
         because then they know more, and a patch may need the one before.
         """
+        if self.batches.is_measured:
+            return 0
         looks_ahead = self._queue.listens and not self._common.hooks.proposes
-        return len(self.lanes) + (self.settings.ahead if looks_ahead else 0)
+        return max(len(self.lanes) + (self.settings.ahead if looks_ahead else 0), self.batches.size)
 
     def take(self, number: int, place: int) -> InFlight:
         """The number is under way from now on, in the worktree of this place."""
@@ -226,6 +233,7 @@ class Campaign:
         """End every running process now. The lanes get a `Stopped` error."""
         self._clock.close()
         self._free.close()
+        self.batches.close()
         self._agents.close()
         self._place.close()
 
@@ -285,6 +293,8 @@ class Campaign:
 
     def is_overtaken(self, experiment: Experiment) -> bool:
         """Whether it beats a head that is no longer the head, so that it has to be conducted again on the new one."""
+        if experiment.share is not None:  # its combination is brought to the head
+            return False
         beats = experiment.measured and not experiment.refutes and experiment.gain > experiment.margin
         return experiment.number != BASELINE and beats and experiment.base != self.ledger.base()
 
@@ -300,6 +310,8 @@ class Campaign:
         beats it is measured again beside the new head.
         """
         incumbent = self.ledger.incumbent
+        if experiment.share is not None:
+            return experiment
         if experiment.decision.best is not None and incumbent is not None and incumbent.commit == experiment.base:
             return experiment
         now = incumbent.metric if incumbent else None
@@ -333,6 +345,8 @@ class Campaign:
             )
         note_packages(self.settings.campaign_artifacts(self.ratchet.tag), self.setting)
         flight = self.forget(experiment.number)
+        if judged.share is not None:
+            self._queue.owe(self.batches.combinations(self.ledger.records))
         if flight is not None and flight.waiting not in ("", judged.commit):
             self.ratchet.drop_waiting(flight.waiting)
         baseline = self.ledger.baseline
@@ -342,6 +356,7 @@ class Campaign:
     def forget(self, number: int) -> InFlight | None:
         """The experiment is no longer under way; its value, if it was."""
         self._lifecycle.forget(number)
+        self.batches.ended(number)
         return self.flights.forget(number)
 
     def _compared(self) -> set[str]:

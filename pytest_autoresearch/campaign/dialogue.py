@@ -49,7 +49,7 @@ class Dialogue:
         self._tree = tree
         self._look = look
         self._say = say
-        self._owed = queue.next_owed()
+        self._owed = queue.next_owed(flight.number)
         if self._owed is not None:  # an earlier session paid for the proposal: the record says so, nobody pays again
             flight.usage, flight.notes = self._owed.usage, self._owed.notes
         self._proposal = Proposal("")

@@ -10,8 +10,10 @@ import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from pytest_autoresearch.campaign import candidate
+from pytest_autoresearch.campaign.batches import Batches
 from pytest_autoresearch.campaign.borrowed_lanes import BorrowedLanes
 from pytest_autoresearch.campaign.common import Common
 from pytest_autoresearch.campaign.dialogue import Dialogue
@@ -40,11 +42,13 @@ class Lifecycle:
     """Conducts experiments, each in a worktree of its own."""
 
     def __init__(
-        self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher, free: FreeLanes
+        self, common: Common, queue: WorkQueue, runs: RunMaker, watcher: Watcher, free: FreeLanes,
+        batches: Batches,
     ) -> None:  # fmt: skip
         self._free = free
+        self._batches = batches
         # The places of experiments come first: one for each lane, and those for look-ahead.
-        places = free.lanes + common.settings.ahead
+        places = max(free.lanes + common.settings.ahead, batches.size)
         self._others = BorrowedLanes(free, lambda lane: common.ratchet.worktree(places + lane))
         self._common = common
         self._queue = queue
@@ -103,6 +107,13 @@ class Lifecycle:
                         edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
                         attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
                         self._save(flight, attempt)
+                    if self._batches.takes(flight):
+                        on_head = partial(self._on_head, common, flight, dialogue, attempt, tree)
+                        result = self._batches.measure(flight, on_head, tree)
+                        if result is not None:
+                            attempt = None
+                            goes_on = self._send_back(result, dialogue, flight)
+                            continue
                     flight.progress = Progress("waiting for a lane")
                     with _timed(flight, "wait"):
                         flight.lane = self._free.take(flight.number)
@@ -185,7 +196,7 @@ class Lifecycle:
 
     def _save(self, flight: InFlight, attempt: Experiment) -> None:
         """Let the next session measure the candidate if this process is killed: its proposal took time or money."""
-        if self._queue.listens:
+        if self._queue.listens or self._batches.size:
             self._common.ratchet.leave_waiting(flight.account(attempt), instead_of=flight.waiting)
             flight.waiting = attempt.commit
 

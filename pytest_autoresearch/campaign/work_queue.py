@@ -27,6 +27,7 @@ class WorkQueue:
         self._asking = threading.Condition()
         self._asked = False
         self._due: set[int] = set()
+        self._new: set[int] = set()  # those that have not looked for an owed candidate yet
         self._lock = threading.Lock()
         self._owed: list[Experiment] = []
         self._known: list[Experiment] = []
@@ -36,8 +37,12 @@ class WorkQueue:
         with self._lock:
             self._owed += candidates
 
-    def next_owed(self) -> Experiment | None:
-        """Take the first owed candidate off the queue."""
+    def next_owed(self, number: int) -> Experiment | None:
+        """Take the first owed candidate off the queue for this experiment. Those with lower numbers come first."""
+        with self._asking:
+            self._asking.wait_for(lambda: min(self._new, default=number) >= number)
+            self._new.discard(number)
+            self._asking.notify_all()
         with self._lock:
             return self._owed.pop(0) if self._owed else None
 
@@ -76,11 +81,13 @@ class WorkQueue:
         """The experiment will ask for its first proposal, unless it passes."""
         with self._asking:
             self._due.add(number)
+            self._new.add(number)
 
     def passes(self, number: int) -> None:
         """The experiment has its first proposal, or none."""
         with self._asking:
             self._due.discard(number)
+            self._new.discard(number)
             self._asking.notify_all()
 
     def ask(self, number: int, question: Callable[[Proposer], Proposal | None]) -> Proposal | None:

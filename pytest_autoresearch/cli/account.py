@@ -67,7 +67,6 @@ def _verdict(experiment: Experiment) -> str:
     ruling, crash = experiment.verdict, experiment.crash
     metric, best = finite(experiment.metric), experiment.decision.best
     gain = ruling.gain if ruling else None
-    counted = sum(run.metric is not None for run in experiment.own_runs)
     return output.pairs(
         [
             ("verdict", _wrapped(_ruling(ruling)) if ruling else "none yet"),
@@ -75,7 +74,7 @@ def _verdict(experiment: Experiment) -> str:
             ("hopeless", _wrapped(experiment.hopeless)),
             (
                 experiment.metric_name[:20],
-                None if crash or metric is None else f"{metric:.6f} from {plural(counted, 'run')}",
+                None if crash or metric is None else f"{metric:.6f} {_rests_on(experiment)}",
             ),
             ("best before", None if best is None else f"{best:.6f}"),
             ("gain", f"{gain:+.6f} (needed {experiment.margin:.6f})" if gain is not None and not crash else None),
@@ -90,6 +89,14 @@ def _verdict(experiment: Experiment) -> str:
         ],
         least=_NAMES,
     )
+
+
+def _rests_on(experiment: Experiment) -> str:
+    """What the metric comes from."""
+    if experiment.share is not None:
+        others = plural(experiment.share.size - 1, "other proposal")
+        return f"by its effect in {plural(experiment.share.runs, 'run')} with {others}"
+    return f"from {plural(sum(run.metric is not None for run in experiment.own_runs), 'run')}"
 
 
 def _ruling(ruling: Verdict) -> str:

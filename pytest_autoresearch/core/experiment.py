@@ -154,6 +154,7 @@ class Reason(StrEnum):
     XFAIL = "xfail"
     XPASS = "xpass"
     STALE = "stale"  # the branch has moved since it was measured
+    JOINS = "joins"  # a gain by a batch: the combination of the batch's gains is the next experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,31 @@ class Decision:
     rule: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the runs of a batch say of one of its proposals; see `keeprule.designs`.
+
+    Attributes:
+        batch: The batch's name.
+        size: How many proposals the batch has an effect of.
+        runs: How many runs the estimate rests on.
+        gain: The estimated improvement over the branch head; positive is better.
+        error: Its standard error; infinite if the runs say nothing of it.
+        degrees: The degrees of freedom of `error`.
+        training_seconds: The longest training time of the runs with it.
+        peak_memory_mb: The largest memory of these runs.
+    """
+
+    batch: str
+    size: int
+    runs: int
+    gain: float
+    error: float
+    degrees: float
+    training_seconds: float
+    peak_memory_mb: float
+
+
 def weighted(screen: float, confirmations: Sequence[float]) -> float:
     """The mean with the first run at half weight. It sums differences, so the mean of equal runs is exact."""
     weight = 0.5 + len(confirmations)
@@ -239,6 +265,7 @@ class Experiment:
         timings: Seconds by stage.
         planned_number: The number at first, if another session took it; else None.
         finished_at: When it was judged, in seconds since the epoch.
+        share: What a batch says of it, if it was measured together with others; else None.
     """
 
     number: int
@@ -269,6 +296,7 @@ class Experiment:
     planned_number: int | None = None
     finished_at: float = 0.0
     made_on: str = ""
+    share: Share | None = None
 
     def __repr__(self) -> str:
         return f"<experiment {self.number:04d}>"  # short, because every assertion message shows it
@@ -330,8 +358,11 @@ class Experiment:
     def metric(self) -> float:
         """The estimate over all its runs, which is their mean; NaN without one, or if a run was stopped early.
 
-        The first run of a confirmed candidate has half weight, because the candidate was selected by it.
+        The first run of a confirmed candidate has half weight, because the candidate was selected by it. Of a proposal
+        of a batch it is the best with the estimated effect.
         """
+        if self.share is not None:
+            return self.best - self.direction.gain(0.0, self.share.gain) if self.crash is None else math.nan
         if self.hopeless:
             return math.nan
         runs = [run for run in self.own_runs if run.metric is not None]
@@ -368,6 +399,8 @@ class Experiment:
     @property
     def training_seconds(self) -> float:
         """The longest training time of the runs that count, in seconds."""
+        if self.share is not None:
+            return self.share.training_seconds
         return max((run.training_seconds for run in self._counted), default=0.0)
 
     @property
@@ -377,6 +410,8 @@ class Experiment:
     @property
     def peak_memory_mb(self) -> float:
         """The largest memory of the runs that count, measured from outside, in MiB."""
+        if self.share is not None:
+            return self.share.peak_memory_mb
         return max((run.peak_memory_mb for run in self._counted), default=0.0)
 
     @property

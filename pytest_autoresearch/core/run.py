@@ -109,6 +109,7 @@ class Role(StrEnum):
     CONFIRM = "confirm"
     INCUMBENT = "incumbent"  # the branch head, run again while a candidate is undecided
     EXTRA = "extra"  # of a candidate, begun beside another run, by which the verdict then came without this one
+    BATCH = "batch"  # of several proposals together; see `keeprule.designs`
     AUDIT = "audit"
 
 

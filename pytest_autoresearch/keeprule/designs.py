@@ -20,6 +20,8 @@ from pytest_autoresearch.keeprule.linear import cholesky, solve
 
 SIZES = (8, 12, 16, 20, 24)  # runs of a design, the one without any proposal included
 MOST = SIZES[-1] - 1  # proposals
+USUAL = 15  # the best in benchmarks/strategies.py
+LEAST = 4  # fewer are measured one at a time
 
 
 @dataclass(frozen=True, slots=True)

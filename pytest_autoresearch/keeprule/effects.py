@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pytest_autoresearch.keeprule import student_t
 
 KEPT_AT = 0.25  # the probability of a gain above which a proposal joins the combination; most of the rest is "nothing"
-CHECKED_AT = 0.6  # the probability that the combination is better above which the branch moves
 _FAR = 8.0  # standard errors; an effect farther off is ruin or triumph, and says little of the others' sizes
 _LEAST = 2.0  # standard errors; the least standard deviation of effects that are not nothing
+_HALVINGS = 50
 _ROUNDS = 20  # of the expectation-maximisation
 _PSEUDO = 2.0  # pseudo-proposals without an effect, and as many whose effects are as large as the noise
 
@@ -120,6 +120,23 @@ class Belief:
         odds = math.log((1 - self.nothing) / self.nothing) + z * z * share / 2 - math.log1p(ratio * ratio) / 2
         real = 1 / (1 + math.exp(-odds)) if odds > -700 else 0.0
         return real, share * z * error, math.sqrt(share) * error
+
+
+def needed(effect: Effect, belief: Belief) -> float:
+    """The estimated gain above which a proposal with this error joins the combination; infinite if none would do."""
+    if not effect.error < math.inf:
+        return math.inf
+    if effect.error == 0:
+        return 0.0
+    low, high = 0.0, effect.error
+    while belief.of_effect(replace(effect, gain=high)).p < KEPT_AT:
+        low, high = high, 2 * high
+        if not high < math.inf:
+            return math.inf
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if belief.of_effect(replace(effect, gain=middle)).p >= KEPT_AT else (middle, high)
+    return low
 
 
 def chosen(effects: Sequence[Effect], belief: Belief) -> tuple[int, ...]:

@@ -25,7 +25,9 @@ def samples(records: Iterable[Experiment]) -> dict[str, Sample]:
     for record in records:
         for run in record.runs:
             commit = run.commit or record.commit
-            if run.metric is None or run.role is _SELECTED or run.inconclusive or (commit, run.seed) in seen:
+            if run.metric is None or run.role in (_SELECTED, Role.BATCH) or run.inconclusive:
+                continue
+            if (commit, run.seed) in seen:
                 continue
             seen.add((commit, run.seed))
             found[commit] = found.get(commit, Sample()).plus(run.metric)
@@ -43,7 +45,7 @@ def observations(records: Iterable[Experiment]) -> list[Observation]:
             commit, block = run.commit or record.commit, Block(run.seed, run.block)
             if run.metric is None or not math.isfinite(run.metric) or run.inconclusive or commit in gone:
                 continue
-            if (commit, block) in seen:
+            if run.role is Role.BATCH or (commit, block) in seen:  # a program of a batch has one run and no other
                 continue
             seen.add((commit, block))
             found.append(Observation(commit, block, run.metric, SELECTED_WEIGHT if run.role is _SELECTED else 1.0))

@@ -23,6 +23,8 @@ def kept(experiment: Experiment) -> Verdict:
     if experiment.number == BASELINE:
         said = f", {DETERMINISTIC}" if is_exact(experiment) else ""
         return Verdict(Status.KEEP, Reason.BASELINE, f"{experiment.metric_name} {experiment.metric:.6f}{said}")
+    if experiment.share is not None:
+        return Verdict(Status.DISCARD, Reason.JOINS, _against_best(experiment), experiment.gain)
     reason = Reason.IMPROVED if experiment.gain > experiment.margin else Reason.ACCEPTED
     if experiment.decision.decided is Reason.SIMPLER:
         reason = Reason.SIMPLER

@@ -31,6 +31,7 @@ from pytest_autoresearch.ledger import objects
 from pytest_autoresearch.ledger.campaign_lock import Presence
 from pytest_autoresearch.ledger.elsewhere import Elsewhere, find_elsewhere
 from pytest_autoresearch.ledger.git import DIFF, Git
+from pytest_autoresearch.ledger.merge import merge
 from pytest_autoresearch.ledger.objects import Entry
 from pytest_autoresearch.ledger.refusals import no_repository, nothing_committed
 from pytest_autoresearch.ledger.worktree import Worktree
@@ -347,6 +348,18 @@ class Ratchet:
             if len(lines) > 2 and self.head() != old:
                 raise BaseMoved(f"{self.branch} is no longer at {old or 'its start'}") from None
             raise
+
+    def combined(self, base: str, commits: Iterable[str], message: str) -> str:
+        """A commit on top of the base with the changes of these commits, each from its own parent. No branch moves.
+
+        Raises:
+            MergeConflict: Two of them change the same line.
+        """
+        made = base
+        for commit in commits:
+            tree = merge(self.git, f"{commit}^", made, commit)
+            made = self.git("commit-tree", tree, "-p", base, stdin=message)
+        return made
 
     def leave_waiting(self, experiment: Experiment, instead_of: str = "") -> None:
         """Record a committed candidate without a verdict, so that the next session measures it first.

@@ -84,20 +84,20 @@ def candidate(
     runs = experiment.runs  # of the commit that it had before it was merged into a later head
     failed = 0
     seeds = _Seeds(draw)
-    seen = _seen(head, known)
+    seen_best = seen(head, known)
 
     def later(action: Action) -> Iterator[Wanted]:
         for one in following(action, seeds.later()):
             assert one.seed is not None
             if one.step is Step.RUN_INCUMBENT:
-                yield Wanted(head.commit, one.seed, Role.INCUMBENT, seen)
+                yield Wanted(head.commit, one.seed, Role.INCUMBENT, seen_best)
             else:  # how good it has to be is not known yet, so it is probed in any case, and not raced
                 yield Wanted(experiment.commit, one.seed, _role(one.evidence), experiment.direction.worst)
 
     while (action := next_action(evidence)).step in (Step.RUN_CANDIDATE, Step.RUN_INCUMBENT):
         seed = seeds.next() if action.seed is None else action.seed
         if action.step is Step.RUN_INCUMBENT:
-            wanted = Wanted(head.commit, seed, Role.INCUMBENT, seen)
+            wanted = Wanted(head.commit, seed, Role.INCUMBENT, seen_best)
         else:
             wanted = Wanted(experiment.commit, seed, _role(evidence), *_bars(evidence, action.seed))
         evidence = replace(evidence)  # without what was computed from all runs: it would be in memory during the run
@@ -194,7 +194,7 @@ def _bars(evidence: Evidence, seed: int | None) -> tuple[float, float | None]:
     return below, None if evidence.single else bar
 
 
-def _seen(head: Experiment, records: Iterable[Experiment]) -> float | None:
+def seen(head: Experiment, records: Iterable[Experiment]) -> float | None:
     """The best metric of the incumbent so far: a run with a better one is always probed. None for the baseline.
 
     The baseline is trusted. A program that is no longer as it was when it was kept has another metric than before.

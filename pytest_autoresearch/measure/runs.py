@@ -191,6 +191,32 @@ class RunMaker:
         order = _Order(experiment, experiment.commit, seed, Role.AUDIT, below, None, before, log, None, None, [])
         return self._with_retry(order, tree, lane)
 
+    def new_seed(self) -> int:
+        """See `new_seed`."""
+        return new_seed()
+
+    def together(
+        self, experiment: Experiment, commit: str, seed: int, role: Role, below: float | None, log: str, tree: Worktree,
+        lane: int,
+    ) -> tuple[Run, ...]:  # fmt: skip
+        """One run of a batch, which is not raced, after repeats of inconclusive ones.
+
+        Args:
+            experiment: The one in whose name it is made.
+            commit: What is run.
+            seed: The seed.
+            role: The purpose.
+            below: See `confirm.Wanted`.
+            log: The log's name.
+            tree: The worktree to run in.
+            lane: The lane.
+
+        Raises:
+            Stopped: See `measure`.
+        """
+        order = _Order(experiment, commit, seed, role, below, None, (), log, None, None, [])
+        return self._with_retry(order, tree, lane)
+
     def _borrowing(self, order: _Order, tree: Worktree, lane: int, borrowed: Borrowed) -> tuple[Run, ...]:
         try:
             return self._with_retry(replace(order, borrowed=borrowed), tree, lane)

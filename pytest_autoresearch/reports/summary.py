@@ -20,7 +20,7 @@ _PLAIN = (Reason.NOT_IMPROVED, Reason.REGRESSION)  # the numbers show these reas
 _LARGEST = 5
 _MANY = 20  # experiments after which it is no longer usual that nothing was kept
 _REASONS = {"regression": "not better", "not-improved": "not better", "within-noise": "within noise"}
-_RUNS = {"incumbent": "re-running the best", "confirm": "confirming"}  # by the log's name: `confirm-1`
+_RUNS = {"incumbent": "re-running the best", "confirm": "confirming", "batch": "batch"}  # by the log: `confirm-1`
 
 
 def column_line(metric_name: str) -> str:
@@ -46,7 +46,7 @@ def experiment_line(experiment: Experiment) -> str:
     else:
         metric = f"{experiment.metric:.6f}"
         change = "" if experiment.decision.best is None else f"{experiment.metric - experiment.decision.best:+.6f}"
-        if ruling.status is Status.DISCARD and ruling.reason not in _PLAIN:
+        if ruling.status is Status.DISCARD and ruling.reason not in _PLAIN and experiment.share is None:
             said = f"{said} ({ruling.message.rpartition('; ')[2]})"
     own = experiment.own_runs
     if len(own) > 1 and (first := own[0].crash) is not None:
@@ -54,8 +54,9 @@ def experiment_line(experiment: Experiment) -> str:
     if experiment.repairs:
         said = f"{said} (after {plural(len(experiment.repairs), 'repair')})"
     memory = _memory(experiment.peak_memory_mb)
+    word = ruling.reason if ruling.reason == Reason.JOINS else ruling.status
     return (
-        f" {experiment.number:04d}  {ruling.status:<7}  {metric:>12}  {change:>10}  {memory:>8}"
+        f" {experiment.number:04d}  {word:<7}  {metric:>12}  {change:>10}  {memory:>8}"
         f"  {experiment.seconds:5.0f} s  {said}"
     )
 

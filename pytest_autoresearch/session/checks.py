@@ -13,6 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import GitError, UserError
+from pytest_autoresearch.core.extras import need
 from pytest_autoresearch.ledger.git import reason
 from pytest_autoresearch.ledger.objects import Entry
 from pytest_autoresearch.ledger.ratchet import Ratchet
@@ -29,6 +30,7 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
     Raises:
         UserError: Something is not.
     """
+    _check_batch(settings)
     check_writable(settings, ratchet)
     committed = ratchet.committed()
     check_editable(settings, committed)
@@ -51,6 +53,20 @@ def check_files(settings: Settings, ratchet: Ratchet) -> None:
             "correct the ini key autoresearch_command"
         )
     _check_deciding(settings, ratchet)
+
+
+def _check_batch(settings: Settings) -> None:
+    """Check that proposals can be measured together."""
+    if not settings.batch:
+        return
+    need("batch", "pydoe", "measuring several proposals together")
+    if settings.proposer == "checkout":
+        raise UserError("checkout makes one proposal, so there is no batch: leave out --autoresearch-batch")
+    if not settings.rule.looks:
+        raise UserError(
+            "--autoresearch-batch needs to know the noise, and with --autoresearch-confirm off one run decides: leave "
+            "one of them out"
+        )
 
 
 def check_writable(settings: Settings, ratchet: Ratchet) -> None:

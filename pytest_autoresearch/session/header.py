@@ -45,6 +45,7 @@ def header(config: pytest.Config, campaign: Campaign, proposer: str) -> list[str
         + (f"; {DETERMINISTIC}" if first is not None and is_exact(first) else ""),
         *_data(harness.visible_documents),
         f"  rule:     {_rule(config, settings)}",
+        *([f"  batch:    up to {settings.batch} proposals in one design of runs"] if settings.batch else []),
         f"  proposer: {proposer}",
         f"  sandbox:  {campaign.setting.sandbox}"
         + ("; a proposal runs with your own rights" if not campaign.setting.confined else ""),

@@ -111,7 +111,7 @@ class Judge:
         if experiment.hopeless:
             return verdict.stopped(experiment)
         if slot.ruling is not None and report.when == "call":  # in place of the asserts, not of a broken fixture
-            return slot.ruling
+            return verdict.kept(experiment) if experiment.share and slot.ruling.status is Status.KEEP else slot.ruling
         if hasattr(report, "wasxfail"):
             return verdict.undecided(experiment, Reason.XFAIL if report.skipped else Reason.XPASS, str(report.wasxfail))
         if report.skipped:
@@ -163,7 +163,10 @@ class Judge:
                 report.outcome, report.longrepr = "passed", None
         elif report.passed:
             report.outcome, report.longrepr = "failed", str(ruling)
-        if ruling.status is Status.DISCARD and report.failed and self._discard == "xfail":
+        if ruling.reason == Reason.JOINS:  # no test failed, and the branch does not move yet
+            said = _first_line(experiment, ruling)
+            report.outcome, report.longrepr = "skipped", (report.location[0], report.location[1] or 0, said)
+        elif ruling.status is Status.DISCARD and report.failed and self._discard == "xfail":
             report.outcome = "skipped"
             report.wasxfail = _first_line(experiment, ruling)
 

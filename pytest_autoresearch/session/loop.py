@@ -49,7 +49,8 @@ class Loop:
         self._outcome = outcome
         self._views = views
         self._deadlines = Deadlines(config)
-        self._free = list(range(len(campaign.lanes) + campaign.settings.ahead - 1, -1, -1))
+        places = max(len(campaign.lanes) + campaign.settings.ahead, campaign.batches.size)
+        self._free = list(range(places - 1, -1, -1))
         self._waiting: deque[Slot] = deque()
         self._judging = False
         self._handlers: dict[signal.Signals, Any] = {}
@@ -86,6 +87,7 @@ class Loop:
     def _run(self, session: pytest.Session) -> None:
         while True:
             self._start(session)
+            self._campaign.batches.started()
             if not self._at_work() and self._outcome.signal is None:
                 return
             slot = self._main.wait(_TICK_SECONDS)

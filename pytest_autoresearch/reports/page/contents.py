@@ -28,7 +28,7 @@ STATUSES = (Status.KEEP, Status.DISCARD, Status.CRASH)
 _TEXT_CHARACTERS = 240
 _FIGURES = 9
 STAGES = ("propose", "startup", "training", "scoring", "other")
-ROLES = (Role.BASELINE, Role.SCREEN, Role.CONFIRM, Role.INCUMBENT, Role.EXTRA)
+ROLES = (Role.BASELINE, Role.SCREEN, Role.CONFIRM, Role.INCUMBENT, Role.EXTRA, Role.BATCH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ function runTable(place, detail) {
     const troubles = [run.crash, run.inconclusive && `inconclusive, not counted: ${run.inconclusive}`,
       run.hopeless && `${run.metric === undefined ? 'stopped early' : 'control run, not stopped'}: ${run.hopeless}`].filter(Boolean);
     const outcome = run.metric === undefined ? el('span.bad', {}, run.crash ? 'crashed' : 'stopped') : el(run.inconclusive ? 'span.faint' : 'span', {}, metric(run.metric));
-    const whose = run.commit && run.role !== 'incumbent' ? 'before the merge' : run.commit && best;
+    const whose = run.role === 'batch' ? 'with others' : run.commit && run.role !== 'incumbent' ? 'before the merge' : run.commit && best;
     const where = severalLanes ? `lane ${run.lane}` : '';
     return [el('tr', {}, el('td', {}, run.role, el('span.faint', {}, [whose, where].filter(Boolean).map((words) => ` ${words}`).join(','))), el('td.num', {}, String(run.seed)),
       el('td.num', {}, outcome), el('td.num', {}, duration(run.training)), el('td.num', {}, duration(run.total)), el('td.num', {}, memory(run.memory))),

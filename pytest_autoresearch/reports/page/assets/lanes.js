@@ -1,13 +1,15 @@
 // What each lane did when: a row of runs for each, in the colour of the experiment's verdict.
 
-const ROLE_WORDS = { baseline: 'baseline run', screen: 'first run', confirm: 'confirmation', incumbent: 'the best, run again', extra: 'a run that the verdict did not need' };
+const ROLE_WORDS = { baseline: 'baseline run', screen: 'first run', confirm: 'confirmation', incumbent: 'the best, run again', extra: 'a run that the verdict did not need', batch: 'several proposals together' };
+const OF_OTHERS = ['incumbent', 'batch'];
+const isOwn = (run, campaign) => !OF_OTHERS.includes(campaign.roles[run[3]]);
 const lanes = { bands: [] };
 
 function lanesCard() {
   const known = campaign.lanes;
   for (const node of [byId('lanes'), byId('lanes-link')]) node.hidden = !known;
   if (!known) return;
-  const count = (run, status) => run[3] !== campaign.roles.indexOf('incumbent') && !isBaseline(run[2]) && rows.status[run[2]] === status;
+  const count = (run, status) => isOwn(run, campaign) && !isBaseline(run[2]) && rows.status[run[2]] === status;
   const runs = known.lanes.flatMap((lane) => lane.runs);
   const keys = [KEEP, DISCARD, CRASH].filter((status) => runs.some((run) => count(run, status)));
   byId('lanes-legend').replaceChildren(
@@ -59,7 +61,7 @@ function drawLane({ lane, canvas, tall }) {
 }
 
 function laneColor(run) {
-  if (isBaseline(run[2]) || campaign.roles[run[3]] === 'incumbent') return 'lane-base';
+  if (isBaseline(run[2]) || !isOwn(run, campaign)) return 'lane-base';
   return ['keep', 'discard-dot', 'crash'][rows.status[run[2]]];
 }
 
