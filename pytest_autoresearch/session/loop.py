@@ -24,6 +24,7 @@ from pytest_autoresearch.session.judge import Judge
 from pytest_autoresearch.session.main_thread import RAISED, MainThread
 from pytest_autoresearch.session.measured import Measured
 from pytest_autoresearch.session.outcome import Outcome
+from pytest_autoresearch.session.release import Release
 from pytest_autoresearch.session.selection import check_selected, skip_of
 from pytest_autoresearch.session.slots import SLOT, Slot, Slots
 from pytest_autoresearch.session.timeouts import Deadlines
@@ -66,6 +67,7 @@ class Loop:
         self._waiting.extend(self._slots.waiting(session.items))
         self._config.pluginmanager.register(self._deadlines, "autoresearch-deadlines")
         self._config.pluginmanager.register(self._judge, "autoresearch-judge")
+        self._config.pluginmanager.register(Release(self._config), "autoresearch-release")
         self._listen()
         try:
             self._check_selected()
