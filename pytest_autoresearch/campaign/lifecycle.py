@@ -103,6 +103,7 @@ class Lifecycle:
                         edit = candidate.check(common, dialogue, proposal, tree)  # 2. check
                         attempt = candidate.commit(common, flight, proposal, edit, dialogue.base, tree)  # 3. commit
                         self._save(flight, attempt)
+                if flight.lane is None:  # it gave its own back, if it waited for the verdict of another experiment
                     flight.progress = Progress("waiting for a lane")
                     with _timed(flight, "wait"):
                         flight.lane = self._free.take(flight.number)
@@ -192,6 +193,7 @@ class Lifecycle:
     def _leave_lane(self, flight: InFlight) -> None:
         """Let another experiment have the lane while this one is with its proposer."""
         flight.made_on = ""
+        self._common.flights.right_of_way.ends(flight.number)
         if flight.lane is not None:
             self._free.give(flight.lane)
             flight.lane = None
