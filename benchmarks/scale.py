@@ -11,8 +11,11 @@ A lane is idle from the end of one of its runs to the start of the next; the tim
 last does not count. Main thread: its time for an experiment, without waiting and without the views that follow the
 session: one look (live line, progress file), which it takes twice a second, and the share of the session's time that
 report.html and the JUnit file take. In brackets, how much of the main thread's time it computes itself; the rest it
-waits for git or, on a busy machine, for a core. Each size runs in a process of its own. `--records` begins with so many
-earlier experiments, written in bulk, to see the end of a long campaign without its beginning.
+waits for git or, on a busy machine, for a core. Most: the runs of the experiment with the most; again: how often an
+experiment was measured again because another lane's keep had overtaken it. Objects each: how many more the session
+holds for each experiment; slower: the time of an experiment at the end, in those at the start. Each size runs in a
+process of its own. `--records` begins with so many earlier experiments, written in bulk, to see the end of a long
+campaign without its beginning.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import cProfile
+import gc
 import json
 import os
 import queue
@@ -47,7 +51,7 @@ from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.campaign.work_queue import WorkQueue
 from pytest_autoresearch.core.experiment import Proposal
 from pytest_autoresearch.core.failure import Failure
-from pytest_autoresearch.core.run import Progress, Run
+from pytest_autoresearch.core.run import Progress, Role, Run
 from pytest_autoresearch.hardware.lanes import Lane
 from pytest_autoresearch.measure import beside
 from pytest_autoresearch.measure import lanes as measure_lanes
@@ -150,6 +154,10 @@ class Measured:
         main: The main thread, without waiting for lanes; `looks` and `views` are in it.
         computing: Its processor time, without `looks` and `views`.
         memory: The memory of the process in MiB, after each tenth of the experiments.
+        objects: How many objects Python's collector tracks, and `files`, how many files are open, at the same times.
+        ends: When each experiment was recorded, on the wall's clock.
+        asked: How many runs each experiment took.
+        overtaken: How many times each experiment was measured again on a later head.
     """
 
     experiments: int
@@ -159,12 +167,26 @@ class Measured:
     looks: list[float] = field(default_factory=list)
     views: float = 0.0
     memory: list[float] = field(default_factory=list)
+    objects: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    overtaken: list[int] = field(default_factory=list)
     done: int = 0
 
     def idle(self) -> float:
         """The share of lane time without a run."""
         spans = [(made[-1][1] - made[0][0], sum(end - start for start, end in made)) for made in self.runs.values()]
         return 1 - sum(busy for _, busy in spans) / sum(whole for whole, _ in spans)
+
+    def slower(self) -> float:
+        """How many times as long an experiment of the last tenth took as one of the second, on the wall's clock."""
+        tenth = max(1, len(self.ends) // 10)
+        return (self.ends[-1] - self.ends[-tenth - 1]) / max(1e-9, self.ends[2 * tenth] - self.ends[tenth])
+
+    def growth(self) -> float:
+        """How many more objects there were at the end, for each experiment since the third tenth."""
+        return (self.objects[-1] - self.objects[2]) / (self.experiments * (len(self.objects) - 3) / 10)
 
     def hours(self) -> float:
         ends = [run for made in self.runs.values() for run in made]
@@ -334,6 +356,13 @@ def simulate(clock: Clock, measured: Measured, lanes: int, thinks: float, patch:
         measured.done += 1
         if measured.done % max(1, measured.experiments // 10) == 0:
             measured.memory.append(psutil.Process().memory_info().rss / 2**20)
+            measured.files.append(psutil.Process().num_fds())
+            gc.collect()
+            measured.objects.append(len(gc.get_objects()))
+        measured.ends.append(_now())
+        runs = given[0].runs
+        measured.asked.append(len(runs))
+        measured.overtaken.append(len({run.commit for run in runs if run.commit and run.role is not Role.INCUMBENT}))
         return record(self, *given)
 
     patch.setattr(beside, "in_thread", in_thread)
@@ -375,7 +404,10 @@ def night(lanes: int, given: argparse.Namespace) -> None:
             "idle": measured.idle(), "computing": measured.computing / measured.done,
             "main": (measured.main - sum(measured.looks) - measured.views) / measured.done,
             "look": sum(measured.looks) / len(measured.looks), "views": measured.views / measured.hours() / 3600,
-            "memory": measured.memory, "objects": int(objects["count"]) + int(objects["in-pack"]),
+            "memory": measured.memory, "files": measured.files, "growth": measured.growth(),
+            "slower": measured.slower(), "asked": max(measured.asked), "overtaken": max(measured.overtaken),
+            "again": sum(measured.overtaken),
+            "objects": int(objects["count"]) + int(objects["in-pack"]),
             "hours": measured.hours(), "wall": _now() - began, "runs": sum(map(len, measured.runs.values())),
         }  # fmt: skip
         print(json.dumps(figures))
@@ -414,17 +446,20 @@ def main() -> None:
     ]
     options += ["--ahead", given.ahead, *(["--profile", given.profile] if given.profile else [])]
     print(
-        "lanes  experiments    runs  hours   idle     main thread    a look  views  memory, first to last  git objects"
+        "lanes  experiments    runs  most  again  hours   idle     main thread    a look  views  memory, first to last"
+        "  objects each  files  slower  git objects"
     )
     for lanes in given.lanes:
         command = [sys.executable, __file__, "--alone", "--lanes", lanes, *options]
         done = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE, check=True)
         one = json.loads(done.stdout)
         print(
-            f"{one['lanes']:5}  {one['experiments']:11,}  {one['runs']:6,}  {one['hours']:5.1f}  {one['idle']:6.2%}"
+            f"{one['lanes']:5}  {one['experiments']:11,}  {one['runs']:6,}  {one['asked']:4}  {one['again']:5}"
+            f"  {one['hours']:5.1f}  {one['idle']:6.2%}"
             f"  {1000 * one['main']:4.0f} ms ({1000 * one['computing']:2.0f} ms)  {1000 * one['look']:4.1f} ms  "
             f"{one['views']:5.2%}  "
-            f"{one['memory'][0]:6.0f} to {one['memory'][-1]:6.0f} MiB  {one['objects']:11,}",
+            f"{one['memory'][0]:6.0f} to {one['memory'][-1]:6.0f} MiB  {one['growth']:12.1f}"
+            f"  {one['files'][-1]:5}  {one['slower']:6.2f}  {one['objects']:11,}",
             flush=True,
         )
 

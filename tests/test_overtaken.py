@@ -95,3 +95,40 @@ def test_a_queued_patch_that_conflicts_with_a_keep_is_stale_and_its_neighbour_me
     assert "both sides changed train.py: `B = 0.2` and `B = 0.3`" in stale.crash.message
     assert repo.records()[3].metric == pytest.approx(0.7)
     repo.check_ledger()
+
+
+def test_what_was_overtaken_twice_has_its_verdict_before_others_are_kept(repo: Repo) -> None:
+    """A waits for the keeps of B and of C, and then until D has run too: D's keep has to wait for A's."""
+    letters = "ABCD"
+    repo.write("conftest.py", "")
+    repo.write(
+        "train.py",
+        "import os, time\n"
+        + "".join(f"{letter} = 0.0\n" for letter in letters)
+        + f"""def rows():
+    return len(open("{repo.path / "results.tsv"}").read().splitlines())
+while A and not C and rows() < 3 + bool(B):
+    time.sleep(0.02)
+while A and C and not D and not os.path.exists("{repo.path / "ran"}"):
+    time.sleep(0.02)
+if D and not A:
+    open("{repo.path / "ran"}", "w").close()
+elif A and C and not D:
+    time.sleep(1)
+print("step 1 loss: 2.5")
+print(f"---\\nval_bpb: {{1.0 - A - B - C - D}}")
+""",
+    )
+    repo.commit("A program with four constants")
+    text = (repo.path / "train.py").read_text()
+    for number, letter in enumerate(letters, 1):
+        repo.write("train.py", text.replace(f"{letter} = 0.0", f"{letter} = 0.1"))
+        repo.write(f"experiments/queue/{number}.patch", repo.git("diff", "--", "train.py") + "\n")
+        repo.git("checkout", "-q", "train.py")
+    result = repo.run("--max", "4", "--autoresearch-proposer", "queue", "--autoresearch-lanes", "2")
+    assert result.ret == 0, result.stdout.str()
+    repo.check_ledger()
+    start, a, b, c, d = repo.records()
+    assert [b.base, c.base, a.base, d.base] == [start.commit, b.commit, c.commit, a.commit]
+    assert [len(one.runs) for one in (a, b, c, d)] == [3, 1, 1, 2]
+    assert d.metric == pytest.approx(0.6)

@@ -293,10 +293,11 @@ class Campaign:
 
     def is_overtaken(self, experiment: Experiment) -> bool:
         """Whether it beats a head that is no longer the head, so that it has to be conducted again on the new one."""
-        if experiment.share is not None:  # its combination is brought to the head
-            return False
-        beats = experiment.measured and not experiment.refutes and experiment.gain > experiment.margin
-        return experiment.number != BASELINE and beats and experiment.base != self.ledger.base()
+        return _beats(experiment) and experiment.base != self.ledger.base()
+
+    def gives_way(self, experiment: Experiment) -> bool:
+        """Whether it would be kept, but another experiment was overtaken so often that its verdict comes first."""
+        return _beats(experiment) and self.flights.right_of_way.waits(experiment.number)
 
     @property
     def may_run(self) -> bool:
@@ -364,3 +365,10 @@ class Campaign:
         best = self.ledger.incumbent
         heads = {best.commit, best.base} if best else set()
         return heads | {candidate.commit for candidate in self.flights.candidates}
+
+
+def _beats(experiment: Experiment) -> bool:
+    """Whether it beats the head that it was measured against; a proposal of a batch is not kept itself."""
+    if experiment.number == BASELINE or experiment.share is not None:
+        return False
+    return experiment.measured and not experiment.refutes and experiment.gain > experiment.margin

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pytest_autoresearch.campaign.right_of_way import RightOfWay
 from pytest_autoresearch.core.experiment import Experiment, Proposal, Repair, Usage
 from pytest_autoresearch.core.run import Progress
 
@@ -76,9 +77,14 @@ class InFlight:
 
 
 class Flights:
-    """The experiments under way, by number. Safe on every thread."""
+    """The experiments under way, by number. Safe on every thread.
+
+    Attributes:
+        right_of_way: Which of them others wait for.
+    """
 
     def __init__(self) -> None:
+        self.right_of_way = RightOfWay()
         self.lock = threading.Lock()  # held where a candidate is compared with the others: two lanes may have one idea
         self._by_number: dict[int, InFlight] = {}
 
@@ -91,6 +97,7 @@ class Flights:
 
     def forget(self, number: int) -> InFlight | None:
         """The number is no longer under way; its value, if it was."""
+        self.right_of_way.ends(number)
         return self._by_number.pop(number, None)
 
     @property

@@ -114,6 +114,7 @@ class Lifecycle:
                             attempt = None
                             goes_on = self._send_back(result, dialogue, flight)
                             continue
+                if flight.lane is None:  # it gave its own back, if it waited for the verdict of another experiment
                     flight.progress = Progress("waiting for a lane")
                     with _timed(flight, "wait"):
                         flight.lane = self._free.take(flight.number)
@@ -203,6 +204,7 @@ class Lifecycle:
     def _leave_lane(self, flight: InFlight) -> None:
         """Let another experiment have the lane while this one is with its proposer."""
         flight.made_on = ""
+        self._common.flights.right_of_way.ends(flight.number)
         if flight.lane is not None:
             self._free.give(flight.lane)
             flight.lane = None

@@ -40,6 +40,7 @@ COMMANDS = {
     "watch": "follow a running session from another terminal",
     "stop": "ask a running session to end after its current experiments",
     "campaigns": "list the campaigns of this repository, or delete one",
+    "clean": "list or delete what sessions left on the disk and no session uses",
     "push": "send a campaign to a remote: its branch and its records",
     "pull": "fetch a campaign from a remote",
     "completion": "print the shell completion script of this command",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Reason, Status
 from pytest_autoresearch.core.history import chain, taken_back
@@ -15,6 +16,7 @@ from pytest_autoresearch.keeprule.noise import VAL_BPB_ON_A_GPU, Noise, Prior, S
 from pytest_autoresearch.keeprule.rule import kept_by_chance
 
 PAUSE_SECONDS = 1800  # after so long a pause, the machine may have changed
+_MOST_RUNS = 1 << 16  # of which every lane's evidence has the same values, not copies of them
 _SELECTED = Role.SCREEN  # candidates were selected by this run, so its metric is biased by luck
 
 
@@ -42,14 +44,24 @@ def observations(records: Iterable[Experiment]) -> list[Observation]:
     seen: set[tuple[str, Block]] = set()  # two lanes may have run a commit on the same seed
     for record in known:
         for run in record.runs:
-            commit, block = run.commit or record.commit, Block(run.seed, run.block)
+            commit, block = run.commit or record.commit, _block(run.seed, run.block)
             if run.metric is None or not math.isfinite(run.metric) or run.inconclusive or commit in gone:
                 continue
             if run.role is Role.BATCH or (commit, block) in seen:  # a program of a batch has one run and no other
                 continue
             seen.add((commit, block))
-            found.append(Observation(commit, block, run.metric, SELECTED_WEIGHT if run.role is _SELECTED else 1.0))
+            found.append(_observation(commit, block, run.metric, run.role is _SELECTED))
     return found
+
+
+@lru_cache(_MOST_RUNS)
+def _block(seed: int, time: str) -> Block:
+    return Block(seed, time)
+
+
+@lru_cache(_MOST_RUNS)
+def _observation(program: str, block: Block, metric: float, selected: bool) -> Observation:
+    return Observation(program, block, metric, SELECTED_WEIGHT if selected else 1.0)
 
 
 def time_of(records: Iterable[Experiment], now: float) -> str:

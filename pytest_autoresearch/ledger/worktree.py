@@ -125,7 +125,7 @@ class Worktree:
         """
         self._restore()
         self._forget()
-        _empty(self.top)
+        empty_folder(self.top)
         (self.top / ".git").unlink()
         self.top.rmdir()  # an old folder may have extended attributes
         self._restore()
@@ -138,7 +138,7 @@ class Worktree:
     def empty(self) -> None:
         """Empty `out` and `cache`."""
         for folder in (self.out, self.cache):
-            _empty(folder)
+            empty_folder(folder)
             folder.rmdir()
             folder.mkdir(mode=0o700)
 
@@ -284,7 +284,7 @@ class Worktree:
         self.git(*_EXACT, "read-tree", "--reset", "-u", tree)
 
 
-def _empty(folder: Path) -> None:
+def empty_folder(folder: Path) -> None:
     """Empty the folder except for `.git`, at any depth and with any file modes; create it if missing."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         folder.unlink()

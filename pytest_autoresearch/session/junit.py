@@ -9,8 +9,7 @@ import contextlib
 import math
 import re
 import time
-import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,10 +19,12 @@ from _pytest import junitxml
 
 from pytest_autoresearch.core.experiment import Experiment
 from pytest_autoresearch.core.text import shortened
+from pytest_autoresearch.reports.spool import Spool
 
 _SHARE = 1 / 100  # of the session's time that early writing may take
 _TRIED_CHARACTERS = 60  # of the description in a name
 _SETUP = 'failed on setup with "'  # what pytest puts before the message of an error
+_DONE = "autoresearch-cases"  # an element in place of the complete test cases; all text is escaped, so none is like it
 
 
 class Junit:
@@ -42,6 +43,7 @@ class Junit:
         self._spent = 0.0
         self._properties = True
         self._unwritten = ""
+        self._done = Spool()  # the complete test cases, which pytest would keep until the end of the session
         if self._xml is None:
             return
         if not _given(config, "junit_family"):
@@ -56,9 +58,13 @@ class Junit:
 
     def checkpoint(self) -> None:
         """Write the file now, unless early writing has used its share of the time."""
-        if self._xml is None or self._spent > _SHARE * (time.monotonic() - self._began):
+        if self._xml is None:
             return
         began = time.monotonic()
+        with contextlib.suppress(OSError):  # they stay in memory
+            self._put_away()
+        if self._spent > _SHARE * (began - self._began):
+            return
         with contextlib.suppress(OSError), self._aside():  # the last write reports the error
             self._xml.pytest_sessionfinish()
         self._spent += time.monotonic() - began
@@ -91,52 +97,60 @@ class Junit:
         real = Path(self._xml.logfile)
         part = real.with_name(f"{real.name}.part")
         self._xml.logfile = str(part)
+        self._put_away()
+        cases = self._xml.node_reporters_ordered
+        cases.insert(0, _Done())
         try:
-            self._tidy()
             yield
         finally:
             self._xml.logfile = str(real)
-            if part.is_file() and part.read_bytes().endswith(b"</testsuites>"):
+            del cases[0]
+            if part.is_file() and self._fill(part):
                 part.replace(real)
 
-    def _tidy(self) -> None:
-        """Drop cases without a name: an interrupt leaves them, and JUnit readers fail on them.
+    def _fill(self, part: Path) -> bool:
+        """Put the complete test cases into the file that pytest wrote; False if it could not write all of it."""
+        before, found, after = part.read_bytes().partition(ElementTree.tostring(ElementTree.Element(_DONE)))
+        if not found or not after.endswith(b"</testsuites>"):
+            return False
+        with part.open("wb") as file:
+            file.write(before)
+            self._done.copy_to(file)
+            file.write(after)
+        return True
 
-        Let every reader see what was tried first, whether it shows names, messages or texts.
+    def _put_away(self) -> None:
+        """Write the complete cases to the file of them, and forget them.
+
+        Cases without a name are dropped: an interrupt leaves them, and JUnit readers fail on them.
         """
         assert self._xml is not None
         cases = self._xml.node_reporters_ordered
-        cases[:] = [case for case in cases if isinstance(_made(case), _Packed) or case.to_xml().get("name")]
-        for case in cases:
-            if _made(case) is None or isinstance(_made(case), _Packed):  # not complete yet, or done before
-                continue
-            element = case.to_xml()
-            for given in element.iter("property"):  # only the deciding case has the property
-                verdict = self._verdicts.pop(given.get("value", ""), "") if given.get("name") == "experiment" else ""
-                if verdict:
-                    element.set("name", f"{element.get('name')} {verdict}")
-                if given.get("name") == "experiment":
-                    _first_lines(element)
-            if not self._properties:  # the xunit2 schema does not allow them
-                for properties in element.findall("properties"):
-                    element.remove(properties)
-            case.to_xml = _Packed(element)
+        cases[:] = [case for case in cases if case.to_xml().get("name")]
+        for case in list(cases):
+            if "to_xml" in vars(case):  # it is complete: pytest has fixed what it gives
+                self._done.put(ElementTree.tostring(self._told(case.to_xml()), "unicode").encode())
+                cases.remove(case)
+
+    def _told(self, element: ElementTree.Element) -> ElementTree.Element:
+        """The case as every reader sees first what was tried, whether it shows names, messages or texts."""
+        for given in element.iter("property"):  # only the deciding case has the property
+            verdict = self._verdicts.pop(given.get("value", ""), "") if given.get("name") == "experiment" else ""
+            if verdict:
+                element.set("name", f"{element.get('name')} {verdict}")
+            if given.get("name") == "experiment":
+                _first_lines(element)
+        if not self._properties:  # the xunit2 schema does not allow them
+            for properties in element.findall("properties"):
+                element.remove(properties)
+        return element
 
 
-class _Packed:
-    """A complete test case, in a tenth of the memory: pytest keeps all of them until the end of the session."""
+class _Done:
+    """Stands for the complete test cases while pytest writes its file."""
 
-    def __init__(self, element: ElementTree.Element) -> None:
-        self._text = zlib.compress(ElementTree.tostring(element))
-
-    def __call__(self) -> ElementTree.Element:
-        return ElementTree.fromstring(zlib.decompress(self._text))
-
-
-def _made(case: Any) -> Callable[[], ElementTree.Element] | None:
-    """What gives the element of a complete test case; None before it is complete."""
-    made: Callable[[], ElementTree.Element] | None = vars(case).get("to_xml")
-    return made
+    def to_xml(self) -> ElementTree.Element:
+        return ElementTree.Element(_DONE)
 
 
 def _first_lines(case: Any) -> None:

@@ -19,11 +19,13 @@ from pytest_autoresearch.campaign.campaign import Campaign
 from pytest_autoresearch.campaign.in_flight import InFlight
 from pytest_autoresearch.core.errors import Stopped
 from pytest_autoresearch.core.experiment import BASELINE, Experiment, Verdict
+from pytest_autoresearch.core.run import Progress
 from pytest_autoresearch.reports.position import Position
 from pytest_autoresearch.session.judge import Judge
 from pytest_autoresearch.session.main_thread import RAISED, MainThread
 from pytest_autoresearch.session.measured import Measured
 from pytest_autoresearch.session.outcome import Outcome
+from pytest_autoresearch.session.release import Release
 from pytest_autoresearch.session.selection import check_selected, skip_of
 from pytest_autoresearch.session.slots import SLOT, Slot, Slots
 from pytest_autoresearch.session.timeouts import Deadlines
@@ -52,6 +54,7 @@ class Loop:
         places = max(len(campaign.lanes) + campaign.settings.ahead, campaign.batches.size)
         self._free = list(range(places - 1, -1, -1))
         self._waiting: deque[Slot] = deque()
+        self._giving_way: dict[Slot, InFlight] = {}
         self._judging = False
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -67,6 +70,7 @@ class Loop:
         self._waiting.extend(self._slots.waiting(session.items))
         self._config.pluginmanager.register(self._deadlines, "autoresearch-deadlines")
         self._config.pluginmanager.register(self._judge, "autoresearch-judge")
+        self._config.pluginmanager.register(Release(self._config), "autoresearch-release")
         self._listen()
         try:
             self._check_selected()
@@ -88,26 +92,40 @@ class Loop:
         while True:
             self._start(session)
             self._campaign.batches.started()
-            if not self._at_work() and self._outcome.signal is None:
+            if not self._at_work() and not self._giving_way and self._outcome.signal is None:
                 return
             slot = self._main.wait(_TICK_SECONDS)
             if slot is not None:
-                flight = self._land(slot)
-                if slot.experiment is not None and self._campaign.is_overtaken(slot.experiment):
-                    if self._campaign.may_run and self._outcome.signal is None:
-                        self._launch(slot, flight)  # on the same lane
-                    # Else it is left to the next session: its runs say nothing about the present head.
-                else:
-                    self._free.append(flight.place)
-                    self._finish(slot, session)
-                    # Not before the verdict: the next run begins on the head as it is then.
-                    self._campaign.free_lane(flight)
-                    self._views.checkpoint()
+                self._settle(slot, self._land(slot), session)
+            for waiting, flight in list(self._giving_way.items()):
+                del self._giving_way[waiting]  # it waits again, if it still has to
+                self._settle(waiting, flight, session)
             if self._outcome.signal is not None:
                 name = self._outcome.signal.name
                 self._campaign.why_over = f"stopped by {name}; the same command goes on from here"
                 raise session.Interrupted(f"stopped by {name}")
             self._show()
+
+    def _settle(self, slot: Slot, flight: InFlight, session: pytest.Session) -> None:
+        """Give the slot's experiment its verdict, unless that has to wait or the experiment is to be measured again."""
+        right_of_way = self._campaign.flights.right_of_way
+        if slot.experiment is not None and self._campaign.is_overtaken(slot.experiment):
+            if self._campaign.may_run and self._outcome.signal is None:
+                right_of_way.overtaken(slot.number)
+                self._launch(slot, flight)  # on the same lane, if it still has it
+            else:  # it is left to the next session: its runs say nothing about the present head
+                right_of_way.ends(slot.number)
+        elif slot.experiment is not None and self._outcome.signal is None and self._campaign.gives_way(slot.experiment):
+            flight.progress = Progress("waiting for another verdict")
+            self._giving_way[slot] = flight
+            self._campaign.free_lane(flight)
+        else:
+            right_of_way.ends(slot.number)  # also if it has no verdict
+            self._free.append(flight.place)
+            self._finish(slot, session)
+            # Not before the verdict: the next run begins on the head as it is then.
+            self._campaign.free_lane(flight)
+            self._views.checkpoint()
 
     def _at_work(self) -> list[InFlight]:
         """The experiments whose lane is at work."""
@@ -151,7 +169,7 @@ class Loop:
         """Begin as many slots as there are lanes, and those that are proposed ahead; the baseline alone."""
         while (
             self._waiting
-            and len(self._at_work()) < self._campaign.at_once
+            and len(self._at_work()) + len(self._giving_way) < self._campaign.at_once
             and not any(flight.number == BASELINE for flight in self._at_work())
         ):
             if self._outcome.signal is not None or self._campaign.over():
@@ -225,7 +243,7 @@ class Loop:
             else:
                 # Whichever comes next, what it shares with this item must survive, and no more.
                 running = [self._slots.of(flight.number) for flight in self._at_work()]
-                ahead = [other.items[0] for other in (*running, *list(self._waiting)[:1])]
+                ahead = [other.items[0] for other in (*running, *self._giving_way, *list(self._waiting)[:1])]
                 following = min(ahead, key=lambda other: _shared(item, other), default=None)
             self._judging = True
             try:

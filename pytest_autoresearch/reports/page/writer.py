@@ -22,6 +22,7 @@ from pytest_autoresearch.reports.page.contents import About
 from pytest_autoresearch.reports.page.details import Packs
 from pytest_autoresearch.reports.page.document import page
 from pytest_autoresearch.reports.progress import available, draw
+from pytest_autoresearch.reports.spool import Place, Spool
 
 PAGE, PICTURE = "report.html", "progress.png"
 SHARE = 1 / 100  # of the session's time that pages may take
@@ -116,16 +117,17 @@ class PageWriter:
 
 
 class _Kept(Mapping[int, Artifact]):
-    """The artifacts of a session, compressed: those of a whole night stay in memory."""
+    """The artifacts of a session, which are read once and put aside."""
 
     def __init__(self) -> None:
-        self._packed: dict[int, bytes] = {}
+        self._aside = Spool()
+        self._packed: dict[int, Place] = {}
 
     def keep(self, number: int, artifact: Artifact) -> None:
-        self._packed[number] = zlib.compress(pickle.dumps(artifact))
+        self._packed[number] = self._aside.put(zlib.compress(pickle.dumps(artifact)))
 
     def __getitem__(self, number: int) -> Artifact:
-        artifact: Artifact = pickle.loads(zlib.decompress(self._packed[number]))
+        artifact: Artifact = pickle.loads(zlib.decompress(self._aside.get(self._packed[number])))
         return artifact
 
     def __contains__(self, number: object) -> bool:  # without reading it
