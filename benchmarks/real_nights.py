@@ -1,6 +1,7 @@
 """Real sessions of proposals without effect: how many are kept.
 
     python benchmarks/real_nights.py [--nights 3] [--proposals 100] [--rules off standard strict] [--shares 0 0.75]
+    python benchmarks/real_nights.py --nights 20 --rules standard --batch 15
 
 Sessions run in a new repository with git, processes and the acceptance test. Training takes milliseconds and prints
 0.98 plus normal noise with standard deviation 0.0004. A share of its variance depends on the seed, the rest on the
@@ -26,7 +27,7 @@ from pytest_autoresearch.ledger.ratchet import Ratchet
 TRAIN = """
 import os, random
 
-IGNORED = 0
+IGNORED_CONSTANTS
 name = f"{os.environ['AUTORESEARCH_SEED']} NIGHT_OF_THEM"
 of_the_seed = random.Random(name).gauss(0, 0.0004 * SHARE_OF_SEED**0.5)
 of_the_run = random.Random(f"{name} {open(__file__).read()}").gauss(0, 0.0004 * (1 - SHARE_OF_SEED) ** 0.5)
@@ -38,8 +39,8 @@ from pytest_autoresearch.core.experiment import Proposal
 def pytest_autoresearch_propose(context, failure):
     train = context.folder / "train.py"
     lines = train.read_text().splitlines(True)
-    at = next(number for number, line in enumerate(lines) if line.startswith("IGNORED"))
-    lines[at] = f"IGNORED = {context.number}\\n"
+    at = lines.index(f"IGNORED_{context.number} = 0\\n")
+    lines[at] = f"IGNORED_{context.number} = 1\\n"
     train.write_text("".join(lines))
     return Proposal(f"ignored {context.number}")
 """
@@ -55,7 +56,9 @@ FILES = {
 
 def night(folder: Path, rule: str, number: int, given: argparse.Namespace, share: float) -> tuple[int, int]:
     """One night in a new repository: how many proposals were kept, and how many runs it took."""
+    constants = "\n".join(f"IGNORED_{one} = 0" for one in range(1, given.proposals + 1))
     train = TRAIN.replace("NIGHT_OF_THEM", str(number)).replace("SHARE_OF_SEED", str(share))
+    train = train.replace("IGNORED_CONSTANTS", constants)
     device = "cpu" if given.no_prior else "cuda"  # only val_bpb on a GPU has a prior
     for name, text in {**FILES, "train.py": train}.items():
         (folder / name).write_text(text.replace("DEVICE", device))
@@ -63,6 +66,7 @@ def night(folder: Path, rule: str, number: int, given: argparse.Namespace, share
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "baseline"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
     options = ["--autoresearch-tag", "aa", "--autoresearch-sandbox", "off", "--autoresearch-confirm", rule]
+    options += ["--autoresearch-batch", given.batch]
     session = [sys.executable, "-m", "pytest", "-q", "--autoresearch", "--max", str(given.proposals), *options]
     done = subprocess.run(session, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", default=["off", "standard", "strict"])
     parser.add_argument("--shares", nargs="+", type=float, default=[0.0, 0.75], help="of the variance, the seed's")
     parser.add_argument("--no-prior", action="store_true")
+    parser.add_argument("--batch", default="off", help="how many proposals are measured together (off)")
     given = parser.parse_args()
     heads = ("rule", "share", "nights", "kept of 100", "most", "runs a night", "seconds a night")
     widths = (10, 6, 7, 12, 5, 13, 16)
