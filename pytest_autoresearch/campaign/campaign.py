@@ -78,12 +78,14 @@ class Campaign:
         self.setting = setting_of(settings, ratchet, equipment)
         self.why_over = ""
         self.failed = False
+        self._was_paused = False
         self.news: deque[str] = deque()
         self.flights = Flights()
         self.lanes, self.not_taken = equipment.taken.lanes, equipment.taken.left
         self.where = equipment.taken.words
         self.release = equipment.taken.release
-        self._clock = SessionClock(settings.hours, settings.campaign_artifacts(ratchet.tag).stop)
+        artifacts = settings.campaign_artifacts(ratchet.tag)
+        self._clock = SessionClock(settings.hours, artifacts.stop, artifacts.pause)
         self._place = equipment.place(settings, ratchet)
         self._agents = AgentRunner(equipment.agents, harness.hidden)
         like = Experiment(
@@ -93,7 +95,7 @@ class Campaign:
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
         self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._place, self._files, self)
-        self._free = FreeLanes(len(self.lanes), self._no_more_runs)
+        self._free = FreeLanes(len(self.lanes), self._no_more_runs, lambda: self._clock.is_paused)
         self._choice = choice
         self._queue = WorkQueue(self._make_proposer)
         self.pace = Pace(
@@ -134,7 +136,7 @@ class Campaign:
         remove_bytecode(trusted)
         self._frozen = Frozen([*trusted, *self.harness.data_files])
         self.ledger.open()
-        self._clock.forget_stop()
+        self._clock.forget_requests()
         elsewhere = {program for other in self.ratchet.presence.earlier for program in other.programs}
         left = (one for one in self.ratchet.waiting() if one.program not in elsewhere)
         owed = untried(self.ledger.records, left)
@@ -157,7 +159,7 @@ class Campaign:
                 elif flight.waiting:  # it failed, and its proposer was asked once more
                     self.ratchet.drop_waiting(flight.waiting)
         self._lifecycle.release(held)
-        self._clock.forget_stop()
+        self._clock.forget_requests()
         self.ratchet.close()
 
     def over(self) -> bool:
@@ -185,6 +187,16 @@ class Campaign:
         if target is not None and best is not None and self.settings.direction.gain(best.metric, target) >= 0:
             return f"{best.metric_name} {best.metric:.6f} has reached {target:g} (--autoresearch-target)"
         return ""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no experiment may start now, because the user asked for a pause."""
+        if self._clock.is_paused == self._was_paused:
+            return self._was_paused
+        self._was_paused = not self._was_paused
+        self._free.look_again()
+        self.say("paused: `autoresearch resume` goes on" if self._was_paused else "resumed")
+        return self._was_paused
 
     @property
     def view(self) -> CampaignView:

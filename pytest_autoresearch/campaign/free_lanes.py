@@ -18,14 +18,16 @@ class FreeLanes:
     Args:
         lanes: How many lanes there are.
         ends: Says why no more runs may begin; empty if they may.
+        holds: Whether no run may begin now; call `look_again` when that changes.
 
     Attributes:
         lanes: How many lanes there are.
     """
 
-    def __init__(self, lanes: int, ends: Callable[[], str]) -> None:
+    def __init__(self, lanes: int, ends: Callable[[], str], holds: Callable[[], bool] = lambda: False) -> None:
         self.lanes = lanes
         self._ends = ends
+        self._holds = holds
         self._changed = threading.Condition()
         self._free = list(range(lanes))
         self._borrowed: list[int] = []
@@ -59,7 +61,7 @@ class FreeLanes:
     def borrow(self) -> int | None:
         """Another lane; None if none is free, or an experiment waits for one."""
         with self._changed:
-            if self._closed or self._waiting or not self._free:
+            if self._closed or self._waiting or not self._free or self._holds():
                 return None
             self._free.sort()
             self._borrowed.append(self._free.pop())
@@ -78,7 +80,12 @@ class FreeLanes:
             return tuple(self._borrowed)
 
     def _is_turn(self, number: int) -> bool:
-        return self._closed or (bool(self._free) and number == min(self._waiting))
+        return self._closed or (bool(self._free) and number == min(self._waiting) and not self._holds())
+
+    def look_again(self) -> None:
+        """Runs may begin again, or no more."""
+        with self._changed:
+            self._changed.notify_all()
 
     def give(self, lane: int) -> None:
         """The lane is free."""

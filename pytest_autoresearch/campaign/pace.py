@@ -55,7 +55,7 @@ class Pace:
             waiting = room if waiting is None else min(waiting, room)
         usage = self._usage()
         cost = usage.cost_usd if usage.requests else None
-        return Position(judged + under_way, waiting, self._left(under_way, waiting), cost)
+        return Position(judged + under_way, waiting, self._left(under_way, waiting), cost, self._clock.is_paused)
 
     def _left(self, under_way: int, waiting: int | None) -> float | None:
         """Seconds until the end, about; None if nothing says so yet."""

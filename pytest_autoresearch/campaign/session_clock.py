@@ -18,10 +18,14 @@ class SessionClock:
     Args:
         hours: After how many hours no experiment starts; None for no end.
         stop: The file with which the user asks for the end; None for no such file.
+        pause: The file with which the user asks for a pause, which does not count as time of the session.
     """
 
-    def __init__(self, hours: float | None, stop: Path | None = None) -> None:
+    def __init__(self, hours: float | None, stop: Path | None = None, pause: Path | None = None) -> None:
         self._stop = stop
+        self._pause = pause
+        self._paused_since: float | None = None
+        self._lock = threading.Lock()
         self._hours = hours
         self._ends = math.inf if hours is None else time.monotonic() + hours * 3600
         self._closed = threading.Event()
@@ -31,11 +35,27 @@ class SessionClock:
         """Why no more experiments start, in a sentence; empty if they may."""
         if self._is_asked():
             return "stopped by `autoresearch stop`"
-        return f"{self._hours:g} hours are over (--autoresearch-hours)" if time.monotonic() > self._ends else ""
+        return "" if self.left() else f"{self._hours:g} hours are over (--autoresearch-hours)"
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no run may begin now, because the user asked for a pause."""
+        asked = self._pause is not None and self._pause.exists() and not self._closed.is_set()
+        now = time.monotonic()
+        with self._lock:
+            if asked and self._paused_since is None:
+                self._paused_since = now
+            elif not asked and self._paused_since is not None:
+                self._ends += now - self._paused_since
+                self._paused_since = None
+        return asked
 
     def left(self) -> float:
         """Seconds until the hours are over; infinite without a limit."""
-        return max(0.0, self._ends - time.monotonic())
+        paused = self.is_paused
+        with self._lock:
+            now = self._paused_since if paused and self._paused_since is not None else time.monotonic()
+            return max(0.0, self._ends - now)
 
     def check(self) -> None:
         """Check that a proposer may go on.
@@ -56,10 +76,11 @@ class SessionClock:
             self._closed.wait(min(left, _LOOK_SECONDS))
         self.check()
 
-    def forget_stop(self) -> None:
-        """An earlier request to end was for another session."""
-        if self._stop is not None:
-            self._stop.unlink(missing_ok=True)
+    def forget_requests(self) -> None:
+        """An earlier request to end or to pause was for another session."""
+        for file in (self._stop, self._pause):
+            if file is not None:
+                file.unlink(missing_ok=True)
 
     def _is_asked(self) -> bool:
         return self._stop is not None and self._stop.exists()

@@ -39,6 +39,8 @@ COMMANDS = {
     "report": "write report.html and progress.png of a campaign",
     "watch": "follow a running session from another terminal",
     "stop": "ask a running session to end after its current experiments",
+    "pause": "let a running session begin no experiment",
+    "resume": "let a paused session go on",
     "campaigns": "list the campaigns of this repository, or delete one",
     "clean": "list or delete what sessions left on the disk and no session uses",
     "push": "send a campaign to a remote: its branch and its records",

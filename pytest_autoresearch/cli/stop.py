@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from pytest_autoresearch.cli import output
 from pytest_autoresearch.cli.repository import here, tag_argument
 from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.session import live
+from pytest_autoresearch.settings import Settings
 
 _EPILOG = """The session judges and records the experiments under way, writes its reports and ends as after its
 last experiment, with the same exit status. A proposer that waits for a limit or makes a proposal is
@@ -26,17 +29,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     tag_argument(parser, unnamed="the one that runs")
 
 
+def running(settings: Settings, tag: str | None, verb: str) -> Mapping[str, Any]:
+    """The running session of this checkout, as its progress file has it.
+
+    Args:
+        tag: Its campaign; None for the only one that runs.
+        verb: What the user wants to do with it.
+
+    Raises:
+        UserError: None runs, or several do and none is named.
+    """
+    found = live.sessions(settings.experiments_folder)
+    meant = [one for one in found if tag in (None, one["tag"])]
+    if not meant:
+        others = f"; {', '.join(one['tag'] for one in found)} runs" if found else ""
+        raise UserError(f"no session of {tag or 'any campaign'} runs in this checkout{others}: nothing to {verb}")
+    if len(meant) > 1:
+        raise UserError(f"several sessions run here: name one, {' or '.join(one['tag'] for one in meant)}")
+    return meant[0]
+
+
 def command(given: argparse.Namespace) -> int:
     """Ask for the end."""
     settings = here(given).settings
-    found = live.sessions(settings.experiments_folder)
-    running = [one for one in found if given.tag in (None, one["tag"])]
-    if not running:
-        others = f"; {', '.join(one['tag'] for one in found)} runs" if found else ""
-        raise UserError(f"no session of {given.tag or 'any campaign'} runs in this checkout{others}: nothing to stop")
-    if len(running) > 1:
-        raise UserError(f"several sessions run here: name one, {' or '.join(one['tag'] for one in running)}")
-    session = running[0]
+    session = running(settings, given.tag, "stop")
     settings.campaign_artifacts(session["tag"]).stop.touch()
     numbers = [now["number"] for now in session["running"]]
     if given.json:

@@ -52,6 +52,11 @@ class Artifacts:
         """Asks the running session to end after the experiments under way; `autoresearch stop` makes it."""
         return self.folder / "STOP"
 
+    @property
+    def pause(self) -> Path:
+        """While it is there, the running session begins no run; `autoresearch pause` makes it."""
+        return self.folder / "PAUSE"
+
     def packages(self, digest: str) -> Path:
         """The list of installed packages with this digest."""
         return self.folder / f"packages-{digest}.txt"

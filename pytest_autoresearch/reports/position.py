@@ -24,12 +24,14 @@ class Position:
         waiting: How many are still to begin; None for no limit.
         seconds_left: How long the session still takes, about; None if unknown.
         cost_usd: What its proposals have cost, in US dollars; None if nothing was paid or the cost is unknown.
+        paused: Whether nothing begins now, because the user asked for a pause.
     """
 
     begun: int
     waiting: int | None
     seconds_left: float | None = None
     cost_usd: float | None = None
+    paused: bool = False
 
     def __str__(self) -> str:
         """For a line with other things: `3 of 100, about 6 h 20 min left, $4.10 so far`."""
@@ -48,7 +50,8 @@ class Position:
         return ", ".join([where, *self._rest()])
 
     def _rest(self) -> list[str]:
-        left = [] if self.seconds_left is None else [f"{rough(self.seconds_left)} left"]
+        left = ["paused"] if self.paused else []
+        left += [] if self.seconds_left is None else [f"{rough(self.seconds_left)} left"]
         return left if self.cost_usd is None else [*left, f"${self.cost_usd:.2f} so far"]
 
 

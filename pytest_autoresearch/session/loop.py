@@ -92,7 +92,8 @@ class Loop:
         while True:
             self._start(session)
             self._campaign.batches.started()
-            if not self._at_work() and not self._giving_way and self._outcome.signal is None:
+            paused = self._campaign.is_paused and bool(self._waiting) and not self._campaign.over()
+            if not paused and not self._at_work() and not self._giving_way and self._outcome.signal is None:
                 return
             slot = self._main.wait(_TICK_SECONDS)
             if slot is not None:
@@ -172,7 +173,7 @@ class Loop:
             and len(self._at_work()) + len(self._giving_way) < self._campaign.at_once
             and not any(flight.number == BASELINE for flight in self._at_work())
         ):
-            if self._outcome.signal is not None or self._campaign.over():
+            if self._outcome.signal is not None or self._campaign.over() or self._campaign.is_paused:
                 return
             slot = self._waiting.popleft()
             if not self._waiting and self._slots.unlimited:  # one slot is always ready: nextitem needs it
