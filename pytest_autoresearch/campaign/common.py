@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_autoresearch.campaign.in_flight import Flights
+from pytest_autoresearch.campaign.inbox import Inbox
 from pytest_autoresearch.campaign.view import CampaignView, view_of
 from pytest_autoresearch.core.experiment import Experiment, Proposal
 from pytest_autoresearch.keeprule.replicates import resolution
@@ -90,6 +91,7 @@ class Common:
             terms=terms,
             notes=notes,
             session=session,
+            messages=Inbox(settings.campaign_artifacts(ledger.tag).inbox).waiting(ledger.records),
             resolution=resolution(ledger.baseline, harness.prior(settings.metric)),
         )
 

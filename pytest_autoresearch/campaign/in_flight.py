@@ -34,6 +34,7 @@ class InFlight:
         repairs: The failures that went back to the proposer and got another proposal.
         usage: What the proposer has used for this experiment.
         notes: The proposer's notes, as it rewrote them for this experiment; empty if it left them alone.
+        heard: What the user said to the proposer, as far as it was shown for this experiment.
         memory: What the proposer keeps until it repairs the proposal, such as a conversation.
         timings: Seconds by stage.
     """
@@ -51,6 +52,7 @@ class InFlight:
     repairs: list[Repair] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     notes: str = ""
+    heard: tuple[str, ...] = ()
     memory: Any = None
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -72,6 +74,7 @@ class InFlight:
             repairs=tuple(self.repairs),
             usage=self.usage,
             notes=self.notes,
+            heard=self.heard,
             timings=dict(self.timings),
         )
 

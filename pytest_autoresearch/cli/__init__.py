@@ -39,6 +39,7 @@ COMMANDS = {
     "report": "write report.html and progress.png of a campaign",
     "watch": "follow a running session from another terminal",
     "stop": "ask a running session to end after its current experiments",
+    "say": "tell the proposer of a campaign something",
     "pause": "let a running session begin no experiment",
     "resume": "let a paused session go on",
     "campaigns": "list the campaigns of this repository, or delete one",

@@ -57,6 +57,7 @@ def _proposal(experiment: Experiment) -> str:
             ("constants", _wrapped(", ".join(f"{name} = {value}" for name, value in constants.items()))),
             ("repeats", proposal.repeats[:7] or None),
             ("planned as", None if experiment.planned_number is None else f"{experiment.planned_number:04d}"),
+            ("told", _wrapped("; ".join(experiment.heard))),
             ("notes", _wrapped(experiment.notes)),
         ],
         least=_NAMES,

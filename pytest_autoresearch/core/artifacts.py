@@ -48,6 +48,11 @@ class Artifacts:
         return self.folder / "progress.json"
 
     @property
+    def inbox(self) -> Path:
+        """What the user says to the proposer; see `campaign.inbox`."""
+        return self.folder / "inbox.jsonl"
+
+    @property
     def stop(self) -> Path:
         """Asks the running session to end after the experiments under way; `autoresearch stop` makes it."""
         return self.folder / "STOP"

@@ -265,6 +265,7 @@ class Experiment:
         timings: Seconds by stage.
         planned_number: The number at first, if another session took it; else None.
         finished_at: When it was judged, in seconds since the epoch.
+        heard: What the user said to the proposer before this proposal, each message with its time.
         share: What a batch says of it, if it was measured together with others; else None.
     """
 
@@ -297,6 +298,7 @@ class Experiment:
     finished_at: float = 0.0
     made_on: str = ""
     share: Share | None = None
+    heard: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<experiment {self.number:04d}>"  # short, because every assertion message shows it

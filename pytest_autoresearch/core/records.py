@@ -25,13 +25,13 @@ _FIELDS = (
     "metric_name", "direction", "metric", "best", "gain", "margin", "decided", "evidence", "probability", "rule",
     "refusal", "runs", "limits", "setting", "program_hash", "repairs", "usage", "constants", "simpler", "comparable",
     "lines_added", "lines_removed", "notes", "planned_number", "timings", "finished_at",
-    "share",
+    "share", "heard",
 )  # fmt: skip
 _LATER = (  # missing in records of earlier versions
     "program", "expected", "area", "decided", "evidence", "probability", "rule", "repairs", "usage", "constants",
-    "simpler", "comparable", "lines_added", "lines_removed", "notes", "made_on", "share",
+    "simpler", "comparable", "lines_added", "lines_removed", "notes", "made_on", "share", "heard",
 )  # fmt: skip
-_IF_GIVEN = ("made_on", "share")
+_IF_GIVEN = ("made_on", "share", "heard")
 _LATER_OF_RUNS = (
     "block", "scored", "startup_cpu_seconds", "began_at", "node", "total_memory_mb", "startup_gpu_seconds",
 )  # fmt: skip

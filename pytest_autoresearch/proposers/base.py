@@ -114,6 +114,7 @@ class Context:
         terms: The facts that hold for every experiment.
         notes: Notes of earlier proposals.
         session: The session's services.
+        messages: What the user said since the last recorded proposal, each message with its time.
         resolution: Metrics are rounded to multiples of this before a model sees them, because finer differences are
             noise; 0 for no rounding.
     """
@@ -130,6 +131,7 @@ class Context:
     notes: str = ""
     session: ProposerSession = field(default_factory=NoSession)
     resolution: float = 0.0
+    messages: tuple[str, ...] = ()
 
 
 class Proposer(Protocol):

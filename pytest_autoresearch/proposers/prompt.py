@@ -150,6 +150,9 @@ def _recent(context: Context, recent: str) -> str:
         parts += ["Running, without a result yet; propose something else:", fenced("running experiments", said)]
     if context.notes.strip():
         parts += ["Your notes:", fenced("your own notes from earlier", context.notes.strip())]
+    if context.messages:
+        said = "\n".join(f"> {row}" for text in context.messages for row in text.splitlines())
+        parts += ["The researcher says now, as binding as the charter; answer it in your notes:", said]
     if asks_for_bolder(context.records):
         parts.append(_BOLDER.format(count=stale(context.records)))
     parts.append(f"Now make the proposal for experiment {context.number:04d}: one idea, and why it should help.")
