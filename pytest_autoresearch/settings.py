@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pytest_autoresearch.core.option_values import choice, count, lanes, number, resources, switch, words
+from pytest_autoresearch.core.option_values import choice, count, lanes, number, resources, size, switch, words
 
 if TYPE_CHECKING:
     import pytest
@@ -179,6 +179,8 @@ OPTIONS = (
            "and description (plain)", "plain", choices=("plain", "verdict")),
     Option("exit", "POLICY", "exit status 0 if the session did its work: session; only if something was kept: "
            "progress; pytest's own: strict (session)", choices=("session", "progress", "strict")),
+    Option("keep-artifacts", "SIZE", "delete the oldest files of discards below experiments/runs, then those of keeps, "
+           "if the campaign has more than SIZE of them, such as 20GB; records stay (no limit)", None, size),
     Option("json", "", "also print one line of JSON for each experiment (off)", False, switch),
     Option("dry-run", "", "show the settings, the sandbox, what would be proposed first and what it may cost; run and "
            "record nothing (off)", False, switch),
@@ -256,6 +258,7 @@ class Settings:
     discard: str
     junit_names: str
     exit: str
+    keep_artifacts: int | None
     lanes: Lanes
     runner: str
     ray_address: str
@@ -359,6 +362,7 @@ def read(root: Path, config_file: Path | None, get: Callable[[str], Any], getini
         discard=given["discard"],
         junit_names=given["junit-names"],
         exit=given["exit"] or ("progress" if proposer == "checkout" else "session"),  # an agent checks for a keep
+        keep_artifacts=given["keep-artifacts"],
         lanes=given["lanes"],
         runner=given["runner"],
         ray_address=given["ray-address"],

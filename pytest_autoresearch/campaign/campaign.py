@@ -16,6 +16,7 @@ from pytest_autoresearch.campaign.batches import Batches
 from pytest_autoresearch.campaign.common import Common, Hooks
 from pytest_autoresearch.campaign.free_lanes import FreeLanes
 from pytest_autoresearch.campaign.in_flight import Flights, InFlight
+from pytest_autoresearch.campaign.kept_artifacts import KeptArtifacts
 from pytest_autoresearch.campaign.lifecycle import Lifecycle
 from pytest_autoresearch.campaign.pace import Pace
 from pytest_autoresearch.campaign.preview import Preview, preview
@@ -95,6 +96,7 @@ class Campaign:
         self.ledger = Ledger(ratchet, records, settings.root / "results.tsv", like)
         self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
         self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._place, self._files, self)
+        self._kept_artifacts: KeptArtifacts | None = None
         self._free = FreeLanes(len(self.lanes), self._no_more_runs, lambda: self._clock.is_paused)
         self._choice = choice
         self._queue = WorkQueue(self._make_proposer)
@@ -136,6 +138,9 @@ class Campaign:
         remove_bytecode(trusted)
         self._frozen = Frozen([*trusted, *self.harness.data_files])
         self.ledger.open()
+        if self.settings.keep_artifacts is not None:
+            records = self.ledger.records
+            self._kept_artifacts = KeptArtifacts(self.settings.keep_artifacts, self.settings.artifacts, records)
         self._clock.forget_requests()
         elsewhere = {program for other in self.ratchet.presence.earlier for program in other.programs}
         left = (one for one in self.ratchet.waiting() if one.program not in elsewhere)
@@ -364,6 +369,9 @@ class Campaign:
             self.ratchet.drop_waiting(flight.waiting)
         baseline = self.ledger.baseline
         self._files.keep_only(self._compared() | ({baseline.commit} if baseline else set()))
+        if self._kept_artifacts is not None and (gone := self._kept_artifacts.add(judged)):
+            numbers = ", ".join(f"{number:04d}" for number in gone)
+            self.say(f"the files of {numbers} were deleted (--autoresearch-keep-artifacts)")
         return judged
 
     def forget(self, number: int) -> InFlight | None:

@@ -13,7 +13,7 @@ from pytest_autoresearch.core.errors import UserError
 from pytest_autoresearch.core.experiment import BASELINE
 from pytest_autoresearch.core.history import chain
 from pytest_autoresearch.keeprule import audit
-from pytest_autoresearch.reports.page import About, gather, page
+from pytest_autoresearch.reports.page import About, gather, pieces
 from pytest_autoresearch.reports.page.writer import PAGE, PICTURE, check, write
 from pytest_autoresearch.reports.progress import MISSING, available, draw
 from pytest_autoresearch.reports.summary import plural
@@ -53,7 +53,7 @@ def command(given: argparse.Namespace) -> int:
     try:
         if target.name == PAGE:
             target.parent.mkdir(parents=True, exist_ok=True)
-        write(target, page(records, found, about))
+        write(target, pieces(records, found, about))
         if picture is not None:
             draw(records, picture)
     except OSError as error:

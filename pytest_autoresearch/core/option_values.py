@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shlex
 from collections.abc import Callable
 from typing import Literal
 
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -47,6 +49,14 @@ def number(hint: str, least: float = 0.0) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def size(given: str) -> int:
+    """A number and a unit, in bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT]B)", given.strip(), re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{given}: give a size with its unit, such as 500MB or 20GB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
 def resources(given: str) -> tuple[tuple[str, float], ...]:

@@ -2,7 +2,7 @@
 
 from pytest_autoresearch.reports.page.artifacts import Artifact, gather
 from pytest_autoresearch.reports.page.contents import About
-from pytest_autoresearch.reports.page.document import page
+from pytest_autoresearch.reports.page.document import page, pieces
 from pytest_autoresearch.reports.page.writer import PageWriter
 
-__all__ = ["About", "Artifact", "PageWriter", "gather", "page"]
+__all__ = ["About", "Artifact", "PageWriter", "gather", "page", "pieces"]

@@ -22,6 +22,7 @@ from pytest_autoresearch.reports.page.details import PACK, Packs
 
 _SCRIPTS = ("data", "text", "chart", "progress", "curves", "lanes", "table", "experiment", "overview", "main")
 MOST_BYTES, BYTES_EACH = 2_950_000, 600  # for up to 1,000 experiments, and for each further one
+_PACK = '<script type="text/plain" class="pack">'
 _MARKUP_BYTES = 20_000
 _ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
@@ -32,7 +33,17 @@ def page(
     about: About | None = None,
     packs: Packs | None = None,
 ) -> str:
-    """The page of a campaign: under 3 MB for 1,000 experiments, whatever they printed.
+    """The page of a campaign as one text. See `pieces`."""
+    return "".join(pieces(records, artifacts, about, packs))
+
+
+def pieces(
+    records: Sequence[Experiment],
+    artifacts: Mapping[int, Artifact],
+    about: About | None = None,
+    packs: Packs | None = None,
+) -> list[str]:
+    """The page of a campaign in pieces: under 3 MB for 1,000 experiments, whatever they printed.
 
     Args:
         records: All of its experiments, by number.
@@ -52,17 +63,18 @@ def page(
     others = len(program) + len(style) + len(campaign.encode()) + _MARKUP_BYTES
     most = MOST_BYTES + BYTES_EACH * max(0, len(judged) - 1000)
     packed = (packs or Packs()).of(judged, artifacts, known["decimals"], most - others)
+    policy = f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(program)}'"
     parts = {
-        "TITLE": html.escape(f"{known['tag']} · autoresearch"),
-        "POLICY": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(program)}'",
-        "STYLE": style,
-        "CAMPAIGN": campaign,
-        "PACKS": "\n".join(f'<script type="text/plain" class="pack">{pack}</script>' for pack in packed),
-        "PROGRAM": program,
+        "TITLE": [html.escape(f"{known['tag']} · autoresearch")],
+        "POLICY": [policy],
+        "STYLE": [style],
+        "CAMPAIGN": [campaign],
+        "PACKS": [text for pack in packed for text in (_PACK, pack, "</script>\n")],
+        "PROGRAM": [program],
     }
     # Split before filling, so that inserted text is never searched for placeholders.
-    pieces = _asset("page.html").split("%%")
-    return "".join(piece if place % 2 == 0 else parts[piece] for place, piece in enumerate(pieces))
+    frame = _asset("page.html").split("%%")
+    return [text for place, piece in enumerate(frame) for text in ([piece] if place % 2 == 0 else parts[piece])]
 
 
 def _numbers(records: Sequence[Experiment]) -> list[int]:

@@ -11,7 +11,7 @@ import os
 import pickle
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pytest_autoresearch.core.errors import UserError
@@ -20,7 +20,7 @@ from pytest_autoresearch.ledger.git import Git
 from pytest_autoresearch.reports.page.artifacts import Artifact, gather
 from pytest_autoresearch.reports.page.contents import About
 from pytest_autoresearch.reports.page.details import Packs
-from pytest_autoresearch.reports.page.document import page
+from pytest_autoresearch.reports.page.document import pieces
 from pytest_autoresearch.reports.progress import available, draw
 from pytest_autoresearch.reports.spool import Place, Spool
 
@@ -101,7 +101,7 @@ class PageWriter:
                     self._artifacts.keep(record.number, artifact)
                 left_out = sum(record.number not in self._artifacts for record in records)
                 about = About(running, self._where_it_is() if running else "", time.time(), audit, left_out)
-                write(self._folder / PAGE, page(records, self._artifacts, about, self._packs))
+                write(self._folder / PAGE, pieces(records, self._artifacts, about, self._packs))
                 self.written = self._folder / PAGE
         self._last = time.monotonic() - began
         self._spent += self._last
@@ -140,7 +140,7 @@ class _Kept(Mapping[int, Artifact]):
         return len(self._packed)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, texts: Iterable[str]) -> None:
     """Write the page and replace the file in one step.
 
     Raises:
@@ -150,7 +150,8 @@ def write(path: Path, text: str) -> None:
     check(path)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(text, "utf-8", "replace")
+        with part.open("w", encoding="utf-8", errors="replace") as file:
+            file.writelines(texts)  # a long campaign's page is not in memory a second time
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
