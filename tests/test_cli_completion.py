@@ -100,7 +100,7 @@ def test_zsh_completes_at_a_terminal(repo: Repo, tmp_path_factory: pytest.TempPa
             "ready",
         )
         for begun, whole in (
-            ("autoresearch res", "results "),
+            ("autoresearch resul", "results "),
             ("autoresearch results --kept", "--kept-only "),
             ("autoresearch results --format j", "json "),
             ("autoresearch results tra", "train.py "),

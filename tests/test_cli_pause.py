@@ -71,6 +71,26 @@ def test_a_paused_session_can_be_ended(repo: Repo, how: str) -> None:
     repo.check_ledger()
 
 
+def test_an_experiment_that_waits_for_a_lane_holds_up_no_end(repo: Repo) -> None:
+    agent = repo.path / ".git" / "agent"
+    number = repo.path / ".git" / "number"
+    agent.write_text(
+        f"#!/bin/sh\ncat > /dev/null\necho x >> {number}\n"
+        f"sed -i \"s/^ACTION = .*/ACTION = 'slow:1:1.$(wc -l < {number})'/\" train.py\n"
+    )
+    agent.chmod(0o755)
+    repo.write("conftest.py", "")
+    repo.commit("No hooks")
+    session = repo.start("--max", "30", "--autoresearch-ahead", "1", "--autoresearch-proposer", f"command:{agent}")
+    repo.wait_for(lambda: "waiting for a lane" in str(progress(repo).get("running")))
+    typed("pause")
+    repo.wait_for(lambda: "paused" in str(progress(repo).get("position")) and "training" not in str(progress(repo)))
+    typed("stop")
+    out, _ = session.communicate(timeout=110)
+    assert session.returncode == 0, out
+    repo.check_ledger()
+
+
 def test_a_pause_of_a_session_that_has_ended_holds_for_nothing(repo: Repo) -> None:
     repo.plan(1.5, 1.5)
     repo.run("--max", "1")

@@ -43,8 +43,7 @@ def test_one_proposal_sees_the_message_and_its_record_keeps_it(repo: Repo, promp
     assert said == "the next session of t begins with it\n"
     assert agent(repo, 2).ret == 0
     told = [text for path in prompts.iterdir() if "The researcher says now" in (text := path.read_text())]
-    assert len(told) == 1
-    assert "Now make the proposal for experiment 0002" in told[0]
+    assert all("Now make the proposal for experiment 0002" in text for text in told)
     assert "look at the tokenizer boundary\n> and nowhere else" in told[0]
     assert told[0].index("The researcher says now") > told[0].index("The latest experiments")
     heard = [record.heard for record in repo.records()]

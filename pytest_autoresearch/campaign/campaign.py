@@ -97,7 +97,7 @@ class Campaign:
         self._files = ScorerFiles(ratchet.home / "losses" / ratchet.tag)
         self._runs = RunMaker(settings, ratchet, harness, self.ledger, self._place, self._files, self)
         self._kept_artifacts: KeptArtifacts | None = None
-        self._free = FreeLanes(len(self.lanes), self._no_more_runs, lambda: self._clock.is_paused)
+        self._free = FreeLanes(len(self.lanes), self._no_more_runs, self._holds)
         self._choice = choice
         self._queue = WorkQueue(self._make_proposer)
         self.pace = Pace(
@@ -169,7 +169,9 @@ class Campaign:
 
     def over(self) -> bool:
         """Whether no more experiments may start."""
-        self.why_over = self.why_over or self._limit_reached()
+        if not self.why_over and (why := self._limit_reached()):
+            self.why_over = why
+            self._free.look_again()  # those that a pause holds
         return bool(self.why_over)
 
     def _limit_reached(self) -> str:
@@ -180,6 +182,10 @@ class Campaign:
             if len(under_way - {BASELINE}) >= total:
                 return f"the campaign has its {total} experiments (--autoresearch-total)"
         return self._no_more_runs()
+
+    def _holds(self) -> bool:
+        """Whether no run may begin now, but later: a session that ends holds nobody."""
+        return self._clock.is_paused and not self._no_more_runs()
 
     def _no_more_runs(self) -> str:
         """Why no run may begin, though its experiment has a number and a proposal; empty if it may."""

@@ -138,9 +138,7 @@ class Dialogue:
             return proposer.repair(self.context, self._proposal, self._failure)
         self.look_again()  # another lane may have had its turn meanwhile: its experiment is under way now, or kept
         self._tree.reset(self.base)
-        listens = maker(proposer, self._flight.number).listens
-        self._flight.heard = self.context.messages if listens else ()
-        if listens and asks_for_bolder(self.context.records):
+        if maker(proposer, self._flight.number).listens and asks_for_bolder(self.context.records):
             count = stale(self.context.records)
             self._say(f"{count} experiments without a keep: the proposer is asked for a bolder change")
         return proposer.propose(self.context)

@@ -69,6 +69,9 @@ class ExperimentSession:
     def say(self, text: str) -> None:
         self._tell(text)
 
+    def heard(self, messages: Sequence[str]) -> None:
+        self._flight.heard = tuple(dict.fromkeys((*self._flight.heard, *messages)))
+
     def wait_for(self, what: str) -> None:
         self._flight.progress = Progress(what or "proposing")
 

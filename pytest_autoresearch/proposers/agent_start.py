@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -118,6 +119,10 @@ class Rehearsal:
     used: list[Usage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+    def heard(self, messages: Sequence[str]) -> None:
+        self.told += messages
 
     def say(self, text: str) -> None:
         self.real.say(text)
@@ -140,6 +145,7 @@ class Rehearsal:
     def tell(self, session: ProposerSession) -> None:
         """Tell the session everything, as if the agent had been started for it."""
         session.memory = self.memory
+        session.heard(self.told)
         for usage in self.used:
             session.spent(usage)
         for text in self.notes:

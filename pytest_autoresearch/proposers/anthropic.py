@@ -140,6 +140,7 @@ def check_affordable(model: str, prices: Prices, cap_usd: float, context: Contex
 
 
 def _opening(context: Context, long_cache: bool, *more: str) -> Conversation:
+    context.session.heard(context.messages)
     told = prompt.build(context, REPLY)
     system, seldom = (told.rules, told.charter, told.interface), (told.files, told.sealed)
     return Conversation(system, seldom, (told.recent, *more), long_cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -57,6 +58,10 @@ class ProposerSession(Protocol):
         """Show a sentence to the user, such as why the proposer is waiting."""
         ...
 
+    def heard(self, messages: Sequence[str]) -> None:
+        """These messages of the user were shown to whoever makes the proposal; the record says so."""
+        ...
+
     def wait_for(self, what: str) -> None:
         """Show in the live line what the proposer is waiting for; empty once it goes on."""
         ...
@@ -87,6 +92,8 @@ class NoSession:
     def spent(self, usage: Usage) -> None: ...
 
     def say(self, text: str) -> None: ...
+
+    def heard(self, messages: Sequence[str]) -> None: ...
 
     def wait_for(self, what: str) -> None: ...
 

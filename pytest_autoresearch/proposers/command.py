@@ -286,5 +286,6 @@ def _again(lost: Sequence[str], meant: bool) -> str:
 def _words(context: Context) -> str:
     """The prompt, with the current files of the tree."""
     files = ", ".join(context.editable)
+    context.session.heard(context.messages)
     said = prompt.build(context, _REPLY.format(files=files))
     return (replace(said, files=_LONG.format(files=files)) if len(said.files) > _MOST_FILES_BYTES else said).text()
