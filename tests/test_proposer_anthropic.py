@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -53,6 +53,8 @@ class RecordingSession:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def heard(self, messages: Sequence[str]) -> None: ...
 
     def wait_for(self, what: str) -> None:
         self.waits.append(what)

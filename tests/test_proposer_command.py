@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +52,8 @@ class Heard:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def heard(self, messages: Sequence[str]) -> None: ...
 
     def wait_for(self, what: str) -> None:
         self.waits.append(what)
