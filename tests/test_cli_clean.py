@@ -42,7 +42,7 @@ def test_it_lists_first_and_deletes_only_with_yes(repo: Repo, capsys: pytest.Cap
     assert not list((runs / "u").glob("0*"))
     assert not [path for path in home.glob("lane-*") if path.suffix != ".lock"]
     assert refs(repo) == before
-    assert len(repo.git("worktree", "list").splitlines()) == 1
+    assert str(home) not in repo.git("worktree", "list")
     assert "nothing to delete" in said(capsys, "clean", status=1)
     repo.plan(0.9, "crash", 0.95, 0.85, 0.8)
     assert repo.run("--max", "1").ret == 0
